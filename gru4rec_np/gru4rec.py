@@ -1,0 +1,313 @@
+"""GRU4Rec, the model: fit, evaluate, recommend, save, load, and a session fed click by click.
+
+Hidasi et al. 2016 (arXiv 1511.06939). Imports the network, the data layer and the kernels.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gru4rec_np import checkpoint, network
+from gru4rec_np.batches import draw_negatives, negative_distribution, session_parallel
+from gru4rec_np.errors import InputError
+from gru4rec_np.hyperparameters import Hyperparameters
+from gru4rec_np.kernels import load, one_blas_thread
+from gru4rec_np.optim import init_state
+from gru4rec_np.ranking import metrics
+from gru4rec_np.scoring import log_proposal
+from gru4rec_np.sessions import Sessions, from_frame
+
+CHUNK = 64  # steps whose negatives are drawn at once, and between two calls of `progress`
+LANES = 512  # sessions that are evaluated side by side
+
+
+@dataclasses.dataclass(eq=False)
+class GRU4Rec(Hyperparameters):
+    """Session-based recommendation with gated recurrent units.
+
+        model = GRU4Rec(layers=[100], loss="bpr-max").fit(train)
+        model.evaluate(test, k=(5, 20))            {"recall@5": ..., "mrr@5": ..., ...}
+        model.recommend(["a12", "b7"], k=20)       [(item, score), ...]
+
+    Arguments are the hyperparameters, see `Hyperparameters`, and the backend, see `kernels.load`.
+
+    Attributes after `fit`:
+        weights: name to array, see network.py.
+        item_ids: (I,) the catalogue.
+        losses: (steps,) the loss of every update so far, in order.
+        history: one dict for each epoch: epoch, loss, events, seconds, events_per_second.
+    """
+
+    backend: str = "auto"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.ops = load(self.backend)
+
+    # --- training ---------------------------------------------------------------------------------
+
+    @one_blas_thread
+    def fit(
+        self, train: Any, progress: Callable[[int, int, int, int, float], None] | None = None
+    ) -> GRU4Rec:
+        """Train from fresh weights.
+
+        Args:
+            train: `Sessions`, or a Polars or pandas frame with the columns SessionId, ItemId,
+                Time.
+            progress: called every `CHUNK` steps and at the end of each epoch with (epoch from 1,
+                events done in it, events in it, steps done in it, mean loss of those steps).
+
+        Returns:
+            self.
+
+        Raises:
+            InputError: nothing to train on, or the loss stopped being a number.
+        """
+        train = _as_sessions(train)
+        train = train.keep_sessions(train.lengths >= 2).compact()
+        rng = np.random.default_rng(self.seed)
+        self.item_ids = train.item_ids
+        self.weights = network.init_weights(self, train.n_items, rng)
+        self.history: list[dict[str, float]] = []
+        self.losses = np.empty(0, np.float32)
+        memory = {n: init_state(p, self.adapt, self.momentum) for n, p in self.weights.items()}
+        log_support = np.log(train.support).astype(np.float32)
+        negatives = negative_distribution(train.support, self.sample_alpha)
+
+        for epoch in range(1, self.n_epochs + 1):
+            order = rng.permutation(train.n_sessions) if self.train_random_order else None
+            batches = session_parallel(
+                train, self.batch_size, min_lanes=1 if self.n_sample else 2, order=order
+            )
+            if len(batches) == 0:
+                raise InputError(
+                    f"nothing to train on: {train.n_sessions} session(s) with 2 events or more; "
+                    f"{1 if self.n_sample else 2} needed with n_sample={self.n_sample}"
+                )
+            events_before = np.concatenate([[0], np.cumsum(batches.lanes)])
+            state = network.zero_state(self, batches.x.shape[1])
+            losses = []
+            began = time.perf_counter()
+            chunk = -(-CHUNK // self.bptt) * self.bptt
+            for first in range(0, len(batches), chunk):
+                steps = range(first, min(first + chunk, len(batches)))
+                samples = draw_negatives(rng, negatives, (len(steps), self.n_sample))
+                for t in range(steps.start, steps.stop, self.bptt):
+                    window = self._window(
+                        batches, range(t, min(t + self.bptt, steps.stop)), samples[t - first :],
+                        log_support,
+                    )  # fmt: skip
+                    loss, state = network.train_window(
+                        self.weights, memory, self, self.ops, window, state, rng
+                    )
+                    losses.append(loss)
+                if not np.isfinite(losses[-1]):
+                    raise InputError(
+                        f"the loss is {losses[-1]} at epoch {epoch}, step {steps.stop}: training "
+                        f"diverged; try a learning_rate below {self.learning_rate:g} or a "
+                        "grad_cap of 1"
+                    )
+                if progress:
+                    done = int(events_before[steps.stop])
+                    mean = float(np.mean(losses))
+                    progress(epoch, done, int(events_before[-1]), steps.stop, mean)
+            seconds = time.perf_counter() - began
+            self.losses = np.concatenate([self.losses, np.array(losses, np.float32)])
+            self.history.append(
+                {
+                    "epoch": epoch,
+                    "loss": float(np.mean(losses)),
+                    "events": int(events_before[-1]),
+                    "seconds": seconds,
+                    "events_per_second": float(events_before[-1] / seconds),
+                }
+            )
+        return self
+
+    def _window(self, batches, steps: range, samples: np.ndarray, log_support: np.ndarray):
+        """The steps of an epoch that one update is made from, with their negatives."""
+        out = network.Window([], [], [], [], [])
+        for t, extra in zip(steps, samples, strict=False):
+            n = batches.lanes[t]
+            before = batches.lanes[t - 1] if t else batches.x.shape[1]
+            targets = batches.y[t, :n]
+            out.x.append(batches.x[t, :n])
+            out.reset.append(batches.reset[t, :n])
+            out.keep.append(batches.keep[t, :before])
+            out.items.append(np.concatenate([targets, extra]))
+            if self.logq and self.loss == "cross-entropy":
+                log_q = log_proposal(log_support, targets, extra, self.sample_alpha)
+                out.log_q.append(self.logq * log_q)
+            else:
+                out.log_q.append(None)
+        return out
+
+    # --- evaluation and recommendation ------------------------------------------------------------
+
+    @one_blas_thread
+    def ranks(self, test: Sessions, ties: str = "conservative") -> tuple[np.ndarray, np.ndarray]:
+        """Rank of the true next item among all items, for every case of the test sessions.
+
+        Args:
+            test: sessions over any catalogue; see `Sessions.restrict`. ties: see `ranking.ranks`.
+
+        Returns:
+            ranks (cases,) float64, and how many events the session had before each case's item
+            (cases,), 1 or more.
+        """
+        test = test.restrict(self.item_ids)
+        h = self._last_vectors(test)
+        cases = test.cases
+        ranks = self.ops.rank_targets(
+            h, self.weights["V_y"], self.weights["b_y"], test.items[cases + 1], ties
+        )
+        return ranks, test.positions[cases] + 1
+
+    def _last_vectors(self, sessions: Sessions) -> np.ndarray:
+        """(cases, D): the vector that scores the next item, for every case."""
+        D = self.weights["V_y"].shape[1]
+        at_event = np.empty((sessions.n_events, D), self.weights["V_y"].dtype)
+        longest_first = np.argsort(-sessions.lengths, kind="stable")
+        for block in np.split(longest_first, range(LANES, sessions.n_sessions, LANES)):
+            first, questions = sessions.offsets[block], sessions.lengths[block] - 1
+            state = network.zero_state(self, len(block))
+            for t in range(max(questions, default=0)):
+                n = int(np.count_nonzero(questions > t))
+                state = network.State([h[:n] for h in state.h], state.history[:n])
+                x = sessions.items[first[:n] + t]
+                out, state, _ = network.recurrent(self.weights, self, self.ops, x, state)
+                at_event[first[:n] + t] = out
+        return at_event[sessions.cases]
+
+    def evaluate(
+        self, test: Any, k: Sequence[int] = (20,), ties: str = "conservative"
+    ) -> dict[str, float]:
+        """Recall@K and MRR@K of the next item, over the whole catalogue (SPEC 7).
+
+        Args:
+            test: `Sessions` or a frame, as for `fit`. Events of items that training did not have
+                are dropped, then sessions shorter than 2.
+            k: the cut-offs. ties: see `ranking.ranks`.
+
+        Returns:
+            {"recall@20": ..., "mrr@20": ...}
+
+        Raises:
+            InputError: nothing is left to evaluate.
+        """
+        return metrics(self.ranks(_as_sessions(test), ties)[0], k)
+
+    def session(self) -> LiveSession:
+        """A session to be fed click by click, for serving."""
+        return LiveSession(self)
+
+    def recommend(self, session: Sequence[Any], k: int = 20) -> list[tuple[Any, float]]:
+        """The k items that are most likely next.
+
+        Args:
+            session: item ids, oldest first; those that training did not have are passed over.
+            k: how many.
+
+        Returns:
+            (item id, score), best first. Of equal scores the one that comes first in `item_ids`.
+
+        Raises:
+            InputError: the session has no item that is known.
+        """
+        live = self.session()
+        known = [live.feed(item) for item in session]
+        if not any(known):
+            raise InputError(f"recommend: none of the {len(known)} items is known to the model")
+        return live.recommend(k)
+
+    # --- on disk ----------------------------------------------------------------------------------
+
+    def save(self, path: str | Path) -> None:
+        """Write the trained model to one .npz file, see `checkpoint.save`."""
+        arrays = {f"weights/{name}": array for name, array in self.weights.items()}
+        about = {"model": "GRU4Rec", "hyperparameters": self.hyperparameters()}
+        checkpoint.save(path, about, {**arrays, **checkpoint.pack_ids(self.item_ids)})
+
+    @classmethod
+    def load(cls, path: str | Path, backend: str = "auto") -> GRU4Rec:
+        """Read a model that `save` wrote.
+
+        Args:
+            path: the .npz file or the directory that holds it as model.npz.
+            backend: what it runs on from now on.
+
+        Raises:
+            InputError: the file is missing, damaged, not ours, or its parts do not fit together.
+        """
+        about, arrays = checkpoint.load(path)
+        try:
+            model = cls(**about["hyperparameters"], backend=backend)
+            model.item_ids = checkpoint.unpack_ids(arrays)
+            n_items = len(model.item_ids)
+            fresh = network.init_weights(model, 1, np.random.default_rng(0))
+            model.weights = {name: arrays[f"weights/{name}"] for name in fresh}
+            for name, array in model.weights.items():
+                wanted = list(fresh[name].shape)
+                if name in network.tables(model):
+                    wanted[0] = n_items
+                if array.shape != tuple(wanted) or array.dtype.kind != "f":
+                    raise ValueError(f"{name} is {array.dtype} {array.shape}, not {tuple(wanted)}")
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{path}: the model file does not fit together: {error}") from error
+        return model
+
+
+class LiveSession:
+    """One shopper's session: feed a click, get the ranking.
+
+    live = model.session()
+    live.feed("a12")
+    live.recommend(k=5)
+    """
+
+    def __init__(self, model: GRU4Rec) -> None:
+        self.model = model
+        if not hasattr(model, "_index"):
+            ids = model.item_ids.tolist()
+            model._index = dict(zip(ids, range(len(ids)), strict=True))
+        self._state = network.zero_state(model, 1)
+        self._out: np.ndarray | None = None
+
+    @one_blas_thread
+    def feed(self, item: Any) -> bool:
+        """Take in a click. An item that training did not have changes nothing: returns False."""
+        index = self.model._index.get(item)
+        if index is None:
+            return False
+        x = np.array([index], np.int32)
+        m = self.model
+        self._out, self._state, _ = network.recurrent(m.weights, m, m.ops, x, self._state)
+        return True
+
+    @one_blas_thread
+    def scores(self) -> np.ndarray:
+        """(I,) score of each item of the catalogue as the next click.
+
+        Raises:
+            InputError: no known item has been fed yet.
+        """
+        if self._out is None:
+            raise InputError("session: feed it an item that the model knows first")
+        return (self._out @ self.model.weights["V_y"].T + self.model.weights["b_y"])[0]
+
+    def recommend(self, k: int = 20) -> list[tuple[Any, float]]:
+        """The k best next items, as `GRU4Rec.recommend` returns them."""
+        scores = self.scores()
+        best = np.argsort(-scores, kind="stable")[:k]
+        return [(self.model.item_ids[i], float(scores[i])) for i in best]
+
+
+def _as_sessions(data: Any) -> Sessions:
+    return data if isinstance(data, Sessions) else from_frame(data)

@@ -1,0 +1,269 @@
+"""Every hyperparameter of GRU4Rec: its name, default, meaning and what it may be.
+
+The constructor, the command line, TOML files and `--params` strings all come from this one list.
+Imports the names of losses, optimisers and activations.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gru4rec_np.activations import ACTIVATIONS
+from gru4rec_np.errors import InputError
+from gru4rec_np.losses import LOSSES
+from gru4rec_np.optim import OPTIMISERS
+
+INPUTS = ("onehot", "embedding", "shared", "weighted")
+
+
+def _number(low: float, high: float = float("inf"), exclusive: bool = False) -> tuple:
+    return ("number", low, high, exclusive)
+
+
+def _field(default: Any, help: str, allowed: Any) -> Any:
+    """A dataclass field with what `--help` says of it, and what `_check` enforces."""
+    kwargs = {"default_factory": lambda: list(default)} if isinstance(default, list) else {}
+    kwargs = kwargs or {"default": default}
+    return dataclasses.field(metadata={"help": help, "allowed": allowed}, **kwargs)
+
+
+@dataclasses.dataclass
+class Hyperparameters:
+    """What GRU4Rec can be told. The names are those that GRU4Rec's users know.
+
+    Raises:
+        InputError: a value is not allowed; the message has name, value and what is.
+    """
+
+    layers: Sequence[int] = _field([100], "units of each recurrent layer", "sizes")
+    input: str = _field(
+        "shared",
+        "how an item enters: onehot (a row of the gates' weights), embedding (its own table), "
+        "shared (the output table), weighted (the session so far, discounted, as 1-of-N)",
+        INPUTS,
+    )
+    embedding: int = _field(
+        0, "width of the embedding, with input=embedding; 0: as layer 1", _number(0)
+    )
+    discount: float = _field(
+        0.5,
+        "with input=weighted, how much less an event counts one click later",
+        _number(0, 1, True),
+    )
+    reset_after: bool = _field(
+        True,
+        "the reset gate applies after the recurrent product (cuDNN), not before it (paper)",
+        bool,
+    )
+    hidden_act: str = _field("tanh", "activation of the candidate state", "activation")
+    input_to_all_layers: bool = _field(False, "the input also feeds every deeper layer", bool)
+    feedforward: Sequence[int] = _field(
+        [], "units of each feed-forward layer after the recurrent ones", "sizes or none"
+    )
+    bptt: int = _field(
+        1, "steps that the gradient goes back in time; weights change after as many", _number(1)
+    )
+    loss: str = _field("cross-entropy", "the ranking loss", LOSSES)
+    final_act: str = _field(
+        "auto",
+        "activation of the scores; auto: elu for bpr-max if elu_param > 0, else linear",
+        "final activation",
+    )
+    elu_param: float = _field(
+        0.5, "depth of the elu that bpr-max puts on its scores (auto); 0: none", _number(0)
+    )
+    bpreg: float = _field(1.0, "score regularisation of bpr-max", _number(0))
+    smoothing: float = _field(0.0, "label smoothing of cross-entropy", _number(0, 1))
+    logq: float = _field(
+        1.0, "strength of the correction of cross-entropy for how samples were drawn", _number(0)
+    )
+    n_sample: int = _field(2048, "extra negatives a step, shared by the lanes", _number(0))
+    sample_alpha: float = _field(
+        0.75, "they are drawn by support^sample_alpha: 0 uniform, 1 popularity", _number(0)
+    )
+    batch_size: int = _field(32, "lanes: sessions side by side", _number(1))
+    n_epochs: int = _field(5, "passes over the training sessions", _number(1))
+    train_random_order: bool = _field(
+        False, "shuffle the sessions before each epoch instead of using them by time", bool
+    )
+    adapt: str = _field("adagrad", "the optimiser", OPTIMISERS)
+    learning_rate: float = _field(0.1, "its step size", _number(0, exclusive=True))
+    momentum: float = _field(0.0, "its momentum", _number(0, 1))
+    dropout_p_embed: float = _field(0.1, "share of the input embedding dropped", _number(0, 1))
+    dropout_p_hidden: float = _field(0.0, "share of each layer's output dropped", _number(0, 1))
+    lmbd: float = _field(0.0, "L2 regularisation of the weights that a step uses", _number(0))
+    grad_cap: float = _field(0.0, "largest norm of a step's gradient; 0: no limit", _number(0))
+    sigma: float = _field(
+        0.0, "scale of the initial weights; 0: sqrt(6 / (rows + columns))", _number(0)
+    )
+    init_as_normal: bool = _field(False, "draw them from a normal distribution", bool)
+    seed: int = _field(0, "seed of everything random", _number(0))
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            if "allowed" in field.metadata:
+                value = _check(field.name, getattr(self, field.name), field.metadata["allowed"])
+                setattr(self, field.name, value)
+        if self.embedding and self.input != "embedding":
+            raise InputError(
+                f"embedding: {self.embedding} goes with input='embedding', not {self.input!r}"
+            )
+        if self.smoothing and self.loss != "cross-entropy":
+            raise InputError(
+                f"smoothing: {self.smoothing} goes with loss='cross-entropy', not {self.loss!r}"
+            )
+        if self.n_sample == 0 and self.batch_size < 2:
+            raise InputError("batch_size: 1 lane needs n_sample > 0, there are no other negatives")
+
+    @property
+    def final_activation(self) -> tuple[str, float]:
+        """(kind, a) of the output activation, `auto` decided."""
+        if self.final_act == "auto":
+            use_elu = self.loss == "bpr-max" and self.elu_param > 0
+            return ("elu", self.elu_param) if use_elu else ("linear", 0.0)
+        return parse_activation(self.final_act)
+
+    @property
+    def hidden_activation(self) -> tuple[str, float]:
+        """(kind, a) of the candidate's activation."""
+        return parse_activation(self.hidden_act)
+
+    def hyperparameters(self) -> dict[str, Any]:
+        """All of them as plain values, enough to build the same model again."""
+        plain = {name: getattr(self, name) for name in NAMES}
+        return {n: list(v) if isinstance(v, tuple) else v for n, v in plain.items()}
+
+
+FIELDS = {field.name: field for field in dataclasses.fields(Hyperparameters)}
+NAMES = tuple(FIELDS)
+
+
+def parse_activation(text: str) -> tuple[str, float]:
+    """("elu", 0.5) for "elu-0.5". Without a number: 1 for elu, 0.01 for leaky."""
+    kind, _, a = text.partition("-")
+    return kind, float(a) if a else {"elu": 1.0, "leaky": 0.01}.get(kind, 0.0)
+
+
+def _is_activation(value: Any) -> bool:
+    try:
+        kind, a = parse_activation(value)
+    except (ValueError, AttributeError):
+        return False
+    return kind in ACTIVATIONS and a >= 0 and ("-" not in value or kind in ("elu", "leaky"))
+
+
+def _check(name: str, value: Any, allowed: Any) -> Any:
+    """The value, lists as lists and whole floats as int where an int is due; or InputError."""
+    kind = FIELDS[name].type if name in FIELDS else None
+    if allowed is bool:
+        if isinstance(value, bool):
+            return value
+        wanted = "true or false"
+    elif allowed in ("sizes", "sizes or none"):
+        try:
+            sizes = [int(v) for v in value]
+            good = all(s == v and s >= 1 for s, v in zip(sizes, value, strict=True))
+            if good and not isinstance(value, str) and (sizes or allowed == "sizes or none"):
+                return sizes
+        except (TypeError, ValueError):
+            pass
+        wanted = "a list of whole numbers >= 1"
+    elif allowed in ("activation", "final activation"):
+        if _is_activation(value) or (allowed == "final activation" and value == "auto"):
+            return value
+        names = ("auto, " if allowed == "final activation" else "") + ", ".join(ACTIVATIONS)
+        wanted = f"one of {names} (leaky and elu with a number if you like: elu-0.5)"
+    elif allowed[0] == "number":
+        _, low, high, exclusive = allowed
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        above = number and (value > low if exclusive else value >= low)
+        if above and value < high and (kind != "int" or value == int(value)):
+            return int(value) if kind == "int" else float(value)
+        wanted = "a whole number" if kind == "int" else "a number"
+        wanted += f" {'>' if exclusive else '>='} {low}" + (
+            f" and < {high}" if high != float("inf") else ""
+        )
+    else:
+        if value in allowed:
+            return value
+        wanted = f"one of {', '.join(allowed)}"
+    raise InputError(f"{name}: must be {wanted}, not {value!r}")
+
+
+def parse_value(name: str, text: str) -> Any:
+    """The value that `text` stands for, of the type that the hyperparameter has.
+
+    Args:
+        name: one of `NAMES`. text: `100/50` or `100,50` for a list, `true`, `1`, `0.5`, a name.
+
+    Raises:
+        InputError: the text is not of that type.
+    """
+    kind = FIELDS[name].type
+    try:
+        if kind == "Sequence[int]":
+            return [int(part) for part in text.replace(",", "/").split("/") if part]
+        if kind == "bool":
+            return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+        if kind == "int":
+            return int(text)
+        if kind == "float":
+            return float(text)
+    except (ValueError, KeyError):
+        wanted = {
+            "Sequence[int]": "whole numbers like 100 or 100/50",
+            "bool": "true or false",
+            "int": "a whole number",
+            "float": "a number",
+        }[kind]
+        raise InputError(f"{name}: must be {wanted}, not {text!r}") from None
+    return text
+
+
+def parse_params(text: str) -> dict[str, Any]:
+    """Hyperparameters from a string as GRU4Rec's users keep them.
+
+    `layers=224,batch_size=80,loss=bpr-max,constrained_embedding=True`; lists as 100/50. There
+    constrained_embedding=True means input=shared, embedding=N or embedding=layersize means
+    input=embedding, neither means input=onehot (an explicit input= wins).
+
+    Raises:
+        InputError: a part is no name=value, a name is unknown or given twice, a value unusable.
+    """
+    found: dict[str, str] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, equals, value = (piece.strip() for piece in part.partition("="))
+        if not equals:
+            raise InputError(f"--params: {part!r} is not of the form name=value")
+        if name not in NAMES and name != "constrained_embedding":
+            raise InputError(f"--params: unknown name {name!r}; known are {', '.join(NAMES)}")
+        if name in found:
+            raise InputError(f"--params: {name} is given twice")
+        found[name] = value
+
+    constrained = found.pop("constrained_embedding", "False")
+    if constrained.lower() not in ("true", "false", "1", "0"):
+        raise InputError(f"constrained_embedding: must be true or false, not {constrained!r}")
+    if found.get("embedding") == "layersize":
+        found["embedding"] = "0"
+        own_table = True
+    else:
+        own_table = found.get("embedding", "0") != "0"
+    encoding = "embedding" if own_table else "onehot"
+    if constrained.lower() in ("true", "1"):
+        if own_table:
+            raise InputError(
+                "--params: constrained_embedding=True and embedding exclude each other"
+            )
+        encoding = "shared"
+    found.setdefault("input", encoding)
+    return {name: parse_value(name, value) for name, value in found.items()}
+
+
+def check_names(values: Mapping[str, Any], where: str) -> None:
+    """Raise InputError for a name that is no hyperparameter."""
+    for name in values:
+        if name not in NAMES:
+            raise InputError(f"{where}: unknown name {name!r}; known are {', '.join(NAMES)}")

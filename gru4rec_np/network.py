@@ -1,0 +1,431 @@
+"""The weights of GRU4Rec and one training step, forward and backward, written out by hand.
+
+Read top to bottom: the weights, the state that sessions carry, one recurrent step, a window of
+steps with their loss, and the same backward. The few hot operations come in as `ops` (see
+kernels/), so that this file is the same on every backend. Imports the mathematics.
+
+Weights, by name (I items, layers of H_0, H_1, ... units; gates side by side, see cells.py):
+    E        (I, X)            input embedding, with input=embedding only
+    W_x      (X or I, 3ΣH)     from the input to the gates of each layer that sees it
+    W1 ...   (H_0, 3H_1) ...   from a layer to the next one's gates
+    U0 ...   (H_0, 3H_0) ...   from a layer's state to its gates
+    b0 ...   (3H_0,) ...       and its biases; c0 ... the state's own, with reset_after
+    F0 ...   (H, D_0) ...      feed-forward layers, f0 ... (D_0,) ... their biases
+    V_y, b_y (I, D), (I,)      output table: an item's row scores it
+Those with a row for each item are tables: a step touches, and updates, only some of their rows.
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import NamedTuple
+
+import numpy as np
+
+from gru4rec_np import inputs
+from gru4rec_np.cells import dense, dense_backward
+from gru4rec_np.hyperparameters import Hyperparameters
+from gru4rec_np.optim import clip, sum_rows
+
+Weights = dict[str, np.ndarray]
+
+# --- the weights ----------------------------------------------------------------------------------
+
+
+def tables(hp: Hyperparameters) -> set[str]:
+    """Names of the weights that have a row for each item."""
+    return {"E", "V_y", "b_y"} | ({"W_x"} if hp.input in ("onehot", "weighted") else set())
+
+
+def init_weights(
+    hp: Hyperparameters, n_items: int, rng: np.random.Generator, dtype: type = np.float32
+) -> Weights:
+    """Fresh weights: each gate's block uniform in ±sqrt(6 / (rows + columns)), biases 0.
+
+    Glorot & Bengio 2010, eq. 16; `sigma` and `init_as_normal` change scale and shape.
+
+    Args:
+        n_items: I.
+
+    Returns:
+        name to array, see the module's text for names and shapes.
+    """
+
+    def blocks(rows: int, *columns: int) -> np.ndarray:
+        """A matrix of blocks side by side, each drawn at its own scale."""
+        out = np.empty((rows, sum(columns)), dtype)
+        at = 0
+        for width in columns:
+            scale = hp.sigma or np.sqrt(6 / (rows + width))
+            if hp.init_as_normal:
+                out[:, at : at + width] = rng.normal(0, scale, (rows, width))
+            else:
+                out[:, at : at + width] = rng.uniform(-scale, scale, (rows, width))
+            at += width
+        return out
+
+    W: Weights = {}
+    H = hp.layers
+    D = [H[-1], *hp.feedforward]
+    seen = H if hp.input_to_all_layers else H[:1]
+    X = n_items
+    if hp.input == "embedding":
+        X = hp.embedding or H[0]
+        W["E"] = blocks(n_items, X)
+    elif hp.input == "shared":
+        X = D[-1]
+    W["W_x"] = blocks(X, *(width for width in seen for _ in range(3)))
+    for i, width in enumerate(H):
+        if i > 0:
+            W[f"W{i}"] = blocks(H[i - 1], width, width, width)
+        W[f"U{i}"] = blocks(width, width, width, width)
+        W[f"b{i}"] = np.zeros(3 * width, dtype)
+        if hp.reset_after:
+            W[f"c{i}"] = np.zeros(3 * width, dtype)
+    for i, width in enumerate(hp.feedforward):
+        W[f"F{i}"] = blocks(D[i], width)
+        W[f"f{i}"] = np.zeros(width, dtype)
+    W["V_y"] = blocks(n_items, D[-1])
+    W["b_y"] = np.zeros(n_items, dtype)
+    return W
+
+
+# --- the state that sessions carry ----------------------------------------------------------------
+
+
+class State(NamedTuple):
+    """What a lane remembers of its session.
+
+    Attributes:
+        h: one (B, H) array for each recurrent layer.
+        history: (B, L) the newest items first, -1 for none; L = 0 unless input=weighted.
+    """
+
+    h: list[np.ndarray]
+    history: np.ndarray
+
+
+def zero_state(hp: Hyperparameters, n_lanes: int, dtype: type = np.float32) -> State:
+    """The state of n_lanes sessions that have not begun."""
+    L = inputs.history_length(hp.discount) if hp.input == "weighted" else 0
+    return State(
+        [np.zeros((n_lanes, width), dtype) for width in hp.layers],
+        np.full((n_lanes, L), -1, np.int32),
+    )
+
+
+def enter_step(state: State, keep: np.ndarray, reset: np.ndarray) -> State:
+    """The state at the start of a step: lanes that went are left out, new sessions start at zero.
+
+    Args:
+        keep: (B of the step before,) bool. reset: (B,) bool. See `batches.Batches`.
+    """
+    old = ~reset[:, None]
+    return State(
+        [h[keep] * old for h in state.h],
+        np.where(old, state.history[keep], -1),
+    )
+
+
+def enter_step_backward(
+    dh: list[np.ndarray], keep: np.ndarray, reset: np.ndarray
+) -> list[np.ndarray]:
+    """Gradient of `enter_step`: nothing flows into lanes that went, nor past a reset."""
+    out = []
+    for d in dh:
+        before = np.zeros((len(keep), d.shape[1]), d.dtype)
+        before[keep] = d * ~reset[:, None]
+        out.append(before)
+    return out
+
+
+# --- gradients under way --------------------------------------------------------------------------
+
+
+class Gradients:
+    """Gradients under way: dense ones summed as they come, those of table rows collected.
+
+    Attributes:
+        dense: weight name to array of its shape.
+        rows: weight name to (rows, gradients); distinct rows once `sum_rows` has run.
+    """
+
+    def __init__(self) -> None:
+        self.dense: dict[str, np.ndarray] = {}
+        self._parts: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
+        self.rows: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+
+    def add(self, name: str, gradient: np.ndarray) -> None:
+        """Add to the gradient of a whole weight."""
+        if name in self.dense:
+            self.dense[name] += gradient
+        else:
+            self.dense[name] = gradient
+
+    def add_rows(self, name: str, rows: np.ndarray, gradient: np.ndarray) -> None:
+        """Add gradients (n, ...) of rows (n,) of a table; rows may repeat."""
+        self._parts.setdefault(name, []).append((rows, gradient))
+
+    def sum_rows(self) -> None:
+        """Sum what was added for the same row, over all uses in all steps."""
+        for name, parts in self._parts.items():
+            rows, gradients = zip(*parts, strict=True)
+            self.rows[name] = sum_rows(np.concatenate(rows), np.concatenate(gradients))
+
+
+# --- one recurrent step ---------------------------------------------------------------------------
+
+
+def dropout_mask(rng: np.random.Generator | None, like: np.ndarray, p: float) -> np.ndarray | None:
+    """Inverted dropout: 0 with probability p, else 1/(1-p). None if there is nothing to drop."""
+    if rng is None or p == 0:
+        return None
+    return (rng.random(like.shape, np.float32) >= p).astype(like.dtype) / (1 - p)
+
+
+def recurrent(
+    W: Weights,
+    hp: Hyperparameters,
+    ops: SimpleNamespace,
+    x: np.ndarray,
+    state: State,
+    rng: np.random.Generator | None = None,
+) -> tuple[np.ndarray, State, tuple]:
+    """Feed one item to each lane: input -> cells -> feed-forward layers.
+
+    Args:
+        x: (B,) item indices. state: at the start of the step.
+        rng: draws the dropout masks; None for no dropout (evaluation).
+
+    Returns:
+        the vector that scores items (B, D), the new state, and the cache of
+        `recurrent_backward`. A dropped state is what the next step starts from.
+    """
+    history = inputs.push(state.history, x) if state.history.shape[1] else state.history
+    embedded, input_cache = None, None
+    if hp.input == "onehot":
+        xW = W["W_x"][x]
+        input_mask = dropout_mask(rng, xW, hp.dropout_p_embed)
+        xW = xW if input_mask is None else xW * input_mask
+    elif hp.input == "weighted":
+        xW, input_cache = inputs.weighted(W["W_x"], history, hp.discount)
+        input_mask = dropout_mask(rng, xW, hp.dropout_p_embed)
+        xW = xW if input_mask is None else xW * input_mask
+    else:
+        embedded = W["E" if hp.input == "embedding" else "V_y"][x]  # (B, X)
+        input_mask = dropout_mask(rng, embedded, hp.dropout_p_embed)
+        embedded = embedded if input_mask is None else embedded * input_mask
+        xW = embedded @ W["W_x"]
+
+    out, at = None, 0
+    new_h, cells, masks = [], [], []
+    for i, width in enumerate(hp.layers):
+        if i == 0 or hp.input_to_all_layers:
+            a = xW[:, at : at + 3 * width]
+            at += 3 * width
+            if i > 0:
+                a = a + out @ W[f"W{i}"]
+        else:
+            a = out @ W[f"W{i}"]
+        if hp.reset_after:
+            h, cache = ops.gru_reset_after(
+                a, state.h[i], W[f"U{i}"], W[f"b{i}"], W[f"c{i}"], hp.hidden_activation
+            )
+        else:
+            h, cache = ops.gru(a, state.h[i], W[f"U{i}"], W[f"b{i}"], hp.hidden_activation)
+        mask = dropout_mask(rng, h, hp.dropout_p_hidden)
+        out = h if mask is None else h * mask
+        new_h.append(out)
+        cells.append(cache)
+        masks.append(mask)
+
+    dense_caches = []
+    for i in range(len(hp.feedforward)):
+        out, cache = dense(out, W[f"F{i}"], W[f"f{i}"], hp.hidden_activation)
+        dense_caches.append(cache)
+    cache = (x, embedded, input_mask, input_cache, new_h, cells, masks, dense_caches)
+    return out, State(new_h, history), cache
+
+
+def recurrent_backward(
+    dout: np.ndarray,
+    dh_next: list[np.ndarray],
+    W: Weights,
+    hp: Hyperparameters,
+    ops: SimpleNamespace,
+    cache: tuple,
+    g: Gradients,
+) -> list[np.ndarray]:
+    """Gradients of `recurrent`, added into g.
+
+    Args:
+        dout: (B, D) gradient with respect to the returned vector.
+        dh_next: (B, H) for each layer, what the next step sends back to the new state.
+
+    Returns:
+        gradient with respect to the state at the start of the step, (B, H) for each layer.
+    """
+    x, embedded, input_mask, input_cache, new_h, cells, masks, dense_caches = cache
+    for i in reversed(range(len(hp.feedforward))):
+        dout, dF, df = dense_backward(dout, dense_caches[i], W[f"F{i}"], hp.hidden_activation)
+        g.add(f"F{i}", dF)
+        g.add(f"f{i}", df)
+
+    dxW = np.empty((len(x), W["W_x"].shape[1]), dout.dtype)
+    at = dxW.shape[1]
+    dh = list(dh_next)
+    for i in reversed(range(len(hp.layers))):
+        d = dout + dh_next[i]  # the output goes up to the next layer and on to the next step
+        d = d if masks[i] is None else d * masks[i]
+        if hp.reset_after:
+            da, dh[i], dU, db, dc = ops.gru_reset_after_backward(
+                d, cells[i], W[f"U{i}"], hp.hidden_activation
+            )
+            g.add(f"c{i}", dc)
+        else:
+            da, dh[i], dU, db = ops.gru_backward(d, cells[i], W[f"U{i}"], hp.hidden_activation)
+        g.add(f"U{i}", dU)
+        g.add(f"b{i}", db)
+        if i == 0 or hp.input_to_all_layers:
+            dxW[:, at - da.shape[1] : at] = da
+            at -= da.shape[1]
+        if i > 0:
+            g.add(f"W{i}", new_h[i - 1].T @ da)
+            dout = da @ W[f"W{i}"].T
+
+    if hp.input == "onehot":
+        g.add_rows("W_x", x, dxW if input_mask is None else dxW * input_mask)
+    elif hp.input == "weighted":
+        dxW = dxW if input_mask is None else dxW * input_mask
+        g.add_rows("W_x", *inputs.weighted_backward(dxW, input_cache))
+    else:
+        g.add("W_x", embedded.T @ dxW)
+        dx = dxW @ W["W_x"].T
+        dx = dx if input_mask is None else dx * input_mask
+        g.add_rows("E" if hp.input == "embedding" else "V_y", x, dx)
+    return dh
+
+
+# --- a window of steps and its loss ---------------------------------------------------------------
+
+
+class Window(NamedTuple):
+    """Consecutive steps of an epoch, at most `bptt` of them: what one update is made from.
+
+    Attributes:
+        x, reset, keep: for each step the lanes' items (B,), and the flags of `batches.Batches`.
+        items: for each step the scored items (B + n_sample,): the lanes' targets first.
+        log_q: for each step (B + n_sample,), see `losses.loss_and_gradient`; or None.
+    """
+
+    x: list[np.ndarray]
+    reset: list[np.ndarray]
+    keep: list[np.ndarray]
+    items: list[np.ndarray]
+    log_q: list[np.ndarray | None]
+
+
+def forward(
+    W: Weights,
+    hp: Hyperparameters,
+    ops: SimpleNamespace,
+    window: Window,
+    state: State,
+    rng: np.random.Generator | None = None,
+) -> tuple[float, State, list[tuple]]:
+    """The loss of a window: over its steps, the sum over the lanes divided by batch_size.
+
+    Args:
+        state: at the end of the step before; (B,) lanes of that step.
+        rng: draws the dropout masks; None for no dropout.
+
+    Returns:
+        loss, the state at the end, and the cache of `backward`.
+    """
+    loss, steps = 0.0, []
+    for x, reset, keep, items, log_q in zip(*window, strict=True):
+        state = enter_step(state, keep, reset)
+        out, state, cache = recurrent(W, hp, ops, x, state, rng)
+        r, V = ops.scores(out, W["V_y"], W["b_y"], items)
+        lanes, dr = ops.loss_and_gradient(
+            r, hp.loss, hp.final_activation, hp.bpreg, hp.smoothing, log_q
+        )
+        loss += float(lanes.sum()) / hp.batch_size
+        steps.append((cache, out, V, dr, items, keep, reset))
+    return loss, state, steps
+
+
+def backward(
+    W: Weights, hp: Hyperparameters, ops: SimpleNamespace, steps: list[tuple]
+) -> Gradients:
+    """Gradient of `forward`'s loss with respect to every weight, through all of the window's time.
+
+    The state that the window started from is a constant: with bptt = 1 the reference's rule.
+
+    Returns:
+        Gradients, duplicate rows summed.
+    """
+    g = Gradients()
+    dh = None
+    for cache, out, V, dr, items, keep, reset in reversed(steps):
+        dr = dr / hp.batch_size
+        dout, dV, db = ops.scores_backward(dr, out, V)
+        g.add_rows("V_y", items, dV)
+        g.add_rows("b_y", items, db)
+        if dh is None:
+            dh = [np.zeros((len(out), width), out.dtype) for width in hp.layers]
+        dh = recurrent_backward(dout, dh, W, hp, ops, cache, g)
+        dh = enter_step_backward(dh, keep, reset)
+    g.sum_rows()
+    return g
+
+
+def l2(W: Weights, g: Gradients, lmbd: float) -> float:
+    """Add the gradient of lmbd/2 Σ p² to g, over all weights that the window used.
+
+    Those are the dense ones, and each distinct row of a table once: a penalty on all rows would
+    make a step cost as much as there are items.
+
+    Returns:
+        the penalty, which belongs to the loss.
+    """
+    penalty = 0.0
+    for name, gradient in g.dense.items():
+        gradient += lmbd * W[name]
+        penalty += float(np.vdot(W[name], W[name]))
+    for name, (rows, gradient) in g.rows.items():
+        used = W[name][rows]
+        gradient += lmbd * used
+        penalty += float(np.vdot(used, used))
+    return lmbd / 2 * penalty
+
+
+def train_window(
+    W: Weights,
+    memory: dict[str, dict[str, np.ndarray]],
+    hp: Hyperparameters,
+    ops: SimpleNamespace,
+    window: Window,
+    state: State,
+    rng: np.random.Generator,
+) -> tuple[float, State]:
+    """One update of the weights, in place: forward, backward, regularise, clip, optimise.
+
+    Args:
+        memory: weight name to the optimiser's state, see `optim.init_state`.
+
+    Returns:
+        the window's loss before the update, and the state at its end.
+    """
+    loss, state, steps = forward(W, hp, ops, window, state, rng)
+    g = backward(W, hp, ops, steps)
+    if hp.lmbd:
+        loss += l2(W, g, hp.lmbd)
+    if hp.grad_cap:
+        clip([*g.dense.values(), *(gradient for _, gradient in g.rows.values())], hp.grad_cap)
+    how = hp.adapt, hp.learning_rate, hp.momentum
+    for name, gradient in g.dense.items():
+        ops.update(W[name], gradient, memory[name], *how)
+    for name, (rows, gradient) in g.rows.items():
+        ops.update(W[name], gradient, memory[name], *how, rows)
+    return loss, state

@@ -1,0 +1,93 @@
+"""Rank of the true item over the whole catalogue, and Recall and MRR from ranks.
+
+Ranks are counted, never sorted. A score that is not a number counts against the target, so a
+model that has diverged never looks good. Imports NumPy only.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+TIES = ("conservative", "standard", "median")
+
+# Scores are held for as many cases at once as fit in about this many numbers (128 MB in float32).
+BLOCK = 2**25
+
+
+def ranks(scores: np.ndarray, targets: np.ndarray, ties: str = "conservative") -> np.ndarray:
+    """Rank of each row's target among all items, 1 the best.
+
+    conservative: the number of items that score >= the target, itself included
+    standard:     one more than the number of items strictly above
+    median:       the mean of the two
+
+    Args:
+        scores: (n, I) floats.
+        targets: (n,) item indices.
+        ties: one of `TIES`. `standard` makes every tie a win: a Markov chain, which scores most
+            items 0, then looks far better than it is.
+
+    Returns:
+        (n,) float64 (`median` gives halves).
+
+    Raises:
+        ValueError: `ties` is not in `TIES`.
+    """
+    I = scores.shape[1]  # noqa: E741 - the project's letter for the number of items
+    target = np.take_along_axis(scores, targets[:, None], axis=1)
+    if ties not in TIES:
+        raise ValueError(f"ties must be one of {', '.join(TIES)}, not {ties!r}")
+    # Counted from below: a comparison with NaN is false, so NaN leaves the target at the end.
+    conservative = I - np.count_nonzero(scores < target, axis=1)
+    if ties == "conservative":
+        return conservative.astype(np.float64)
+    standard = np.minimum(I - np.count_nonzero(scores <= target, axis=1) + 1, I)
+    return standard.astype(np.float64) if ties == "standard" else (conservative + standard) / 2
+
+
+def rank_targets(
+    h: np.ndarray,
+    V_y: np.ndarray,
+    b_y: np.ndarray,
+    targets: np.ndarray,
+    ties: str = "conservative",
+) -> np.ndarray:
+    """Rank of each case's target by the scores h V_y^T + b_y, a block of cases at a time.
+
+    Args:
+        h: (n, H) the network's last hidden vector before each case.
+        V_y: (I, H), b_y: (I,) the output table.
+        targets: (n,) item indices.
+        ties: one of `TIES`.
+
+    Returns:
+        (n,) float64.
+    """
+    block = max(1, BLOCK // len(V_y))
+    return np.concatenate(
+        [np.empty(0)]
+        + [
+            ranks(h[i : i + block] @ V_y.T + b_y, targets[i : i + block], ties)
+            for i in range(0, len(h), block)
+        ]
+    )
+
+
+def metrics(ranks: np.ndarray, k: Sequence[int] = (20,)) -> dict[str, float]:
+    """Recall@K, the share of cases with rank <= K, and MRR@K, the mean of 1/rank, 0 past K.
+
+    Hidasi et al. 2016 (arXiv 1511.06939), §4.
+
+    Args:
+        ranks: (n,) from `ranks` or `rank_targets`, n >= 1.
+        k: the cut-offs.
+
+    Returns:
+        {"recall@5": ..., "mrr@5": ..., ...}, in k's order.
+    """
+    out = {}
+    for cut in k:
+        hit = ranks <= cut
+        out[f"recall@{cut}"] = float(hit.mean())
+        out[f"mrr@{cut}"] = float(np.where(hit, 1 / ranks, 0).mean())
+    return out

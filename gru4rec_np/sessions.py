@@ -1,0 +1,400 @@
+"""Click sessions as flat arrays: reading a table, cleaning, splitting by time, the vocabulary.
+
+Tables are read by Polars; from there on everything is NumPy. Knows no model.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from gru4rec_np.errors import InputError
+
+DAY = 86_400.0
+COLUMNS = ("SessionId", "ItemId", "Time")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Sessions:
+    """A click log: the events of session s are items[offsets[s]:offsets[s + 1]], oldest first.
+
+    Attributes:
+        items: (events,) int32, each event's index into `item_ids`.
+        offsets: (sessions + 1,) int64.
+        times: (events,) float64, seconds since 1970.
+        item_ids: (I,) the catalogue: int64, or objects of type str.
+        session_ids: (sessions,) the same for sessions.
+    """
+
+    items: np.ndarray
+    offsets: np.ndarray
+    times: np.ndarray
+    item_ids: np.ndarray
+    session_ids: np.ndarray
+
+    @classmethod
+    def from_lists(cls, sessions: Sequence[Sequence[Any]]) -> Sessions:
+        """Sessions from lists of item ids, a second between clicks, an hour between sessions.
+
+        Args:
+            sessions: item ids, all int or all str; the catalogue is in order of appearance.
+        """
+        ids = list(dict.fromkeys(item for session in sessions for item in session))
+        index = {item: i for i, item in enumerate(ids)}
+        lengths = np.array([len(session) for session in sessions], np.int64)
+        return cls(
+            items=np.array([index[i] for session in sessions for i in session], np.int32),
+            offsets=np.concatenate([[0], np.cumsum(lengths)]),
+            times=np.array(
+                [3600.0 * s + e for s, session in enumerate(sessions) for e in range(len(session))]
+            ),
+            item_ids=id_array(ids),
+            session_ids=np.arange(len(sessions)),
+        )
+
+    @property
+    def n_sessions(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def n_events(self) -> int:
+        return len(self.items)
+
+    @property
+    def n_items(self) -> int:
+        """Size of the catalogue, whether or not an item occurs in these sessions."""
+        return len(self.item_ids)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(sessions,) int64: events of each session."""
+        return np.diff(self.offsets)
+
+    @property
+    def starts(self) -> np.ndarray:
+        """(sessions,) float64: time of each session's first event."""
+        return self.times[self.offsets[:-1]]
+
+    @property
+    def support(self) -> np.ndarray:
+        """(I,) int64: number of events of each item."""
+        return np.bincount(self.items, minlength=self.n_items)
+
+    @property
+    def cases(self) -> np.ndarray:
+        """(cases,) int64: the events that have a next one in their session.
+
+        Case e asks for items[e + 1], given the session up to and with items[e].
+        """
+        has_next = np.ones(self.n_events, bool)
+        has_next[self.offsets[1:][self.lengths > 0] - 1] = False
+        return np.flatnonzero(has_next)
+
+    @property
+    def positions(self) -> np.ndarray:
+        """(events,) int64: how many events of its session came before each one."""
+        return np.arange(self.n_events) - np.repeat(self.offsets[:-1], self.lengths)
+
+    def session(self, s: int) -> np.ndarray:
+        """The item ids of session s, oldest first."""
+        return self.item_ids[self.items[self.offsets[s] : self.offsets[s + 1]]]
+
+    def keep_events(self, keep: np.ndarray) -> Sessions:
+        """The same sessions without the events where keep (events,) is False."""
+        before = np.concatenate([[0], np.cumsum(keep)])
+        return dataclasses.replace(
+            self, items=self.items[keep], times=self.times[keep], offsets=before[self.offsets]
+        )
+
+    def keep_sessions(self, keep: np.ndarray) -> Sessions:
+        """Only the sessions where keep (sessions,) is True."""
+        events = np.repeat(keep, self.lengths)
+        return dataclasses.replace(
+            self,
+            items=self.items[events],
+            times=self.times[events],
+            offsets=np.concatenate([[0], np.cumsum(self.lengths[keep])]),
+            session_ids=self.session_ids[keep],
+        )
+
+    def compact(self) -> Sessions:
+        """The same sessions with a catalogue of just the items that occur, in the same order."""
+        used = np.flatnonzero(self.support)
+        index = np.zeros(self.n_items, np.int32)
+        index[used] = np.arange(len(used))
+        return dataclasses.replace(self, items=index[self.items], item_ids=self.item_ids[used])
+
+    def restrict(self, item_ids: np.ndarray) -> Sessions:
+        """These sessions seen with another catalogue, usually the training set's.
+
+        Events of items that it lacks are dropped, then sessions shorter than 2.
+
+        Args:
+            item_ids: (I,) the other catalogue.
+
+        Raises:
+            InputError: nothing is left.
+        """
+        if item_ids is self.item_ids:
+            known = self
+        else:
+            index = dict(zip(item_ids.tolist(), range(len(item_ids)), strict=True))
+            new = np.array([index.get(i, -1) for i in self.item_ids.tolist()], np.int32)
+            known = self.keep_events(new[self.items] >= 0)
+            known = dataclasses.replace(known, items=new[known.items], item_ids=item_ids)
+        known = known.keep_sessions(known.lengths >= 2)
+        if known.n_sessions == 0:
+            raise InputError(
+                f"no test session has two items that are known from training: of "
+                f"{self.n_items} test items {np.isin(self.item_ids, item_ids).sum()} are known"
+            )
+        return known
+
+
+def id_array(ids: Iterable[Any]) -> np.ndarray:
+    """Ids as an array that keeps them as they are: int64, or objects (str)."""
+    ids = list(ids)
+    if all(isinstance(i, int | np.integer) for i in ids):
+        return np.array(ids, np.int64)
+    out = np.empty(len(ids), object)
+    out[:] = ids
+    return out
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+def read_table(path: str | Path, columns: Sequence[str] = COLUMNS) -> Sessions:
+    """Read a click log from a TSV, CSV or Parquet file.
+
+    The ending decides: `.parquet`, `.csv` (comma), anything else is tab separated. Ids that are
+    whole numbers throughout become int64, others stay text. Times are numbers (seconds since
+    1970) or ISO date-times; one without a zone is taken as UTC.
+
+    Args:
+        path: the file. Text files have a header line.
+        columns: names of the session, item and time columns.
+
+    Returns:
+        Sessions in order of first appearance, events by time, equal times by file order.
+
+    Raises:
+        InputError: the file is missing, empty or no table, a column is missing, an id is null, a
+            time is neither a number nor a date.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path}: the file is empty")
+    try:
+        if path.suffix == ".parquet":
+            names = pl.read_parquet_schema(path)
+            _require_columns(list(names), columns, str(path))
+            frame = pl.read_parquet(path, columns=list(dict.fromkeys(columns)))
+        else:
+            options: dict[str, Any] = {
+                "separator": "," if path.suffix == ".csv" else "\t",
+                "infer_schema": False,  # all text: types are decided on the whole column
+            }
+            names = pl.read_csv(path, n_rows=0, **options).columns
+            _require_columns(names, columns, str(path))
+            frame = pl.read_csv(path, columns=list(dict.fromkeys(columns)), **options)
+    except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a readable table: {str(error).splitlines()[0]}") from error
+    first_line = 1 if path.suffix == ".parquet" else 2  # the header is line 1 of a text file
+    return from_frame(frame, columns, str(path), first_line)
+
+
+def from_frame(
+    frame: Any, columns: Sequence[str] = COLUMNS, name: str = "frame", first_row: int = 0
+) -> Sessions:
+    """Sessions from a Polars or pandas frame; see `read_table`.
+
+    Args:
+        frame: a `polars.DataFrame` or a `pandas.DataFrame`.
+        columns: names of the session, item and time columns.
+        name: what to call it in an error message. first_row: the number of its first row there.
+
+    Raises:
+        InputError: as `read_table`, for a frame.
+    """
+    if not isinstance(frame, pl.DataFrame):
+        try:
+            frame = pl.DataFrame({c: _from_pandas(frame[c]) for c in frame.columns})
+        except (AttributeError, TypeError):
+            raise InputError(
+                f"{name}: must be a Polars or pandas frame, not {type(frame).__name__}"
+            ) from None
+    _require_columns(frame.columns, columns, name)
+    if len(frame) == 0:
+        raise InputError(f"{name}: the table has no rows")
+    session, item, time = columns
+    for column in columns:
+        null = frame[column].is_null()
+        if null.any():
+            raise InputError(
+                f"{name}, row {first_row + null.arg_max()}, column {column}: the value is missing; "
+                "every event needs one"
+            )
+
+    session_ids, session_index = _index(frame[session])
+    item_ids, item_index = _index(frame[item])
+    times = _seconds(frame[time], name, first_row)
+    order = np.lexsort((times, session_index))  # stable: equal times stay in file order
+    return Sessions(
+        items=item_index[order].astype(np.int32),
+        offsets=np.concatenate([[0], np.cumsum(np.bincount(session_index))]),
+        times=times[order],
+        item_ids=item_ids,
+        session_ids=session_ids,
+    )
+
+
+def _from_pandas(column: Any) -> pl.Series:
+    """A pandas column without pyarrow: NaN and None become null."""
+    values = column.to_numpy()
+    if values.dtype == object:
+        missing = column.isna().to_numpy()
+        return pl.Series([None if m else v for v, m in zip(values, missing, strict=True)])
+    return pl.Series(values, nan_to_null=True)
+
+
+def _require_columns(found: Sequence[str], wanted: Sequence[str], name: str) -> None:
+    for column in wanted:
+        if column not in found:
+            raise InputError(f"{name}: no column {column!r}; it has {', '.join(found)}")
+
+
+def _index(column: pl.Series) -> tuple[np.ndarray, np.ndarray]:
+    """Distinct ids in order of first appearance, and each row's index among them."""
+    if not column.dtype.is_integer():
+        column = column.cast(pl.String)
+        as_int = column.cast(pl.Int64, strict=False)
+        # "007" and " 7" are not the number 7: an id is a number only if it prints as it was.
+        if (as_int.cast(pl.String) == column).fill_null(False).all():
+            column = as_int
+    column = column.rename("id")
+    ids = column.unique(maintain_order=True)
+    index = pl.DataFrame([ids]).with_row_index("index")
+    rows = column.to_frame().join(index, on="id", how="left", maintain_order="left")
+    return id_array(ids.to_list()), rows["index"].to_numpy().astype(np.int64)
+
+
+def _seconds(column: pl.Series, name: str, first_row: int) -> np.ndarray:
+    """Times in seconds since 1970, float64."""
+    if column.dtype.is_temporal():
+        return column.cast(pl.Datetime("us")).dt.epoch("us").to_numpy() / 1e6
+    seconds = column.cast(pl.Float64, strict=False)
+    if column.dtype == pl.String and seconds.null_count() == len(seconds):
+        dates = column.str.to_datetime(time_unit="us", time_zone="UTC", strict=False)
+        seconds = dates.dt.epoch("us") / 1e6
+    bad = seconds.is_null() | ~seconds.is_finite()
+    if bad.any():
+        row = bad.arg_max()
+        raise InputError(
+            f"{name}, row {first_row + row}, column {column.name}: {str(column[row])[:60]!r} is "
+            "no time; a number of seconds since 1970 or an ISO date-time is expected"
+        )
+    return seconds.to_numpy()
+
+
+def write_table(sessions: Sessions, path: Path) -> None:
+    """Write sessions as a table with the default column names, times in seconds since 1970.
+
+    Args:
+        path: its ending decides the format, as in `read_table`.
+    """
+    frame = pl.DataFrame(
+        {
+            "SessionId": np.repeat(sessions.session_ids, sessions.lengths),
+            "ItemId": sessions.item_ids[sessions.items],
+            "Time": sessions.times,
+        }
+    )
+    part = path.with_name(path.name + ".part")
+    if path.suffix == ".parquet":
+        frame.write_parquet(part)
+    else:
+        frame.write_csv(part, separator="," if path.suffix == ".csv" else "\t")
+    part.replace(path)
+
+
+# --- cleaning and splitting -----------------------------------------------------------------------
+
+
+def merge_repeats(sessions: Sessions) -> Sessions:
+    """Only the first of consecutive events with the same item in the same session."""
+    same = np.concatenate([[False], sessions.items[1:] == sessions.items[:-1]])
+    first = sessions.offsets[:-1][sessions.lengths > 0]
+    same[first] = False
+    return sessions.keep_events(~same)
+
+
+def clean(
+    sessions: Sessions,
+    min_item_support: int = 5,
+    min_session_length: int = 2,
+    repeats: bool = True,
+) -> Sessions:
+    """Drop rare items, then short sessions (Hidasi et al. 2016, §4).
+
+    Args:
+        min_item_support: fewest events of an item.
+        min_session_length: fewest events of a session, once the rare items are gone.
+        repeats: False merges an item's consecutive repeats first.
+
+    Raises:
+        InputError: nothing is left.
+    """
+    kept = sessions if repeats else merge_repeats(sessions)
+    kept = kept.keep_events(kept.support[kept.items] >= min_item_support)
+    kept = kept.keep_sessions(kept.lengths >= min_session_length)
+    if kept.n_sessions == 0:
+        raise InputError(
+            f"no session is left: of {sessions.n_sessions} none has {min_session_length} events "
+            f"of items with at least {min_item_support} events"
+        )
+    return kept.compact()
+
+
+def split(
+    sessions: Sessions, days: float | None = None, share: float | None = None
+) -> tuple[Sessions, Sessions]:
+    """Split by time into training and test sessions; the test set sees the training catalogue.
+
+    Args:
+        days: sessions that start in the log's last `days` are the test set. Or
+        share: the last `share` of the sessions by start time are. Exactly one is given.
+
+    Returns:
+        train, test. Test events of items that train lacks are dropped, then sessions shorter
+        than 2; both share one `item_ids`.
+
+    Raises:
+        InputError: one side has no session of length 2.
+    """
+    if (days is None) == (share is None):
+        raise InputError("split: give either days or share")
+    starts = sessions.starts
+    if days is not None:
+        in_test = starts >= sessions.times.max() - days * DAY
+        how = f"the last {days:g} day(s)"
+    else:
+        in_test = np.zeros(sessions.n_sessions, bool)
+        in_test[np.argsort(starts, kind="stable")[round((1 - share) * len(starts)) :]] = True
+        how = f"the last {share:g} of the sessions"
+    train, test = sessions.keep_sessions(~in_test), sessions.keep_sessions(in_test)
+    for side, part in (("training", train), ("test", test)):
+        if not (part.lengths >= 2).any():
+            raise InputError(
+                f"split: with {how} as the test set, {part.n_sessions} of {sessions.n_sessions} "
+                f"sessions are for {side} and none of them has 2 events"
+            )
+    train = train.compact()
+    return train, test.restrict(train.item_ids)

@@ -1,0 +1,40 @@
+"""Package metadata. kernels/ stands at the top level and installs as gru4rec_np.kernels."""
+
+import re
+from pathlib import Path
+
+from setuptools import setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "gru4rec_np/__init__.py").read_text())[1]
+
+setup(
+    name="gru4rec_np",
+    version=VERSION,
+    description="GRU4Rec from scratch in NumPy, every gradient by hand",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    license_files=["LICENSE"],
+    python_requires=">=3.10",
+    packages=["gru4rec_np", "gru4rec_np.kernels"],
+    package_dir={"gru4rec_np": "gru4rec_np", "gru4rec_np.kernels": "kernels"},
+    install_requires=[
+        "numpy>=1.26",
+        "scipy>=1.11",
+        "polars>=1.20",
+        "matplotlib>=3.8",
+        "threadpoolctl>=3.2",
+        "tqdm>=4.66",
+        "tomli-w>=1.0",
+        "tomli>=2; python_version < '3.11'",
+    ],
+    extras_require={
+        "test": ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "ruff>=0.6", "pandas>=2"],
+        "bench": ["torch>=2.2"],
+    },
+    classifiers=[
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)
