@@ -25,7 +25,7 @@ def gradcheck(
 
     Each entry p of each array is moved in place by small steps e, f is called, and
     [8 (f(p+e) - f(p-e)) - (f(p+2e) - f(p-2e))] / 12e is compared with the gradient's entry. This
-    difference of order four errs by about e⁴ f⁽⁵⁾/30 and by the rounding of f, 2e-16 |f| / e;
+    difference of order four errs by about e⁴ f⁽⁵⁾/30 and by the rounding of f, 2e-16 max(1, |f|) / e;
     errors below ten times the latter cannot be told from none and pass. An entry that fails is
     tried again with steps ten and a hundred times smaller for as long as the difference moves
     with the step: then a kink (ReLU) near p spoils the difference, not the gradient.
@@ -112,7 +112,7 @@ def _compare(
         array[...] = original
         plus, minus, plus2, minus2 = values
         difference = (8 * (plus - minus) - (plus2 - minus2)) / (12 * e)
-        noise = 10 * np.finfo(np.float64).eps * max(map(abs, values)) / e
+        noise = 10 * np.finfo(np.float64).eps * max(1.0, *map(abs, values)) / e
         if abs(difference - before) <= noise:
             break  # no kink: the smaller step has found the same slope, so the first error stands
         gap = abs(claimed - difference)

@@ -67,20 +67,22 @@ def cross_entropy(r: np.ndarray, smoothing: float = 0.0) -> tuple[np.ndarray, np
     Returns:
         loss of each lane (B,), and the cache that `cross_entropy_backward` takes.
     """
-    log_p = r - _logsumexp(r)
-    target = np.diagonal(log_p)
-    if not smoothing:
-        return -target, log_p
-    share = smoothing / (r.shape[1] - 1)
-    return -((1 - smoothing - share) * target + share * log_p.sum(axis=1)), log_p
+    shifted = r - r.max(axis=1, keepdims=True)  # e^x <= 1, and large scores lose no digits
+    p = np.exp(shifted)
+    total = p.sum(axis=1, keepdims=True)
+    p /= total
+    log_p = shifted - np.log(total)
+    share = smoothing / max(1, r.shape[1] - 1)
+    loss = -(1 - smoothing - share) * np.diagonal(log_p)
+    if smoothing:
+        loss -= share * log_p.sum(axis=1)
+    return loss, p
 
 
 def cross_entropy_backward(cache: np.ndarray, smoothing: float = 0.0) -> np.ndarray:
     """dr = softmax(r) - q, (B, N)."""
-    dr = np.exp(cache)
-    share = smoothing / (dr.shape[1] - 1)
-    if smoothing:
-        dr -= share
+    share = smoothing / max(1, cache.shape[1] - 1)
+    dr = cache - share
     _add_to_target(dr, -(1 - smoothing - share))
     return dr
 

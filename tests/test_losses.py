@@ -1,0 +1,111 @@
+"""The losses: naive formulas, finite differences, and scores at the edge of float32."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gru4rec_np import gradcheck
+from gru4rec_np.activations import activate
+from gru4rec_np.losses import LOSSES, loss_and_gradient
+
+FINAL_ACTS = [
+    ("linear", 0.0), ("tanh", 0.0), ("relu", 0.0), ("leaky", 0.2), ("elu", 0.5), ("elu", 1.0),
+    ("selu", 0.0), ("sigmoid", 0.0),
+]  # fmt: skip
+
+
+def naive(r, loss, bpreg, smoothing):
+    """SPEC 5, one lane and one negative at a time."""
+
+    def sigma(x):
+        return 1 / (1 + np.exp(-x))
+
+    out = []
+    for b, row in enumerate(r):
+        r_i, negatives = row[b], np.delete(row, b)
+        n = len(negatives)
+        s = np.exp(negatives - negatives.max())
+        s /= s.sum()
+        if loss == "cross-entropy":
+            p = np.exp(row - row.max())
+            p /= p.sum()
+            q = np.full(len(row), smoothing / n)
+            q[b] = 1 - smoothing
+            out.append(-(q * np.log(p)).sum())
+        elif loss == "bpr":
+            out.append(-np.log(sigma(r_i - negatives)).mean())
+        elif loss == "top1":
+            out.append((sigma(negatives - r_i) + sigma(negatives**2)).mean())
+        elif loss == "bpr-max":
+            out.append(-np.log((s * sigma(r_i - negatives)).sum()))
+            out[-1] += bpreg * (s * negatives**2).sum()
+        else:
+            out.append((s * (sigma(negatives - r_i) + sigma(negatives**2))).sum())
+    return np.array(out)
+
+
+@st.composite
+def scores(draw):
+    B = draw(st.integers(1, 6))
+    N = B + draw(st.integers(1 if B == 1 else 0, 8))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    return draw(st.sampled_from([0.1, 1.0, 4.0])) * rng.normal(size=(B, N)), rng
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@settings(max_examples=200)
+@given(
+    drawn=scores(),
+    act=st.sampled_from(FINAL_ACTS),
+    bpreg=st.sampled_from([0.0, 1.0, 0.3]),
+    smoothing=st.sampled_from([0.0, 0.1]),
+    corrected=st.booleans(),
+)
+def test_value_and_gradient(loss, drawn, act, bpreg, smoothing, corrected):
+    r, rng = drawn
+    log_q = rng.normal(size=r.shape[1]) if corrected else None
+    smoothing = smoothing if loss == "cross-entropy" else 0.0
+    args = loss, act, bpreg, smoothing, log_q
+    lanes, dr = loss_and_gradient(r, *args)
+    activated = activate(r, *act) - (0 if log_q is None else log_q)
+    np.testing.assert_allclose(lanes, naive(activated, loss, bpreg, smoothing), rtol=1e-9)
+    gradcheck(lambda: loss_and_gradient(r, *args)[0].sum(), {"r": r}, {"r": dr})
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@settings(max_examples=200)
+@given(
+    act=st.sampled_from(FINAL_ACTS),
+    shape=st.tuples(st.integers(1, 5), st.integers(1, 30)),
+    scale=st.sampled_from([1.0, 30.0, 100.0, 1e3, 1e4]),
+    seed=st.integers(0, 2**32),
+)
+def test_finite_at_the_edge_of_float32(loss, act, shape, scale, seed):
+    """Scores up to 1e4, the worst mixtures included, and no warning on the way."""
+    rng = np.random.default_rng(seed)
+    B, S = shape
+    r = rng.choice([-1, -0.5, 0, 1e-4, 0.5, 1], size=(B, B + S)) * scale
+    r = r.astype(np.float32)
+    with np.errstate(all="raise", under="ignore"):
+        lanes, dr = loss_and_gradient(r, loss, act)
+    assert np.isfinite(lanes).all() and np.isfinite(dr).all()
+    assert lanes.dtype == dr.dtype == np.float32
+    # Close to float64 where float64's own naive formula would not do either.
+    exact, exact_dr = loss_and_gradient(r.astype(np.float64), loss, act)
+    np.testing.assert_allclose(lanes, exact, rtol=2e-4, atol=1e-4)
+    # bpr-max subtracts squares of scores from each other: their rounding is what is left.
+    squares = 1e-6 * scale**2 if loss == "bpr-max" else 0
+    np.testing.assert_allclose(dr, exact_dr, rtol=1e-4, atol=1e-5 + squares)
+
+
+def test_cross_entropy_applies_softmax_once():
+    """Seen in the field: a softmax of a softmax, which caps the loss near log N."""
+    r = np.array([[50.0, 0.0, 0.0]])
+    assert loss_and_gradient(r, "cross-entropy")[0][0] < 1e-12
+    assert loss_and_gradient(-r, "cross-entropy")[0][0] > 49
+
+
+def test_unknown_loss():
+    with pytest.raises(ValueError, match=r"bpr-max.*'hinge'"):
+        loss_and_gradient(np.zeros((1, 2)), "hinge")
