@@ -25,10 +25,10 @@ def gradcheck(
 
     Each entry p of each array is moved in place by small steps e, f is called, and
     [8 (f(p+e) - f(p-e)) - (f(p+2e) - f(p-2e))] / 12e is compared with the gradient's entry. This
-    difference of order four errs by about e⁴ f⁽⁵⁾/30 and by the rounding of f, 2e-16 max(1, |f|) / e;
-    errors below ten times the latter cannot be told from none and pass. An entry that fails is
-    tried again with steps ten and a hundred times smaller for as long as the difference moves
-    with the step: then a kink (ReLU) near p spoils the difference, not the gradient.
+    difference of order four errs by about e⁴ f⁽⁵⁾/30, and by 2e-16 max(1, |f|) / e from the
+    rounding of f; errors below ten times the latter cannot be told from none and pass. An entry
+    that fails is tried again with steps ten and a hundred times smaller for as long as the
+    difference moves with the step: then a kink (ReLU) near p spoils the difference.
 
         x = rng.normal(size=(3, 4))
         y, cache = thing(x)

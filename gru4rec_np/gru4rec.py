@@ -19,11 +19,11 @@ from gru4rec_np.errors import InputError
 from gru4rec_np.hyperparameters import Hyperparameters
 from gru4rec_np.kernels import load, one_blas_thread
 from gru4rec_np.optim import init_state
-from gru4rec_np.ranking import metrics
+from gru4rec_np.ranking import metrics, top
 from gru4rec_np.scoring import log_proposal
 from gru4rec_np.sessions import Sessions, from_frame
 
-CHUNK = 64  # steps whose negatives are drawn at once, and between two calls of `progress`
+CHUNK = 64  # steps whose negatives are drawn at once, and between two calls of `on_chunk`
 LANES = 512  # sessions that are evaluated side by side
 
 
@@ -40,8 +40,9 @@ class GRU4Rec(Hyperparameters):
     Attributes after `fit`:
         weights: name to array, see network.py.
         item_ids: (I,) the catalogue.
-        losses: (steps,) the loss of every update so far, in order.
-        history: one dict for each epoch: epoch, loss, events, seconds, events_per_second.
+        losses: (updates,) float32, the mean loss over the events of every update, in order.
+        history: one dict for each epoch: epoch, loss (mean over its events), events, seconds,
+            events_per_second.
     """
 
     backend: str = "auto"
@@ -50,19 +51,31 @@ class GRU4Rec(Hyperparameters):
         super().__post_init__()
         self.ops = load(self.backend)
 
+    def _set_catalogue(self, item_ids: np.ndarray) -> None:
+        self.item_ids = item_ids
+        self._index = dict(zip(item_ids.tolist(), range(len(item_ids)), strict=True))
+
+    def _require_fit(self) -> None:
+        if not hasattr(self, "weights"):
+            raise InputError("GRU4Rec: the model has no weights yet, call fit or load first")
+
     # --- training ---------------------------------------------------------------------------------
 
     @one_blas_thread
     def fit(
-        self, train: Any, progress: Callable[[int, int, int, int, float], None] | None = None
+        self,
+        train: Any,
+        on_chunk: Callable[[int, int, int, float], None] | None = None,
+        on_epoch: Callable[[dict[str, float]], None] | None = None,
     ) -> GRU4Rec:
         """Train from fresh weights.
 
         Args:
             train: `Sessions`, or a Polars or pandas frame with the columns SessionId, ItemId,
                 Time.
-            progress: called every `CHUNK` steps and at the end of each epoch with (epoch from 1,
-                events done in it, events in it, steps done in it, mean loss of those steps).
+            on_chunk: called every `CHUNK` steps with the epoch, from 1, its events done so far,
+                its events in all, and their mean loss so far.
+            on_epoch: called after each epoch with what it added to `history`.
 
         Returns:
             self.
@@ -72,8 +85,14 @@ class GRU4Rec(Hyperparameters):
         """
         train = _as_sessions(train)
         train = train.keep_sessions(train.lengths >= 2).compact()
+        min_lanes = 1 if self.n_sample else 2  # a lane alone needs extra samples as its negatives
+        if train.n_sessions < min_lanes:
+            raise InputError(
+                f"nothing to train on: {train.n_sessions} session(s) with 2 events or more, "
+                f"{min_lanes} needed with n_sample={self.n_sample}"
+            )
         rng = np.random.default_rng(self.seed)
-        self.item_ids = train.item_ids
+        self._set_catalogue(train.item_ids)
         self.weights = network.init_weights(self, train.n_items, rng)
         self.history: list[dict[str, float]] = []
         self.losses = np.empty(0, np.float32)
@@ -83,17 +102,10 @@ class GRU4Rec(Hyperparameters):
 
         for epoch in range(1, self.n_epochs + 1):
             order = rng.permutation(train.n_sessions) if self.train_random_order else None
-            batches = session_parallel(
-                train, self.batch_size, min_lanes=1 if self.n_sample else 2, order=order
-            )
-            if len(batches) == 0:
-                raise InputError(
-                    f"nothing to train on: {train.n_sessions} session(s) with 2 events or more; "
-                    f"{1 if self.n_sample else 2} needed with n_sample={self.n_sample}"
-                )
+            batches = session_parallel(train, self.batch_size, min_lanes, order)
             events_before = np.concatenate([[0], np.cumsum(batches.lanes)])
             state = network.zero_state(self, batches.x.shape[1])
-            losses = []
+            losses, total_loss = [], 0.0
             began = time.perf_counter()
             chunk = -(-CHUNK // self.bptt) * self.bptt
             for first in range(0, len(batches), chunk):
@@ -107,28 +119,31 @@ class GRU4Rec(Hyperparameters):
                     loss, state = network.train_window(
                         self.weights, memory, self, self.ops, window, state, rng
                     )
-                    losses.append(loss)
+                    events = sum(map(len, window.x))
+                    total_loss += loss * self.batch_size
+                    losses.append(loss * self.batch_size / events)
                 if not np.isfinite(losses[-1]):
                     raise InputError(
                         f"the loss is {losses[-1]} at epoch {epoch}, step {steps.stop}: training "
                         f"diverged; try a learning_rate below {self.learning_rate:g} or a "
                         "grad_cap of 1"
                     )
-                if progress:
-                    done = int(events_before[steps.stop])
-                    mean = float(np.mean(losses))
-                    progress(epoch, done, int(events_before[-1]), steps.stop, mean)
+                if on_chunk:
+                    done, total = int(events_before[steps.stop]), int(events_before[-1])
+                    on_chunk(epoch, done, total, total_loss / done)
             seconds = time.perf_counter() - began
             self.losses = np.concatenate([self.losses, np.array(losses, np.float32)])
             self.history.append(
                 {
                     "epoch": epoch,
-                    "loss": float(np.mean(losses)),
+                    "loss": float(total_loss / events_before[-1]),
                     "events": int(events_before[-1]),
                     "seconds": seconds,
                     "events_per_second": float(events_before[-1] / seconds),
                 }
             )
+            if on_epoch:
+                on_epoch(self.history[-1])
         return self
 
     def _window(self, batches, steps: range, samples: np.ndarray, log_support: np.ndarray):
@@ -162,6 +177,7 @@ class GRU4Rec(Hyperparameters):
             ranks (cases,) float64, and how many events the session had before each case's item
             (cases,), 1 or more.
         """
+        self._require_fit()
         test = test.restrict(self.item_ids)
         h = self._last_vectors(test)
         cases = test.cases
@@ -231,6 +247,7 @@ class GRU4Rec(Hyperparameters):
 
     def save(self, path: str | Path) -> None:
         """Write the trained model to one .npz file, see `checkpoint.save`."""
+        self._require_fit()
         arrays = {f"weights/{name}": array for name, array in self.weights.items()}
         about = {"model": "GRU4Rec", "hyperparameters": self.hyperparameters()}
         checkpoint.save(path, about, {**arrays, **checkpoint.pack_ids(self.item_ids)})
@@ -249,7 +266,7 @@ class GRU4Rec(Hyperparameters):
         about, arrays = checkpoint.load(path)
         try:
             model = cls(**about["hyperparameters"], backend=backend)
-            model.item_ids = checkpoint.unpack_ids(arrays)
+            model._set_catalogue(checkpoint.unpack_ids(arrays))
             n_items = len(model.item_ids)
             fresh = network.init_weights(model, 1, np.random.default_rng(0))
             model.weights = {name: arrays[f"weights/{name}"] for name in fresh}
@@ -273,10 +290,8 @@ class LiveSession:
     """
 
     def __init__(self, model: GRU4Rec) -> None:
+        model._require_fit()
         self.model = model
-        if not hasattr(model, "_index"):
-            ids = model.item_ids.tolist()
-            model._index = dict(zip(ids, range(len(ids)), strict=True))
         self._state = network.zero_state(model, 1)
         self._out: np.ndarray | None = None
 
@@ -304,9 +319,7 @@ class LiveSession:
 
     def recommend(self, k: int = 20) -> list[tuple[Any, float]]:
         """The k best next items, as `GRU4Rec.recommend` returns them."""
-        scores = self.scores()
-        best = np.argsort(-scores, kind="stable")[:k]
-        return [(self.model.item_ids[i], float(scores[i])) for i in best]
+        return top(self.scores(), self.model.item_ids, k)
 
 
 def _as_sessions(data: Any) -> Sessions:

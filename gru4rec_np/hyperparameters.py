@@ -57,7 +57,9 @@ class Hyperparameters:
         "the reset gate applies after the recurrent product (cuDNN), not before it (paper)",
         bool,
     )
-    hidden_act: str = _field("tanh", "activation of the candidate state", "activation")
+    hidden_act: str = _field(
+        "tanh", f"activation of the candidate state: {', '.join(ACTIVATIONS)}", "activation"
+    )
     input_to_all_layers: bool = _field(False, "the input also feeds every deeper layer", bool)
     feedforward: Sequence[int] = _field(
         [], "units of each feed-forward layer after the recurrent ones", "sizes or none"
@@ -65,10 +67,10 @@ class Hyperparameters:
     bptt: int = _field(
         1, "steps that the gradient goes back in time; weights change after as many", _number(1)
     )
-    loss: str = _field("cross-entropy", "the ranking loss", LOSSES)
+    loss: str = _field("cross-entropy", f"the ranking loss: {', '.join(LOSSES)}", LOSSES)
     final_act: str = _field(
         "auto",
-        "activation of the scores; auto: elu for bpr-max if elu_param > 0, else linear",
+        "activation of the scores, or auto: elu for bpr-max if elu_param > 0, else linear",
         "final activation",
     )
     elu_param: float = _field(
@@ -88,7 +90,7 @@ class Hyperparameters:
     train_random_order: bool = _field(
         False, "shuffle the sessions before each epoch instead of using them by time", bool
     )
-    adapt: str = _field("adagrad", "the optimiser", OPTIMISERS)
+    adapt: str = _field("adagrad", f"the optimiser: {', '.join(OPTIMISERS)}", OPTIMISERS)
     learning_rate: float = _field(0.1, "its step size", _number(0, exclusive=True))
     momentum: float = _field(0.0, "its momentum", _number(0, 1))
     dropout_p_embed: float = _field(0.1, "share of the input embedding dropped", _number(0, 1))

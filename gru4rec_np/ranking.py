@@ -5,6 +5,7 @@ model that has diverged never looks good. Imports NumPy only.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -91,3 +92,14 @@ def metrics(ranks: np.ndarray, k: Sequence[int] = (20,)) -> dict[str, float]:
         out[f"recall@{cut}"] = float(hit.mean())
         out[f"mrr@{cut}"] = float(np.where(hit, 1 / ranks, 0).mean())
     return out
+
+
+def top(scores: np.ndarray, item_ids: np.ndarray, k: int) -> list[tuple[Any, float]]:
+    """The k best items and their scores, best first; of equals the one that comes first.
+
+    Args:
+        scores: (I,), item_ids: (I,).
+        k: how many; more than I gives I.
+    """
+    best = np.argsort(-scores, kind="stable")[:k]
+    return [(item_ids[i], float(scores[i])) for i in best]

@@ -39,11 +39,11 @@ class Shop:
 
     n_items: int = 1000
     seed: int = 0
-    repeat: float = 0.2
+    repeat: float = 0.12
     walk: float = 0.85
     change: float = 0.03
-    stride: int = 10
-    tail: float = 0.8
+    stride: int = 8
+    tail: float = 1.1
 
     def __post_init__(self) -> None:
         if self.n_items < 4:

@@ -1,0 +1,59 @@
+"""python -m gru4rec_np.evaluate: Recall and MRR of a trained model on a test log.
+
+A command: parses options and prints. Imports the model and what is below it.
+"""
+
+import argparse
+from pathlib import Path
+
+from gru4rec_np import cli, report
+from gru4rec_np.errors import InputError
+from gru4rec_np.gru4rec import GRU4Rec
+from gru4rec_np.kernels import BACKENDS
+from gru4rec_np.ranking import TIES, metrics
+from gru4rec_np.sessions import read_table
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    p = cli.Parser(
+        prog="python -m gru4rec_np.evaluate",
+        description="Recall@K and MRR@K of a trained model: every event of a test session but its "
+        "first is to be found among all items that the model knows.",
+    )
+    p.add_argument("model", metavar="DIR|model.npz", help="what the training command left")
+    p.add_argument("--test", required=True, metavar="FILE", help="test log: TSV, CSV or Parquet")
+    cli.add_column_options(p)
+    p.add_argument(
+        "-k", type=cli.positive, nargs="+", default=[5, 10, 20], metavar="K", help="cut-offs"
+    )
+    p.add_argument(
+        "--ties",
+        choices=TIES,
+        default=TIES[0],
+        help="items with the target's score: all before it, all behind it, half",
+    )
+    p.add_argument("--backend", choices=BACKENDS, default="auto", help="what runs the model")
+    return p
+
+
+def main() -> None:
+    """Run the command on sys.argv."""
+    args = parser().parse_args()
+    model = GRU4Rec.load(args.model, args.backend)
+    log = read_table(Path(args.test), cli.columns(args))
+    try:
+        test = log.restrict(model.item_ids)
+    except InputError as error:
+        raise InputError(f"{args.test}: {error}") from None
+    print(
+        f"{log.n_events:,} events in {log.n_sessions:,} sessions; of them known to the model, in "
+        f"sessions of 2 or more: {test.n_events:,} in {test.n_sessions:,}"
+    )
+    print(f"next item among {test.n_items:,}, {len(test.cases):,} cases, ties {args.ties}")
+    ranks, _ = model.ranks(test, args.ties)
+    print(report.table({"GRU4Rec": metrics(ranks, args.k)}, args.k))
+
+
+if __name__ == "__main__":
+    cli.run(main)

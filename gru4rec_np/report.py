@@ -1,0 +1,144 @@
+"""Results for people: the table, the plot, and small text files written whole or not at all.
+
+Imports NumPy and Matplotlib, nothing of ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+
+matplotlib.use("Agg")  # no window: plots go to files
+from matplotlib import pyplot as plt
+
+# One colour for each method, told apart in greyscale and by colour-blind readers (Wong 2011).
+COLOURS = {
+    "POP": "#999999",
+    "S-POP": "#56B4E9",
+    "Item-KNN": "#E69F00",
+    "Markov": "#009E73",
+    "GRU4Rec": "#D55E00",
+    "oracle": "#000000",
+}
+LAST_POSITION = 8  # events further on in a session are put together
+
+
+def write(path: Path, save: Callable[[Path], object]) -> None:
+    """Write a file under a temporary name, then move it into place.
+
+    Args:
+        path: the file. save: writes to the path that it is given.
+    """
+    part = path.with_name(f"{path.stem}.part{path.suffix}")
+    try:
+        save(part)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in UTF-8, whole or not at all."""
+    write(path, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def table(metrics: Mapping[str, Mapping[str, float]], k: Sequence[int]) -> str:
+    """Methods as rows, Recall@K and MRR@K as columns, the best of each column but the oracle's
+    marked with a star.
+
+    Args:
+        metrics: method to {"recall@5": ..., "mrr@5": ...}. k: the cut-offs to show.
+    """
+    columns = [f"recall@{c}" for c in k] + [f"mrr@{c}" for c in k]
+    best = {
+        c: max((m[c] for name, m in metrics.items() if name != "oracle"), default=None)
+        for c in columns
+    }
+    titles = [c.replace("recall", "Recall").replace("mrr", "MRR") for c in columns]
+    width = max(11, *map(len, titles)) + 1
+    lines = ["method".ljust(10) + "".join(t.rjust(width) for t in titles)]
+    for name, row in metrics.items():
+        cells = []
+        for c in columns:
+            star = "*" if name != "oracle" and len(metrics) > 1 and row[c] == best[c] else " "
+            cells.append(f"{row[c]:.4f}{star}".rjust(width + 1)[1:])
+        lines.append(name.ljust(10) + "".join(cells))
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def by_position(ranks: np.ndarray, before: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Recall@k and MRR@k of the cases with 1, 2, ... events before them.
+
+    Args:
+        ranks: (cases,), before: (cases,) events of the session so far, from a model's `ranks`.
+
+    Returns:
+        two arrays of `LAST_POSITION` values, NaN where there is no case; the last takes all
+        cases from there on.
+    """
+    where = np.minimum(before, LAST_POSITION) - 1
+    hit = ranks <= k
+    n = np.bincount(where, minlength=LAST_POSITION).astype(float)
+    n[n == 0] = np.nan
+    recall = np.bincount(where, hit, LAST_POSITION) / n
+    mrr = np.bincount(where, np.where(hit, 1 / ranks, 0), LAST_POSITION) / n
+    return recall, mrr
+
+
+def plot_curves(
+    path: Path,
+    losses: np.ndarray,
+    steps_per_epoch: int,
+    ranks: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    k: int = 20,
+) -> None:
+    """A picture of a run: the loss while training, Recall and MRR by position in the session.
+
+    Args:
+        path: a .png or .svg file.
+        losses: (updates,) the loss of each. steps_per_epoch: updates in an epoch.
+        ranks: method to what its `ranks` returned.
+    """
+    figure, axes = plt.subplots(1, 3, figsize=(13, 4), layout="constrained", facecolor="white")
+    loss_axis, recall_axis, mrr_axis = axes
+
+    width = max(1, min(len(losses) // 20, steps_per_epoch // 10))
+    smooth = np.convolve(losses, np.full(width, 1 / width), "valid")
+    epochs = (np.arange(len(smooth)) + width / 2) / steps_per_epoch
+    every = max(1, len(smooth) // 2000)
+    loss_axis.plot(epochs[::every], smooth[::every], color=COLOURS["GRU4Rec"])
+    loss_axis.set(
+        title="GRU4Rec's loss while training",
+        xlabel="epochs",
+        ylabel=f"loss, mean of {width} updates" if width > 1 else "loss",
+    )
+
+    positions = np.arange(1, LAST_POSITION + 1)
+    for name, (rank, before) in ranks.items():
+        style = {
+            "color": COLOURS.get(name),
+            "marker": ".",
+            "linestyle": "--" if name == "oracle" else "-",
+            "linewidth": 2.5 if name == "GRU4Rec" else 1.5,
+        }
+        recall, mrr = by_position(rank, before, k)
+        recall_axis.plot(positions, recall, label=name, **style)
+        mrr_axis.plot(positions, mrr, label=name, **style)
+    for axis, metric in ((recall_axis, "Recall"), (mrr_axis, "MRR")):
+        axis.set(
+            title=f"{metric}@{k} by position in the session",
+            xlabel="events seen so far",
+            ylabel=f"{metric}@{k}",
+            ylim=(0, None),
+        )
+        axis.set_xticks(positions, [*map(str, positions[:-1]), f"{LAST_POSITION}+"])
+    for axis in axes:
+        axis.grid(alpha=0.3)
+        axis.spines[["top", "right"]].set_visible(False)
+    handles, labels = recall_axis.get_legend_handles_labels()
+    figure.legend(handles[::-1], labels[::-1], loc="outside right center", frameon=False)
+    write(path, lambda part: figure.savefig(part, dpi=110))
+    plt.close(figure)

@@ -1,0 +1,335 @@
+"""python -m gru4rec_np.train: from a click log to a trained model, its results and a plot.
+
+A command: parses options, prints, writes files. Imports the models and what is below them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+from tqdm import tqdm
+
+from gru4rec_np import cli, hyperparameters, report
+from gru4rec_np.baselines import POP, SPOP, ItemKNN, Markov, Oracle
+from gru4rec_np.errors import InputError
+from gru4rec_np.gru4rec import GRU4Rec
+from gru4rec_np.hyperparameters import FIELDS
+from gru4rec_np.kernels import BACKENDS
+from gru4rec_np.ranking import TIES, metrics
+from gru4rec_np.sessions import COLUMNS, Sessions, clean, read_table, split
+from gru4rec_np.shop import Shop
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+K = (5, 10, 20)
+
+# What a run needs beside the hyperparameters: name -> (default, help). All of it may stand in a
+# TOML file, and all of it is written to config.toml.
+DATA_OPTIONS: dict[str, tuple[Any, str]] = {
+    "train": ("", "training log: TSV, CSV or Parquet. Without it the simulated shop is used"),
+    "test": ("", "test log, taken as it is; without it --split cuts the training log"),
+    "split": ("1d", "test set: 2d is the last two days, 0.1 the last tenth of the sessions"),
+    "session_column": (COLUMNS[0], "column of the session id"),
+    "item_column": (COLUMNS[1], "column of the item id"),
+    "time_column": (COLUMNS[2], "column of the time: seconds since 1970 or ISO"),
+    "min_item_support": (5, "before a split, drop items with fewer events"),
+    "min_session_length": (2, "before a split, drop sessions with fewer events"),
+    "merge_repeats": (False, "before a split, merge an item's consecutive repeats"),
+    "shop_sessions": (20_000, "sessions that the simulated shop has"),
+    "shop_items": (1000, "items that it has"),
+    "shop_seed": (0, "its seed"),
+    "ties": ("conservative", f"rank of equal scores: {', '.join(TIES)}"),
+    "backend": ("auto", f"what runs the hot operations: {', '.join(BACKENDS)}"),
+}
+SPLIT_OPTIONS = ("split", "min_item_support", "min_session_length", "merge_repeats")
+
+
+def parser() -> cli.Parser:
+    """The command's options: data, hyperparameters, output."""
+    p = cli.Parser(
+        prog="python -m gru4rec_np.train",
+        usage="%(prog)s [--train FILE [--test FILE | --split 1d]] [options]",
+        description="Train GRU4Rec on a click log and compare it with simple baselines. Without "
+        "any option: on a simulated shop, whose best possible ranking is known (oracle).",
+        epilog="Options win over --params, --params over --config. examples:  "
+        "python -m gru4rec_np.train --train clicks.tsv --split 1d;  "
+        "python -m gru4rec_np.train --train train.tsv --test test.tsv "
+        "--params layers=100,loss=bpr-max,constrained_embedding=True",
+        formatter_class=argparse.HelpFormatter,
+        argument_default=argparse.SUPPRESS,
+    )
+    p.add_argument("--out", metavar="DIR", help="where the results go (default: runs/<log's name>)")
+    p.add_argument("--config", metavar="FILE.toml", help="options from a file, e.g. a config.toml")
+    p.add_argument("--params", metavar="A=1,B=2", help="hyperparameters as one string")
+    data = p.add_argument_group("data")
+    for name, (default, text) in DATA_OPTIONS.items():
+        _add_option(data, name, default, text, isinstance(default, bool))
+    model = p.add_argument_group("hyperparameters")
+    for name, field in FIELDS.items():
+        default = getattr(hyperparameters.Hyperparameters(), name)
+        extra = ["--epochs"] if name == "n_epochs" else []
+        _add_option(model, name, default, field.metadata["help"], field.type == "bool", extra)
+    return p
+
+
+def _add_option(
+    group: Any, name: str, default: Any, text: str, flag: bool, extra: list[str] | None = None
+) -> None:
+    shown = "/".join(map(str, default)) or "none" if isinstance(default, list) else default
+    options: dict[str, Any] = {"action": argparse.BooleanOptionalAction} if flag else {}
+    if not flag:
+        file = name in ("train", "test")
+        kind = {int: "N", float: "X", list: "N/N"}.get(type(default), "FILE" if file else "NAME")
+        options["metavar"] = kind
+    suffix = f" (default: {shown})" if shown != "" else ""
+    group.add_argument(
+        "--" + name.replace("_", "-"), *(extra or []), dest=name, help=text + suffix, **options
+    )
+
+
+def settings(argv: list[str]) -> tuple[dict[str, Any], GRU4Rec, Path]:
+    """Everything that a run needs, from options, --params and --config.
+
+    Args:
+        argv: the command's arguments; `--n_sample` is understood as `--n-sample`.
+
+    Returns:
+        data options, the untrained model, the output directory.
+
+    Raises:
+        InputError: a value or a combination that cannot be used.
+    """
+    dashed = [_with_dashes(a) if a.startswith("--") else a for a in argv]
+    given = vars(parser().parse_args(dashed))
+    out, config, params = (given.pop(name, None) for name in ("out", "config", "params"))
+
+    values: dict[str, Any] = _read_config(Path(config)) if config else {}
+    if params is not None:
+        values |= hyperparameters.parse_params(params)
+    for name, text in given.items():
+        if name in FIELDS and isinstance(text, str):
+            values[name] = hyperparameters.parse_value(name, text)
+        else:
+            values[name] = _data_value(name, text)
+
+    data = {name: values.pop(name, default) for name, (default, _) in DATA_OPTIONS.items()}
+    if data["ties"] not in TIES:
+        raise InputError(f"ties: must be one of {', '.join(TIES)}, not {data['ties']!r}")
+    if data["test"] and not data["train"]:
+        raise InputError("test: a test log needs a training log, --train FILE")
+    for name in SPLIT_OPTIONS:
+        if data["test"] and name in given:
+            raise InputError(f"{name}: has no use with --test, whose files are taken as they are")
+    for name in ("min_item_support", "min_session_length", "shop_sessions"):
+        if data[name] < 1:
+            raise InputError(f"{name}: must be a whole number >= 1, not {data[name]}")
+    if data["shop_seed"] < 0:
+        raise InputError(f"shop_seed: must be a whole number >= 0, not {data['shop_seed']}")
+    _parse_split(data["split"])
+    model = GRU4Rec(**values, backend=data["backend"])
+    name = Path(data["train"]).name.split(".")[0] if data["train"] else "shop"
+    return data, model, Path(out or f"runs/{name}")
+
+
+def _with_dashes(option: str) -> str:
+    name, equals, value = option.partition("=")
+    return name.replace("_", "-") + equals + value
+
+
+def _data_value(name: str, value: Any) -> Any:
+    """A data option, from the command line (text) or a TOML file, as its default's type."""
+    default = DATA_OPTIONS[name][0] if name in DATA_OPTIONS else value
+    if isinstance(default, int) and not isinstance(default, bool) and isinstance(value, str):
+        try:
+            return int(value)
+        except ValueError:
+            raise InputError(f"{name}: must be a whole number, not {value!r}") from None
+    if type(value) is not type(default):
+        kind = {str: "text", int: "a whole number", bool: "true or false"}[type(default)]
+        raise InputError(f"{name}: must be {kind}, not {value!r}")
+    return value
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a TOML file: {error}") from None
+    data = {name: values.pop(name) for name in DATA_OPTIONS if name in values}
+    hyperparameters.check_names(values, str(path))
+    return values | {name: _data_value(name, value) for name, value in data.items()}
+
+
+def _parse_split(text: str) -> dict[str, float]:
+    """Keyword arguments of `sessions.split` for 1d or 0.1."""
+    days = text.endswith("d")
+    try:
+        value = float(text.removesuffix("d"))
+    except ValueError:
+        value = 0.0
+    if not (value > 0 if days else 0 < value < 1) or value == float("inf"):
+        raise InputError(
+            f"split: must be days like 1d or a share between 0 and 1 like 0.1, not {text!r}"
+        )
+    return {"days": value} if days else {"share": value}
+
+
+def load_data(data: dict[str, Any]) -> tuple[Sessions, Sessions, Shop | None]:
+    """Training and test sessions over the training catalogue, and the shop if it is simulated.
+
+    Args:
+        data: from `settings`.
+
+    Raises:
+        InputError: a file that cannot be used, or nothing to train on or test with.
+    """
+    shop = None
+    if data["train"]:
+        columns = data["session_column"], data["item_column"], data["time_column"]
+        log = read_table(data["train"], columns)
+    else:
+        shop = Shop(n_items=data["shop_items"], seed=data["shop_seed"])
+        log = shop.simulate(data["shop_sessions"], seed=data["shop_seed"] + 1)
+    if data["test"]:
+        test = read_table(data["test"], columns)
+        train = log.keep_sessions(log.lengths >= 2).compact()
+        if train.n_sessions == 0:
+            raise InputError(f"{data['train']}: no session has 2 events or more")
+        try:
+            return train, test.restrict(train.item_ids), None
+        except InputError as error:
+            raise InputError(f"{data['test']}: {error}") from None
+    where = data["train"] or "the simulated shop"
+    try:
+        log = clean(
+            log, data["min_item_support"], data["min_session_length"], not data["merge_repeats"]
+        )
+        return (*split(log, **_parse_split(data["split"])), shop)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+
+
+def describe(parts: dict[str, Sessions]) -> str:
+    """Size and shape of data sets, as an aligned table."""
+    lines = [
+        f"{'data':10}{'events':>12}{'sessions':>12}{'items':>10}{'events/session':>17}{'longest':>10}"
+    ]
+    for name, s in parts.items():
+        used = int((s.support > 0).sum())
+        mean = s.n_events / s.n_sessions
+        lines.append(
+            f"{name:10}{s.n_events:12,}{s.n_sessions:12,}{used:10,}{mean:17.2f}{s.lengths.max():10,}"
+        )
+    return "\n".join(lines)
+
+
+def train_with_progress(model: GRU4Rec, train: Sessions) -> None:
+    """Fit the model behind a progress bar, with a line for each epoch."""
+    with tqdm(unit=" events", unit_scale=True, dynamic_ncols=True, disable=None) as bar:
+
+        def on_chunk(epoch: int, done: int, total: int, loss: float) -> None:
+            bar.total = total * model.n_epochs
+            bar.set_description(f"epoch {epoch}/{model.n_epochs}", refresh=False)
+            bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
+            bar.update((epoch - 1) * total + done - bar.n)
+
+        def on_epoch(row: dict[str, float]) -> None:
+            bar.clear()
+            print(
+                f"epoch {row['epoch']:>{len(str(model.n_epochs))}}/{model.n_epochs}"
+                f"   loss {row['loss']:.4f}   {row['events_per_second']:,.0f} events/s"
+                f"   {row['seconds']:.1f} s",
+                flush=True,
+            )
+
+        model.fit(train, on_chunk, on_epoch)
+
+
+def write_results(
+    out: Path,
+    data: dict[str, Any],
+    model: GRU4Rec,
+    results: dict[str, dict[str, float]],
+    ranks: dict[str, Any],
+) -> list[str]:
+    """Leave model, configuration, history, metrics and plot in a directory.
+
+    Returns:
+        the names of the files.
+    """
+    absolute = {n: str(Path(data[n]).resolve()) for n in ("train", "test") if data[n]}
+    config = {**data, **absolute, **model.hyperparameters()}
+    for name in DATA_OPTIONS:  # what had no part in the run is left out
+        unused = (
+            name.startswith("shop_") if data["train"] else name.endswith("_column"),
+            name in SPLIT_OPTIONS and data["test"],
+        )
+        if any(unused):
+            del config[name]
+    text = io.StringIO()
+    rows = csv.DictWriter(text, model.history[0], lineterminator="\n")
+    rows.writeheader()
+    rows.writerows(model.history)
+
+    model.save(out / "model.npz")
+    report.write_text(
+        out / "config.toml",
+        "# python -m gru4rec_np.train --config config.toml\n"
+        + tomli_w.dumps({n: v for n, v in config.items() if v != ""}),
+    )
+    report.write_text(out / "history.csv", text.getvalue())
+    report.write_text(out / "metrics.json", json.dumps(results, indent=2) + "\n")
+    updates = len(model.losses) // model.n_epochs
+    report.plot_curves(out / "curves.png", model.losses, updates, ranks)
+    return ["model.npz", "config.toml", "history.csv", "metrics.json", "curves.png"]
+
+
+def main() -> None:
+    """Run the command on sys.argv."""
+    data, model, out = settings(sys.argv[1:])
+    train, test, shop = load_data(data)
+    out.mkdir(parents=True, exist_ok=True)  # before the work, so that it is not in vain
+
+    if shop:
+        print(f"simulated shop: {shop.n_items:,} items, seed {shop.seed}")
+    print(describe({"train": train, "test": test}), "", sep="\n")
+    print(
+        f"GRU4Rec: layers {'/'.join(map(str, model.layers))}, input {model.input}, "
+        f"loss {model.loss}, {model.n_sample} extra negatives, backend {model.ops.name}"
+    )
+    train_with_progress(model, train)
+
+    methods = [POP(), SPOP(), ItemKNN(), Markov()]
+    ranks, results = {}, {}
+    for method in methods:
+        ranks[method.name] = method.fit(train).ranks(test, data["ties"])
+    ranks["GRU4Rec"] = model.ranks(test, data["ties"])
+    if shop:
+        ranks["oracle"] = Oracle(shop).fit(train).ranks(test, data["ties"])
+    for name, (rank, _) in ranks.items():
+        results[name] = metrics(rank, K)
+    print(f"\nnext item among {train.n_items:,}, {len(test.cases):,} cases, ties {data['ties']}")
+    print(report.table(results, K))
+    if shop:
+        print("(oracle: the best that any method can reach on this shop, on average)")
+
+    files = write_results(out, data, model, results, ranks)
+    print(f"\nwritten to {out}/: {', '.join(files)}")
+    example = " ".join(str(i) for i in test.session(0)[:2])
+    print(f"try: python -m gru4rec_np.recommend {out} {example}")
+
+
+if __name__ == "__main__":
+    cli.run(main)
