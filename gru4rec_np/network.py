@@ -183,6 +183,61 @@ def dropout_mask(rng: np.random.Generator | None, like: np.ndarray, p: float) ->
     return (rng.random(like.shape, np.float32) >= p).astype(like.dtype) / (1 - p)
 
 
+def drop(x: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+    """x * mask; the same backward, for the gradient of x is that of the product times the mask."""
+    return x if mask is None else x * mask
+
+
+def encode(
+    W: Weights,
+    hp: Hyperparameters,
+    x: np.ndarray,
+    history: np.ndarray,
+    rng: np.random.Generator | None,
+) -> tuple[np.ndarray, tuple]:
+    """xW = x W_x, the input's part in the gates of every layer that sees it.
+
+    Dropout falls on what stands for an item: its embedding, or its row of W_x.
+
+    Args:
+        x: (B,) item indices. history: (B, L), for input=weighted.
+        rng: draws the dropout mask; None for no dropout.
+
+    Returns:
+        (B, 3H) or (B, 3ΣH), and the cache of `encode_backward`.
+    """
+    if hp.input in ("embedding", "shared"):
+        embedded = W["E" if hp.input == "embedding" else "V_y"][x]  # (B, X)
+        mask = dropout_mask(rng, embedded, hp.dropout_p_embed)
+        embedded = drop(embedded, mask)
+        return embedded @ W["W_x"], (x, embedded, mask)
+    if hp.input == "onehot":
+        xW, cache = W["W_x"][x], None
+    else:
+        xW, cache = inputs.weighted(W["W_x"], history, hp.discount)
+    mask = dropout_mask(rng, xW, hp.dropout_p_embed)
+    return drop(xW, mask), (x, cache, mask)
+
+
+def encode_backward(
+    dxW: np.ndarray, W: Weights, hp: Hyperparameters, cache: tuple, g: Gradients
+) -> None:
+    """Gradients of `encode`, added into g: dxW has the shape of xW."""
+    x, cached, mask = cache
+    if hp.input in ("embedding", "shared"):
+        g.add("W_x", cached.T @ dxW)
+        g.add_rows("E" if hp.input == "embedding" else "V_y", x, drop(dxW @ W["W_x"].T, mask))
+    elif hp.input == "onehot":
+        g.add_rows("W_x", x, drop(dxW, mask))
+    else:
+        g.add_rows("W_x", *inputs.weighted_backward(drop(dxW, mask), cached))
+
+
+def cell_of(hp: Hyperparameters) -> tuple[str, str]:
+    """The cell's name among the hot operations, and the letters of its weights but W."""
+    return ("gru_reset_after", "Ubc") if hp.reset_after else ("gru", "Ub")
+
+
 def recurrent(
     W: Weights,
     hp: Hyperparameters,
@@ -202,49 +257,26 @@ def recurrent(
         `recurrent_backward`. A dropped state is what the next step starts from.
     """
     history = inputs.push(state.history, x) if state.history.shape[1] else state.history
-    embedded, input_cache = None, None
-    if hp.input == "onehot":
-        xW = W["W_x"][x]
-        input_mask = dropout_mask(rng, xW, hp.dropout_p_embed)
-        xW = xW if input_mask is None else xW * input_mask
-    elif hp.input == "weighted":
-        xW, input_cache = inputs.weighted(W["W_x"], history, hp.discount)
-        input_mask = dropout_mask(rng, xW, hp.dropout_p_embed)
-        xW = xW if input_mask is None else xW * input_mask
-    else:
-        embedded = W["E" if hp.input == "embedding" else "V_y"][x]  # (B, X)
-        input_mask = dropout_mask(rng, embedded, hp.dropout_p_embed)
-        embedded = embedded if input_mask is None else embedded * input_mask
-        xW = embedded @ W["W_x"]
-
+    xW, encode_cache = encode(W, hp, x, history, rng)
+    name, letters = cell_of(hp)
     out, at = None, 0
-    new_h, cells, masks = [], [], []
+    new_h, cells, masks, denses = [], [], [], []
     for i, width in enumerate(hp.layers):
+        a = out @ W[f"W{i}"] if i > 0 else 0.0  # what the layer below adds to the gates
         if i == 0 or hp.input_to_all_layers:
-            a = xW[:, at : at + 3 * width]
+            a = a + xW[:, at : at + 3 * width]
             at += 3 * width
-            if i > 0:
-                a = a + out @ W[f"W{i}"]
-        else:
-            a = out @ W[f"W{i}"]
-        if hp.reset_after:
-            h, cache = ops.gru_reset_after(
-                a, state.h[i], W[f"U{i}"], W[f"b{i}"], W[f"c{i}"], hp.hidden_activation
-            )
-        else:
-            h, cache = ops.gru(a, state.h[i], W[f"U{i}"], W[f"b{i}"], hp.hidden_activation)
+        weights = (W[f"{letter}{i}"] for letter in letters)
+        h, cache = getattr(ops, name)(a, state.h[i], *weights, hp.hidden_activation)
         mask = dropout_mask(rng, h, hp.dropout_p_hidden)
-        out = h if mask is None else h * mask
+        out = drop(h, mask)
         new_h.append(out)
         cells.append(cache)
         masks.append(mask)
-
-    dense_caches = []
     for i in range(len(hp.feedforward)):
         out, cache = dense(out, W[f"F{i}"], W[f"f{i}"], hp.hidden_activation)
-        dense_caches.append(cache)
-    cache = (x, embedded, input_mask, input_cache, new_h, cells, masks, dense_caches)
-    return out, State(new_h, history), cache
+        denses.append(cache)
+    return out, State(new_h, history), (encode_cache, new_h, cells, masks, denses)
 
 
 def recurrent_backward(
@@ -265,45 +297,29 @@ def recurrent_backward(
     Returns:
         gradient with respect to the state at the start of the step, (B, H) for each layer.
     """
-    x, embedded, input_mask, input_cache, new_h, cells, masks, dense_caches = cache
+    encode_cache, new_h, cells, masks, denses = cache
     for i in reversed(range(len(hp.feedforward))):
-        dout, dF, df = dense_backward(dout, dense_caches[i], W[f"F{i}"], hp.hidden_activation)
+        dout, dF, df = dense_backward(dout, denses[i], W[f"F{i}"], hp.hidden_activation)
         g.add(f"F{i}", dF)
         g.add(f"f{i}", df)
-
-    dxW = np.empty((len(x), W["W_x"].shape[1]), dout.dtype)
-    at = dxW.shape[1]
-    dh = list(dh_next)
+    name, letters = cell_of(hp)
+    dxW, dh = [], []
     for i in reversed(range(len(hp.layers))):
-        d = dout + dh_next[i]  # the output goes up to the next layer and on to the next step
-        d = d if masks[i] is None else d * masks[i]
-        if hp.reset_after:
-            da, dh[i], dU, db, dc = ops.gru_reset_after_backward(
-                d, cells[i], W[f"U{i}"], hp.hidden_activation
-            )
-            g.add(f"c{i}", dc)
-        else:
-            da, dh[i], dU, db = ops.gru_backward(d, cells[i], W[f"U{i}"], hp.hidden_activation)
-        g.add(f"U{i}", dU)
-        g.add(f"b{i}", db)
+        # A layer's output went up to the next layer and on to the next step.
+        dh_new = drop(dout + dh_next[i], masks[i])
+        da, dh_i, *dweights = getattr(ops, name + "_backward")(
+            dh_new, cells[i], W[f"U{i}"], hp.hidden_activation
+        )
+        dh.append(dh_i)
+        for letter, dweight in zip(letters, dweights, strict=True):
+            g.add(f"{letter}{i}", dweight)
         if i == 0 or hp.input_to_all_layers:
-            dxW[:, at - da.shape[1] : at] = da
-            at -= da.shape[1]
+            dxW.append(da)
         if i > 0:
             g.add(f"W{i}", new_h[i - 1].T @ da)
             dout = da @ W[f"W{i}"].T
-
-    if hp.input == "onehot":
-        g.add_rows("W_x", x, dxW if input_mask is None else dxW * input_mask)
-    elif hp.input == "weighted":
-        dxW = dxW if input_mask is None else dxW * input_mask
-        g.add_rows("W_x", *inputs.weighted_backward(dxW, input_cache))
-    else:
-        g.add("W_x", embedded.T @ dxW)
-        dx = dxW @ W["W_x"].T
-        dx = dx if input_mask is None else dx * input_mask
-        g.add_rows("E" if hp.input == "embedding" else "V_y", x, dx)
-    return dh
+    encode_backward(np.concatenate(dxW[::-1], axis=1), W, hp, encode_cache, g)
+    return dh[::-1]
 
 
 # --- a window of steps and its loss ---------------------------------------------------------------

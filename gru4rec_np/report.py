@@ -8,11 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import matplotlib
 import numpy as np
-
-matplotlib.use("Agg")  # no window: plots go to files
-from matplotlib import pyplot as plt
 
 # One colour for each method, told apart in greyscale and by colour-blind readers (Wong 2011).
 COLOURS = {
@@ -102,8 +98,12 @@ def plot_curves(
         losses: (updates,) the loss of each. steps_per_epoch: updates in an epoch.
         ranks: method to what its `ranks` returned.
     """
-    figure, axes = plt.subplots(1, 3, figsize=(13, 4), layout="constrained", facecolor="white")
-    loss_axis, recall_axis, mrr_axis = axes
+    # Here, since loading it takes longer than all that the other commands do. A figure without
+    # pyplot needs no window and keeps no global state.
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(13, 4), layout="constrained", facecolor="white")
+    loss_axis, recall_axis, mrr_axis = axes = figure.subplots(1, 3)
 
     width = max(1, min(len(losses) // 20, steps_per_epoch // 10))
     smooth = np.convolve(losses, np.full(width, 1 / width), "valid")
@@ -141,4 +141,3 @@ def plot_curves(
     handles, labels = recall_axis.get_legend_handles_labels()
     figure.legend(handles[::-1], labels[::-1], loc="outside right center", frameon=False)
     write(path, lambda part: figure.savefig(part, dpi=110))
-    plt.close(figure)

@@ -1,0 +1,34 @@
+# Everything happens in .venv, which is made anew when the package's requirements change.
+PYTHON ?= python3
+VENV = .venv/bin
+
+.PHONY: demo test lint clean
+
+# The main job on the built-in data: train on the simulated shop, compare, recommend.
+demo: .venv/base
+	$(VENV)/python -m gru4rec_np.train --out runs/demo
+	@echo
+	$(VENV)/python -m gru4rec_np.recommend runs/demo -k 5 \
+		$$($(VENV)/python -c "from gru4rec_np import Shop; print(*Shop().simulate(3).session(2)[:2])")
+
+# All tests, on all cores.
+test: .venv/test
+	$(VENV)/ruff check .
+	$(VENV)/ruff format --check .
+	$(VENV)/python -m pytest -n auto --dist worksteal
+
+lint: .venv/test
+	$(VENV)/ruff check --fix .
+	$(VENV)/ruff format .
+
+clean:
+	rm -rf .venv build *.egg-info runs
+
+.venv/base: setup.py pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(VENV)/pip install --quiet --disable-pip-version-check -e .
+	touch $@
+
+.venv/test: .venv/base
+	$(VENV)/pip install --quiet --disable-pip-version-check -e '.[test]'
+	touch $@

@@ -1,0 +1,282 @@
+"""The commands as a user runs them: what they print, what they leave, how they refuse."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from gru4rec_np import GRU4Rec, Shop, split
+from gru4rec_np.sessions import write_table
+from gru4rec_np.train import settings
+
+QUICK = ["--layers", "8", "--n-sample", "64", "--epochs", "2"]
+
+
+def command(name, *args, cwd=None):
+    return subprocess.run(
+        [sys.executable, "-m", f"gru4rec_np.{name}", *map(str, args)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        check=False,
+    )
+
+
+def refuses(done, *words):
+    """Exit status 2 and one clear line on stderr that has all of the words."""
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("error: ")
+    for word in words:
+        assert str(word) in lines[0], f"{word!r} is not in: {lines[0]}"
+
+
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory):
+    """A folder with log.tsv, and train.csv and test.parquet cut from it."""
+    folder = tmp_path_factory.mktemp("logs")
+    log = Shop(n_items=100).simulate(1200)
+    train, test = split(log, share=0.2)
+    write_table(log, folder / "log.tsv")
+    write_table(train, folder / "train.csv")
+    write_table(test, folder / "test.parquet")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(logs):
+    """A finished run on the prepared files: its directory and what it printed."""
+    out = logs / "run"
+    done = command(
+        "train", "--train", logs / "train.csv", "--test", logs / "test.parquet", "--out", out,
+        "--params", "layers=8,n_sample=64,loss=bpr-max,constrained_embedding=True", "--epochs=2",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return out, done.stdout
+
+
+def test_train_leaves_its_files_and_a_table(run):
+    out, printed = run
+    names = {"model.npz", "config.toml", "history.csv", "metrics.json", "curves.png"}
+    assert {p.name for p in out.iterdir()} == names
+    for name in names:
+        assert name in printed
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert list(metrics) == ["POP", "S-POP", "Item-KNN", "Markov", "GRU4Rec"]
+    for method, row in metrics.items():
+        assert list(row) == [f"{m}@{k}" for k in (5, 10, 20) for m in ("recall", "mrr")]
+        assert f"\n{method} " in printed and f"{row['recall@20']:.4f}" in printed
+    assert (out / "curves.png").read_bytes().startswith(b"\x89PNG")
+    history = (out / "history.csv").read_text().splitlines()
+    assert history[0] == "epoch,loss,events,seconds,events_per_second" and len(history) == 3
+    assert "epoch 1/2" in printed and "epoch 2/2" in printed and "events/s" in printed
+
+
+def test_config_toml_runs_it_again(run, tmp_path):
+    out, _ = run
+    done = command("train", "--config", out / "config.toml", "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    for name in ("metrics.json", "config.toml", "model.npz"):
+        assert (tmp_path / name).read_bytes() == (out / name).read_bytes(), name
+
+
+def test_evaluate_agrees_with_train(run, logs):
+    out, _ = run
+    row = json.loads((out / "metrics.json").read_text())["GRU4Rec"]
+    done = command("evaluate", out, "--test", logs / "test.parquet", "-k", "5", "20")
+    assert done.returncode == 0, done.stderr
+    for name in ("recall@5", "recall@20", "mrr@5", "mrr@20"):
+        assert f"{row[name]:.4f}" in done.stdout
+    for ties in ("standard", "median"):
+        done = command(
+            "evaluate", out / "model.npz", "--test", logs / "test.parquet", "--ties", ties
+        )
+        assert done.returncode == 0 and ties in done.stdout
+
+
+def test_recommend(run):
+    out, _ = run
+    model = GRU4Rec.load(out)
+    ids = model.item_ids[:2].tolist()
+    done = command("recommend", out, ids[0], "nothing", ids[1], "-k", 3)
+    assert done.returncode == 0
+    assert "unknown to the model" in done.stderr and "nothing" in done.stderr
+    rows = [line.split() for line in done.stdout.splitlines()[1:]]
+    wanted = [[str(i + 1), item, f"{s:.4f}"] for i, (item, s) in enumerate(model.recommend(ids, 3))]
+    assert rows == wanted
+
+
+def test_number_ids_from_the_command_line(tmp_path):
+    rows = [f"{s}\t{s % 3 + t}\t{s}" for s in range(20) for t in range(3)]
+    (tmp_path / "log.tsv").write_text("SessionId\tItemId\tTime\n" + "\n".join(rows) + "\n")
+    done = command("train", "--train", "log.tsv", "--split", "0.3", *QUICK, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    done = command("recommend", "runs/log", "2", "1", "77", "-k", "2", cwd=tmp_path)
+    assert done.returncode == 0 and "77" in done.stderr and len(done.stdout.splitlines()) == 3
+
+
+def test_the_shop_is_the_default_and_gru4rec_lies_between_markov_and_oracle(tmp_path):
+    done = command("train", "--out", tmp_path, "--epochs", 3)
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert list(metrics) == ["POP", "S-POP", "Item-KNN", "Markov", "GRU4Rec", "oracle"]
+    for name in ("recall@20", "mrr@20"):
+        markov, ours, oracle = (metrics[m][name] for m in ("Markov", "GRU4Rec", "oracle"))
+        assert markov * 1.1 < ours and ours * 1.1 < oracle
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate", "recommend", "prepare"])
+def test_help(name):
+    done = command(name, "--help")
+    assert done.returncode == 0
+    assert done.stdout.startswith(f"usage: python -m gru4rec_np.{name}")
+
+
+# --- settings -------------------------------------------------------------------------------------
+
+
+def test_options_win_over_params_over_config(tmp_path):
+    (tmp_path / "c.toml").write_text('layers = [5]\nloss = "top1"\nmomentum = 0.5\nseed = 3\n')
+    data, model, out = settings(
+        ["--config", str(tmp_path / "c.toml"), "--params", "loss=bpr,momentum=0.25,n_sample=9",
+         "--momentum", "0.125", "--n_epochs=4", "--shop-items", "50"]
+    )  # fmt: skip
+    assert (model.layers, model.loss, model.momentum, model.seed) == ([5], "bpr", 0.125, 3)
+    assert (model.n_sample, model.n_epochs, data["shop_items"]) == (9, 4, 50)
+    assert str(out) == "runs/shop"
+
+
+def test_every_hyperparameter_is_an_option():
+    base = GRU4Rec(input="embedding")
+    for name, value in base.hyperparameters().items():
+        option = "--" + name.replace("_", "-")
+        if isinstance(value, bool):
+            args = [option if not value else "--no-" + option[2:]]
+            wanted = not value
+        else:
+            text = "7/5" if isinstance(value, list) else str(value)
+            args, wanted = [option, text], [7, 5] if isinstance(value, list) else value
+        _, model, _ = settings(["--input", "embedding", *args])
+        assert getattr(model, name) == wanted, name
+
+
+# --- bad input: one line, exit status 2, nothing half-written ------------------------------------
+
+
+def test_unusable_logs(tmp_path):
+    def log(name, text):
+        (tmp_path / name).write_text(text)
+        return tmp_path / name
+
+    head = "SessionId\tItemId\tTime\n"
+    out = tmp_path / "out"
+    for args, words in (
+        (["--train", tmp_path / "missing.tsv"], ["missing.tsv", "no such file"]),
+        (["--train", tmp_path], [tmp_path, "no such file"]),
+        (["--train", log("empty.tsv", "")], ["empty.tsv", "empty"]),
+        (["--train", log("head.tsv", head)], ["head.tsv", "no rows"]),
+        (
+            ["--train", log("column.tsv", "SessionId\tItem\tTime\n1\t2\t3\n")],
+            ["column.tsv", "'ItemId'", "SessionId, Item, Time"],
+        ),
+        (
+            ["--train", log("time.tsv", head + "1\t2\t3\n1\t4\tnoon\n")],
+            ["time.tsv", "row 3", "Time", "'noon'"],
+        ),
+        (
+            ["--train", log("null.tsv", head + "1\t2\t3\n1\t\t4\n")],
+            ["null.tsv", "row 3", "ItemId", "missing"],
+        ),
+        (
+            ["--train", log("short.tsv", head + "1\t2\t3\n2\t2\t4\n")],
+            ["short.tsv", "no session is left"],
+        ),
+        (
+            ["--train", log("one.tsv", head + "1\ta\t3\n1\ta\t4\n" * 3)],
+            ["one.tsv", "split", "0 of 1 sessions are for training"],
+        ),
+        (
+            ["--train", log("a.tsv", head + "1\ta\t3\n1\tb\t4\n"),
+             "--test", log("b.tsv", head + "1\tc\t3\n1\td\t4\n")],
+            ["b.tsv", "0 are known"],
+        ),
+        (
+            ["--train", log("s.tsv", head + "1\ta\t3\n2\tb\t4\n"), "--test", tmp_path / "a.tsv"],
+            ["s.tsv", "no session has 2 events"],
+        ),
+    ):  # fmt: skip
+        refuses(command("train", *args, "--out", out), *words)
+        assert not out.exists()
+
+
+def test_unusable_options(tmp_path):
+    for args, words in (
+        (["--loss", "hinge"], ["loss", "cross-entropy", "'hinge'"]),
+        (["--layers", "ten"], ["layers", "'ten'"]),
+        (["--layers", "0"], ["layers", ">= 1", "[0]"]),
+        (["--learning-rate", "-1"], ["learning_rate", "> 0", "-1"]),
+        (["--dropout-p-embed", "1"], ["dropout_p_embed", "< 1"]),
+        (["--final-act", "elu-x"], ["final_act", "'elu-x'"]),
+        (["--backend", "tpu"], ["backend", "numpy", "'tpu'"]),
+        (["--ties", "kind"], ["ties", "conservative", "'kind'"]),
+        (["--split", "2"], ["split", "'2'"]),
+        (["--split", "0.1", "--test", "x", "--train", "y"], ["split", "--test"]),
+        (["--test", "x.tsv"], ["--train"]),
+        (["--embedding", "5"], ["embedding", "'shared'"]),
+        (["--params", "layer=5"], ["--params", "'layer'", "layers"]),
+        (["--params", "layers"], ["--params", "'layers'", "name=value"]),
+        (["--shop-items", "many"], ["shop_items", "'many'"]),
+        (["--shop-items", "2"], ["n_items", "at least 4", "2"]),
+        (["--no-such-option", "2"], ["--no-such-option"]),
+    ):
+        refuses(command("train", *args, "--out", tmp_path / "out"), *words)
+    assert not (tmp_path / "out").exists()
+
+
+def test_unusable_config(tmp_path):
+    for text, words in (
+        ("layers = [", ["c.toml", "TOML"]),
+        ("layer = [5]", ["c.toml", "'layer'"]),
+        ('layers = "100"', ["layers"]),
+        ("train = 5", ["train", "text", "5"]),
+        ("shop_items = 1.5", ["shop_items", "whole number", "1.5"]),
+        ("merge_repeats = 1", ["merge_repeats", "true or false", "1"]),
+    ):
+        (tmp_path / "c.toml").write_text(text)
+        refuses(command("train", "--config", tmp_path / "c.toml", "--out", tmp_path / "o"), *words)
+    refuses(command("train", "--config", tmp_path / "none.toml"), "none.toml", "no such file")
+
+
+def test_unusable_output(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    refuses(command("train", "--out", tmp_path / "file", "--shop-sessions", 200), "file")
+    refuses(command("train", "--out", tmp_path / "file/in", "--shop-sessions", 200), "file")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_unusable_models(run, logs, tmp_path):
+    out, _ = run
+    model = (out / "model.npz").read_bytes()
+    test = ["--test", logs / "test.parquet"]
+    item = GRU4Rec.load(out).item_ids[0]
+    for name, content in (
+        ("cut.npz", model[: len(model) // 2]),
+        ("empty.npz", b""),
+        ("text.npz", b"SessionId\tItemId\tTime\n"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        refuses(command("evaluate", tmp_path / name, *test), name)
+        refuses(command("recommend", tmp_path / name, item), name)
+    np.savez(tmp_path / "other.npz", weights=np.zeros(3))
+    refuses(command("recommend", tmp_path / "other.npz", item), "other.npz", "no model of gru4rec")
+    refuses(command("recommend", tmp_path / "none", item), "none", "no such model")
+    refuses(command("evaluate", out, "--test", logs / "none.tsv"), "none.tsv")
+    refuses(command("evaluate", out, *test, "-k", "0"), "-k", "'0'")
+    refuses(command("evaluate", out, *test, "--ties", "kind"), "--ties", "kind")
+    done = command("recommend", out, "unknown1", "unknown2")
+    assert done.returncode == 2 and done.stderr.splitlines()[-1].startswith("error: ")
+    assert "unknown1, unknown2" in done.stderr
