@@ -22,7 +22,7 @@ setup(
     install_requires=[
         "numpy>=1.26",
         "scipy>=1.11",
-        "polars>=1.20",
+        "polars>=1.34",
         "matplotlib>=3.8",
         "threadpoolctl>=3.2",
         "tqdm>=4.66",

@@ -21,7 +21,8 @@ class Batches:
         lanes: (T,) int64, how many lanes the step has.
         reset: (T, B) bool, the lane starts a session: its state is zero before the step.
         keep: (T, B) bool, which of the *previous* step's lanes are still there; those stand
-            side by side, in their old order, in this step. All True until sessions run out.
+            side by side, in their old order, in this step. Only its first lanes[t - 1] columns
+            mean anything (B for the first step); all True until sessions run out.
     """
 
     x: np.ndarray
@@ -84,9 +85,11 @@ def session_parallel(
         before = alive[t - 1] if t else np.ones(B, bool)
         keep[t] = False
         keep[t, : lanes[t - 1] if t else B] = alive[t][before]
-        for array in (x, y, reset):
+        for array in (x, y):
             array[t, : lanes[t]] = array[t][alive[t]]
-        x[t, lanes[t] :], y[t, lanes[t] :], reset[t, lanes[t] :] = -1, -1, False
+            array[t, lanes[t] :] = -1
+        # reset needs no move: of lanes that are free, the leftmost takes the last session, so none
+        # to the right of one that leaves starts another.
     T = int(np.count_nonzero(lanes >= min_lanes))  # lanes only ever become fewer
     return Batches(x[:T], y[:T], lanes[:T], reset[:T], keep[:T])
 

@@ -1,18 +1,18 @@
 """A model on disk: one .npz of plain arrays, written whole or not at all, never unpickled.
 
-Imports NumPy and the error for bad input.
+Imports NumPy and what every storey may: errors, files.
 """
 
 from __future__ import annotations
 
 import json
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gru4rec_np.errors import InputError
+from gru4rec_np.files import write_whole
 
 FORMAT = "gru4rec_np model"
 VERSION = 1
@@ -54,15 +54,15 @@ def save(path: str | Path, about: dict[str, Any], arrays: dict[str, np.ndarray])
     Raises:
         OSError: the file cannot be written; what was there is untouched.
     """
-    path = Path(path)
-    part = path.with_name(path.name + ".part")
-    header = json.dumps({"format": FORMAT, "version": VERSION, **about})
-    try:
+    if any(array.dtype.hasobject for array in arrays.values()):
+        raise TypeError("an array of objects would be pickled")
+    header = np.array(json.dumps({"format": FORMAT, "version": VERSION, **about}))
+
+    def save_arrays(part: Path) -> None:
         with open(part, "wb") as file:
-            np.savez(file, about=np.array(header), allow_pickle=False, **arrays)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+            np.savez(file, about=header, **arrays)
+
+    write_whole(path, save_arrays)
 
 
 def load(path: str | Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -86,13 +86,13 @@ def load(path: str | Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         about = json.loads(str(arrays.pop("about")[()]))
-        known = about.pop("format") == FORMAT
+        if about.pop("format") != FORMAT:
+            raise ValueError("another program's format")
         version = int(about.pop("version"))
-    except (ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(
-            f"{path}: no model of gru4rec_np, or damaged ({str(error).splitlines()[0][:80]})"
-        ) from error
-    if not known or version > VERSION:
+    except Exception as error:  # zipfile and NumPy raise a dozen kinds on damaged files
+        why = (str(error) or type(error).__name__).splitlines()[0][:80]
+        raise InputError(f"{path}: no model of gru4rec_np, or damaged ({why})") from error
+    if version > VERSION:
         raise InputError(
             f"{path}: format version {version} is unknown; this program reads up to {VERSION}"
         )

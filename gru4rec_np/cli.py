@@ -49,7 +49,7 @@ def run(main: Callable[[], None]) -> NoReturn:
     sys.exit(2)
 
 
-def add_column_options(parser: argparse.ArgumentParser) -> None:
+def add_column_options(parser: argparse._ActionsContainer) -> None:
     """Options that name a table's columns."""
     for what, column in zip(("session", "item", "time"), COLUMNS, strict=True):
         parser.add_argument(
@@ -60,6 +60,24 @@ def add_column_options(parser: argparse.ArgumentParser) -> None:
 def columns(args: argparse.Namespace) -> tuple[str, str, str]:
     """The column names that `add_column_options` asked for."""
     return args.session_column, args.item_column, args.time_column
+
+
+def parse_split(text: str) -> dict[str, float]:
+    """Keyword arguments of `sessions.split` for `1d` (the last day) or `0.1` (the last tenth).
+
+    Raises:
+        InputError: the text is neither.
+    """
+    days = text.endswith("d")
+    try:
+        value = float(text.removesuffix("d"))
+    except ValueError:
+        value = 0.0
+    if not (value > 0 if days else 0 < value < 1) or value == float("inf"):
+        raise InputError(
+            f"split: must be days like 1d or a share between 0 and 1 like 0.1, not {text!r}"
+        )
+    return {"days": value} if days else {"share": value}
 
 
 def positive(text: str) -> int:

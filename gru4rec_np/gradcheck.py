@@ -103,22 +103,24 @@ def _compare(
 ) -> tuple[float, float]:
     """Relative error of the claimed derivative (0 within rounding), and the difference quotient."""
     original = array.copy()
-    before = np.nan
+    error, difference = np.inf, np.nan
     for e in (eps, eps / 10, eps / 100):
         values = []
-        for k in (1, -1, 2, -2):
-            array[...] = original + k * e * direction
-            values.append(float(f()))
-        array[...] = original
+        try:
+            for k in (1, -1, 2, -2):
+                array[...] = original + k * e * direction
+                values.append(float(f()))
+        finally:
+            array[...] = original
         plus, minus, plus2, minus2 = values
-        difference = (8 * (plus - minus) - (plus2 - minus2)) / (12 * e)
+        before, difference = difference, (8 * (plus - minus) - (plus2 - minus2)) / (12 * e)
         noise = 10 * np.finfo(np.float64).eps * max(1.0, *map(abs, values)) / e
         if abs(difference - before) <= noise:
-            break  # no kink: the smaller step has found the same slope, so the first error stands
+            # No kink: the smaller step has found the same slope, so the first error stands.
+            return error, before
         gap = abs(claimed - difference)
-        error = 0.0 if gap <= noise else gap / max(abs(claimed), abs(difference))
+        error = 0.0 if gap <= noise < np.inf else gap / max(abs(claimed), abs(difference))
         error = error if np.isfinite(error) else np.inf
         if error <= rtol:
             break
-        before = difference
     return error, difference

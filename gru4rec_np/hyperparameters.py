@@ -7,7 +7,9 @@ Imports the names of losses, optimisers and activations.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import math
+import numbers
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from gru4rec_np.activations import ACTIVATIONS
@@ -18,15 +20,84 @@ from gru4rec_np.optim import OPTIMISERS
 INPUTS = ("onehot", "embedding", "shared", "weighted")
 
 
-def _number(low: float, high: float = float("inf"), exclusive: bool = False) -> tuple:
-    return ("number", low, high, exclusive)
+# What a hyperparameter may be: a function from the value given to the value kept, which raises
+# ValueError with what is allowed.
+Check = Callable[[Any], Any]
 
 
-def _field(default: Any, help: str, allowed: Any) -> Any:
-    """A dataclass field with what `--help` says of it, and what `_check` enforces."""
-    kwargs = {"default_factory": lambda: list(default)} if isinstance(default, list) else {}
-    kwargs = kwargs or {"default": default}
-    return dataclasses.field(metadata={"help": help, "allowed": allowed}, **kwargs)
+def _number(low: float, high: float = math.inf, whole: bool = False, above: bool = False) -> Check:
+    """low <= value < high, or low < value with `above`; kept as float, or as int with `whole`."""
+    wanted = f"{'a whole number' if whole else 'a number'} {'>' if above else '>='} {low}"
+    wanted += f" and < {high}" if high < math.inf else ""
+
+    def check(value: Any) -> float | int:
+        number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        if not number or not (low < value if above else low <= value) or not value < high:
+            raise ValueError(wanted)
+        if whole and value != int(value):
+            raise ValueError(wanted)
+        return int(value) if whole else float(value)
+
+    return check
+
+
+def _sizes(at_least: int) -> Check:
+    """A list of that many whole numbers >= 1 or more."""
+    wanted, size = "a list of whole numbers >= 1", _number(1, whole=True)
+
+    def check(value: Any) -> list[int]:
+        is_list = not isinstance(value, str | bytes) and hasattr(value, "__iter__")
+        sizes = list(value) if is_list else []
+        if not is_list or len(sizes) < at_least:
+            raise ValueError(wanted)
+        try:
+            return [size(v) for v in sizes]
+        except ValueError:
+            raise ValueError(wanted) from None
+
+    return check
+
+
+def _one_of(names: Sequence[str]) -> Check:
+    def check(value: Any) -> str:
+        if not isinstance(value, str) or value not in names:
+            raise ValueError(f"one of {', '.join(names)}")
+        return value
+
+    return check
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("true or false")
+    return value
+
+
+def _activation(*more: str) -> Check:
+    """An activation, leaky and elu possibly with a number; or one of `more`."""
+
+    def check(value: Any) -> str:
+        if isinstance(value, str):
+            kind, dash, _ = value.partition("-")
+            try:
+                _, a = parse_activation(value)
+            except ValueError:
+                a = math.nan
+            takes_it = not dash or kind in ("elu", "leaky")
+            if value in more or (kind in ACTIVATIONS and takes_it and 0 <= a < math.inf):
+                return value
+        names = ", ".join((*more, *ACTIVATIONS))
+        raise ValueError(f"one of {names} (leaky and elu with a number if you like: elu-0.5)")
+
+    return check
+
+
+def _field(default: Any, help: str, check: Check) -> Any:
+    """A dataclass field, with what `--help` says of it and what it may be."""
+    metadata = {"help": help, "check": check}
+    if isinstance(default, list):
+        return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclasses.dataclass
@@ -37,41 +108,43 @@ class Hyperparameters:
         InputError: a value is not allowed; the message has name, value and what is.
     """
 
-    layers: Sequence[int] = _field([100], "units of each recurrent layer", "sizes")
+    layers: Sequence[int] = _field([100], "units of each recurrent layer", _sizes(1))
     input: str = _field(
         "shared",
         "how an item enters: onehot (a row of the gates' weights), embedding (its own table), "
         "shared (the output table), weighted (the session so far, discounted, as 1-of-N)",
-        INPUTS,
+        _one_of(INPUTS),
     )
     embedding: int = _field(
-        0, "width of the embedding, with input=embedding; 0: as layer 1", _number(0)
+        0, "width of the embedding, with input=embedding; 0: as layer 1", _number(0, whole=True)
     )
     discount: float = _field(
         0.5,
         "with input=weighted, how much less an event counts one click later",
-        _number(0, 1, True),
+        _number(0, 1, above=True),
     )
     reset_after: bool = _field(
         True,
         "the reset gate applies after the recurrent product (cuDNN), not before it (paper)",
-        bool,
+        _flag,
     )
     hidden_act: str = _field(
-        "tanh", f"activation of the candidate state: {', '.join(ACTIVATIONS)}", "activation"
+        "tanh", f"activation of the candidate state: {', '.join(ACTIVATIONS)}", _activation()
     )
-    input_to_all_layers: bool = _field(False, "the input also feeds every deeper layer", bool)
+    input_to_all_layers: bool = _field(False, "the input also feeds every deeper layer", _flag)
     feedforward: Sequence[int] = _field(
-        [], "units of each feed-forward layer after the recurrent ones", "sizes or none"
+        [], "units of each feed-forward layer after the recurrent ones", _sizes(0)
     )
     bptt: int = _field(
-        1, "steps that the gradient goes back in time; weights change after as many", _number(1)
+        1,
+        "steps that the gradient goes back in time; weights change after as many",
+        _number(1, whole=True),
     )
-    loss: str = _field("cross-entropy", f"the ranking loss: {', '.join(LOSSES)}", LOSSES)
+    loss: str = _field("cross-entropy", f"the ranking loss: {', '.join(LOSSES)}", _one_of(LOSSES))
     final_act: str = _field(
         "auto",
         "activation of the scores, or auto: elu for bpr-max if elu_param > 0, else linear",
-        "final activation",
+        _activation("auto"),
     )
     elu_param: float = _field(
         0.5, "depth of the elu that bpr-max puts on its scores (auto); 0: none", _number(0)
@@ -81,17 +154,19 @@ class Hyperparameters:
     logq: float = _field(
         1.0, "strength of the correction of cross-entropy for how samples were drawn", _number(0)
     )
-    n_sample: int = _field(2048, "extra negatives a step, shared by the lanes", _number(0))
+    n_sample: int = _field(
+        2048, "extra negatives a step, shared by the lanes", _number(0, whole=True)
+    )
     sample_alpha: float = _field(
         0.75, "they are drawn by support^sample_alpha: 0 uniform, 1 popularity", _number(0)
     )
-    batch_size: int = _field(32, "lanes: sessions side by side", _number(1))
-    n_epochs: int = _field(5, "passes over the training sessions", _number(1))
+    batch_size: int = _field(32, "lanes: sessions side by side", _number(1, whole=True))
+    n_epochs: int = _field(5, "passes over the training sessions", _number(1, whole=True))
     train_random_order: bool = _field(
-        False, "shuffle the sessions before each epoch instead of using them by time", bool
+        False, "shuffle the sessions before each epoch instead of using them by time", _flag
     )
-    adapt: str = _field("adagrad", f"the optimiser: {', '.join(OPTIMISERS)}", OPTIMISERS)
-    learning_rate: float = _field(0.1, "its step size", _number(0, exclusive=True))
+    adapt: str = _field("adagrad", f"the optimiser: {', '.join(OPTIMISERS)}", _one_of(OPTIMISERS))
+    learning_rate: float = _field(0.1, "its step size", _number(0, above=True))
     momentum: float = _field(0.0, "its momentum", _number(0, 1))
     dropout_p_embed: float = _field(0.1, "share of the input embedding dropped", _number(0, 1))
     dropout_p_hidden: float = _field(0.0, "share of each layer's output dropped", _number(0, 1))
@@ -100,14 +175,17 @@ class Hyperparameters:
     sigma: float = _field(
         0.0, "scale of the initial weights; 0: sqrt(6 / (rows + columns))", _number(0)
     )
-    init_as_normal: bool = _field(False, "draw them from a normal distribution", bool)
-    seed: int = _field(0, "seed of everything random", _number(0))
+    init_as_normal: bool = _field(False, "draw them from a normal distribution", _flag)
+    seed: int = _field(0, "seed of everything random", _number(0, whole=True))
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            if "allowed" in field.metadata:
-                value = _check(field.name, getattr(self, field.name), field.metadata["allowed"])
-                setattr(self, field.name, value)
+            if check := field.metadata.get("check"):
+                value = getattr(self, field.name)
+                try:
+                    setattr(self, field.name, check(value))
+                except (ValueError, OverflowError) as error:
+                    raise InputError(f"{field.name}: must be {error}, not {value!r}") from None
         if self.embedding and self.input != "embedding":
             raise InputError(
                 f"embedding: {self.embedding} goes with input='embedding', not {self.input!r}"
@@ -134,8 +212,7 @@ class Hyperparameters:
 
     def hyperparameters(self) -> dict[str, Any]:
         """All of them as plain values, enough to build the same model again."""
-        plain = {name: getattr(self, name) for name in NAMES}
-        return {n: list(v) if isinstance(v, tuple) else v for n, v in plain.items()}
+        return {name: getattr(self, name) for name in NAMES}
 
 
 FIELDS = {field.name: field for field in dataclasses.fields(Hyperparameters)}
@@ -146,52 +223,6 @@ def parse_activation(text: str) -> tuple[str, float]:
     """("elu", 0.5) for "elu-0.5". Without a number: 1 for elu, 0.01 for leaky."""
     kind, _, a = text.partition("-")
     return kind, float(a) if a else {"elu": 1.0, "leaky": 0.01}.get(kind, 0.0)
-
-
-def _is_activation(value: Any) -> bool:
-    try:
-        kind, a = parse_activation(value)
-    except (ValueError, AttributeError):
-        return False
-    return kind in ACTIVATIONS and a >= 0 and ("-" not in value or kind in ("elu", "leaky"))
-
-
-def _check(name: str, value: Any, allowed: Any) -> Any:
-    """The value, lists as lists and whole floats as int where an int is due; or InputError."""
-    kind = FIELDS[name].type if name in FIELDS else None
-    if allowed is bool:
-        if isinstance(value, bool):
-            return value
-        wanted = "true or false"
-    elif allowed in ("sizes", "sizes or none"):
-        try:
-            sizes = [int(v) for v in value]
-            good = all(s == v and s >= 1 for s, v in zip(sizes, value, strict=True))
-            if good and not isinstance(value, str) and (sizes or allowed == "sizes or none"):
-                return sizes
-        except (TypeError, ValueError):
-            pass
-        wanted = "a list of whole numbers >= 1"
-    elif allowed in ("activation", "final activation"):
-        if _is_activation(value) or (allowed == "final activation" and value == "auto"):
-            return value
-        names = ("auto, " if allowed == "final activation" else "") + ", ".join(ACTIVATIONS)
-        wanted = f"one of {names} (leaky and elu with a number if you like: elu-0.5)"
-    elif allowed[0] == "number":
-        _, low, high, exclusive = allowed
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        above = number and (value > low if exclusive else value >= low)
-        if above and value < high and (kind != "int" or value == int(value)):
-            return int(value) if kind == "int" else float(value)
-        wanted = "a whole number" if kind == "int" else "a number"
-        wanted += f" {'>' if exclusive else '>='} {low}" + (
-            f" and < {high}" if high != float("inf") else ""
-        )
-    else:
-        if value in allowed:
-            return value
-        wanted = f"one of {', '.join(allowed)}"
-    raise InputError(f"{name}: must be {wanted}, not {value!r}")
 
 
 def parse_value(name: str, text: str) -> Any:

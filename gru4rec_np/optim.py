@@ -28,12 +28,15 @@ def sum_rows(rows: np.ndarray, g: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         the distinct rows (m,), ascending, and their sums (m, ...). Duplicates are added in the
         order in which they came, so the same input gives the same bits.
     """
+    if len(rows) == 0:
+        return rows, g
     order = np.argsort(rows, kind="stable")
     rows = rows[order]
     ends = np.flatnonzero(np.concatenate([[True], rows[1:] != rows[:-1], [True]]))
     # As a product with a sparse matrix of ones, each row of it picking the duplicates of one item.
     picks = csr_array((np.ones(len(rows), g.dtype), order, ends), (len(ends) - 1, len(rows)))
-    return rows[ends[:-1]], picks @ g
+    sums = picks @ g.reshape(len(g), -1)
+    return rows[ends[:-1]], sums.reshape(len(sums), *g.shape[1:])
 
 
 def init_state(p: np.ndarray, adapt: str, momentum: float) -> dict[str, np.ndarray]:
@@ -101,7 +104,7 @@ def clip(gradients: list[np.ndarray], grad_cap: float) -> None:
         gradients: arrays of any shapes; duplicate rows must have been summed.
         grad_cap: the largest norm allowed, > 0.
     """
-    norm = float(np.sqrt(sum(np.vdot(g, g) for g in gradients)))
+    norm = float(np.sqrt(sum(np.square(g, dtype=np.float64).sum() for g in gradients)))
     if norm > grad_cap:
         for g in gradients:
             g *= grad_cap / norm

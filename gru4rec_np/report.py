@@ -1,14 +1,17 @@
-"""Results for people: the table, the plot, and small text files written whole or not at all.
+"""What people see of data and results: tables and the plot.
 
-Imports NumPy and Matplotlib, nothing of ours.
+Imports NumPy, Matplotlib and the data layer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+
+from gru4rec_np.files import write_whole
+from gru4rec_np.sessions import Sessions
 
 # One colour for each method, told apart in greyscale and by colour-blind readers (Wong 2011).
 COLOURS = {
@@ -22,23 +25,18 @@ COLOURS = {
 LAST_POSITION = 8  # events further on in a session are put together
 
 
-def write(path: Path, save: Callable[[Path], object]) -> None:
-    """Write a file under a temporary name, then move it into place.
-
-    Args:
-        path: the file. save: writes to the path that it is given.
-    """
-    part = path.with_name(f"{path.stem}.part{path.suffix}")
-    try:
-        save(part)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file in UTF-8, whole or not at all."""
-    write(path, lambda part: part.write_text(text, encoding="utf-8"))
+def describe(parts: Mapping[str, Sessions]) -> str:
+    """Size and shape of data sets, as an aligned table."""
+    lines = [
+        f"{'data':10}{'events':>12}{'sessions':>12}{'items':>10}{'events/session':>17}{'longest':>10}"
+    ]
+    for name, s in parts.items():
+        used = int((s.support > 0).sum())
+        mean = s.n_events / s.n_sessions
+        lines.append(
+            f"{name:10}{s.n_events:12,}{s.n_sessions:12,}{used:10,}{mean:17.2f}{s.lengths.max():10,}"
+        )
+    return "\n".join(lines)
 
 
 def table(metrics: Mapping[str, Mapping[str, float]], k: Sequence[int]) -> str:
@@ -140,4 +138,4 @@ def plot_curves(
         axis.spines[["top", "right"]].set_visible(False)
     handles, labels = recall_axis.get_legend_handles_labels()
     figure.legend(handles[::-1], labels[::-1], loc="outside right center", frameon=False)
-    write(path, lambda part: figure.savefig(part, dpi=110))
+    write_whole(path, lambda part: figure.savefig(part, dpi=110))

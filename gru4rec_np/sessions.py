@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 
 from gru4rec_np.errors import InputError
+from gru4rec_np.files import write_whole
 
 DAY = 86_400.0
 COLUMNS = ("SessionId", "ItemId", "Time")
@@ -77,8 +78,11 @@ class Sessions:
 
     @property
     def starts(self) -> np.ndarray:
-        """(sessions,) float64: time of each session's first event."""
-        return self.times[self.offsets[:-1]]
+        """(sessions,) float64: time of each session's first event, NaN if it has none."""
+        out = np.full(self.n_sessions, np.nan)
+        filled = self.lengths > 0
+        out[filled] = self.times[self.offsets[:-1][filled]]
+        return out
 
     @property
     def support(self) -> np.ndarray:
@@ -205,6 +209,8 @@ def read_table(path: str | Path, columns: Sequence[str] = COLUMNS) -> Sessions:
             names = pl.read_csv(path, n_rows=0, **options).columns
             _require_columns(names, columns, str(path))
             frame = pl.read_csv(path, columns=list(dict.fromkeys(columns)), **options)
+            events = frame.select(~pl.all_horizontal(pl.all().is_null())).to_series()
+            frame = frame.head((events.arg_true().max() or 0) + 1)  # no blank lines at the end
     except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not a readable table: {str(error).splitlines()[0]}") from error
     first_line = 1 if path.suffix == ".parquet" else 2  # the header is line 1 of a text file
@@ -225,12 +231,12 @@ def from_frame(
         InputError: as `read_table`, for a frame.
     """
     if not isinstance(frame, pl.DataFrame):
-        try:
-            frame = pl.DataFrame({c: _from_pandas(frame[c]) for c in frame.columns})
-        except (AttributeError, TypeError):
+        if not hasattr(frame, "columns"):
             raise InputError(
                 f"{name}: must be a Polars or pandas frame, not {type(frame).__name__}"
-            ) from None
+            )
+        _require_columns(list(frame.columns), columns, name)
+        frame = pl.DataFrame({c: _from_pandas(frame[c], name) for c in dict.fromkeys(columns)})
     _require_columns(frame.columns, columns, name)
     if len(frame) == 0:
         raise InputError(f"{name}: the table has no rows")
@@ -243,6 +249,12 @@ def from_frame(
                 "every event needs one"
             )
 
+    for column in columns:
+        dtype = frame[column].dtype
+        if dtype.is_nested() or dtype in (pl.Time, pl.Duration, pl.Object):
+            raise InputError(
+                f"{name}, column {column}: values of type {dtype} are neither ids nor times"
+            )
     session_ids, session_index = _index(frame[session])
     item_ids, item_index = _index(frame[item])
     times = _seconds(frame[time], name, first_row)
@@ -256,24 +268,29 @@ def from_frame(
     )
 
 
-def _from_pandas(column: Any) -> pl.Series:
+def _from_pandas(column: Any, name: str) -> pl.Series:
     """A pandas column without pyarrow: NaN and None become null."""
     values = column.to_numpy()
-    if values.dtype == object:
-        missing = column.isna().to_numpy()
+    if values.dtype.kind == "M":
+        values = values.astype("datetime64[us]")
+    if values.dtype != object:
+        return pl.Series(values, nan_to_null=True)
+    missing = column.isna().to_numpy()
+    try:
         return pl.Series([None if m else v for v, m in zip(values, missing, strict=True)])
-    return pl.Series(values, nan_to_null=True)
+    except (TypeError, pl.exceptions.PolarsError):
+        raise InputError(f"{name}, column {column.name}: values of more than one type") from None
 
 
 def _require_columns(found: Sequence[str], wanted: Sequence[str], name: str) -> None:
     for column in wanted:
         if column not in found:
-            raise InputError(f"{name}: no column {column!r}; it has {', '.join(found)}")
+            raise InputError(f"{name}: no column {column!r}; it has {', '.join(map(str, found))}")
 
 
 def _index(column: pl.Series) -> tuple[np.ndarray, np.ndarray]:
     """Distinct ids in order of first appearance, and each row's index among them."""
-    if not column.dtype.is_integer():
+    if not column.dtype.is_integer() or column.dtype in (pl.UInt64, pl.Int128, pl.UInt128):
         column = column.cast(pl.String)
         as_int = column.cast(pl.Int64, strict=False)
         # "007" and " 7" are not the number 7: an id is a number only if it prints as it was.
@@ -293,7 +310,8 @@ def _seconds(column: pl.Series, name: str, first_row: int) -> np.ndarray:
     seconds = column.cast(pl.Float64, strict=False)
     if column.dtype == pl.String and seconds.null_count() == len(seconds):
         dates = column.str.to_datetime(time_unit="us", time_zone="UTC", strict=False)
-        seconds = dates.dt.epoch("us") / 1e6
+        # NumPy divides, where Polars multiplies with 1e-6 and so rounds twice.
+        seconds = pl.Series(column.name, dates.dt.epoch("us").to_numpy() / 1e6, nan_to_null=True)
     bad = seconds.is_null() | ~seconds.is_finite()
     if bad.any():
         row = bad.arg_max()
@@ -304,7 +322,7 @@ def _seconds(column: pl.Series, name: str, first_row: int) -> np.ndarray:
     return seconds.to_numpy()
 
 
-def write_table(sessions: Sessions, path: Path) -> None:
+def write_table(sessions: Sessions, path: str | Path) -> None:
     """Write sessions as a table with the default column names, times in seconds since 1970.
 
     Args:
@@ -317,12 +335,17 @@ def write_table(sessions: Sessions, path: Path) -> None:
             "Time": sessions.times,
         }
     )
-    part = path.with_name(path.name + ".part")
-    if path.suffix == ".parquet":
-        frame.write_parquet(part)
-    else:
-        frame.write_csv(part, separator="," if path.suffix == ".csv" else "\t")
-    part.replace(path)
+
+    def save(part: Path) -> None:
+        if part.suffix == ".parquet":
+            try:
+                frame.write_parquet(part)
+            except pl.exceptions.PolarsError as error:  # a full disk is no OSError there
+                raise OSError(None, str(error).splitlines()[0], str(path)) from error
+        else:
+            frame.write_csv(part, separator="," if part.suffix == ".csv" else "\t")
+
+    write_whole(path, save)
 
 
 # --- cleaning and splitting -----------------------------------------------------------------------
@@ -330,7 +353,8 @@ def write_table(sessions: Sessions, path: Path) -> None:
 
 def merge_repeats(sessions: Sessions) -> Sessions:
     """Only the first of consecutive events with the same item in the same session."""
-    same = np.concatenate([[False], sessions.items[1:] == sessions.items[:-1]])
+    same = np.zeros(sessions.n_events, bool)
+    same[1:] = sessions.items[1:] == sessions.items[:-1]
     first = sessions.offsets[:-1][sessions.lengths > 0]
     same[first] = False
     return sessions.keep_events(~same)
@@ -381,6 +405,8 @@ def split(
     """
     if (days is None) == (share is None):
         raise InputError("split: give either days or share")
+    if share is not None and not 0 < share < 1:
+        raise InputError(f"split: share must be > 0 and < 1, not {share:g}")
     starts = sessions.starts
     if days is not None:
         in_test = starts >= sessions.times.max() - days * DAY

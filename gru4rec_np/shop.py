@@ -48,6 +48,11 @@ class Shop:
     def __post_init__(self) -> None:
         if self.n_items < 4:
             raise InputError(f"shop: n_items must be at least 4, not {self.n_items}")
+        if self.stride < 1:
+            raise InputError(f"shop: stride must be at least 1, not {self.stride}")
+        for name in ("repeat", "walk", "change"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"shop: {name} must be in [0, 1], not {getattr(self, name)}")
         rng = np.random.default_rng(self.seed)
         I, n_ladders = self.n_items, max(2, self.n_items // LADDER)  # noqa: E741
         weight = rng.permutation(1.0 / np.arange(1, I + 1) ** self.tail)
@@ -171,8 +176,10 @@ class Shop:
             if t:
                 belief[rows] *= 1 - self.change
                 belief[rows] += self.change * self.prior
-            belief[rows] *= self._likelihood(x[rows, : t + 1])
-            belief[rows] /= belief[rows].sum(axis=1, keepdims=True)
+            b = belief[rows] * self._likelihood(x[rows, : t + 1])
+            total = b.sum(axis=1, keepdims=True)
+            # A session that the shop cannot produce leaves no intent possible: start afresh.
+            belief[rows] = np.where(total > 0, b / np.where(total > 0, total, 1), self.prior)
         belief = (1 - self.change) * belief + self.change * self.prior
         return self._mixture(belief, x, position)
 
@@ -205,7 +212,7 @@ class Shop:
         p = np.zeros((n, self.n_items))
         for side in (KIND, BRAND):
             m = self.ladder[side, last]
-            on_ladder = belief.reshape(n, -1, 2).sum(axis=2)  # (n, ladders)
+            on_ladder = belief.reshape(n, len(self.prior) // 2, 2).sum(axis=2)  # (n, ladders)
             on_ladder[rows, m] *= 1 - self.walk
             p += on_ladder[:, self.ladder[side]] * self.jump[side]
             for direction in (0, 1):

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from gru4rec_np import cli, hyperparameters, report
 from gru4rec_np.baselines import POP, SPOP, ItemKNN, Markov, Oracle
 from gru4rec_np.errors import InputError
+from gru4rec_np.files import write_text
 from gru4rec_np.gru4rec import GRU4Rec
 from gru4rec_np.hyperparameters import FIELDS
 from gru4rec_np.kernels import BACKENDS
@@ -135,7 +136,7 @@ def settings(argv: list[str]) -> tuple[dict[str, Any], GRU4Rec, Path]:
             raise InputError(f"{name}: must be a whole number >= 1, not {data[name]}")
     if data["shop_seed"] < 0:
         raise InputError(f"shop_seed: must be a whole number >= 0, not {data['shop_seed']}")
-    _parse_split(data["split"])
+    cli.parse_split(data["split"])
     model = GRU4Rec(**values, backend=data["backend"])
     name = Path(data["train"]).name.split(".")[0] if data["train"] else "shop"
     return data, model, Path(out or f"runs/{name}")
@@ -172,20 +173,6 @@ def _read_config(path: Path) -> dict[str, Any]:
     return values | {name: _data_value(name, value) for name, value in data.items()}
 
 
-def _parse_split(text: str) -> dict[str, float]:
-    """Keyword arguments of `sessions.split` for 1d or 0.1."""
-    days = text.endswith("d")
-    try:
-        value = float(text.removesuffix("d"))
-    except ValueError:
-        value = 0.0
-    if not (value > 0 if days else 0 < value < 1) or value == float("inf"):
-        raise InputError(
-            f"split: must be days like 1d or a share between 0 and 1 like 0.1, not {text!r}"
-        )
-    return {"days": value} if days else {"share": value}
-
-
 def load_data(data: dict[str, Any]) -> tuple[Sessions, Sessions, Shop | None]:
     """Training and test sessions over the training catalogue, and the shop if it is simulated.
 
@@ -216,23 +203,9 @@ def load_data(data: dict[str, Any]) -> tuple[Sessions, Sessions, Shop | None]:
         log = clean(
             log, data["min_item_support"], data["min_session_length"], not data["merge_repeats"]
         )
-        return (*split(log, **_parse_split(data["split"])), shop)
+        return (*split(log, **cli.parse_split(data["split"])), shop)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
-
-
-def describe(parts: dict[str, Sessions]) -> str:
-    """Size and shape of data sets, as an aligned table."""
-    lines = [
-        f"{'data':10}{'events':>12}{'sessions':>12}{'items':>10}{'events/session':>17}{'longest':>10}"
-    ]
-    for name, s in parts.items():
-        used = int((s.support > 0).sum())
-        mean = s.n_events / s.n_sessions
-        lines.append(
-            f"{name:10}{s.n_events:12,}{s.n_sessions:12,}{used:10,}{mean:17.2f}{s.lengths.max():10,}"
-        )
-    return "\n".join(lines)
 
 
 def train_with_progress(model: GRU4Rec, train: Sessions) -> None:
@@ -284,13 +257,13 @@ def write_results(
     rows.writerows(model.history)
 
     model.save(out / "model.npz")
-    report.write_text(
+    write_text(
         out / "config.toml",
         "# python -m gru4rec_np.train --config config.toml\n"
         + tomli_w.dumps({n: v for n, v in config.items() if v != ""}),
     )
-    report.write_text(out / "history.csv", text.getvalue())
-    report.write_text(out / "metrics.json", json.dumps(results, indent=2) + "\n")
+    write_text(out / "history.csv", text.getvalue())
+    write_text(out / "metrics.json", json.dumps(results, indent=2) + "\n")
     updates = len(model.losses) // model.n_epochs
     report.plot_curves(out / "curves.png", model.losses, updates, ranks)
     return ["model.npz", "config.toml", "history.csv", "metrics.json", "curves.png"]
@@ -304,7 +277,7 @@ def main() -> None:
 
     if shop:
         print(f"simulated shop: {shop.n_items:,} items, seed {shop.seed}")
-    print(describe({"train": train, "test": test}), "", sep="\n")
+    print(report.describe({"train": train, "test": test}), "", sep="\n")
     print(
         f"GRU4Rec: layers {'/'.join(map(str, model.layers))}, input {model.input}, "
         f"loss {model.loss}, {model.n_sample} extra negatives, backend {model.ops.name}"

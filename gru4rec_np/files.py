@@ -1,0 +1,31 @@
+"""Files written whole or not at all.
+
+Imports nothing of ours.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+
+def write_whole(path: str | Path, save: Callable[[Path], object]) -> None:
+    """Write a file under a temporary name beside it, then move it into place.
+
+    Args:
+        path: the file; one that exists is replaced in one move.
+        save: writes to the path that it is given, which has the same ending.
+
+    Raises:
+        OSError: the file cannot be written; what was there is untouched.
+    """
+    path = Path(path)
+    part = path.with_name(f"{path.stem}.part{path.suffix}")
+    try:
+        save(part)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file in UTF-8, whole or not at all."""
+    write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))

@@ -1,0 +1,146 @@
+"""python -m gru4rec_np.prepare: from a raw click log to a training and a test set.
+
+A command: parses options, prints, writes files. Imports the data layer and what commands share.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import tempfile
+from pathlib import Path
+
+from gru4rec_np import cli, report
+from gru4rec_np.errors import InputError
+from gru4rec_np.rawlogs import READERS
+from gru4rec_np.sessions import COLUMNS, clean, read_table, split, write_table
+
+DESCRIPTION = """\
+Turn a raw click log into DIR/train and DIR/test. Rare items are dropped, then short sessions;
+then the log is split by the time at which its sessions start. Of the test sessions only items
+that are known from training are kept, and sessions that still have 2 events."""
+
+FORMATS = """\
+formats of FILE:
+  rsc15         RecSys Challenge 2015, yoochoose-clicks.dat
+  diginetica    CIKM Cup 2016, train-item-views.csv
+  retailrocket  events.csv; the views, a visitor's log cut at gaps of more than 30 minutes
+  otto          a .jsonl file; the clicks
+  table         any .parquet, .csv (comma) or other (tab) file with named columns for the session,
+                the item and the time, in seconds since 1970 or as an ISO date-time
+
+example:
+  python -m gru4rec_np.prepare rsc15 yoochoose-clicks.dat --out data/rsc15"""
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Shows the defaults, and keeps the lines of the texts around the options."""
+
+
+def main() -> None:
+    """Run the command with the arguments in `sys.argv`.
+
+    Raises:
+        InputError: bad input; then nothing is written.
+        OSError: a file that cannot be read or written.
+    """
+    parser = _parser()
+    args = parser.parse_args()
+    columns = cli.columns(args)
+    if args.log != "table" and columns != COLUMNS:
+        parser.error(f"the columns of {args.log} are known; only a table's can be named")
+    how = cli.parse_split(args.split)
+    out = [args.out / f"{side}.{args.format}" for side in ("train", "test")]
+    _check_writable(args.out, out, args.file)
+
+    raw = read_table(args.file, columns) if args.log == "table" else READERS[args.log](args.file)
+    cleaned = clean(
+        raw, args.min_item_support, args.min_session_length, repeats="merge_repeats" not in args
+    )
+    train, test = split(cleaned, **how)
+
+    args.out.mkdir(parents=True, exist_ok=True)
+    # Both are written in full before either takes its place.
+    with tempfile.TemporaryDirectory(prefix=".prepare-", dir=args.out) as new:
+        for part, path in zip((train, test), out, strict=True):
+            write_table(part, Path(new, path.name))
+        for path in out:
+            Path(new, path.name).replace(path)
+
+    print(report.describe({"raw": raw, "cleaned": cleaned, "train": train, "test": test}))
+    print(f"\nwritten  {out[0]}\n         {out[1]}")
+    command = ["python", "-m", "gru4rec_np.train", "--train", str(out[0]), "--test", str(out[1])]
+    print(f"to train {shlex.join(command)}")
+
+
+def _parser() -> cli.Parser:
+    parser = cli.Parser(
+        prog="python -m gru4rec_np.prepare",
+        description=DESCRIPTION,
+        epilog=FORMATS,
+        formatter_class=_Help,
+    )
+    parser.add_argument(
+        "log", metavar="FORMAT", choices=[*READERS, "table"], help="what FILE is; see below"
+    )
+    parser.add_argument("file", metavar="FILE", type=Path, help="the log, unpacked")
+    # SUPPRESS: an option without a default shows none in the help.
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        type=Path,
+        required=True,
+        default=argparse.SUPPRESS,
+        help="folder for the train and test files; made if missing, older files are replaced",
+    )
+    parser.add_argument(
+        "--format",
+        choices=["tsv", "csv", "parquet"],
+        default="tsv",
+        help="format of the files written",
+    )
+    group = parser.add_argument_group("cleaning")
+    group.add_argument(
+        "--min-item-support",
+        type=cli.positive,
+        default=5,
+        metavar="N",
+        help="drop items with fewer events",
+    )
+    group.add_argument(
+        "--min-session-length",
+        type=cli.positive,
+        default=2,
+        metavar="N",
+        help="then drop sessions with fewer events",
+    )
+    group.add_argument(
+        "--merge-repeats",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="first merge a session's consecutive events of the same item into one",
+    )
+    parser.add_argument(
+        "--split",
+        default="1d",
+        metavar="D|S",
+        help="test set: 2d is the last two days, 0.1 the last tenth of the sessions",
+    )
+    cli.add_column_options(parser.add_argument_group("names of a table's columns"))
+    return parser
+
+
+def _check_writable(folder: Path, files: list[Path], source: Path) -> None:
+    """Raise what stands in the way of the files before the log, maybe a large one, is read."""
+    nearest = next(place for place in (folder, *folder.parents) if place.exists())
+    if not nearest.is_dir():
+        raise InputError(f"--out {folder}: {nearest} is a file, not a folder")
+    for path in files:
+        if path.is_dir():
+            raise InputError(f"--out {folder}: {path} is a folder, not a file")
+        if path.exists() and source.exists() and path.samefile(source):
+            raise InputError(f"--out {folder}: {path} is the log itself and would be replaced")
+
+
+if __name__ == "__main__":
+    cli.run(main)

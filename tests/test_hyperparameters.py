@@ -1,0 +1,287 @@
+"""Every hyperparameter: what it accepts, what it refuses and how it is written as text."""
+
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gru4rec_np import InputError
+from gru4rec_np.activations import ACTIVATIONS
+from gru4rec_np.hyperparameters import (
+    INPUTS,
+    NAMES,
+    Hyperparameters,
+    check_names,
+    parse_activation,
+    parse_params,
+    parse_value,
+)
+from gru4rec_np.losses import LOSSES
+from gru4rec_np.optim import OPTIMISERS
+
+SIZES = st.lists(st.integers(1, 2000), max_size=3)
+ACTIVATION = st.sampled_from(ACTIVATIONS) | st.builds(
+    "{}-{}".format, st.sampled_from(["elu", "leaky"]), st.floats(0, 9)
+)
+BELOW_1 = st.floats(0, 1, exclude_max=True)
+POSITIVE = st.floats(0, 1e6)
+
+# What each may be. A hyperparameter that is missing here or below fails test_none_is_forgotten.
+GOOD = {
+    "layers": SIZES.filter(bool),
+    "input": st.sampled_from(INPUTS),
+    "embedding": st.integers(0, 500),
+    "discount": st.floats(0, 1, exclude_min=True, exclude_max=True),
+    "reset_after": st.booleans(),
+    "hidden_act": ACTIVATION,
+    "input_to_all_layers": st.booleans(),
+    "feedforward": SIZES,
+    "bptt": st.integers(1, 100),
+    "loss": st.sampled_from(LOSSES),
+    "final_act": ACTIVATION | st.just("auto"),
+    "elu_param": POSITIVE,
+    "bpreg": POSITIVE,
+    "smoothing": BELOW_1,
+    "logq": POSITIVE,
+    "n_sample": st.integers(0, 10**5),
+    "sample_alpha": POSITIVE,
+    "batch_size": st.integers(1, 10**5),
+    "n_epochs": st.integers(1, 100),
+    "train_random_order": st.booleans(),
+    "adapt": st.sampled_from(OPTIMISERS),
+    "learning_rate": st.floats(0, 1e3, exclude_min=True),
+    "momentum": BELOW_1,
+    "dropout_p_embed": BELOW_1,
+    "dropout_p_hidden": BELOW_1,
+    "lmbd": POSITIVE,
+    "grad_cap": POSITIVE,
+    "sigma": POSITIVE,
+    "init_as_normal": st.booleans(),
+    "seed": st.integers(0, 2**64),
+}
+
+NOT_TEXT = [None, 3, True, ["tanh"], b"tanh", ""]
+NOT_BOOL = [None, 0, 1, 1.0, "True", "false", []]
+NOT_NUMBER = [None, True, "0.5", [0.5], 1j, np.nan, np.inf, -np.inf]
+NOT_SIZES = [None, 100, "100", b"ab", [0], [-5], [2.5], [None], ["100"], [[1]], [np.inf], [True]]
+NEGATIVE = [-1, -1e-9]
+NOT_COUNT = [*NOT_NUMBER, -1, 2.5]
+
+BAD = {
+    "layers": [*NOT_SIZES, []],
+    "input": [*NOT_TEXT, "one-hot", "Shared"],
+    "embedding": NOT_COUNT,
+    "discount": [*NOT_NUMBER, 0, 1, -0.5],
+    "reset_after": NOT_BOOL,
+    "hidden_act": [*NOT_TEXT, "auto", "tanh-1", "elu--1", "elu-x", "elu-nan", "elu-inf"],
+    "input_to_all_layers": NOT_BOOL,
+    "feedforward": NOT_SIZES,
+    "bptt": [*NOT_COUNT, 0],
+    "loss": [*NOT_TEXT, "bprmax", "BPR"],
+    "final_act": [*NOT_TEXT, "softmax", "auto-1", "relu-2", "leaky--1", "leaky-inf"],
+    "elu_param": [*NOT_NUMBER, *NEGATIVE],
+    "bpreg": [*NOT_NUMBER, *NEGATIVE],
+    "smoothing": [*NOT_NUMBER, *NEGATIVE, 1, 1.5],
+    "logq": [*NOT_NUMBER, *NEGATIVE],
+    "n_sample": NOT_COUNT,
+    "sample_alpha": [*NOT_NUMBER, *NEGATIVE],
+    "batch_size": [*NOT_COUNT, 0],
+    "n_epochs": [*NOT_COUNT, 0],
+    "train_random_order": NOT_BOOL,
+    "adapt": [*NOT_TEXT, "adamm"],
+    "learning_rate": [*NOT_NUMBER, *NEGATIVE, 0],
+    "momentum": [*NOT_NUMBER, *NEGATIVE, 1],
+    "dropout_p_embed": [*NOT_NUMBER, *NEGATIVE, 1],
+    "dropout_p_hidden": [*NOT_NUMBER, *NEGATIVE, 1],
+    "lmbd": [*NOT_NUMBER, *NEGATIVE],
+    "grad_cap": [*NOT_NUMBER, *NEGATIVE],
+    "sigma": [*NOT_NUMBER, *NEGATIVE],
+    "init_as_normal": NOT_BOOL,
+    "seed": NOT_COUNT,
+}
+
+
+def test_none_is_forgotten():
+    assert set(GOOD) == set(BAD) == set(NAMES)
+
+
+def one_line_error(*words):
+    """Expect an InputError of one line that starts with the first word and has the others."""
+    return pytest.raises(InputError, match=r"\A" + ".*".join(map(re.escape, words)) + r".*\Z")
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, v) for name in BAD for v in BAD[name]])
+def test_bad_values_are_refused_by_name(name, value):
+    with one_line_error(f"{name}: must be ", f"not {value!r}"):
+        Hyperparameters(**{name: value})
+
+
+@pytest.mark.parametrize("name", ["loss", "adapt", "input", "batch_size"])
+def test_an_array_is_refused_by_name(name):
+    """Comparing an array with the allowed values is ambiguous, which is not the user's problem."""
+    with one_line_error(f"{name}: must be "):
+        Hyperparameters(**{name: np.array(["bpr", "top1"])})
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"embedding": 32, "input": "shared"}, ["embedding: 32", "'embedding'", "'shared'"]),
+        ({"smoothing": 0.1, "loss": "bpr"}, ["smoothing: 0.1", "'cross-entropy'", "'bpr'"]),
+        ({"n_sample": 0, "batch_size": 1}, ["batch_size: 1", "n_sample"]),
+    ],
+)
+def test_values_that_do_not_go_together(values, words):
+    with one_line_error(*words):
+        Hyperparameters(**values)
+
+
+@st.composite
+def valid(draw):
+    """Some hyperparameters with values that are allowed, also together."""
+    names = draw(st.sets(st.sampled_from(NAMES)))
+    values = {name: draw(GOOD[name]) for name in sorted(names)}
+    if values.get("embedding"):
+        values["input"] = "embedding"
+    if values.get("smoothing"):
+        values["loss"] = "cross-entropy"
+    if values.get("batch_size") == 1:
+        values["n_sample"] = 8
+    if values.get("n_sample") == 0:
+        values["batch_size"] = 32
+    return values
+
+
+@settings(max_examples=200)
+@given(valid())
+def test_round_trip_through_plain_values(values):
+    first = Hyperparameters(**values)
+    plain = first.hyperparameters()
+    assert tuple(plain) == NAMES
+    assert {name: plain[name] for name in values} == values
+    again = Hyperparameters(**plain)
+    assert again == first
+    assert [type(v) for v in again.hyperparameters().values()] == [type(v) for v in plain.values()]
+
+
+@settings(max_examples=300)
+@given(st.sampled_from(NAMES).flatmap(lambda name: st.tuples(st.just(name), GOOD[name])))
+def test_values_survive_as_text(case):
+    name, value = case
+    text = "/".join(map(str, value)) if isinstance(value, list) else str(value)
+    parsed = parse_value(name, text)
+    assert parsed == value and type(parsed) is type(value)
+    assert parse_value(name, text.lower()) == value
+
+
+@settings(max_examples=200)
+@given(valid())
+def test_a_params_string_builds_the_same_model(values):
+    text = ",".join(
+        f"{name}={'/'.join(map(str, v)) if isinstance(v, list) else v}"
+        for name, v in ({"input": "shared"} | values).items()
+    )
+    assert Hyperparameters(**parse_params(text)) == Hyperparameters(**values)
+
+
+def test_whole_floats_become_int_and_int_becomes_float():
+    """As they come from a TOML file or a notebook."""
+    hp = Hyperparameters(batch_size=64.0, learning_rate=1, layers=(100.0, 50))
+    assert (hp.batch_size, hp.learning_rate, hp.layers) == (64, 1.0, [100, 50])
+    assert [type(v) for v in (hp.batch_size, hp.learning_rate, *hp.layers)] == [
+        int, float, int, int
+    ]  # fmt: skip
+
+
+def test_defaults_are_not_shared():
+    one, two = Hyperparameters(), Hyperparameters()
+    one.layers.append(7)
+    assert two.layers == Hyperparameters().layers == [100]
+
+
+# --- text -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        (
+            "layers=224,batch_size=80,loss=bpr-max,constrained_embedding=True",
+            {"layers": [224], "batch_size": 80, "loss": "bpr-max", "input": "shared"},
+        ),
+        ("layers=100/50", {"layers": [100, 50], "input": "onehot"}),
+        ("", {"input": "onehot"}),
+        ("embedding=0", {"embedding": 0, "input": "onehot"}),
+        ("embedding=64", {"embedding": 64, "input": "embedding"}),
+        ("embedding=layersize", {"embedding": 0, "input": "embedding"}),
+        ("constrained_embedding=False", {"input": "onehot"}),
+        ("constrained_embedding=1,embedding=0", {"embedding": 0, "input": "shared"}),
+        ("input=weighted,constrained_embedding=False", {"input": "weighted"}),
+        (" momentum = 0.3 ,, final_act=elu-0.5, ", {"momentum": 0.3, "final_act": "elu-0.5"}),
+        ("train_random_order=TRUE,reset_after=0", {"train_random_order": True}),
+        ("feedforward=,logq=1e-3", {"feedforward": [], "logq": 0.001}),
+    ],
+)
+def test_parse_params(text, values):
+    parsed = parse_params(text)
+    assert {name: parsed[name] for name in values} == values
+    named = set(re.findall(r"(\w+)\s*=", text)) - {"constrained_embedding"}
+    assert set(parsed) == named | {"input"}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("layers", ["--params", "'layers'", "name=value"]),
+        ("loss=bpr,80", ["--params", "'80'", "name=value"]),
+        ("layer=100", ["--params: unknown name 'layer'", "layers"]),
+        ("=5", ["--params: unknown name ''"]),
+        ("loss=bpr,loss=top1", ["--params: loss is given twice"]),
+        ("constrained_embedding=1,constrained_embedding=1", ["constrained_embedding", "twice"]),
+        ("constrained_embedding=yes", ["constrained_embedding", "true or false", "'yes'"]),
+        ("constrained_embedding=True,embedding=5", ["constrained_embedding=True and embedding"]),
+        ("constrained_embedding=1,embedding=layersize", ["--params", "embedding"]),
+        ("embedding=big", ["embedding", "whole number", "'big'"]),
+        ("batch_size=80.5", ["batch_size", "whole number", "'80.5'"]),
+        ("layers=100x50", ["layers", "100/50", "'100x50'"]),
+        ("learning_rate=fast", ["learning_rate", "number", "'fast'"]),
+        ("reset_after=yes", ["reset_after", "true or false", "'yes'"]),
+    ],
+)
+def test_params_that_are_refused(text, words):
+    with pytest.raises(InputError, match=r"\A.*" + ".*".join(map(re.escape, words)) + r".*\Z"):
+        parse_params(text)
+
+
+def test_check_names():
+    check_names({"layers": 1, "loss": 2}, "train.toml")
+    with one_line_error("train.toml: unknown name 'layer'", "layers"):
+        check_names({"loss": 2, "layer": 1}, "train.toml")
+
+
+# --- activations ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "activation"),
+    [
+        ("tanh", ("tanh", 0.0)),
+        ("elu", ("elu", 1.0)),
+        ("elu-0.5", ("elu", 0.5)),
+        ("leaky", ("leaky", 0.01)),
+        ("leaky-1e-3", ("leaky", 0.001)),
+    ],
+)
+def test_activations(text, activation):
+    assert parse_activation(text) == activation
+    assert Hyperparameters(hidden_act=text).hidden_activation == activation
+    assert Hyperparameters(final_act=text).final_activation == activation
+
+
+def test_the_automatic_final_activation():
+    assert Hyperparameters(loss="bpr-max", elu_param=0.7).final_activation == ("elu", 0.7)
+    assert Hyperparameters(loss="bpr-max", elu_param=0).final_activation == ("linear", 0.0)
+    assert Hyperparameters(loss="top1-max").final_activation == ("linear", 0.0)
+    assert Hyperparameters(loss="bpr-max", final_act="tanh").final_activation == ("tanh", 0.0)

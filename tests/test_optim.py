@@ -1,0 +1,188 @@
+"""Optimisers: row sums against a dict, sparse against dense, adagrad against scalars."""
+
+import copy
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from gru4rec_np.optim import OPTIMISERS, clip, init_state, sum_rows, update
+
+FLOATS = st.floats(-100, 100, allow_subnormal=False)
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+@st.composite
+def row_gradients(draw):
+    """Rows with duplicates in any order, and a gradient, a number or a vector, for each."""
+    rows = draw(st.lists(st.integers(0, 6), min_size=1, max_size=12))
+    shape = draw(st.sampled_from([(), (1,), (3,)]))
+    dtype = draw(st.sampled_from([np.float32, np.float64]))
+    g = np.random.default_rng(draw(SEEDS)).normal(size=(len(rows), *shape))
+    return np.array(rows, draw(st.sampled_from([np.int32, np.int64]))), g.astype(dtype)
+
+
+@settings(max_examples=300)
+@given(row_gradients())
+def test_sum_rows_against_a_dict(rows_and_gradients):
+    """Bit for bit: duplicates are added in the order in which they came."""
+    rows, g = rows_and_gradients
+    sums = {}
+    for row, gradient in zip(rows.tolist(), g, strict=True):
+        sums[row] = sums[row] + gradient if row in sums else gradient
+    distinct, summed = sum_rows(rows, g)
+    assert distinct.tolist() == sorted(sums)
+    assert summed.dtype == g.dtype
+    assert summed.shape == (len(sums), *g.shape[1:])
+    for row, total in zip(distinct.tolist(), summed, strict=True):
+        np.testing.assert_array_equal(total, sums[row])
+
+
+def test_sum_rows_of_no_rows():
+    distinct, summed = sum_rows(np.empty(0, np.int64), np.empty((0, 3)))
+    assert distinct.shape == (0,) and summed.shape == (0, 3)
+
+
+def test_sum_rows_of_matrices():
+    distinct, summed = sum_rows(np.array([1, 0, 1]), np.arange(12.0).reshape(3, 2, 2))
+    assert distinct.tolist() == [0, 1]
+    assert summed.tolist() == [[[4, 5], [6, 7]], [[8, 10], [12, 14]]]
+
+
+def test_sum_rows_leaves_its_arguments_alone():
+    rows, g = np.array([2, 0, 2]), np.arange(6.0).reshape(3, 2)
+    sum_rows(rows, g)
+    assert rows.tolist() == [2, 0, 2] and g.ravel().tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def run(sparse, adapt, momentum, gradients, p):
+    """p and its state after some steps on distinct rows of it, listed or in a dense gradient."""
+    p, state = p.copy(), init_state(p, adapt, momentum)
+    for rows, g in gradients:
+        if sparse:
+            update(p, g, state, adapt, 0.1, momentum, rows)
+        else:
+            dense = np.zeros_like(p)
+            dense[rows] = g
+            update(p, dense, state, adapt, 0.1, momentum)
+    return p, state
+
+
+def assert_same(one, two, rows=...):
+    (p1, state1), (p2, state2) = one, two
+    np.testing.assert_array_equal(p1[rows], p2[rows])
+    assert state1.keys() == state2.keys()
+    for name in state1:
+        np.testing.assert_array_equal(state1[name][rows], state2[name][rows])
+
+
+@st.composite
+def training(draw):
+    """A weight (8, 3) and a few steps' gradients of distinct rows of it."""
+    rng = np.random.default_rng(draw(SEEDS))
+    scale = 10.0 ** draw(st.integers(-6, 4))
+    rows = st.lists(st.integers(0, 7), unique=True, min_size=1)
+    steps = [np.array(r) for r in draw(st.lists(rows, min_size=1, max_size=4))]
+    return rng.normal(size=(8, 3)), [(r, rng.normal(0, scale, (len(r), 3))) for r in steps]
+
+
+@settings(max_examples=200)
+@given(training(), st.sampled_from(OPTIMISERS))
+def test_sparse_is_dense_bit_for_bit(case, adapt):
+    p, gradients = case
+    assert_same(run(True, adapt, 0.0, gradients, p), run(False, adapt, 0.0, gradients, p))
+
+
+@settings(max_examples=200)
+@given(training(), st.sampled_from(OPTIMISERS), st.sampled_from([0.1, 0.9]))
+def test_momentum_touches_the_listed_rows_only(case, adapt, momentum):
+    """Listed rows as in the dense update; the others keep weight, a and v: they do not coast."""
+    p, gradients = case
+    before = run(True, adapt, momentum, gradients, p)  # gives every touched row a velocity
+    rows, g = gradients[-1]
+    after, dense = copy.deepcopy(before), copy.deepcopy(before)
+    whole = np.zeros_like(p)
+    whole[rows] = g
+    update(after[0], g, after[1], adapt, 0.1, momentum, rows)
+    update(dense[0], whole, dense[1], adapt, 0.1, momentum)
+    assert_same(after, dense, rows)
+    assert_same(after, before, np.setdiff1d(np.arange(8), rows))
+
+
+@settings(max_examples=200)
+@given(
+    arrays(np.float64, st.tuples(st.integers(1, 5), st.just(4)), elements=FLOATS),
+    st.floats(1e-4, 1),
+    st.sampled_from([0.0, 0.1, 0.9]),
+    st.sampled_from(OPTIMISERS),
+)
+def test_update_against_scalars(gradients, learning_rate, momentum, adapt):
+    """SPEC 6: a += g², p -= lr g / sqrt(a + 1e-6); with momentum v = m v - ..., p += v."""
+    p = np.linspace(-1, 1, 4)
+    expected = p.tolist()
+    for k in range(4):
+        a = v = 0.0
+        for g in gradients[:, k].tolist():
+            a += g * g
+            step = learning_rate * g / (math.sqrt(a + 1e-6) if adapt == "adagrad" else 1)
+            v = momentum * v - step
+            expected[k] += v
+    state = init_state(p, adapt, momentum)
+    for g in gradients:
+        update(p, g, state, adapt, learning_rate, momentum)
+    np.testing.assert_allclose(p, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("rows", [..., np.array([2, 0])], ids=["dense", "rows"])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("adapt", OPTIMISERS)
+def test_float32_stays_float32_and_changes_in_place(adapt, momentum, rows):
+    p = np.ones((3, 2), np.float32)
+    same, state = p, init_state(p, adapt, momentum)
+    arrays_before = dict(state)
+    g = np.full_like(p, 0.5)[rows]
+    update(p, g, state, adapt, 0.1, momentum, rows)
+    assert p is same and (p[rows] != 1).all()
+    assert {name: x.dtype for name, x in state.items()} == dict.fromkeys(state, np.float32)
+    assert all(state[name] is x for name, x in arrays_before.items())
+    assert (g == 0.5).all()
+
+
+def test_zero_gradients_are_harmless():
+    """1e-6 under the root: a first gradient of 0 is no 0/0."""
+    p = np.ones(3)
+    update(p, np.zeros(3), init_state(p, "adagrad", 0.5), "adagrad", 0.1, 0.5)
+    assert p.tolist() == [1, 1, 1]
+
+
+def test_unknown_optimiser_is_named():
+    with pytest.raises(ValueError, match=r"adagrad, sgd.*'adamm'"):
+        update(np.ones(2), np.ones(2), {}, "adamm", 0.1)
+
+
+@settings(max_examples=200)
+@given(
+    st.lists(arrays(np.float64, st.sampled_from([(3,), (2, 2), ()]), elements=FLOATS), max_size=3),
+    st.floats(0.01, 100),
+)
+def test_clip(gradients, grad_cap):
+    gradients = [np.array(g) for g in gradients]
+    before = [g.copy() for g in gradients]
+    norm = math.sqrt(sum(float((g**2).sum()) for g in gradients))
+    clip(gradients, grad_cap)
+    for g, old in zip(gradients, before, strict=True):
+        if norm <= grad_cap * (1 - 1e-12):
+            np.testing.assert_array_equal(g, old)
+        else:
+            np.testing.assert_allclose(g, old * min(1, grad_cap / norm), rtol=1e-12)
+
+
+def test_clip_of_an_exploded_float32_gradient():
+    """Its square overflows float32, yet the direction is right: no reason to throw it away."""
+    g = np.array([3e25, 4e25], np.float32)
+    clip([g], 5.0)
+    assert g.dtype == np.float32
+    np.testing.assert_allclose(g, [3, 4], rtol=1e-6)

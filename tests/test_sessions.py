@@ -1,0 +1,507 @@
+"""Reading, cleaning and splitting click logs, against plain Python on lists."""
+
+import csv
+import dataclasses
+import re
+from collections import Counter
+from itertools import chain, pairwise
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from gru4rec_np import InputError, Sessions, clean, from_frame, read_table, split
+from gru4rec_np.sessions import DAY, merge_repeats, write_table
+
+HEADER = "SessionId\tItemId\tTime\n"
+INT64 = st.integers(-(2**63), 2**63 - 1)
+
+
+def as_lists(sessions):
+    """[(session id, [(item id, time), ...]), ...]: what the naive versions work on."""
+    out = []
+    for s, session_id in enumerate(sessions.session_ids.tolist()):
+        times = sessions.times[sessions.offsets[s] : sessions.offsets[s + 1]]
+        out.append((session_id, list(zip(sessions.session(s), times, strict=True))))
+    return out
+
+
+def read(tmp_path, text, name="log.tsv", **options):
+    path = tmp_path / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return as_lists(read_table(path, **options))
+
+
+def one_line_error(*words):
+    """Expect an InputError of one line that contains all words, in this order."""
+    return pytest.raises(InputError, match=r"\A.*" + ".*".join(map(re.escape, words)) + r".*\Z")
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+@st.composite
+def tables(draw):
+    """Rows (session, item, time) in any order with many equal times; ids all int or all text."""
+    ids = [draw(st.sampled_from([st.integers(-3, 3), INT64, st.text(max_size=3)])) for _ in "si"]
+    times = draw(st.sampled_from([st.integers(0, 3), st.floats(-1e10, 1e10)]))
+    return draw(st.lists(st.tuples(*ids, times), min_size=1, max_size=12))
+
+
+def group(rows):
+    """Sessions by first appearance, events by time, equal times by row."""
+    sessions = {}
+    for session, item, time in rows:
+        sessions.setdefault(session, []).append((item, float(time)))
+    return [(s, sorted(events, key=lambda e: e[1])) for s, events in sessions.items()]
+
+
+def whole_numbers(rows):
+    """The rows as a text file gives them back: id columns of whole numbers throughout as int."""
+
+    def ids(column):
+        plain = [re.fullmatch("0|-?[1-9][0-9]*", str(v), re.ASCII) for v in column]
+        number = all(plain) and all(-(2**63) <= int(v) < 2**63 for v in column)
+        return [int(v) if number else v for v in column]
+
+    session, item, time = zip(*rows, strict=True)
+    return list(zip(ids(session), ids(item), time, strict=True))
+
+
+@settings(max_examples=200)
+@given(tables(), st.sampled_from(["polars", "pandas"]))
+def test_frames_are_grouped_and_sorted(rows, kind):
+    columns = dict(zip(("SessionId", "ItemId", "Time"), zip(*rows, strict=True), strict=True))
+    frame = pl.DataFrame(columns, strict=False) if kind == "polars" else pd.DataFrame(columns)
+    assert as_lists(from_frame(frame)) == group(whole_numbers(rows))
+
+
+@settings(max_examples=200)
+@given(tables(), st.sampled_from([".tsv", ".csv", ".txt", ".parquet"]))
+def test_files_are_grouped_and_sorted(tmp_path_factory, rows, ending):
+    path = tmp_path_factory.getbasetemp() / f"log{ending}"
+    names = ("SessionId", "ItemId", "Time")
+    if ending == ".parquet":
+        pl.DataFrame(rows, names, orient="row").write_parquet(path)
+    else:
+        with open(path, "w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, delimiter="," if ending == ".csv" else "\t", quoting=1)
+            writer.writerows([names, *rows])
+    assert as_lists(read_table(path)) == group(whole_numbers(rows))
+
+
+@settings(max_examples=200)
+@given(tables(), st.sampled_from([".tsv", ".csv", ".parquet"]))
+def test_write_then_read_is_the_same(tmp_path_factory, rows, ending):
+    path = tmp_path_factory.getbasetemp() / f"written{ending}"
+    sessions = from_frame(pl.DataFrame(rows, ("SessionId", "ItemId", "Time"), orient="row"))
+    write_table(sessions, path)
+    again = read_table(path)
+    assert as_lists(again) == as_lists(sessions)
+    assert again.item_ids.dtype == sessions.item_ids.dtype
+    assert not path.with_name(path.name + ".part").exists()
+
+
+@pytest.mark.parametrize(
+    ("written", "ids"),
+    [
+        (["7", "-12", "9223372036854775807"], [7, -12, 2**63 - 1]),
+        (["7", "007"], ["7", "007"]),
+        (["7", " 7", "7 "], ["7", " 7", "7 "]),
+        (["7", "+7", "7.0", "-0"], ["7", "+7", "7.0", "-0"]),
+        (["7", "18446744073709551615"], ["7", "18446744073709551615"]),
+        (["7", "x"], ["7", "x"]),
+        (["é", "e\u0301", "상품", "😀"], ["é", "e\u0301", "상품", "😀"]),
+        (['"a\tb"', '"say ""hi"""', '"two\nlines"'], ["a\tb", 'say "hi"', "two\nlines"]),
+    ],
+)
+def test_ids_stay_what_they_are(tmp_path, written, ids):
+    """Whole numbers become int only if every id prints as it was; text is never touched."""
+    text = HEADER + "".join(f"1\t{item}\t{t}\n" for t, item in enumerate(written))
+    [(session, events)] = read(tmp_path, text)
+    assert session == 1
+    assert [item for item, _ in events] == ids
+
+
+def test_int_ids_are_an_int64_array():
+    sessions = from_frame(pl.DataFrame({"SessionId": ["a"], "ItemId": ["7"], "Time": [1]}))
+    assert sessions.item_ids.dtype == np.int64
+    assert sessions.session_ids.dtype == object
+
+
+@pytest.mark.parametrize(
+    ("time", "seconds"),
+    [
+        ("1396867869", 1396867869),
+        ("1396867869.25", 1396867869.25),
+        ("1.5e9", 1.5e9),
+        ("2014-04-07T10:51:09.277Z", 1396867869.277),
+        ("2014-04-07T10:51:09Z", 1396867869),
+        ("2014-04-07T10:51:09", 1396867869),
+        ("2014-04-07 10:51:09", 1396867869),
+        ("2014-04-07T12:51:09+02:00", 1396867869),
+        ("2014-04-07T05:21:09.500-05:30", 1396867869.5),
+        ("2014-04-07", 1396828800),
+    ],
+)
+def test_times(tmp_path, time, seconds):
+    assert read(tmp_path, f"{HEADER}1\ta\t{time}\n") == [(1, [("a", seconds)])]
+
+
+def test_iso_times_with_and_without_fractions_are_ordered(tmp_path):
+    text = f"{HEADER}1\tb\t2014-04-07T10:51:09.500Z\n1\ta\t2014-04-07T10:51:09Z\n"
+    assert [item for item, _ in read(tmp_path, text)[0][1]] == ["a", "b"]
+
+
+UTC_NOON = 1577880000  # 2020-01-01T12:00Z
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+def test_date_columns_of_pandas(unit):
+    times = pd.Series(pd.to_datetime(["2020-01-01 12:00"])).astype(f"datetime64[{unit}]")
+    frame = pd.DataFrame({"SessionId": [1], "ItemId": [1], "Time": times})
+    assert from_frame(frame).times.tolist() == [UTC_NOON]
+
+
+@pytest.mark.parametrize("kind", ["polars", "pandas"])
+def test_date_columns_with_a_zone(kind):
+    local = "2020-01-01 13:00"  # in Berlin
+    if kind == "pandas":
+        times = pd.to_datetime([local]).tz_localize("Europe/Berlin")
+        frame = pd.DataFrame({"SessionId": [1], "ItemId": [1], "Time": times})
+    else:
+        times = pl.Series([local]).str.to_datetime(time_zone="Europe/Berlin")
+        frame = pl.DataFrame({"SessionId": [1], "ItemId": [1], "Time": times})
+    assert from_frame(frame).times.tolist() == [UTC_NOON]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "SessionId\tItemId\tTime\r\n1\ta\t3\r\n1\tb\t4\r\n",
+        "\ufeffSessionId\tItemId\tTime\n1\ta\t3\n1\tb\t4\n",
+        "\ufeffSessionId\tItemId\tTime\r\n1\ta\t3\r\n1\tb\t4",
+        '"SessionId"\t"ItemId"\t"Time"\n"1"\t"a"\t"3"\n"1"\t"b"\t"4"\n',
+        "Time\tother\tItemId\tSessionId\n3\tx\ta\t1\n4\t\tb\t1\n",
+    ],
+    ids=["CRLF", "BOM", "both, no last newline", "quoted", "other columns"],
+)
+def test_text_formats(tmp_path, text):
+    assert read(tmp_path, text) == [(1, [("a", 3.0), ("b", 4.0)])]
+
+
+def test_columns_of_other_names(tmp_path):
+    text = "who,what,when\n1,a,3\n"
+    columns = ("who", "what", "when")
+    assert read(tmp_path, text, "log.csv", columns=columns) == [(1, [("a", 3.0)])]
+
+
+def test_one_column_in_two_roles(tmp_path):
+    """A log without sessions: the item column stands in for the session's."""
+    for columns in (("ItemId", "ItemId", "Time"), ("SessionId", "ItemId", "ItemId")):
+        path = tmp_path / "log.parquet"
+        pl.DataFrame({"SessionId": [5], "ItemId": [1], "Time": [3]}).write_parquet(path)
+        text = read(tmp_path, HEADER + "5\t1\t3\n", columns=columns)
+        assert as_lists(read_table(path, columns)) == text
+
+
+def test_the_first_of_two_columns_of_the_same_name_counts(tmp_path):
+    text = "SessionId\tItemId\tItemId\tTime\n1\ta\tb\t3\n"
+    assert read(tmp_path, text) == [(1, [("a", 3.0)])]
+
+
+def test_unsigned_ids_beyond_int64_are_text():
+    """Hashes are often uint64: kept as text, as they would be from a text file."""
+    big = pl.Series([5, 2**64 - 1], dtype=pl.UInt64)
+    frame = pl.DataFrame({"SessionId": [1, 1], "ItemId": big, "Time": [1, 2]})
+    assert from_frame(frame).item_ids.tolist() == ["5", str(2**64 - 1)]
+
+
+def test_pandas_columns_that_are_not_asked_for_do_not_matter():
+    frame = pd.DataFrame({"SessionId": [1, 1], "ItemId": [3, 4], "Time": [1, 2], "x": [1, "a"]})
+    assert as_lists(from_frame(frame)) == [(1, [(3, 1.0), (4, 2.0)])]
+
+
+# --- reading: what is refused ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", ["the file is empty"]),
+        ("\n", ["not a readable table"]),
+        (HEADER, ["no rows"]),
+        (HEADER.strip(), ["no rows"]),
+        ("SessionId\tTime\n1\t2\n", ["no column 'ItemId'", "SessionId, Time"]),
+        ("SessionId,ItemId,Time\n1,2,3\n", ["no column 'SessionId'"]),
+        (HEADER + "1\ta\t5\n1\tb\tsoon\n", ["row 3", "Time", "'soon'", "ISO"]),
+        (HEADER + "1\ta\tsoon\n", ["row 2", "Time", "'soon'"]),
+        (HEADER + "1\ta\t2014-04-07\n1\tb\tsoon\n", ["row 3", "Time", "'soon'"]),
+        (HEADER + "1\ta\t5\n1\tb\t2014-04-07\n", ["row 3", "Time", "'2014-04-07'"]),
+        (HEADER + "1\ta\tnan\n", ["row 2", "Time", "'nan'"]),
+        (HEADER + "1\ta\t5\n1\tb\tinf\n", ["row 3", "Time", "'inf'"]),
+        (HEADER + '1\ta\t"two\nlines"\n', ["row 2", "Time", r"'two\nlines'"]),
+        (HEADER + "1\ta\t5\n1\t\t5\n", ["row 3", "ItemId", "missing"]),
+        (HEADER + "\ta\t5\n", ["row 2", "SessionId", "missing"]),
+        (HEADER + "1\ta\n", ["row 2", "Time", "missing"]),
+        (HEADER + "1\ta\t5\t6\n", ["not a readable table"]),
+        (b"SessionId\tItemId\tTime\n1\tcaf\xe9\t5\n", ["not a readable table", "utf-8"]),
+    ],
+)
+def test_text_files_that_are_refused(tmp_path, text, words):
+    with one_line_error(str(tmp_path / "log.tsv"), *words):
+        read(tmp_path, text)
+
+
+def test_missing_file(tmp_path):
+    for path in (tmp_path / "none.tsv", tmp_path):
+        with one_line_error(f"{path}: no such file"):
+            read_table(path)
+
+
+def test_broken_parquet(tmp_path):
+    with one_line_error(str(tmp_path / "log.parquet"), "not a readable table"):
+        read(tmp_path, "no parquet at all", "log.parquet")
+
+
+@pytest.mark.parametrize("column", ["SessionId", "ItemId", "Time"])
+@pytest.mark.parametrize("kind", ["polars", "pandas", "parquet"])
+def test_null_values_name_row_and_column(tmp_path, column, kind):
+    values = {"SessionId": [1, 1, 2], "ItemId": ["a", "b", "c"], "Time": [1.0, 2.0, 3.0]}
+    values[column] = [values[column][0], None, values[column][2]]
+    row = 2 if kind == "parquet" else 1  # a file's rows count from 1, a frame's from 0
+    with one_line_error(f"row {row}, column {column}", "missing"):
+        if kind == "parquet":
+            pl.DataFrame(values).write_parquet(tmp_path / "log.parquet")
+            read_table(tmp_path / "log.parquet")
+        else:
+            from_frame((pl if kind == "polars" else pd).DataFrame(values))
+
+
+@pytest.mark.parametrize("thing", [None, {"ItemId": [1]}, [1, 2], "log.tsv"])
+def test_what_is_no_frame(thing):
+    with one_line_error("frame: must be a Polars or pandas frame, not", type(thing).__name__):
+        from_frame(thing)
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        ("ItemId", [[1]]),
+        ("SessionId", [{"a": 1}]),
+        ("Time", [[1]]),
+        ("Time", pl.Series([5]).cast(pl.Duration("ms"))),
+        ("Time", pl.Series([5]).cast(pl.Time)),
+    ],
+    ids=["list id", "struct id", "list time", "duration", "time of day"],
+)
+def test_column_types_that_make_no_sense(column, values):
+    frame = pl.DataFrame({"SessionId": [1], "ItemId": [1], "Time": [1]} | {column: values})
+    with one_line_error("frame", column):
+        from_frame(frame)
+
+
+def test_a_pandas_column_of_mixed_ids_is_named():
+    frame = pd.DataFrame({"SessionId": [1, 1], "ItemId": [1, "a"], "Time": [1, 2]})
+    with one_line_error("frame", "ItemId"):
+        from_frame(frame)
+
+
+# --- the arrays -----------------------------------------------------------------------------------
+
+
+@st.composite
+def logs(draw, min_length=0):
+    """Sessions of few items, so that they repeat, starting at half days in any order."""
+    session = st.lists(st.sampled_from("abcdef"), min_size=min_length, max_size=6)
+    lists = draw(st.lists(session, min_size=1, max_size=8))
+    sessions = Sessions.from_lists(lists)
+    half_days = draw(st.lists(st.integers(0, 5), min_size=len(lists), max_size=len(lists)))
+    shift = np.repeat(np.array(half_days) * DAY / 2, sessions.lengths)
+    return dataclasses.replace(sessions, times=sessions.positions + shift)
+
+
+@settings(max_examples=200)
+@given(logs())
+def test_support_cases_positions(sessions):
+    lists = as_lists(sessions)
+    clicks = Counter(item for _, events in lists for item, _ in events)
+    assert dict(zip(sessions.item_ids, sessions.support, strict=True)) == clicks
+    assert sessions.n_events == clicks.total() and sessions.n_items == len(clicks)
+    assert sessions.n_sessions == len(lists)
+    assert sessions.lengths.tolist() == [len(events) for _, events in lists]
+
+    positions, cases = [], []
+    for _, events in lists:
+        cases += range(len(positions), len(positions) + len(events) - 1)
+        positions += range(len(events))
+    assert sessions.positions.tolist() == positions
+    assert sessions.cases.tolist() == cases
+
+
+@settings(max_examples=200)
+@given(logs(), st.data())
+def test_keep_events_keep_sessions_compact(sessions, data):
+    lists = as_lists(sessions)
+    events = data.draw(st.lists(st.booleans(), min_size=len(sessions.items), max_size=48))
+    events = np.array(events[: sessions.n_events], bool)
+    flags = iter(events.tolist())
+    kept = [(s, [event for event in session if next(flags)]) for s, session in lists]
+    assert as_lists(sessions.keep_events(events)) == kept
+
+    some = np.array(data.draw(st.lists(st.booleans(), min_size=len(lists), max_size=8)))
+    some = some[: len(lists)]
+    assert as_lists(sessions.keep_sessions(some)) == [
+        session for session, keep in zip(lists, some, strict=True) if keep
+    ]
+
+    compact = sessions.keep_events(events).compact()
+    assert as_lists(compact) == kept
+    used = {item for _, session in kept for item, _ in session}
+    assert compact.item_ids.tolist() == [i for i in sessions.item_ids if i in used]
+
+
+@settings(max_examples=200)
+@given(logs())
+def test_from_lists_round_trip(sessions):
+    lists = [[item for item, _ in events] for _, events in as_lists(sessions)]
+    again = Sessions.from_lists(lists)
+    assert [again.session(s).tolist() for s in range(again.n_sessions)] == lists
+    assert again.item_ids.tolist() == list(dict.fromkeys(chain.from_iterable(lists)))
+    assert all(a < b for a, b in pairwise(again.times))
+
+
+# --- cleaning and splitting -----------------------------------------------------------------------
+
+
+def naive_merge(lists):
+    return [
+        (s, [e for k, e in enumerate(events) if k == 0 or events[k - 1][0] != e[0]])
+        for s, events in lists
+    ]
+
+
+def naive_keep(lists, items, length):
+    """Events of these items, then sessions of at least that length."""
+    known = [(s, [event for event in events if event[0] in items]) for s, events in lists]
+    return [(s, events) for s, events in known if len(events) >= length]
+
+
+@settings(max_examples=200)
+@given(logs())
+def test_merge_repeats(sessions):
+    assert as_lists(merge_repeats(sessions)) == naive_merge(as_lists(sessions))
+
+
+@settings(max_examples=200)
+@given(logs(), st.integers(1, 5), st.integers(1, 4), st.booleans())
+def test_clean(sessions, support, length, repeats):
+    lists = as_lists(sessions)
+    lists = lists if repeats else naive_merge(lists)
+    clicks = Counter(item for _, events in lists for item, _ in events)
+    lists = naive_keep(lists, {i for i, n in clicks.items() if n >= support}, length)
+    if not lists:
+        with one_line_error("no session is left", str(length), str(support)):
+            clean(sessions, support, length, repeats)
+        return
+    cleaned = clean(sessions, support, length, repeats)
+    assert as_lists(cleaned) == lists
+    left = {item for _, events in lists for item, _ in events}
+    assert cleaned.item_ids.tolist() == [i for i in sessions.item_ids if i in left]
+
+
+def test_clean_counts_support_once():
+    """Support is not counted again after short sessions have gone (the paper's order)."""
+    sessions = Sessions.from_lists([["a"], ["a", "b", "b"]])
+    assert as_lists(clean(sessions, 2, 2))[0][1] == [("a", 3600.0), ("b", 3601.0), ("b", 3602.0)]
+
+
+@settings(max_examples=200)
+@given(logs(), st.sets(st.sampled_from("abcdefg"), min_size=1))
+def test_restrict(sessions, known):
+    catalogue = np.array(sorted(known, reverse=True), object)
+    lists = naive_keep(as_lists(sessions), known, 2)
+    if not lists:
+        with one_line_error("no test session"):
+            sessions.restrict(catalogue)
+        return
+    restricted = sessions.restrict(catalogue)
+    assert restricted.item_ids is catalogue
+    assert as_lists(restricted) == lists
+    assert as_lists(restricted.restrict(catalogue)) == lists
+
+
+def test_restrict_does_not_take_text_for_numbers():
+    with one_line_error("no test session", "of 2 test items 0 are known"):
+        Sessions.from_lists([["1", "2"]]).restrict(np.array([1, 2]))
+
+
+def check_split(sessions, in_test, **how):
+    """Compare with plain Python; in_test are the indices of the test sessions."""
+    lists = as_lists(sessions)
+    train = [session for s, session in enumerate(lists) if s not in in_test]
+    test = [session for s, session in enumerate(lists) if s in in_test]
+    known = {item for _, events in train for item, _ in events}
+    assume(known)
+    seen = naive_keep(test, known, 2)
+    if not seen or max(len(events) for _, events in train) < 2:
+        with pytest.raises(InputError):
+            split(sessions, **how)
+        return
+    got_train, got_test = split(sessions, **how)
+    assert as_lists(got_train) == train
+    assert as_lists(got_test) == seen
+    assert got_train.item_ids is got_test.item_ids
+    assert got_train.item_ids.tolist() == [i for i in sessions.item_ids if i in known]
+
+
+@settings(max_examples=200)
+@given(logs(min_length=1), st.sampled_from([0.25, 0.5, 1, 1.5, 2]))
+def test_split_by_days(sessions, days):
+    end = max(time for _, events in as_lists(sessions) for _, time in events)
+    starts = [events[0][1] for _, events in as_lists(sessions)]
+    check_split(sessions, {s for s, t in enumerate(starts) if t >= end - days * DAY}, days=days)
+
+
+@settings(max_examples=200)
+@given(logs(min_length=1), st.sampled_from([0.1, 0.25, 0.5, 0.75]))
+def test_split_by_share(sessions, share):
+    starts = [events[0][1] for _, events in as_lists(sessions)]
+    by_start = sorted(range(len(starts)), key=lambda s: starts[s])
+    check_split(sessions, set(by_start[round((1 - share) * len(starts)) :]), share=share)
+
+
+TWO_DAYS = Sessions.from_lists([["a", "b"]] * 48)
+
+
+def test_a_session_that_runs_over_midnight_stays_whole():
+    """It started before the last day, so all of it is for training."""
+    over = dataclasses.replace(
+        Sessions.from_lists([["a", "b"], ["a", "b"]]), times=np.array([0, 1.5 * DAY, DAY, 2 * DAY])
+    )
+    train, test = split(over, days=1)
+    assert (train.n_events, test.n_events) == (2, 2)
+
+
+@pytest.mark.parametrize("how", [{}, {"days": 1, "share": 0.5}])
+def test_split_needs_one_of_days_and_share(how):
+    with one_line_error("split: give either days or share"):
+        split(TWO_DAYS, **how)
+
+
+@pytest.mark.parametrize(
+    ("how", "value"),
+    [("days", v) for v in (-1, 9, np.nan)] + [("share", v) for v in (-0.5, 0, 1, 1.5, np.nan)],
+)
+def test_splits_that_leave_a_side_empty(how, value):
+    with one_line_error("split", f"{value:g}"):
+        split(TWO_DAYS, **{how: value})
+
+
+def test_a_test_set_of_unknown_items():
+    sessions = Sessions.from_lists([["a", "b"], ["c", "d"]])
+    with one_line_error("no test session has two items that are known from training"):
+        split(sessions, share=0.5)
