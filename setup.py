@@ -22,6 +22,7 @@ setup(
     install_requires=[
         "numpy>=1.26",
         "scipy>=1.11",
+        "numba>=0.60; python_version < '3.15'",  # where it is absent, NumPy does its work
         "polars>=1.34",
         "matplotlib>=3.8",
         "threadpoolctl>=3.2",

@@ -15,7 +15,7 @@ from scipy.sparse import csr_array
 
 from gru4rec_np.errors import InputError
 from gru4rec_np.ranking import BLOCK, metrics, ranks, top
-from gru4rec_np.sessions import Sessions
+from gru4rec_np.sessions import Sessions, as_sessions, check_k, index_of, item_list
 from gru4rec_np.shop import Shop
 
 
@@ -29,9 +29,9 @@ class Baseline:
     Attributes after `fit`: item_ids (I,), the training catalogue.
     """
 
-    def fit(self, train: Sessions) -> Baseline:
-        """Learn from training sessions; returns self."""
-        train = train.compact()
+    def fit(self, train: Any) -> Baseline:
+        """Learn from training sessions, or a frame as for GRU4Rec.fit; returns self."""
+        train = as_sessions(train).compact()
         self.item_ids = train.item_ids
         self._learn(train)
         return self
@@ -48,21 +48,23 @@ class Baseline:
         return np.concatenate(blocks), test.positions[cases] + 1
 
     def evaluate(
-        self, test: Sessions, k: Sequence[int] = (20,), ties: str = "conservative"
+        self, test: Any, k: int | Sequence[int] = (20,), ties: str = "conservative"
     ) -> dict[str, float]:
         """Recall@K and MRR@K, as GRU4Rec.evaluate."""
-        return metrics(self.ranks(test, ties)[0], k)
+        return metrics(self.ranks(as_sessions(test), ties)[0], k)
 
     def recommend(self, session: Sequence[Any], k: int = 20) -> list[tuple[Any, float]]:
         """The k best next items with their scores, as GRU4Rec.recommend.
 
         Raises:
-            InputError: the session has no item that is known.
+            InputError: the session is no list of items or has none that is known, or k < 1.
         """
-        index = dict(zip(self.item_ids.tolist(), range(len(self.item_ids)), strict=True))
-        items = np.array([index[item] for item in session if item in index], np.int32)
+        check_k(k)
+        index = index_of(self.item_ids)
+        names = [str(item) for item in item_list(session)]
+        items = np.array([index[name] for name in names if name in index], np.int32)
         if len(items) == 0:
-            raise InputError(f"recommend: none of the {len(session)} items is known to the model")
+            raise InputError(f"recommend: none of the {len(names)} items is known to the model")
         one = Sessions(
             items, np.array([0, len(items)]), np.zeros(len(items)), self.item_ids, np.zeros(1)
         )
@@ -90,11 +92,18 @@ class SPOP(POP):
     def scores(self, sessions: Sessions, cases: np.ndarray) -> np.ndarray:
         count = np.zeros((len(cases), len(self.pop)))
         position = sessions.positions[cases]
-        # Row i takes the events first, first + 1, ..., cases[i] of its session.
-        row = np.repeat(np.arange(len(cases)), position + 1)
-        back = np.arange(len(row)) - np.repeat(np.cumsum(position + 1) - position - 1, position + 1)
+        # A row counts its session's events up to cases[i]; one whose session stands in the row
+        # above counts only those since, and takes over the rest. So each event is counted once.
+        follows = (np.diff(cases - position) == 0) & (np.diff(cases) >= 0)
+        new = position + 1
+        new[1:][follows] = np.diff(cases)[follows]
+        row = np.repeat(np.arange(len(cases)), new)
+        back = np.arange(len(row)) - np.repeat(np.cumsum(new) - new, new)
         np.add.at(count, (row, sessions.items[cases[row] - back]), 1)
-        return count + self.pop
+        for i in np.flatnonzero(follows) + 1:
+            count[i] += count[i - 1]
+        count += self.pop
+        return count
 
 
 class Markov(Baseline):
@@ -167,7 +176,7 @@ class Oracle(Baseline):
     name = "oracle"
 
     def _learn(self, train: Sessions) -> None:
-        index = {item: i for i, item in enumerate(self.shop.item_ids.tolist())}
+        index = index_of(self.shop.item_ids)
         self.in_shop = np.array([index[item] for item in train.item_ids.tolist()], np.int32)
 
     def scores(self, sessions: Sessions, cases: np.ndarray) -> np.ndarray:

@@ -104,7 +104,12 @@ def negative_distribution(support: np.ndarray, sample_alpha: float) -> np.ndarra
     Returns:
         (I,) float64, ascending to 1.
     """
-    cumulative = np.cumsum(support.astype(np.float64) ** sample_alpha)
+    weights = np.ones(len(support))
+    if sample_alpha:
+        with np.errstate(divide="ignore"):  # log 0 = -inf: never drawn
+            log = np.log(support.astype(np.float64))
+        weights = np.exp(sample_alpha * (log - log.max()))  # the power itself may overflow
+    cumulative = np.cumsum(weights)
     return cumulative / cumulative[-1]
 
 

@@ -1,4 +1,4 @@
-"""What the commands share: one-line errors with exit status 2, and the options of a table.
+"""What the commands share: one-line errors with exit status 2, a table's options, the output.
 
 Imports the data layer.
 """
@@ -8,7 +8,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from gru4rec_np.errors import InputError
@@ -23,16 +25,25 @@ class Parser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, **kwargs)
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message} (see --help)\n")
+        self.exit(2, one_line(f"error: {message} (see --help)") + "\n")
+
+
+def one_line(text: str) -> str:
+    """The text with line breaks, and whatever else is blank, as single spaces."""
+    return " ".join(text.split())
 
 
 def run(main: Callable[[], None]) -> NoReturn:
     """Run a command: bad input and failed files end it with one line and exit status 2."""
+    for stream in (sys.stdout, sys.stderr):  # an item's name may not exist in their encoding
+        stream.reconfigure(errors="backslashreplace")
     try:
         main()
         sys.stdout.flush()
-    except InputError as error:
+    except (InputError, UnicodeEncodeError) as error:  # the latter for a path that is not UTF-8
         status = f"error: {error}"
+    except MemoryError as error:
+        status = f"error: not enough memory: {error or 'for data or layers of this size'}"
     except BrokenPipeError:
         # The reader of our output, `head` say, has seen enough; keep the interpreter from
         # complaining about it when it flushes at exit.
@@ -45,7 +56,7 @@ def run(main: Callable[[], None]) -> NoReturn:
         sys.exit(130)
     else:
         sys.exit(0)
-    print(status, file=sys.stderr)
+    print(one_line(status), file=sys.stderr)
     sys.exit(2)
 
 
@@ -60,6 +71,30 @@ def add_column_options(parser: argparse._ActionsContainer) -> None:
 def columns(args: argparse.Namespace) -> tuple[str, str, str]:
     """The column names that `add_column_options` asked for."""
     return args.session_column, args.item_column, args.time_column
+
+
+def check_output(folder: Path, files: Sequence[str], sources: Sequence[Path] = ()) -> None:
+    """Raise what stands in the way of results before the work for them begins. Leaves no trace.
+
+    Args:
+        folder: where they go, there already or not. files: their names in it.
+        sources: files that are read and must not be replaced.
+
+    Raises:
+        InputError: the folder or a file cannot be written.
+    """
+    nearest = next(place for place in (folder, *folder.parents) if place.exists())
+    if not nearest.is_dir():
+        raise InputError(f"--out {folder}: {nearest} is a file, not a folder")
+    for path in (folder / name for name in files):
+        if path.is_dir():
+            raise InputError(f"--out {folder}: {path} is a folder, not a file")
+        if any(path.exists() and s.exists() and path.samefile(s) for s in sources):
+            raise InputError(f"--out {folder}: {path} is the log itself and would be replaced")
+    try:
+        tempfile.TemporaryFile(dir=nearest).close()
+    except OSError as error:
+        raise InputError(f"--out {folder}: {nearest} is not writable: {error.strerror}") from None
 
 
 def parse_split(text: str) -> dict[str, float]:

@@ -22,7 +22,13 @@ def parser() -> argparse.ArgumentParser:
         "first is to be found among all items that the model knows.",
     )
     p.add_argument("model", metavar="DIR|model.npz", help="what the training command left")
-    p.add_argument("--test", required=True, metavar="FILE", help="test log: TSV, CSV or Parquet")
+    p.add_argument(
+        "--test",
+        required=True,
+        default=argparse.SUPPRESS,  # which --help does not show
+        metavar="FILE",
+        help="test log: TSV, CSV or Parquet",
+    )
     cli.add_column_options(p)
     p.add_argument(
         "-k", type=cli.positive, nargs="+", default=[5, 10, 20], metavar="K", help="cut-offs"

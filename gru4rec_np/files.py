@@ -15,13 +15,16 @@ def write_whole(path: str | Path, save: Callable[[Path], object]) -> None:
         save: writes to the path that it is given, which has the same ending.
 
     Raises:
-        OSError: the file cannot be written; what was there is untouched.
+        OSError: the file, which it names, cannot be written; what was there is untouched.
     """
     path = Path(path)
     part = path.with_name(f"{path.stem}.part{path.suffix}")
     try:
         save(part)
         part.replace(path)
+    except OSError as error:
+        error.filename = str(path)  # nobody knows the temporary one
+        raise
     finally:
         part.unlink(missing_ok=True)
 

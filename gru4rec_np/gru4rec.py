@@ -20,8 +20,7 @@ from gru4rec_np.hyperparameters import Hyperparameters
 from gru4rec_np.kernels import load, one_blas_thread
 from gru4rec_np.optim import init_state
 from gru4rec_np.ranking import metrics, top
-from gru4rec_np.scoring import log_proposal
-from gru4rec_np.sessions import Sessions, from_frame
+from gru4rec_np.sessions import Sessions, as_sessions, check_k, index_of, item_list
 
 CHUNK = 64  # steps whose negatives are drawn at once, and between two calls of `on_chunk`
 LANES = 512  # sessions that are evaluated side by side
@@ -40,7 +39,7 @@ class GRU4Rec(Hyperparameters):
     Attributes after `fit`:
         weights: name to array, see network.py.
         item_ids: (I,) the catalogue.
-        losses: (updates,) float32, the mean loss over the events of every update, in order.
+        losses: (updates,) float64, the mean loss over the events of every update, in order.
         history: one dict for each epoch: epoch, loss (mean over its events), events, seconds,
             events_per_second.
     """
@@ -53,7 +52,7 @@ class GRU4Rec(Hyperparameters):
 
     def _set_catalogue(self, item_ids: np.ndarray) -> None:
         self.item_ids = item_ids
-        self._index = dict(zip(item_ids.tolist(), range(len(item_ids)), strict=True))
+        self._index = index_of(item_ids)
 
     def _require_fit(self) -> None:
         if not hasattr(self, "weights"):
@@ -61,6 +60,7 @@ class GRU4Rec(Hyperparameters):
 
     # --- training ---------------------------------------------------------------------------------
 
+    @np.errstate(over="ignore", invalid="ignore", divide="ignore")  # the loss is looked at instead
     @one_blas_thread
     def fit(
         self,
@@ -73,8 +73,8 @@ class GRU4Rec(Hyperparameters):
         Args:
             train: `Sessions`, or a Polars or pandas frame with the columns SessionId, ItemId,
                 Time.
-            on_chunk: called every `CHUNK` steps with the epoch, from 1, its events done so far,
-                its events in all, and their mean loss so far.
+            on_chunk: called about every `CHUNK` steps with the epoch, from 1, its events done so
+                far, its events in all, and their mean loss so far.
             on_epoch: called after each epoch with what it added to `history`.
 
         Returns:
@@ -83,7 +83,7 @@ class GRU4Rec(Hyperparameters):
         Raises:
             InputError: nothing to train on, or the loss stopped being a number.
         """
-        train = _as_sessions(train)
+        train = as_sessions(train)
         train = train.keep_sessions(train.lengths >= 2).compact()
         min_lanes = 1 if self.n_sample else 2  # a lane alone needs extra samples as its negatives
         if train.n_sessions < min_lanes:
@@ -95,74 +95,54 @@ class GRU4Rec(Hyperparameters):
         self._set_catalogue(train.item_ids)
         self.weights = network.init_weights(self, train.n_items, rng)
         self.history: list[dict[str, float]] = []
-        self.losses = np.empty(0, np.float32)
+        self.losses = np.empty(0)
+        # Whole windows only: a window takes bptt steps.
+        chunk = -(-CHUNK // self.bptt) * self.bptt
         memory = {n: init_state(p, self.adapt, self.momentum) for n, p in self.weights.items()}
         log_support = np.log(train.support).astype(np.float32)
         negatives = negative_distribution(train.support, self.sample_alpha)
 
+        run = self.ops.stepper and self.ops.stepper(self, self.weights, memory, log_support)
+        run = run or network.stepper(self, self.weights, memory, self.ops, log_support)
+
         for epoch in range(1, self.n_epochs + 1):
+            began = time.perf_counter()
             order = rng.permutation(train.n_sessions) if self.train_random_order else None
             batches = session_parallel(train, self.batch_size, min_lanes, order)
-            events_before = np.concatenate([[0], np.cumsum(batches.lanes)])
             state = network.zero_state(self, batches.x.shape[1])
-            losses, total_loss = [], 0.0
-            began = time.perf_counter()
-            chunk = -(-CHUNK // self.bptt) * self.bptt
+            done, total, total_loss, of_epoch = 0, int(batches.lanes.sum()), 0.0, []
             for first in range(0, len(batches), chunk):
                 steps = range(first, min(first + chunk, len(batches)))
                 samples = draw_negatives(rng, negatives, (len(steps), self.n_sample))
-                for t in range(steps.start, steps.stop, self.bptt):
-                    window = self._window(
-                        batches, range(t, min(t + self.bptt, steps.stop)), samples[t - first :],
-                        log_support,
-                    )  # fmt: skip
-                    loss, state = network.train_window(
-                        self.weights, memory, self, self.ops, window, state, rng
-                    )
-                    events = sum(map(len, window.x))
-                    total_loss += loss * self.batch_size
-                    losses.append(loss * self.batch_size / events)
-                if not np.isfinite(losses[-1]):
+                losses, state = run(batches, steps, samples, state, rng)
+                losses *= self.batch_size  # a step's loss is divided by it, even with fewer lanes
+                lanes = batches.lanes[steps.start : steps.stop]
+                per_event = losses / np.add.reduceat(lanes, range(0, len(steps), self.bptt))
+                of_epoch.append(per_event)
+                if not np.isfinite(losses).all():
                     raise InputError(
-                        f"the loss is {losses[-1]} at epoch {epoch}, step {steps.stop}: training "
-                        f"diverged; try a learning_rate below {self.learning_rate:g} or a "
-                        "grad_cap of 1"
+                        f"the loss is {losses[~np.isfinite(losses)][0]} at epoch {epoch}, before "
+                        f"step {steps.stop}: training diverged; try a lower learning_rate than "
+                        f"{self.learning_rate:g} or a grad_cap of 1"
                     )
+                done += int(lanes.sum())
+                total_loss += losses.sum()
                 if on_chunk:
-                    done, total = int(events_before[steps.stop]), int(events_before[-1])
-                    on_chunk(epoch, done, total, total_loss / done)
+                    on_chunk(epoch, done, total, float(total_loss / done))
             seconds = time.perf_counter() - began
-            self.losses = np.concatenate([self.losses, np.array(losses, np.float32)])
+            self.losses = np.concatenate([self.losses, *of_epoch])
             self.history.append(
                 {
                     "epoch": epoch,
-                    "loss": float(total_loss / events_before[-1]),
-                    "events": int(events_before[-1]),
+                    "loss": float(total_loss / total),
+                    "events": total,
                     "seconds": seconds,
-                    "events_per_second": float(events_before[-1] / seconds),
+                    "events_per_second": total / seconds,
                 }
             )
             if on_epoch:
                 on_epoch(self.history[-1])
         return self
-
-    def _window(self, batches, steps: range, samples: np.ndarray, log_support: np.ndarray):
-        """The steps of an epoch that one update is made from, with their negatives."""
-        out = network.Window([], [], [], [], [])
-        for t, extra in zip(steps, samples, strict=False):
-            n = batches.lanes[t]
-            before = batches.lanes[t - 1] if t else batches.x.shape[1]
-            targets = batches.y[t, :n]
-            out.x.append(batches.x[t, :n])
-            out.reset.append(batches.reset[t, :n])
-            out.keep.append(batches.keep[t, :before])
-            out.items.append(np.concatenate([targets, extra]))
-            if self.logq and self.loss == "cross-entropy":
-                log_q = log_proposal(log_support, targets, extra, self.sample_alpha)
-                out.log_q.append(self.logq * log_q)
-            else:
-                out.log_q.append(None)
-        return out
 
     # --- evaluation and recommendation ------------------------------------------------------------
 
@@ -203,14 +183,14 @@ class GRU4Rec(Hyperparameters):
         return at_event[sessions.cases]
 
     def evaluate(
-        self, test: Any, k: Sequence[int] = (20,), ties: str = "conservative"
+        self, test: Any, k: int | Sequence[int] = (20,), ties: str = "conservative"
     ) -> dict[str, float]:
-        """Recall@K and MRR@K of the next item, over the whole catalogue (SPEC 7).
+        """Recall@K and MRR@K of the next item, over the whole catalogue (Hidasi et al. 2016, §4).
 
         Args:
             test: `Sessions` or a frame, as for `fit`. Events of items that training did not have
                 are dropped, then sessions shorter than 2.
-            k: the cut-offs. ties: see `ranking.ranks`.
+            k: the cut-offs, or one. ties: see `ranking.ranks`.
 
         Returns:
             {"recall@20": ..., "mrr@20": ...}
@@ -218,7 +198,7 @@ class GRU4Rec(Hyperparameters):
         Raises:
             InputError: nothing is left to evaluate.
         """
-        return metrics(self.ranks(_as_sessions(test), ties)[0], k)
+        return metrics(self.ranks(as_sessions(test), ties)[0], k)
 
     def session(self) -> LiveSession:
         """A session to be fed click by click, for serving."""
@@ -235,10 +215,11 @@ class GRU4Rec(Hyperparameters):
             (item id, score), best first. Of equal scores the one that comes first in `item_ids`.
 
         Raises:
-            InputError: the session has no item that is known.
+            InputError: the session is no list of items or has none that is known, or k < 1.
         """
+        check_k(k)
         live = self.session()
-        known = [live.feed(item) for item in session]
+        known = [live.feed(item) for item in item_list(session)]
         if not any(known):
             raise InputError(f"recommend: none of the {len(known)} items is known to the model")
         return live.recommend(k)
@@ -297,8 +278,11 @@ class LiveSession:
 
     @one_blas_thread
     def feed(self, item: Any) -> bool:
-        """Take in a click. An item that training did not have changes nothing: returns False."""
-        index = self.model._index.get(item)
+        """Take in a click; items are matched as `sessions.index_of` says.
+
+        An item that training did not have changes nothing: returns False.
+        """
+        index = self.model._index.get(str(item))
         if index is None:
             return False
         x = np.array([index], np.int32)
@@ -319,8 +303,5 @@ class LiveSession:
 
     def recommend(self, k: int = 20) -> list[tuple[Any, float]]:
         """The k best next items, as `GRU4Rec.recommend` returns them."""
+        check_k(k)
         return top(self.scores(), self.model.item_ids, k)
-
-
-def _as_sessions(data: Any) -> Sessions:
-    return data if isinstance(data, Sessions) else from_frame(data)

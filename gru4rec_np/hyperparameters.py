@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import numbers
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from gru4rec_np.activations import ACTIVATIONS
@@ -24,26 +24,46 @@ INPUTS = ("onehot", "embedding", "shared", "weighted")
 # ValueError with what is allowed.
 Check = Callable[[Any], Any]
 
+# Far beyond what fits in memory, where NumPy would fail in other ways than for want of memory.
+MOST = 2**31 - 1  # of anything that is counted
+WIDEST = 2**28  # units of a layer, whose matrices have three times the square
 
-def _number(low: float, high: float = math.inf, whole: bool = False, above: bool = False) -> Check:
-    """low <= value < high, or low < value with `above`; kept as float, or as int with `whole`."""
-    wanted = f"{'a whole number' if whole else 'a number'} {'>' if above else '>='} {low}"
-    wanted += f" and < {high}" if high < math.inf else ""
 
-    def check(value: Any) -> float | int:
+def _number(
+    low: float, below: float = math.inf, above: bool = False, most: float = math.inf
+) -> Check:
+    """low <= value < below, value <= most, or low < value with `above`; kept as float."""
+    wanted = f"a number {'>' if above else '>='} {low}"
+    wanted += f" and < {below}" if below < math.inf else ""
+    wanted += f" and <= {most}" if most < math.inf else ""
+
+    def check(value: Any) -> float:
         number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-        if not number or not (low < value if above else low <= value) or not value < high:
+        if not number or not (low < value if above else low <= value) or not value < below:
             raise ValueError(wanted)
-        if whole and value != int(value):
+        if value > most:
             raise ValueError(wanted)
-        return int(value) if whole else float(value)
+        return float(value)
+
+    return check
+
+
+def _whole(low: int, most: float = MOST) -> Check:
+    """low <= value <= most without a fraction; kept as int."""
+    wanted = f"a whole number >= {low}" + (f" and <= {most}" if most < math.inf else "")
+
+    def check(value: Any) -> int:
+        number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        if not number or not low <= value <= most or value != int(value):
+            raise ValueError(wanted)
+        return int(value)
 
     return check
 
 
 def _sizes(at_least: int) -> Check:
     """A list of that many whole numbers >= 1 or more."""
-    wanted, size = "a list of whole numbers >= 1", _number(1, whole=True)
+    wanted, size = f"a list of whole numbers >= 1 and <= {WIDEST}", _whole(1, WIDEST)
 
     def check(value: Any) -> list[int]:
         is_list = not isinstance(value, str | bytes) and hasattr(value, "__iter__")
@@ -71,6 +91,12 @@ def _flag(value: Any) -> bool:
     if not isinstance(value, bool):
         raise ValueError("true or false")
     return value
+
+
+def parse_activation(text: str) -> tuple[str, float]:
+    """("elu", 0.5) for "elu-0.5". Without a number: 1 for elu, 0.01 for leaky."""
+    kind, _, a = text.partition("-")
+    return kind, float(a) if a else {"elu": 1.0, "leaky": 0.01}.get(kind, 0.0)
 
 
 def _activation(*more: str) -> Check:
@@ -116,12 +142,13 @@ class Hyperparameters:
         _one_of(INPUTS),
     )
     embedding: int = _field(
-        0, "width of the embedding, with input=embedding; 0: as layer 1", _number(0, whole=True)
+        0, "width of the embedding, with input=embedding; 0: as layer 1", _whole(0, WIDEST)
     )
     discount: float = _field(
         0.5,
         "with input=weighted, how much less an event counts one click later",
-        _number(0, 1, above=True),
+        # With a weaker one the history that counts would hardly end.
+        _number(0, above=True, most=0.99),
     )
     reset_after: bool = _field(
         True,
@@ -129,7 +156,9 @@ class Hyperparameters:
         _flag,
     )
     hidden_act: str = _field(
-        "tanh", f"activation of the candidate state: {', '.join(ACTIVATIONS)}", _activation()
+        "tanh",
+        "activation of the candidate state and of feed-forward layers: " + ", ".join(ACTIVATIONS),
+        _activation(),
     )
     input_to_all_layers: bool = _field(False, "the input also feeds every deeper layer", _flag)
     feedforward: Sequence[int] = _field(
@@ -138,7 +167,7 @@ class Hyperparameters:
     bptt: int = _field(
         1,
         "steps that the gradient goes back in time; weights change after as many",
-        _number(1, whole=True),
+        _whole(1),
     )
     loss: str = _field("cross-entropy", f"the ranking loss: {', '.join(LOSSES)}", _one_of(LOSSES))
     final_act: str = _field(
@@ -154,14 +183,12 @@ class Hyperparameters:
     logq: float = _field(
         1.0, "strength of the correction of cross-entropy for how samples were drawn", _number(0)
     )
-    n_sample: int = _field(
-        2048, "extra negatives a step, shared by the lanes", _number(0, whole=True)
-    )
+    n_sample: int = _field(2048, "extra negatives a step, shared by the lanes", _whole(0))
     sample_alpha: float = _field(
         0.75, "they are drawn by support^sample_alpha: 0 uniform, 1 popularity", _number(0)
     )
-    batch_size: int = _field(32, "lanes: sessions side by side", _number(1, whole=True))
-    n_epochs: int = _field(5, "passes over the training sessions", _number(1, whole=True))
+    batch_size: int = _field(32, "lanes: sessions side by side", _whole(1))
+    n_epochs: int = _field(5, "passes over the training sessions", _whole(1))
     train_random_order: bool = _field(
         False, "shuffle the sessions before each epoch instead of using them by time", _flag
     )
@@ -176,7 +203,7 @@ class Hyperparameters:
         0.0, "scale of the initial weights; 0: sqrt(6 / (rows + columns))", _number(0)
     )
     init_as_normal: bool = _field(False, "draw them from a normal distribution", _flag)
-    seed: int = _field(0, "seed of everything random", _number(0, whole=True))
+    seed: int = _field(0, "seed of everything random", _whole(0, math.inf))
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -217,12 +244,7 @@ class Hyperparameters:
 
 FIELDS = {field.name: field for field in dataclasses.fields(Hyperparameters)}
 NAMES = tuple(FIELDS)
-
-
-def parse_activation(text: str) -> tuple[str, float]:
-    """("elu", 0.5) for "elu-0.5". Without a number: 1 for elu, 0.01 for leaky."""
-    kind, _, a = text.partition("-")
-    return kind, float(a) if a else {"elu": 1.0, "leaky": 0.01}.get(kind, 0.0)
+DEFAULTS = Hyperparameters().hyperparameters()
 
 
 def parse_value(name: str, text: str) -> Any:
@@ -234,33 +256,33 @@ def parse_value(name: str, text: str) -> Any:
     Raises:
         InputError: the text is not of that type.
     """
-    kind = FIELDS[name].type
+    kind = type(DEFAULTS[name])
     try:
-        if kind == "Sequence[int]":
+        if kind is list:
             return [int(part) for part in text.replace(",", "/").split("/") if part]
-        if kind == "bool":
+        if kind is bool:
             return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
-        if kind == "int":
-            return int(text)
-        if kind == "float":
-            return float(text)
+        return kind(text)
     except (ValueError, KeyError):
         wanted = {
-            "Sequence[int]": "whole numbers like 100 or 100/50",
-            "bool": "true or false",
-            "int": "a whole number",
-            "float": "a number",
+            list: "whole numbers like 100 or 100/50",
+            bool: "true or false",
+            int: "a whole number",
+            float: "a number",
         }[kind]
-        raise InputError(f"{name}: must be {wanted}, not {text!r}") from None
-    return text
+        raise InputError(f"{name}: must be {wanted}, not {text[:60]!r}") from None
 
 
-def parse_params(text: str) -> dict[str, Any]:
+def parse_params(text: str, input_before: str = "onehot") -> dict[str, Any]:
     """Hyperparameters from a string as GRU4Rec's users keep them.
 
     `layers=224,batch_size=80,loss=bpr-max,constrained_embedding=True`; lists as 100/50. There
     constrained_embedding=True means input=shared, embedding=N or embedding=layersize means
     input=embedding, neither means input=onehot (an explicit input= wins).
+
+    Args:
+        text: the string; an empty one sets nothing.
+        input_before: the `input` that was set elsewhere and stays if the string says neither.
 
     Raises:
         InputError: a part is no name=value, a name is unknown or given twice, a value unusable.
@@ -270,12 +292,15 @@ def parse_params(text: str) -> dict[str, Any]:
         name, equals, value = (piece.strip() for piece in part.partition("="))
         if not equals:
             raise InputError(f"--params: {part!r} is not of the form name=value")
-        if name not in NAMES and name != "constrained_embedding":
-            raise InputError(f"--params: unknown name {name!r}; known are {', '.join(NAMES)}")
+        if name != "constrained_embedding":
+            check_names([name], "--params")
         if name in found:
             raise InputError(f"--params: {name} is given twice")
         found[name] = value
+    if not found:
+        return {}
 
+    denied = "constrained_embedding" in found  # unless it is True, see below
     constrained = found.pop("constrained_embedding", "False")
     if constrained.lower() not in ("true", "false", "1", "0"):
         raise InputError(f"constrained_embedding: must be true or false, not {constrained!r}")
@@ -284,7 +309,9 @@ def parse_params(text: str) -> dict[str, Any]:
         own_table = True
     else:
         own_table = found.get("embedding", "0") != "0"
-    encoding = "embedding" if own_table else "onehot"
+    encoding = "embedding" if own_table else input_before
+    if denied and encoding == "shared":
+        encoding = "onehot"
     if constrained.lower() in ("true", "1"):
         if own_table:
             raise InputError(
@@ -295,8 +322,8 @@ def parse_params(text: str) -> dict[str, Any]:
     return {name: parse_value(name, value) for name, value in found.items()}
 
 
-def check_names(values: Mapping[str, Any], where: str) -> None:
+def check_names(names: Iterable[str], where: str) -> None:
     """Raise InputError for a name that is no hyperparameter."""
-    for name in values:
+    for name in names:
         if name not in NAMES:
             raise InputError(f"{where}: unknown name {name!r}; known are {', '.join(NAMES)}")

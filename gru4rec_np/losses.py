@@ -158,9 +158,11 @@ def bpr_max(r: np.ndarray, bpreg: float = 1.0) -> tuple[np.ndarray, tuple]:
     Returns:
         loss of each lane (B,), and the cache that `bpr_max_backward` takes.
     """
-    s = _negatives_softmax(r)
-    negatives = _without_target(r.copy(), -np.inf)
     d = r - _target(r)
+    negatives = _without_target(r.copy(), -np.inf)
+    # Two large logsumexps are subtracted below: shifted first, they keep their digits.
+    negatives -= negatives.max(axis=1, keepdims=True)
+    s = _softmax(negatives)
     a = negatives - _softplus(d)  # log s_j + log σ(r_i - r_j), but for the constant logsumexp
     loss = _logsumexp(negatives) - _logsumexp(a)
     size = (s * r * r).sum(axis=1, keepdims=True)

@@ -17,17 +17,23 @@ Those with a row for each item are tables: a step touches, and updates, only som
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
 
 from gru4rec_np import inputs
+from gru4rec_np.batches import Batches
 from gru4rec_np.cells import dense, dense_backward
 from gru4rec_np.hyperparameters import Hyperparameters
 from gru4rec_np.optim import clip, sum_rows
+from gru4rec_np.scoring import log_proposal
 
 Weights = dict[str, np.ndarray]
+
+# Where the encodings that embed an item find its row.
+EMBEDDING_TABLE = {"embedding": "E", "shared": "V_y"}
 
 # --- the weights ----------------------------------------------------------------------------------
 
@@ -206,36 +212,41 @@ def encode(
     Returns:
         (B, 3H) or (B, 3ΣH), and the cache of `encode_backward`.
     """
-    if hp.input in ("embedding", "shared"):
-        embedded = W["E" if hp.input == "embedding" else "V_y"][x]  # (B, X)
+    if hp.input in EMBEDDING_TABLE:
+        embedded = W[EMBEDDING_TABLE[hp.input]][x]  # (B, X)
         mask = dropout_mask(rng, embedded, hp.dropout_p_embed)
         embedded = drop(embedded, mask)
         return embedded @ W["W_x"], (x, embedded, mask)
     if hp.input == "onehot":
-        xW, cache = W["W_x"][x], None
+        rows, cache = W["W_x"][x], x
     else:
-        xW, cache = inputs.weighted(W["W_x"], history, hp.discount)
-    mask = dropout_mask(rng, xW, hp.dropout_p_embed)
-    return drop(xW, mask), (x, cache, mask)
+        rows, cache = inputs.weighted(W["W_x"], history, hp.discount)
+    mask = dropout_mask(rng, rows, hp.dropout_p_embed)
+    return drop(rows, mask), (cache, mask)
 
 
 def encode_backward(
     dxW: np.ndarray, W: Weights, hp: Hyperparameters, cache: tuple, g: Gradients
 ) -> None:
     """Gradients of `encode`, added into g: dxW has the shape of xW."""
-    x, cached, mask = cache
-    if hp.input in ("embedding", "shared"):
-        g.add("W_x", cached.T @ dxW)
-        g.add_rows("E" if hp.input == "embedding" else "V_y", x, drop(dxW @ W["W_x"].T, mask))
-    elif hp.input == "onehot":
-        g.add_rows("W_x", x, drop(dxW, mask))
+    if hp.input in EMBEDDING_TABLE:
+        x, embedded, mask = cache
+        g.add("W_x", embedded.T @ dxW)
+        g.add_rows(EMBEDDING_TABLE[hp.input], x, drop(dxW @ W["W_x"].T, mask))
+        return
+    cache, mask = cache
+    drows = drop(dxW, mask)
+    if hp.input == "onehot":
+        g.add_rows("W_x", cache, drows)
     else:
-        g.add_rows("W_x", *inputs.weighted_backward(drop(dxW, mask), cached))
+        g.add_rows("W_x", *inputs.weighted_backward(drows, cache))
 
 
-def cell_of(hp: Hyperparameters) -> tuple[str, str]:
-    """The cell's name among the hot operations, and the letters of its weights but W."""
-    return ("gru_reset_after", "Ubc") if hp.reset_after else ("gru", "Ub")
+def cell_of(hp: Hyperparameters, ops: SimpleNamespace) -> tuple[Callable, Callable, str]:
+    """The cell's step, its backward, and the letters of its weights but W."""
+    if hp.reset_after:
+        return ops.gru_reset_after, ops.gru_reset_after_backward, "Ubc"
+    return ops.gru, ops.gru_backward, "Ub"
 
 
 def recurrent(
@@ -258,16 +269,19 @@ def recurrent(
     """
     history = inputs.push(state.history, x) if state.history.shape[1] else state.history
     xW, encode_cache = encode(W, hp, x, history, rng)
-    name, letters = cell_of(hp)
+    cell, _, letters = cell_of(hp, ops)
     out, at = None, 0
     new_h, cells, masks, denses = [], [], [], []
     for i, width in enumerate(hp.layers):
-        a = out @ W[f"W{i}"] if i > 0 else 0.0  # what the layer below adds to the gates
         if i == 0 or hp.input_to_all_layers:
-            a = a + xW[:, at : at + 3 * width]
+            a = xW[:, at : at + 3 * width]
             at += 3 * width
+            if i > 0:
+                a = a + out @ W[f"W{i}"]
+        else:
+            a = out @ W[f"W{i}"]
         weights = (W[f"{letter}{i}"] for letter in letters)
-        h, cache = getattr(ops, name)(a, state.h[i], *weights, hp.hidden_activation)
+        h, cache = cell(a, state.h[i], *weights, hp.hidden_activation)
         mask = dropout_mask(rng, h, hp.dropout_p_hidden)
         out = drop(h, mask)
         new_h.append(out)
@@ -302,14 +316,12 @@ def recurrent_backward(
         dout, dF, df = dense_backward(dout, denses[i], W[f"F{i}"], hp.hidden_activation)
         g.add(f"F{i}", dF)
         g.add(f"f{i}", df)
-    name, letters = cell_of(hp)
+    _, cell_backward, letters = cell_of(hp, ops)
     dxW, dh = [], []
     for i in reversed(range(len(hp.layers))):
         # A layer's output went up to the next layer and on to the next step.
         dh_new = drop(dout + dh_next[i], masks[i])
-        da, dh_i, *dweights = getattr(ops, name + "_backward")(
-            dh_new, cells[i], W[f"U{i}"], hp.hidden_activation
-        )
+        da, dh_i, *dweights = cell_backward(dh_new, cells[i], W[f"U{i}"], hp.hidden_activation)
         dh.append(dh_i)
         for letter, dweight in zip(letters, dweights, strict=True):
             g.add(f"{letter}{i}", dweight)
@@ -339,6 +351,34 @@ class Window(NamedTuple):
     keep: list[np.ndarray]
     items: list[np.ndarray]
     log_q: list[np.ndarray | None]
+
+
+def window_of(
+    hp: Hyperparameters,
+    batches: Batches,
+    steps: range,
+    samples: np.ndarray,
+    log_support: np.ndarray,
+) -> Window:
+    """The given steps of an epoch as a window.
+
+    Args:
+        samples: (steps, n_sample) their extra negatives. log_support: (I,) for logQ.
+    """
+    window = Window([], [], [], [], [])
+    for t, extra in zip(steps, samples, strict=True):
+        n = batches.lanes[t]
+        before = batches.lanes[t - 1] if t else batches.x.shape[1]
+        targets = batches.y[t, :n]
+        window.x.append(batches.x[t, :n])
+        window.reset.append(batches.reset[t, :n])
+        window.keep.append(batches.keep[t, :before])
+        window.items.append(np.concatenate([targets, extra]))
+        log_q = None
+        if hp.logq and hp.loss == "cross-entropy":
+            log_q = hp.logq * log_proposal(log_support, targets, extra, hp.sample_alpha)
+        window.log_q.append(log_q)
+    return window
 
 
 def forward(
@@ -445,3 +485,38 @@ def train_window(
     for name, (rows, gradient) in g.rows.items():
         ops.update(W[name], gradient, memory[name], *how, rows)
     return loss, state
+
+
+def stepper(
+    hp: Hyperparameters,
+    W: Weights,
+    memory: dict[str, dict[str, np.ndarray]],
+    ops: SimpleNamespace,
+    log_support: np.ndarray,
+) -> Callable:
+    """A function run(batches, steps, samples, state, rng) that trains consecutive steps.
+
+    It returns the loss of each update, (updates,) float64, and the state at the end. A backend
+    may offer its own, see `kernels.load`.
+
+    Args:
+        W, memory: weights and optimiser state, changed in place by each call of run.
+        log_support: (I,) log of each item's training events.
+    """
+
+    def run(
+        batches: Batches,
+        steps: range,
+        samples: np.ndarray,
+        state: State,
+        rng: np.random.Generator,
+    ) -> tuple[np.ndarray, State]:
+        losses = []
+        for at in range(0, len(steps), hp.bptt):
+            part = slice(at, at + hp.bptt)
+            window = window_of(hp, batches, steps[part], samples[part], log_support)
+            loss, state = train_window(W, memory, hp, ops, window, state, rng)
+            losses.append(loss)
+        return np.array(losses), state
+
+    return run

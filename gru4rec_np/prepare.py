@@ -11,7 +11,6 @@ import tempfile
 from pathlib import Path
 
 from gru4rec_np import cli, report
-from gru4rec_np.errors import InputError
 from gru4rec_np.rawlogs import READERS
 from gru4rec_np.sessions import COLUMNS, clean, read_table, split, write_table
 
@@ -50,8 +49,9 @@ def main() -> None:
     if args.log != "table" and columns != COLUMNS:
         parser.error(f"the columns of {args.log} are known; only a table's can be named")
     how = cli.parse_split(args.split)
-    out = [args.out / f"{side}.{args.format}" for side in ("train", "test")]
-    _check_writable(args.out, out, args.file)
+    names = [f"{side}.{args.format}" for side in ("train", "test")]
+    cli.check_output(args.out, names, [args.file])
+    out = [args.out / name for name in names]
 
     raw = read_table(args.file, columns) if args.log == "table" else READERS[args.log](args.file)
     cleaned = clean(
@@ -128,18 +128,6 @@ def _parser() -> cli.Parser:
     )
     cli.add_column_options(parser.add_argument_group("names of a table's columns"))
     return parser
-
-
-def _check_writable(folder: Path, files: list[Path], source: Path) -> None:
-    """Raise what stands in the way of the files before the log, maybe a large one, is read."""
-    nearest = next(place for place in (folder, *folder.parents) if place.exists())
-    if not nearest.is_dir():
-        raise InputError(f"--out {folder}: {nearest} is a file, not a folder")
-    for path in files:
-        if path.is_dir():
-            raise InputError(f"--out {folder}: {path} is a folder, not a file")
-        if path.exists() and source.exists() and path.samefile(source):
-            raise InputError(f"--out {folder}: {path} is the log itself and would be replaced")
 
 
 if __name__ == "__main__":

@@ -74,20 +74,20 @@ def rank_targets(
     )
 
 
-def metrics(ranks: np.ndarray, k: Sequence[int] = (20,)) -> dict[str, float]:
+def metrics(ranks: np.ndarray, k: int | Sequence[int] = (20,)) -> dict[str, float]:
     """Recall@K, the share of cases with rank <= K, and MRR@K, the mean of 1/rank, 0 past K.
 
     Hidasi et al. 2016 (arXiv 1511.06939), §4.
 
     Args:
         ranks: (n,) from `ranks` or `rank_targets`, n >= 1.
-        k: the cut-offs.
+        k: the cut-offs, or one.
 
     Returns:
         {"recall@5": ..., "mrr@5": ..., ...}, in k's order.
     """
     out = {}
-    for cut in k:
+    for cut in np.atleast_1d(k).tolist():
         hit = ranks <= cut
         out[f"recall@{cut}"] = float(hit.mean())
         out[f"mrr@{cut}"] = float(np.where(hit, 1 / ranks, 0).mean())
@@ -95,11 +95,11 @@ def metrics(ranks: np.ndarray, k: Sequence[int] = (20,)) -> dict[str, float]:
 
 
 def top(scores: np.ndarray, item_ids: np.ndarray, k: int) -> list[tuple[Any, float]]:
-    """The k best items and their scores, best first; of equals the one that comes first.
+    """The k best items and their scores, plain objects, best first; of equals the first.
 
     Args:
         scores: (I,), item_ids: (I,).
         k: how many; more than I gives I.
     """
     best = np.argsort(-scores, kind="stable")[:k]
-    return [(item_ids[i], float(scores[i])) for i in best]
+    return list(zip(item_ids[best].tolist(), scores[best].tolist(), strict=True))

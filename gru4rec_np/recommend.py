@@ -21,7 +21,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("model", metavar="DIR|model.npz", help="what the training command left")
     p.add_argument("items", metavar="ITEM", nargs="+", help="the session so far, oldest first")
     p.add_argument("-k", type=cli.positive, default=20, metavar="K", help="how many to show")
-    p.add_argument("--backend", choices=BACKENDS, default="auto", help="what runs the model")
+    # A few steps: NumPy is done before Numba would have loaded.
+    p.add_argument("--backend", choices=BACKENDS, default="numpy", help="what runs the model")
     return p
 
 
@@ -30,20 +31,15 @@ def main() -> None:
     args = parser().parse_args()
     model = GRU4Rec.load(args.model, args.backend)
     session = model.session()
-    numbers = model.item_ids.dtype != object
-    unknown = []
-    for text in args.items:
-        # Ids that are numbers in the log are numbers in the model.
-        item = int(text) if numbers and text.removeprefix("-").isdecimal() else text
-        if not session.feed(item):
-            unknown.append(text)
-    if unknown:
-        print(f"unknown to the model, passed over: {', '.join(unknown)}", file=sys.stderr)
+    unknown = [text for text in args.items if not session.feed(text)]
+    names = ", ".join(text[:60] for text in unknown)
     if len(unknown) == len(args.items):
         raise InputError(
-            f"{args.model}: none of the {len(args.items)} given items is among the model's "
-            f"{len(model.item_ids):,}, such as {model.item_ids[0]}"
+            f"{args.model}: none of the given items is among the model's "
+            f"{len(model.item_ids):,}, such as {model.item_ids[0]}: {names}"
         )
+    if unknown:
+        print(cli.one_line(f"unknown to the model, passed over: {names}"), file=sys.stderr)
     best = session.recommend(args.k)
     width = max(len("item"), *(len(str(item)) for item, _ in best))
     print(f"rank  {'item':{width}}    score")

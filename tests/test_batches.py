@@ -21,7 +21,7 @@ def numbered(lengths):
 
 
 def simulate(sessions, batch_size, min_lanes, order):
-    """SPEC 3 word by word; yields (x, y, reset, keep) of each step as lists."""
+    """The rule word by word, lane by lane; yields (x, y, reset, keep) of each step as lists."""
     unused = [sessions.session(s).tolist() for s in order]
     unused = [session for session in unused if len(session) >= 2]
     lanes = [unused.pop(0) for _ in range(min(batch_size, len(unused)))]
@@ -141,6 +141,12 @@ def test_distribution_is_support_to_the_power_of_alpha(support, sample_alpha):
     distribution = negative_distribution(support, sample_alpha)
     np.testing.assert_allclose(np.diff(distribution, prepend=0), np.array(weights) / sum(weights))
     assert distribution[-1] == 1
+
+
+def test_a_large_alpha_does_not_overflow():
+    distribution = negative_distribution(np.array([0, 3, 10**6, 0, 10**6]), 1e3)
+    np.testing.assert_allclose(distribution, [0, 0, 0.5, 0.5, 1])
+    assert negative_distribution(np.array([0, 5]), 0.0).tolist() == [0.5, 1]
 
 
 class Extremes:

@@ -226,3 +226,8 @@ def test_an_existing_model_is_replaced(saved):
     save(saved, {"model": "new"}, {"a": np.ones(1)})
     assert load(saved)[0] == {"model": "new"} and list(load(saved)[1]) == ["a"]
     assert [p.name for p in saved.parent.iterdir()] == [saved.name]
+
+
+def test_an_error_names_the_file_and_not_the_temporary_one(tmp_path):
+    with pytest.raises(OSError, match=r"folder/model\.npz'$"):
+        save(tmp_path / "no folder/model.npz", ABOUT, WEIGHTS)

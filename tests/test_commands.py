@@ -1,25 +1,28 @@
 """The commands as a user runs them: what they print, what they leave, how they refuse."""
 
 import json
+import os
+import shlex
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-from gru4rec_np import GRU4Rec, Shop, split
+from gru4rec_np import GRU4Rec, Shop, split, train
 from gru4rec_np.sessions import write_table
 from gru4rec_np.train import settings
 
 QUICK = ["--layers", "8", "--n-sample", "64", "--epochs", "2"]
 
 
-def command(name, *args, cwd=None):
+def command(name, *args, cwd=None, **environment):
     return subprocess.run(
         [sys.executable, "-m", f"gru4rec_np.{name}", *map(str, args)],
         capture_output=True,
         text=True,
         cwd=cwd,
+        env={**os.environ, **environment},
         check=False,
     )
 
@@ -115,8 +118,9 @@ def test_number_ids_from_the_command_line(tmp_path):
     (tmp_path / "log.tsv").write_text("SessionId\tItemId\tTime\n" + "\n".join(rows) + "\n")
     done = command("train", "--train", "log.tsv", "--split", "0.3", *QUICK, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    done = command("recommend", "runs/log", "2", "1", "77", "-k", "2", cwd=tmp_path)
-    assert done.returncode == 0 and "77" in done.stderr and len(done.stdout.splitlines()) == 3
+    done = command("recommend", "runs/log", "2", "1", "77", "002", "-k", "2", cwd=tmp_path)
+    assert done.returncode == 0 and len(done.stdout.splitlines()) == 3
+    assert "passed over: 77, 002\n" in done.stderr
 
 
 def test_the_shop_is_the_default_and_gru4rec_lies_between_markov_and_oracle(tmp_path):
@@ -150,6 +154,19 @@ def test_options_win_over_params_over_config(tmp_path):
     assert str(out) == "runs/shop"
 
 
+def test_params_leave_the_input_that_a_config_or_an_option_set(tmp_path):
+    config = tmp_path / "c.toml"
+    config.write_text('input = "weighted"\n')
+    for args, wanted in (
+        (["--params", "learning_rate=0.05"], "onehot"),
+        (["--params", ""], "shared"),
+        (["--params", "bptt=2", "--input", "shared"], "shared"),
+        (["--config", str(config), "--params", "learning_rate=0.05"], "weighted"),
+        (["--config", str(config), "--params", "constrained_embedding=True"], "shared"),
+    ):
+        assert settings(args)[1].input == wanted, args
+
+
 def test_every_hyperparameter_is_an_option():
     base = GRU4Rec(input="embedding")
     for name, value in base.hyperparameters().items():
@@ -173,15 +190,20 @@ def test_unusable_logs(tmp_path):
         return tmp_path / name
 
     head = "SessionId\tItemId\tTime\n"
+    unreadable = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.tsv")  # no UTF-8
+    with open(unreadable, "w") as file:
+        file.write(head + "1\ta\t3\n1\tb\t4\n")
     out = tmp_path / "out"
     for args, words in (
         (["--train", tmp_path / "missing.tsv"], ["missing.tsv", "no such file"]),
-        (["--train", tmp_path], [tmp_path, "no such file"]),
+        (["--train", tmp_path], [tmp_path, "is a directory"]),
+        (["--train", unreadable + "2"], ["no such file"]),
+        (["--train", unreadable], ["not a readable table"]),
         (["--train", log("empty.tsv", "")], ["empty.tsv", "empty"]),
         (["--train", log("head.tsv", head)], ["head.tsv", "no rows"]),
         (
             ["--train", log("column.tsv", "SessionId\tItem\tTime\n1\t2\t3\n")],
-            ["column.tsv", "'ItemId'", "SessionId, Item, Time"],
+            ["column.tsv", "'ItemId'", "'SessionId', 'Item', 'Time'"],
         ),
         (
             ["--train", log("time.tsv", head + "1\t2\t3\n1\t4\tnoon\n")],
@@ -193,7 +215,7 @@ def test_unusable_logs(tmp_path):
         ),
         (
             ["--train", log("short.tsv", head + "1\t2\t3\n2\t2\t4\n")],
-            ["short.tsv", "no session is left"],
+            ["short.tsv", "no session is left", "lower min_item_support?"],
         ),
         (
             ["--train", log("one.tsv", head + "1\ta\t3\n1\ta\t4\n" * 3)],
@@ -225,7 +247,19 @@ def test_unusable_options(tmp_path):
         (["--ties", "kind"], ["ties", "conservative", "'kind'"]),
         (["--split", "2"], ["split", "'2'"]),
         (["--split", "0.1", "--test", "x", "--train", "y"], ["split", "--test"]),
+        (["--merge-repeats", "--test", "x", "--train", "y"], ["merge_repeats", "--test"]),
+        (["--shop-items", "50", "--train", "y"], ["shop_items", "--train"]),
+        (["--item-column", "ItemId"], ["item_column", "--train"]),
+        (["--merge-repeats"], ["merge_repeats", "shop"]),
         (["--test", "x.tsv"], ["--train"]),
+        (["--layers", "10000000", "--shop-sessions", "200"], ["not enough memory"]),
+        (["--layers", "268435456", "--shop-sessions", "200"], ["not enough memory"]),
+        (["--layers", "2147483647"], ["layers", "<= 268435456"]),
+        (["--n-sample", "99999999999"], ["n_sample", "<= 2147483647", "99999999999"]),
+        (["--shop-sessions", "99999999999"], ["shop_sessions", "<= 2147483647"]),
+        (["--shop-items", "99999999999"], ["shop_items", "<= 2147483647"]),
+        (["--loss", "two\nlines"], ["loss"]),
+        (["--no\nsuch"], ["--no such"]),
         (["--embedding", "5"], ["embedding", "'shared'"]),
         (["--params", "layer=5"], ["--params", "'layer'", "layers"]),
         (["--params", "layers"], ["--params", "'layers'", "name=value"]),
@@ -234,7 +268,7 @@ def test_unusable_options(tmp_path):
         (["--no-such-option", "2"], ["--no-such-option"]),
     ):
         refuses(command("train", *args, "--out", tmp_path / "out"), *words)
-    assert not (tmp_path / "out").exists()
+    assert not list((tmp_path / "out").glob("*"))
 
 
 def test_unusable_config(tmp_path):
@@ -245,6 +279,9 @@ def test_unusable_config(tmp_path):
         ("train = 5", ["train", "text", "5"]),
         ("shop_items = 1.5", ["shop_items", "whole number", "1.5"]),
         ("merge_repeats = 1", ["merge_repeats", "true or false", "1"]),
+        ('train = "x"\ntest = "y"\nsplit = "1d"', ["split", "--test"]),
+        ('train = "x"\nshop_seed = 0', ["shop_seed", "--train"]),
+        ('time_column = "Time"', ["time_column", "--train"]),
     ):
         (tmp_path / "c.toml").write_text(text)
         refuses(command("train", "--config", tmp_path / "c.toml", "--out", tmp_path / "o"), *words)
@@ -256,6 +293,62 @@ def test_unusable_output(tmp_path):
     refuses(command("train", "--out", tmp_path / "file", "--shop-sessions", 200), "file")
     refuses(command("train", "--out", tmp_path / "file/in", "--shop-sessions", 200), "file")
     assert (tmp_path / "file").read_text() == "mine"
+    (tmp_path / "out/curves.png").mkdir(parents=True)
+    for out, words in (
+        (tmp_path / "file", ["is a file, not a folder"]),
+        (tmp_path / "out", ["curves.png is a folder, not a file"]),
+        ("/proc/out", ["/proc is not writable"]),
+    ):
+        done = command("train", "--out", out, "--shop-sessions", 200)
+        refuses(done, *words)
+        assert done.stdout == ""  # before any work
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate", "recommend", "prepare"])
+def test_help_shows_no_none(name):
+    assert "None" not in command(name, "--help").stdout
+
+
+def test_the_examples_in_the_help_stand_on_one_line_each():
+    lines = command("train", "--help").stdout.splitlines()
+    examples = [shlex.split(line)[3:] for line in lines if line.startswith("  python -m")]
+    assert len(examples) == 2
+    for arguments in examples:
+        settings(arguments)
+
+
+def test_the_model_is_saved_before_the_baselines_run(tmp_path, monkeypatch):
+    def fails(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(train.POP, "fit", fails)
+    monkeypatch.setattr(
+        sys, "argv", ["train", *QUICK, "--shop-sessions", "300", "--out", str(tmp_path)]
+    )
+    with pytest.raises(MemoryError):
+        train.main()
+    assert len(GRU4Rec.load(tmp_path).item_ids) > 10
+
+
+def test_the_oracle_is_called_exact_only_if_it_sees_every_event(tmp_path):
+    shop = [*QUICK, "--out", tmp_path / "a b", "--shop-sessions", 2000, "--shop-items"]
+    exact = command("train", *shop, 50).stdout
+    assert "(oracle: the best" in exact
+    rows = {line.split()[0]: line.split() for line in exact.splitlines()[1:5]}
+    assert list(rows) == ["data", "raw", "train", "test"]
+    assert f"try: python -m gru4rec_np.recommend '{tmp_path}/a b' kind" in exact
+    assert "(oracle: approximately the best" in command("train", *shop, 2000).stdout
+
+
+def test_a_terminal_that_cannot_show_an_item(tmp_path):
+    rows = [f"{s}\tcafé {s % 3 + t}\t{s}" for s in range(20) for t in range(3)]
+    text = "SessionId\tItemId\tTime\n" + "\n".join(rows) + "\n"
+    (tmp_path / "log.tsv").write_text(text, encoding="utf-8")
+    ascii = {"cwd": tmp_path, "PYTHONIOENCODING": "ascii"}
+    done = command("train", "--train", "log.tsv", "--split", "0.3", *QUICK, **ascii)
+    assert (done.returncode, done.stderr) == (0, "")
+    done = command("recommend", "runs/log", "café 1", "été", "-k", "2", **ascii)
+    assert done.returncode == 0 and r"caf\xe9" in done.stdout and r"\xe9t\xe9" in done.stderr
 
 
 def test_unusable_models(run, logs, tmp_path):
@@ -277,6 +370,5 @@ def test_unusable_models(run, logs, tmp_path):
     refuses(command("evaluate", out, "--test", logs / "none.tsv"), "none.tsv")
     refuses(command("evaluate", out, *test, "-k", "0"), "-k", "'0'")
     refuses(command("evaluate", out, *test, "--ties", "kind"), "--ties", "kind")
-    done = command("recommend", out, "unknown1", "unknown2")
-    assert done.returncode == 2 and done.stderr.splitlines()[-1].startswith("error: ")
-    assert "unknown1, unknown2" in done.stderr
+    refuses(command("recommend", out, "unknown1", "unknown2"), "unknown1, unknown2")
+    refuses(command("recommend", out, "two\nlines", "9" * 5000), "two lines, 99999")

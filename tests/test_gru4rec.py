@@ -1,5 +1,6 @@
 """The model from Python: fit, evaluate, recommend, sessions click by click, save and load."""
 
+import json
 import os
 import subprocess
 import sys
@@ -118,6 +119,21 @@ def test_recommend(model):
         model.recommend(["never seen"])
     with pytest.raises(InputError, match="feed it"):
         model.session().recommend()
+
+
+def test_recommend_takes_a_list_and_gives_plain_objects(shop_split, model):
+    ids = model.item_ids[:2].tolist()
+    for session in (ids[0], 5):
+        with pytest.raises(InputError, match="session: must be a list of item ids"):
+            model.recommend(session)
+    for k in (0, -3, 2.5):
+        with pytest.raises(InputError, match="k: must be a whole number >= 1"):
+            model.recommend(ids, k=k)
+    assert model.evaluate(shop_split[1], k=5) == model.evaluate(shop_split[1], k=(5,))
+    numbers = GRU4Rec(**SMALL).fit(Sessions.from_lists([[1, 2, 3], [2, 3, 1]]))
+    best = numbers.recommend(np.array([1, 2]), k=2)
+    assert best == numbers.recommend(["1", "2", "007"], k=2)  # a log's id that became text
+    assert json.loads(json.dumps(best))[0] == list(best[0])
 
 
 def test_sessions_served_side_by_side_do_not_mix(model):

@@ -33,7 +33,7 @@ GOOD = {
     "layers": SIZES.filter(bool),
     "input": st.sampled_from(INPUTS),
     "embedding": st.integers(0, 500),
-    "discount": st.floats(0, 1, exclude_min=True, exclude_max=True),
+    "discount": st.floats(0, 0.99, exclude_min=True),
     "reset_after": st.booleans(),
     "hidden_act": ACTIVATION,
     "input_to_all_layers": st.booleans(),
@@ -65,15 +65,30 @@ GOOD = {
 NOT_TEXT = [None, 3, True, ["tanh"], b"tanh", ""]
 NOT_BOOL = [None, 0, 1, 1.0, "True", "false", []]
 NOT_NUMBER = [None, True, "0.5", [0.5], 1j, np.nan, np.inf, -np.inf]
-NOT_SIZES = [None, 100, "100", b"ab", [0], [-5], [2.5], [None], ["100"], [[1]], [np.inf], [True]]
+NOT_SIZES = [
+    None,
+    100,
+    "100",
+    b"ab",
+    [0],
+    [-5],
+    [2.5],
+    [None],
+    ["100"],
+    [[1]],
+    [np.inf],
+    [True],
+    [2**31],
+]
 NEGATIVE = [-1, -1e-9]
-NOT_COUNT = [*NOT_NUMBER, -1, 2.5]
+NOT_SEED = [*NOT_NUMBER, -1, 2.5]
+NOT_COUNT = [*NOT_SEED, 2**31, 99999999999]
 
 BAD = {
     "layers": [*NOT_SIZES, []],
     "input": [*NOT_TEXT, "one-hot", "Shared"],
     "embedding": NOT_COUNT,
-    "discount": [*NOT_NUMBER, 0, 1, -0.5],
+    "discount": [*NOT_NUMBER, 0, 1, -0.5, 0.991],
     "reset_after": NOT_BOOL,
     "hidden_act": [*NOT_TEXT, "auto", "tanh-1", "elu--1", "elu-x", "elu-nan", "elu-inf"],
     "input_to_all_layers": NOT_BOOL,
@@ -99,7 +114,7 @@ BAD = {
     "grad_cap": [*NOT_NUMBER, *NEGATIVE],
     "sigma": [*NOT_NUMBER, *NEGATIVE],
     "init_as_normal": NOT_BOOL,
-    "seed": NOT_COUNT,
+    "seed": NOT_SEED,
 }
 
 
@@ -212,7 +227,6 @@ def test_defaults_are_not_shared():
             {"layers": [224], "batch_size": 80, "loss": "bpr-max", "input": "shared"},
         ),
         ("layers=100/50", {"layers": [100, 50], "input": "onehot"}),
-        ("", {"input": "onehot"}),
         ("embedding=0", {"embedding": 0, "input": "onehot"}),
         ("embedding=64", {"embedding": 64, "input": "embedding"}),
         ("embedding=layersize", {"embedding": 0, "input": "embedding"}),
@@ -229,6 +243,20 @@ def test_parse_params(text, values):
     assert {name: parsed[name] for name in values} == values
     named = set(re.findall(r"(\w+)\s*=", text)) - {"constrained_embedding"}
     assert set(parsed) == named | {"input"}
+
+
+def test_params_keep_an_input_that_was_set_elsewhere():
+    assert parse_params("") == parse_params(" , ") == {}
+    for text, before, after in (
+        ("bptt=2", "shared", "shared"),
+        ("bptt=2", "embedding", "embedding"),
+        ("constrained_embedding=True", "weighted", "shared"),
+        ("embedding=layersize", "shared", "embedding"),
+        ("constrained_embedding=False", "shared", "onehot"),
+        ("constrained_embedding=False", "weighted", "weighted"),
+        ("input=onehot", "shared", "onehot"),
+    ):
+        assert parse_params(text, before)["input"] == after, (text, before)
 
 
 @pytest.mark.parametrize(

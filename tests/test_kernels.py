@@ -1,21 +1,343 @@
-"""Backends: what `load` hands out. Every backend must equal the plain NumPy functions."""
+"""Every operation of every backend against the plain NumPy function, and gradients once more."""
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from gru4rec_np import InputError, cells, kernels, losses, optim, ranking, scoring
+from conftest import shared
+from gru4rec_np import (
+    GRU4Rec,
+    InputError,
+    Shop,
+    cells,
+    gradcheck,
+    kernels,
+    losses,
+    network,
+    optim,
+    ranking,
+    read_table,
+    scoring,
+)
+from gru4rec_np.activations import ACTIVATIONS
+from gru4rec_np.batches import draw_negatives, negative_distribution, session_parallel
+from gru4rec_np.losses import LOSSES
+
+NUMPY = kernels.load("numpy")
+BACKENDS = [b for b in kernels.BACKENDS if b not in ("auto", "numpy")]
+FLOATS = st.sampled_from([np.float64, np.float32])
+seeds = st.integers(0, 2**32)
+# One, a few, and sizes around the widths of vector registers.
+lanes = st.sampled_from([1, 2, 3, 7, 8, 9, 33])
+units = st.sampled_from([1, 2, 5, 8, 15, 16, 17, 31, 64])
+acts = st.tuples(st.sampled_from(ACTIVATIONS), st.sampled_from([0.2, 1.0]))
+
+
+def ops_of(backend):
+    if backend == "numba":
+        pytest.importorskip("numba")
+    return kernels.load(backend)
+
+
+def close(got, wanted, size=1):
+    """Equal but for the rounding of sums of `size` terms."""
+    eps = {np.dtype(np.float64): 1e-13, np.dtype(np.float32): 3e-6}[wanted.dtype]
+    assert got.dtype == wanted.dtype and got.shape == wanted.shape
+    scale = max(1.0, np.abs(wanted).max(initial=0))
+    np.testing.assert_allclose(got, wanted, rtol=0, atol=eps * scale * max(1, np.sqrt(size)))
+
+
+# --- what load hands out --------------------------------------------------------------------------
 
 
 def test_the_numpy_backend_is_the_mathematics():
-    ops = kernels.load("numpy")
-    assert ops.gru is cells.gru and ops.gru_backward is cells.gru_backward
-    assert ops.scores is scoring.scores and ops.loss_and_gradient is losses.loss_and_gradient
-    assert ops.update is optim.update and ops.rank_targets is ranking.rank_targets
+    assert NUMPY.gru is cells.gru and NUMPY.gru_backward is cells.gru_backward
+    assert NUMPY.scores is scoring.scores and NUMPY.update is optim.update
+    assert NUMPY.loss_and_gradient is losses.loss_and_gradient
+    assert NUMPY.rank_targets is ranking.rank_targets
 
 
-def test_auto_takes_what_is_there():
-    assert kernels.load("auto").name in kernels.BACKENDS
+def test_auto_says_what_it_took_and_why(monkeypatch):
+    ops_of("numba")
+    assert (kernels.load().name, kernels.load().why) == ("numba", "the fastest one here")
+    monkeypatch.setattr(kernels, "find_spec", lambda name: None)
+    assert (kernels.load().name, kernels.load().why) == ("numpy", "Numba is not installed")
+    with pytest.raises(InputError, match="numba is not installed; pip install numba"):
+        kernels.load("numba")
 
 
 def test_an_unknown_backend_is_named():
-    with pytest.raises(InputError, match=r"backend: must be one of auto, numpy, not 'gpu'"):
+    with pytest.raises(InputError, match=r"backend: must be one of auto, numpy, .*not 'gpu'"):
         kernels.load("gpu")
+
+
+# --- one operation at a time ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", ["gru", "gru_reset_after"])
+@settings(max_examples=200)
+@given(B=lanes, H=units, act=acts, dtype=FLOATS, seed=seeds)
+def test_cells(backend, name, B, H, act, dtype, seed):
+    ops, rng = ops_of(backend), np.random.default_rng(seed)
+    sizes = [(B, 3 * H), (B, H), (H, 3 * H), 3 * H] + ([3 * H] if name != "gru" else [])
+    args = [rng.normal(size=s).astype(dtype) for s in sizes]
+    dh_new = rng.normal(size=(B, H)).astype(dtype)
+    wanted, cache = getattr(NUMPY, name)(*args, act)
+    got, own_cache = getattr(ops, name)(*args, act)
+    close(got, wanted, H)
+    back = getattr(NUMPY, f"{name}_backward")(dh_new, cache, args[2], act)
+    own_back = getattr(ops, f"{name}_backward")(dh_new, own_cache, args[2], act)
+    for a, b in zip(own_back, back, strict=True):
+        close(a, b, H * B)
+
+
+@st.composite
+def score_matrices(draw):
+    B = draw(lanes)
+    N = B + draw(st.sampled_from([1 if B == 1 else 0, 1, 5, 64, 200]))
+    rng = np.random.default_rng(draw(seeds))
+    scale = draw(st.sampled_from([0.1, 1.0, 5.0]))
+    return (scale * rng.normal(size=(B, N))).astype(draw(FLOATS)), rng
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("loss", LOSSES)
+@settings(max_examples=200)
+@given(
+    drawn=score_matrices(),
+    act=acts,
+    bpreg=st.sampled_from([0.0, 1.0]),
+    smoothing=st.sampled_from([0.0, 0.1]),
+    corrected=st.booleans(),
+)
+def test_losses(backend, loss, drawn, act, bpreg, smoothing, corrected):
+    ops, (r, rng) = ops_of(backend), drawn
+    plain = loss != "cross-entropy"
+    log_q = rng.normal(size=r.shape[1]).astype(r.dtype) if corrected and not plain else None
+    args = loss, act, bpreg, 0.0 if plain else smoothing, log_q
+    wanted, dwanted = NUMPY.loss_and_gradient(r, *args)
+    got, dgot = ops.loss_and_gradient(r, *args)
+    close(got, wanted, r.shape[1])
+    close(dgot, dwanted, r.shape[1])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("loss", LOSSES)
+@settings(max_examples=50)
+@given(drawn=score_matrices(), act=acts)
+def test_gradients_of_the_fused_losses(backend, loss, drawn, act):
+    """Not only equal to NumPy's: the derivative of the compiled loss itself."""
+    ops = ops_of(backend)
+    r = drawn[0][:3, :40].astype(np.float64)
+    if r.shape[1] < 2 or r.shape[1] < len(r):
+        return
+    _, dr = ops.loss_and_gradient(r, loss, act)
+    gradcheck(lambda: ops.loss_and_gradient(r, loss, act)[0].sum(), {"r": r}, {"r": dr}, entries=8)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("loss", LOSSES)
+@settings(max_examples=100)
+@given(scale=st.sampled_from([30.0, 1e3, 1e4]), B=st.integers(1, 5), seed=seeds)
+def test_losses_at_the_edge_of_float32(backend, loss, scale, B, seed):
+    rng = np.random.default_rng(seed)
+    r = (rng.choice([-1, -0.5, 0, 1e-4, 0.5, 1], size=(B, B + 9)) * scale).astype(np.float32)
+    lanes, dr = ops_of(backend).loss_and_gradient(r, loss)
+    assert np.isfinite(lanes).all() and np.isfinite(dr).all()
+    wanted, dwanted = NUMPY.loss_and_gradient(r.astype(np.float64), loss)
+    np.testing.assert_allclose(lanes, wanted, rtol=2e-4, atol=1e-4)
+    squares = 1e-6 * scale**2 if loss == "bpr-max" else 0
+    np.testing.assert_allclose(dr, dwanted, rtol=1e-4, atol=1e-5 + squares)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@settings(max_examples=200)
+@given(
+    rows=st.integers(1, 60), columns=st.sampled_from([0, 1, 5, 16, 33]), sparse=st.booleans(),
+    adapt=st.sampled_from(optim.OPTIMISERS), momentum=st.sampled_from([0.0, 0.3]), dtype=FLOATS,
+    seed=seeds,
+)  # fmt: skip
+def test_update(backend, rows, columns, sparse, adapt, momentum, dtype, seed):
+    """columns = 0 stands for a vector."""
+    ops, rng = ops_of(backend), np.random.default_rng(seed)
+    shape = (rows, columns) if columns else (rows,)
+    p = rng.normal(size=shape).astype(dtype)
+    pick = rng.permutation(rows)[: 1 + rows // 2] if sparse else ...
+    runs = []
+    for update in (NUMPY.update, ops.update):
+        q, state = p.copy(), optim.init_state(p, adapt, momentum)
+        grads = np.random.default_rng(seed)
+        for _ in range(3):
+            g = grads.normal(size=p[pick].shape).astype(dtype)
+            update(q, g, state, adapt, 0.1, momentum, pick)
+        runs.append([q, *state.values()])
+    for got, wanted in zip(runs[1], runs[0], strict=True):
+        close(got, wanted)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@settings(max_examples=100)
+@given(
+    n=st.integers(1, 20), items=st.integers(1, 300), ties=st.sampled_from(ranking.TIES), seed=seeds
+)
+def test_ranks(backend, n, items, ties, seed):
+    """On whole numbers, so that products are exact and ties are many."""
+    ops, rng = ops_of(backend), np.random.default_rng(seed)
+    h, V_y = (
+        rng.integers(-2, 3, (n, 3)).astype(float),
+        rng.integers(-2, 3, (items, 3)).astype(float),
+    )
+    b_y = rng.integers(-1, 2, items).astype(float)
+    if seed % 3 == 0:
+        V_y[rng.integers(items)] = np.nan
+    targets = rng.integers(0, items, n)
+    wanted = NUMPY.rank_targets(h, V_y, b_y, targets, ties)
+    assert (ops.rank_targets(h, V_y, b_y, targets, ties) == wanted).all()
+
+
+# --- many steps -----------------------------------------------------------------------------------
+
+USUAL = {"layers": [12], "n_sample": 60, "batch_size": 8, "dropout_p_embed": 0.0}
+
+
+@st.composite
+def usual_models(draw):
+    loss = draw(st.sampled_from(LOSSES))
+    return GRU4Rec(
+        layers=[draw(st.sampled_from([1, 3, 16, 17]))],
+        input=draw(st.sampled_from(["onehot", "embedding", "shared"])),
+        reset_after=draw(st.booleans()),
+        hidden_act=draw(st.sampled_from(["tanh", "elu-0.5", "sigmoid"])),
+        loss=loss,
+        final_act=draw(st.sampled_from(["auto", "tanh", "leaky-0.2", "selu"])),
+        smoothing=draw(st.sampled_from([0.0, 0.1])) if loss == "cross-entropy" else 0.0,
+        logq=draw(st.sampled_from([0.0, 1.0])),
+        sample_alpha=draw(st.sampled_from([0.0, 0.6])),
+        adapt=draw(st.sampled_from(optim.OPTIMISERS)),
+        momentum=draw(st.sampled_from([0.0, 0.2])),
+        n_sample=draw(st.sampled_from([1, 20, 150])),
+        batch_size=draw(st.sampled_from([1, 2, 9])),
+        dropout_p_embed=0.0,
+        backend="numpy",
+    )
+
+
+def run_steps(hp, log, make_stepper, dtype, chunks, epochs=1):
+    """Weights, losses and last state after `epochs` of the log, in chunks of steps."""
+    rng = np.random.default_rng(hp.seed)
+    W = network.init_weights(hp, log.n_items, rng, dtype)
+    memory = {n: optim.init_state(p, hp.adapt, hp.momentum) for n, p in W.items()}
+    run = make_stepper(W, memory, np.log(log.support).astype(dtype))
+    negatives = negative_distribution(log.support, hp.sample_alpha)
+    found = []
+    for _ in range(epochs):
+        batches = session_parallel(log, hp.batch_size, min_lanes=1)
+        state = network.zero_state(hp, batches.x.shape[1], dtype)
+        for first in range(0, len(batches), chunks):
+            steps = range(first, min(first + chunks, len(batches)))
+            samples = draw_negatives(rng, negatives, (len(steps), hp.n_sample))
+            # A generator of its own: a stepper may draw another number of times from it.
+            losses, state = run(batches, steps, samples, state, np.random.default_rng(0))
+            found.append(losses)
+    return W, np.concatenate(found), state
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@settings(max_examples=60, deadline=None)
+@given(hp=usual_models(), sessions=st.integers(3, 25), chunks=st.sampled_from([1, 7, 64]))
+def test_many_steps_are_the_single_steps(backend, hp, sessions, chunks):
+    """Duplicates, resets, the shrinking batch and a second epoch included; in float64."""
+    ops = ops_of(backend)
+    log = Shop(n_items=8).simulate(sessions).compact()
+    plain = run_steps(
+        hp, log, lambda W, m, s: network.stepper(hp, W, m, NUMPY, s), np.float64, 64, epochs=2
+    )
+    own = run_steps(hp, log, lambda W, m, s: ops.stepper(hp, W, m, s), np.float64, chunks, epochs=2)
+    if chunks == 64:  # else the samples are others
+        np.testing.assert_allclose(own[1], plain[1], rtol=1e-9, atol=1e-12)
+        for name in plain[0]:
+            np.testing.assert_allclose(own[0][name], plain[0][name], rtol=1e-8, atol=1e-10)
+        np.testing.assert_allclose(own[2].h[0], plain[2].h[0], rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_training_run_follows_numpy(backend, loss):
+    """200 steps and more in float32: losses within 1e-4 of NumPy's."""
+    ops = ops_of(backend)
+    hp = GRU4Rec(**USUAL, loss=loss, momentum=0.2, learning_rate=0.05, backend="numpy")
+    log = Shop(n_items=60).simulate(500).compact()
+    plain = run_steps(hp, log, lambda W, m, s: network.stepper(hp, W, m, NUMPY, s), np.float32, 64)
+    own = run_steps(hp, log, lambda W, m, s: ops.stepper(hp, W, m, s), np.float32, 64)
+    assert len(own[1]) >= 200
+    np.testing.assert_allclose(own[1], plain[1], rtol=1e-4)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    "unusual",
+    [{"layers": [4, 4]}, {"feedforward": [4]}, {"bptt": 2}, {"lmbd": 0.1}, {"grad_cap": 1.0},
+     {"input": "weighted"}],
+    ids=str,
+)  # fmt: skip
+def test_what_is_not_compiled_whole_runs_step_by_step(backend, unusual):
+    ops_of(backend)
+    train = Shop(n_items=60).simulate(400)
+    settings = {**USUAL, "n_epochs": 2, **unusual}
+    own = GRU4Rec(**settings, backend=backend).fit(train)
+    assert own.ops.stepper(own, own.weights, {}, np.zeros(60)) is None
+    plain = GRU4Rec(**settings, backend="numpy").fit(train)
+    np.testing.assert_allclose(own.losses, plain.losses, rtol=2e-3)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_dropout(backend):
+    """Right share, right scale, another mask at each step, and the same seed the same bits."""
+    ops_of(backend)
+    log = Shop(n_items=60).simulate(400)
+    settings = {**USUAL, "dropout_p_embed": 0.5, "dropout_p_hidden": 0.3, "n_epochs": 2}
+    a, b = (GRU4Rec(**settings, backend=backend).fit(log) for _ in range(2))
+    assert all((a.weights[name] == b.weights[name]).all() for name in a.weights)
+    c = GRU4Rec(**settings, seed=1, backend=backend).fit(log)
+    assert not (a.weights["V_y"] == c.weights["V_y"]).all()
+    plain = GRU4Rec(**settings, backend="numpy").fit(log)
+    assert abs(a.history[-1]["loss"] / plain.history[-1]["loss"] - 1) < 0.02
+    if backend == "numba":
+        from gru4rec_np.kernels.numba_steps import _fill_mask
+
+        masks = np.empty((2, 200, 50), np.float32)
+        for step, mask in enumerate(masks):
+            _fill_mask(mask, np.uint32(7), step, 0.3)
+        assert set(np.unique(masks)) == {np.float32(0), np.float32(1 / 0.7)}
+        dropped = masks == 0
+        assert abs(dropped.mean() - 0.3) < 0.01
+        assert abs((dropped[0] & dropped[1]).mean() - 0.09) < 0.01
+        assert abs(np.corrcoef(dropped[0].ravel()[1:], dropped[0].ravel()[:-1])[0, 1]) < 0.03
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    ("settings", "recall", "mrr"),
+    [
+        ({}, 0.680, 0.350),
+        (
+            {"loss": "bpr-max", "sample_alpha": 0.5, "learning_rate": 0.05, "momentum": 0.2,
+             "dropout_p_embed": 0.2},
+            0.680,
+            0.360,
+        ),
+    ],
+    ids=["cross-entropy", "bpr-max"],
+)  # fmt: skip
+def test_accuracy_on_real_clicks(backend, settings, recall, mrr):
+    """The thresholds of the NumPy backend, mean over seeds 1, 2, 3."""
+    ops_of(backend)
+    train = read_table(shared("data/rsc15-100k/train.tsv"))
+    test = read_table(shared("data/rsc15-100k/test.tsv"))
+    found = [
+        GRU4Rec(seed=s, backend=backend, **settings).fit(train).evaluate(test) for s in (1, 2, 3)
+    ]
+    assert np.mean([f["recall@20"] for f in found]) >= recall
+    assert np.mean([f["mrr@20"] for f in found]) >= mrr

@@ -16,7 +16,7 @@ FINAL_ACTS = [
 
 
 def naive(r, loss, bpreg, smoothing):
-    """SPEC 5, one lane and one negative at a time."""
+    """The formulas as the papers write them, one lane and one negative at a time."""
 
     def sigma(x):
         return 1 / (1 + np.exp(-x))

@@ -120,7 +120,7 @@ def test_momentum_touches_the_listed_rows_only(case, adapt, momentum):
     st.sampled_from(OPTIMISERS),
 )
 def test_update_against_scalars(gradients, learning_rate, momentum, adapt):
-    """SPEC 6: a += g², p -= lr g / sqrt(a + 1e-6); with momentum v = m v - ..., p += v."""
+    """a += g², p -= lr g / sqrt(a + 1e-6); with momentum v = m v - ..., p += v."""
     p = np.linspace(-1, 1, 4)
     expected = p.tolist()
     for k in range(4):

@@ -1,5 +1,6 @@
 """The command `prepare`, as a user runs it: what it writes, prints and refuses."""
 
+import os
 import subprocess
 import sys
 
@@ -269,3 +270,10 @@ def test_help_names_every_format_and_option(run):
 def test_main_raises_input_error(main):
     with pytest.raises(InputError, match="absent: no such file"):
         main("otto", "absent", "--out", "d")
+
+
+def test_an_out_that_polars_cannot_write(run):
+    assert "surrogates not allowed" in refused(
+        run("rsc15", "clicks.dat", "--out", os.fsdecode(b"caf\xe9"))
+    )
+    assert "/proc is not writable" in refused(run("rsc15", "absent.dat", "--out", "/proc/new"))

@@ -92,6 +92,7 @@ def test_metrics_by_hand():
     )
     assert list(got) == ["recall@20", "mrr@20", "recall@2", "mrr@2", "recall@1", "mrr@1"]
     assert list(metrics(np.array([1.0]))) == ["recall@20", "mrr@20"]
+    assert list(metrics(np.array([1.0]), 5)) == ["recall@5", "mrr@5"]
 
 
 @settings(max_examples=200)

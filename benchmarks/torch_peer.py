@@ -1,0 +1,181 @@
+"""The same GRU4Rec in plain eager PyTorch: what `speed.py` compares this package with.
+
+One recurrent layer, cross-entropy or BPR-max, gradients by autograd. Each choice is the fastest of
+those we timed in eager mode on a CPU. Most of all: a step gathers the distinct rows that it uses
+of each table, scores those, and repeats columns of scores where an item was drawn twice; so a row's
+gradient comes out summed, and neither a sparse tensor nor a walk over the table is needed.
+(`nn.Embedding(sparse=True)` gathers and scores a row once for each time it was drawn.)
+"""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gru4rec_np.batches import Batches, negative_distribution
+from gru4rec_np.hyperparameters import Hyperparameters
+from gru4rec_np.optim import EPSILON
+
+CHUNK = 64  # steps whose negatives are drawn at once, as in GRU4Rec.fit
+
+
+class PaperGRUCell(nn.Module):
+    """The GRU of `cells.gru`, its reset gate before the product, over an input of rows of W_x."""
+
+    def __init__(self, U: Tensor, b: Tensor) -> None:
+        super().__init__()
+        self.H = len(U)
+        self.U_rz = nn.Parameter(U[:, : 2 * self.H].contiguous())
+        self.U_n = nn.Parameter(U[:, 2 * self.H :].contiguous())
+        self.b = nn.Parameter(b)
+
+    def forward(self, xW: Tensor, h: Tensor) -> Tensor:
+        """(B, 3H) and (B, H) to the new state (B, H)."""
+        x_rz, x_n = (xW + self.b).split([2 * self.H, self.H], dim=1)
+        r, z = torch.addmm(x_rz, h, self.U_rz).sigmoid().chunk(2, dim=1)
+        return torch.lerp(h, torch.addmm(x_n, r * h, self.U_n).tanh(), z)
+
+
+def torch_gru_cell(W: dict[str, Tensor]) -> nn.GRUCell:
+    """PyTorch's cell with our weights. There z weighs the old state: its part changes sign."""
+    X, H = W["W_x"].shape[0], W["U0"].shape[0]
+    cell = nn.GRUCell(X, H, dtype=W["U0"].dtype)
+    sign = torch.tensor([1, -1, 1]).repeat_interleave(H)
+    ours = {"weight_ih": "W_x", "weight_hh": "U0", "bias_ih": "b0", "bias_hh": "c0"}
+    cell.load_state_dict({theirs: (W[name] * sign).t() for theirs, name in ours.items()})
+    return cell
+
+
+def index(array: np.ndarray) -> Tensor:
+    return torch.from_numpy(array.astype(np.int64))
+
+
+def gather(tables: list[Tensor], rows: list[Tensor]) -> list[Tensor]:
+    return [table.index_select(0, at) for table, at in zip(tables, rows, strict=True)]
+
+
+def scatter(tables: list[Tensor], rows: list[Tensor], values: list[Tensor]) -> None:
+    for table, at, value in zip(tables, rows, values, strict=True):
+        table.index_copy_(0, at, value)
+
+
+class Peer:
+    """GRU4Rec(layers=[H], input=onehot or shared, adapt=adagrad, bptt=1) in PyTorch.
+
+    Args:
+        hp: the hyperparameters. reset_after with input=shared, not with onehot.
+        weights: what to start from, with the names and layout of network.py; copied.
+        support: (I,) training events of each item.
+    """
+
+    def __init__(self, hp: Hyperparameters, weights: dict, support: np.ndarray) -> None:
+        self.hp, self.shared = hp, hp.input == "shared"
+        if hp.reset_after != self.shared or hp.input not in ("shared", "onehot"):
+            raise ValueError("input must be shared, or onehot with reset_after=False")
+        if (hp.loss, hp.final_activation[0]) not in (
+            ("cross-entropy", "linear"),
+            ("bpr-max", "elu"),
+        ):
+            raise ValueError("loss must be cross-entropy, or bpr-max with elu_param > 0")
+        W = {name: torch.from_numpy(array.copy()) for name, array in weights.items()}
+        self.cell = torch_gru_cell(W) if self.shared else PaperGRUCell(W["U0"], W["b0"])
+        self.dense = list(self.cell.parameters())
+        self.tables = [W["V_y"], W["b_y"]] if self.shared else [W["V_y"], W["b_y"], W["W_x"]]
+        # Adagrad's sums of squares, and the velocities with momentum: a list for each of the two.
+        memories = range(2 if hp.momentum else 1)
+        self.dense_memory = [[torch.zeros_like(p).detach() for p in self.dense] for _ in memories]
+        self.table_memory = [[torch.zeros_like(p) for p in self.tables] for _ in memories]
+        self.log_support = torch.from_numpy(np.log(support)).to(W["V_y"].dtype)
+        self.distribution = torch.from_numpy(negative_distribution(support, hp.sample_alpha))
+
+    def begin(self, batches: Batches) -> None:
+        """Take in an epoch; states start at zero."""
+        dtype, B = self.log_support.dtype, batches.x.shape[1]
+        self.x, self.y = index(batches.x), index(batches.y)
+        self.lanes, self.keep = batches.lanes.tolist(), torch.from_numpy(batches.keep)
+        self.old = torch.from_numpy(~batches.reset).to(dtype)[:, :, None]
+        self.h = torch.zeros(B, self.hp.layers[0], dtype=dtype)
+        self.no_target = torch.zeros(B, B + self.hp.n_sample, dtype=dtype)
+        self.no_target.fill_diagonal_(-torch.inf)
+
+    def draw(self, shape: tuple[int, int]) -> Tensor:
+        """Items ∝ support^sample_alpha."""
+        drawn = torch.searchsorted(self.distribution, torch.rand(shape, dtype=torch.float64))
+        return drawn.clamp_(max=len(self.distribution) - 1)
+
+    def train(self, steps: range) -> float:
+        """Train on these steps of the epoch: the sum of their events' losses."""
+        loss = 0.0
+        for first in range(steps.start, steps.stop, CHUNK):
+            chunk = range(first, min(first + CHUNK, steps.stop))
+            samples = self.draw((len(chunk), self.hp.n_sample))
+            for t, extra in zip(chunk, samples, strict=True):
+                loss += self.step(t, extra)
+        return loss
+
+    def step(self, t: int, extra: Tensor) -> float:
+        """One update with the given negatives (n_sample,): the sum of the lanes' losses before."""
+        hp, n = self.hp, self.lanes[t]
+        if n < len(self.h):
+            self.h = self.h[self.keep[t, : len(self.h)]]
+        x, items = self.x[t, :n], torch.cat([self.y[t, :n], extra])
+        # The distinct rows, as leaves of the graph, and where among them each use is.
+        if self.shared:
+            rows, where = torch.unique(torch.cat([x, items]), return_inverse=True)
+            at_x, columns = where[:n], where[n:]
+            # A row that is only an input has no use of its bias: its velocity must not move that.
+            scored = torch.zeros(len(rows), dtype=torch.bool).index_fill_(0, columns, True)
+            used = [rows, rows[scored]]
+            V, b_scored = leaves = [p.requires_grad_() for p in gather(self.tables, used)]
+            b = b_scored.new_zeros(len(rows)).masked_scatter(scored, b_scored)
+            inputs = V
+        else:
+            rows, columns = torch.unique(items, return_inverse=True)
+            rows_x, at_x = torch.unique(x, return_inverse=True)
+            used = [rows, rows, rows_x]
+            V, b, inputs = leaves = [p.requires_grad_() for p in gather(self.tables, used)]
+
+        embedded = F.dropout(inputs.index_select(0, at_x), hp.dropout_p_embed)
+        h = F.dropout(self.cell(embedded, self.h * self.old[t, :n]), hp.dropout_p_hidden)
+        self.h = h.detach()
+        loss = self.loss(torch.addmm(b, h, V.T), columns, items)
+        (loss / hp.batch_size).backward()
+
+        parts = [gather(memory, used) for memory in self.table_memory]
+        whole = zip(self.dense_memory, parts, strict=True)
+        self.adagrad(self.dense + leaves, *(dense + part for dense, part in whole))
+        scatter(self.tables, used, [p.detach() for p in leaves])
+        for memory, part in zip(self.table_memory, parts, strict=True):
+            scatter(memory, used, part)
+        return loss.item()
+
+    def loss(self, scores: Tensor, columns: Tensor, items: Tensor) -> Tensor:
+        """The sum of the lanes' losses; lane b's target is column b of scores[:, columns]."""
+        hp, B = self.hp, len(scores)
+        if hp.loss == "cross-entropy":
+            r = scores.index_select(1, columns)
+            if hp.logq:
+                log_q = self.log_support.index_select(0, items)
+                log_q[B:] *= hp.sample_alpha
+                r = r - hp.logq * log_q
+            return F.cross_entropy(r, torch.arange(B), reduction="sum")
+        r = F.elu(scores, hp.final_activation[1]).index_select(1, columns)
+        s = (r + self.no_target[:B, : len(items)]).softmax(dim=1)
+        above = (s * torch.sigmoid(r.diagonal()[:, None] - r)).sum(dim=1)
+        return (hp.bpreg * (s * r * r).sum(dim=1) - torch.log(above + 1e-24)).sum()
+
+    @torch.no_grad()
+    def adagrad(self, params: list[Tensor], a: list[Tensor], v: list[Tensor] = ()) -> None:
+        """`optim.update` of all tensors at once, in place; a, v: their memory."""
+        g = [p.grad for p in params]
+        torch._foreach_addcmul_(a, g, g)
+        step = torch._foreach_add(a, EPSILON)
+        torch._foreach_rsqrt_(step)
+        torch._foreach_mul_(step, g)
+        torch._foreach_mul_(step, -self.hp.learning_rate)
+        if v:
+            torch._foreach_mul_(v, self.hp.momentum)
+            torch._foreach_add_(v, step)
+        torch._foreach_add_(params, v or step)
+        for p in params:
+            p.grad = None

@@ -1,0 +1,252 @@
+"""The hot operations compiled for the CPU by Numba. Matrix products stay with BLAS.
+
+The operations one by one, with the arguments of the NumPy functions that define them; from the
+same parts numba_steps.py runs many steps at once. Imports the mathematics.
+"""
+
+from __future__ import annotations
+
+from types import EllipsisType
+
+import numpy as np
+from numba import prange
+
+from gru4rec_np import optim, ranking
+from gru4rec_np.activations import ACTIVATIONS
+from gru4rec_np.kernels.numba_math import (
+    activate,
+    activate_backward,
+    jit,
+    lane_loss,
+    sigmoid,
+    type_of,
+)
+from gru4rec_np.losses import LOSSES
+
+# --- the recurrent step ---------------------------------------------------------------------------
+# Everything but the products, fused. The products come split: hU_rz (B, 2H), and hU_n (B, H).
+
+
+@jit
+def gates(xW, hU_rz, b, r, z):
+    """r, z (B, H) <- σ(x W + h U + b)."""
+    B, H = r.shape
+    for lane in range(B):
+        for k in range(H):
+            r[lane, k] = sigmoid(xW[lane, k] + hU_rz[lane, k] + b[k])
+        for k in range(H):
+            z[lane, k] = sigmoid(xW[lane, H + k] + hU_rz[lane, H + k] + b[H + k])
+
+
+@jit
+def candidate(xW, hU_n, b, r, z, h, reset_after, act, n, h_new):
+    """n <- act(x W_n + b_n + h U_n), the last times r if the reset comes after; h' from it."""
+    B, H = n.shape
+    one = type_of(h[0, 0])(1)
+    for lane in range(B):
+        for k in range(H):
+            hU = r[lane, k] * hU_n[lane, k] if reset_after else hU_n[lane, k]
+            n[lane, k] = xW[lane, 2 * H + k] + b[2 * H + k] + hU
+        activate(n[lane], act[0], act[1])
+        for k in range(H):
+            h_new[lane, k] = (one - z[lane, k]) * h[lane, k] + z[lane, k] * n[lane, k]
+
+
+@jit
+def blend_backward(dh_new, h, z, n, act, dxW):
+    """The z and n parts of dxW (B, 3H), from h' = (1-z) h + z n."""
+    one = type_of(h[0, 0])(1)
+    B, H = h.shape
+    for lane in range(B):
+        for k in range(H):
+            d = dh_new[lane, k]
+            dz = d * (n[lane, k] - h[lane, k])
+            dxW[lane, H + k] = dz * z[lane, k] * (one - z[lane, k])
+            dxW[lane, 2 * H + k] = d * z[lane, k]
+        activate_backward(dxW[lane, 2 * H :], n[lane], act[0], act[1])
+
+
+@jit
+def reset_backward(dr, r, dxW):
+    """The r part of dxW (B, 3H), from dr (B, H)."""
+    one = type_of(r[0, 0])(1)
+    for lane in range(len(r)):
+        for k in range(r.shape[1]):
+            dxW[lane, k] = dr[lane, k] * r[lane, k] * (one - r[lane, k])
+
+
+def coded(act: tuple) -> tuple[int, float]:
+    """An activation with its place in ACTIVATIONS instead of its name."""
+    return ACTIVATIONS.index(act[0]), float(act[1])
+
+
+def gru(xW, h, U, b, hidden_act=("tanh", 0.0)):
+    """As `cells.gru`."""
+    H = h.shape[1]
+    r, z, n, h_new = (np.empty_like(h) for _ in range(4))
+    xW = np.ascontiguousarray(xW)
+    gates(xW, h @ U[:, : 2 * H], b, r, z)
+    rh = r * h
+    candidate(xW, rh @ U[:, 2 * H :], b, r, z, h, False, coded(hidden_act), n, h_new)
+    return h_new, (h, r, z, n, rh)
+
+
+def gru_backward(dh_new, cache, U, hidden_act=("tanh", 0.0)):
+    """As `cells.gru_backward`."""
+    h, r, z, n, rh = cache
+    H = h.shape[1]
+    dxW = np.empty((len(h), 3 * H), h.dtype)
+    blend_backward(dh_new, h, z, n, coded(hidden_act), dxW)
+    drh = dxW[:, 2 * H :] @ U[:, 2 * H :].T
+    reset_backward(drh * h, r, dxW)
+    dh = dh_new * (1 - z) + drh * r + dxW[:, : 2 * H] @ U[:, : 2 * H].T
+    dU = np.hstack([h.T @ dxW[:, : 2 * H], rh.T @ dxW[:, 2 * H :]])
+    return dxW, dh, dU, dxW.sum(axis=0)
+
+
+def gru_reset_after(xW, h, U, b, c, hidden_act=("tanh", 0.0)):
+    """As `cells.gru_reset_after`."""
+    H = h.shape[1]
+    r, z, n, h_new = (np.empty_like(h) for _ in range(4))
+    xW = np.ascontiguousarray(xW)
+    hU = h @ U + c
+    hU_n = np.ascontiguousarray(hU[:, 2 * H :])
+    gates(xW, np.ascontiguousarray(hU[:, : 2 * H]), b, r, z)
+    candidate(xW, hU_n, b, r, z, h, True, coded(hidden_act), n, h_new)
+    return h_new, (h, r, z, n, hU_n)
+
+
+def gru_reset_after_backward(dh_new, cache, U, hidden_act=("tanh", 0.0)):
+    """As `cells.gru_reset_after_backward`."""
+    h, r, z, n, hU_n = cache
+    H = h.shape[1]
+    dxW = np.empty((len(h), 3 * H), h.dtype)
+    blend_backward(dh_new, h, z, n, coded(hidden_act), dxW)
+    reset_backward(dxW[:, 2 * H :] * hU_n, r, dxW)
+    dhU = dxW.copy()
+    dhU[:, 2 * H :] *= r
+    return dxW, dh_new * (1 - z) + dhU @ U.T, h.T @ dhU, dxW.sum(axis=0), dhU.sum(axis=0)
+
+
+# --- the loss -------------------------------------------------------------------------------------
+
+
+@jit
+def _lane_losses(y, g, count, weight, own, log_weights, kind, act, bpreg, smoothing, lanes):
+    term = np.empty_like(y[0])
+    for b in range(len(y)):
+        lanes[b] = lane_loss(
+            y[b], g[b], term, b, count, weight, own[b], log_weights, kind, act[0], act[1],
+            bpreg, smoothing,
+        )  # fmt: skip
+
+
+def loss_and_gradient(raw, loss, final_act=("linear", 0.0), bpreg=1.0, smoothing=0.0, log_q=None):
+    """As `losses.loss_and_gradient`: here each column is an item of its own, counted once."""
+    y, g = np.array(raw, order="C"), np.empty(raw.shape, raw.dtype)
+    lanes, count = np.empty(len(raw), raw.dtype), np.ones(raw.shape[1], raw.dtype)
+    weight = count.copy() if log_q is None else np.exp(-log_q).astype(raw.dtype)
+    log_weights = 0.0 if log_q is None else -float(log_q.sum())
+    _lane_losses(
+        y, g, count, weight, weight[: len(raw)], log_weights, LOSSES.index(loss),
+        coded(final_act), bpreg, smoothing, lanes,
+    )  # fmt: skip
+    return lanes, g
+
+
+# --- the optimiser --------------------------------------------------------------------------------
+
+
+@jit
+def update_row(p, g, a, v, how):
+    """optim.update on one row, each argument (D,); how: (adagrad, learning_rate, momentum).
+
+    a is empty for sgd, v without momentum.
+    """
+    f = type_of(p[0])
+    rate, m, eps = f(how[1]), f(how[2]), f(optim.EPSILON)
+    if how[0]:
+        if how[2] > 0:
+            for k in range(len(p)):
+                a[k] += g[k] * g[k]
+                v[k] = m * v[k] - rate * g[k] / np.sqrt(a[k] + eps)
+                p[k] += v[k]
+        else:
+            for k in range(len(p)):
+                a[k] += g[k] * g[k]
+                p[k] -= rate * g[k] / np.sqrt(a[k] + eps)
+    elif how[2] > 0:
+        for k in range(len(p)):
+            v[k] = m * v[k] - rate * g[k]
+            p[k] += v[k]
+    else:
+        for k in range(len(p)):
+            p[k] -= rate * g[k]
+
+
+@jit
+def update_rows(p, rows, g, a, v, how):
+    """optim.update on distinct rows (n,) of a table p (I, D), g (n, D); a, v (I, D) or (1, 0)."""
+    for i in range(len(rows)):
+        k = rows[i]
+        update_row(p[k], g[i], a[min(k, len(a) - 1)], v[min(k, len(v) - 1)], how)
+
+
+def _as_table(x: np.ndarray) -> np.ndarray:
+    return x.reshape(len(x), -1)
+
+
+def update(
+    p: np.ndarray,
+    g: np.ndarray,
+    state: dict[str, np.ndarray],
+    adapt: str,
+    learning_rate: float,
+    momentum: float = 0.0,
+    rows: np.ndarray | EllipsisType = ...,
+) -> None:
+    """As `optim.update`."""
+    none = np.empty((1, 0), p.dtype)
+    a, v = (_as_table(state[name]) if name in state else none for name in "av")
+    rows = np.arange(len(p)) if rows is ... else rows
+    how = adapt == "adagrad", learning_rate, momentum
+    update_rows(_as_table(p), rows, np.ascontiguousarray(_as_table(g)), a, v, how)
+
+
+# --- ranks ----------------------------------------------------------------------------------------
+
+
+@jit(parallel=True)
+def _count_ranks(h, V_T, b_y, targets, block, below, level):
+    """How many items score below each target, and how many the same, itself included."""
+    n, I = len(h), V_T.shape[1]  # noqa: E741
+    for number in prange((n + block - 1) // block):
+        first = number * block
+        s = np.dot(h[first : first + block], V_T)
+        for i in range(len(s)):
+            for j in range(I):
+                s[i, j] += b_y[j]
+            target = s[i, targets[first + i]]
+            less = 0
+            same = 0
+            for j in range(I):
+                less += s[i, j] < target
+                same += s[i, j] == target
+            below[first + i] = less
+            level[first + i] = same
+
+
+def rank_targets(h, V_y, b_y, targets, ties="conservative"):
+    """As `ranking.rank_targets`, a block of cases on each core."""
+    if ties not in ranking.TIES:
+        return ranking.rank_targets(h, V_y, b_y, targets, ties)
+    below, level = np.empty(len(h)), np.empty(len(h))
+    block = max(1, 2**21 // len(V_y))
+    _count_ranks(
+        np.ascontiguousarray(h), np.ascontiguousarray(V_y).T, b_y, targets, block, below, level
+    )
+    I = len(V_y)  # noqa: E741
+    conservative, standard = I - below, np.minimum(I - below - level + 1, I)
+    if ties == "median":
+        return (conservative + standard) / 2
+    return conservative if ties == "conservative" else standard

@@ -1,0 +1,258 @@
+"""Our hand-written gradients and updates against PyTorch's, which we did not write.
+
+In float64, where both agree to rounding. PyTorch differentiates formulas written down naively: true
+1-of-N vectors, a mask instead of a trick, one number after the other.
+"""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_network import ITEMS, gradients, random_network
+
+from gru4rec_np import GRU4Rec, Shop, network
+from gru4rec_np.activations import SELU_ALPHA, SELU_SCALE
+from gru4rec_np.batches import draw_negatives, negative_distribution, session_parallel
+from gru4rec_np.cells import gru_reset_after, gru_reset_after_backward
+from gru4rec_np.hyperparameters import INPUTS, parse_activation
+from gru4rec_np.inputs import history_length
+from gru4rec_np.losses import LOSSES, loss_and_gradient
+from gru4rec_np.optim import EPSILON, init_state, update
+
+torch = pytest.importorskip("torch")
+torch.set_num_threads(1)
+F = torch.nn.functional
+
+FINAL_ACTS = ("linear", "tanh", "relu", "leaky-0.3", "elu-0.5", "selu")
+
+
+def leaf(array):
+    return torch.tensor(array, dtype=torch.float64, requires_grad=True)
+
+
+def close(ours, theirs):
+    np.testing.assert_allclose(ours, theirs.detach().numpy(), rtol=1e-10, atol=1e-10)
+
+
+# --- the cell -------------------------------------------------------------------------------------
+
+
+def gru_cell(x, h, W, U, b, c):
+    """One step of PyTorch's GRU on weights in our layout. Its z weighs the old state: -z."""
+    X, H = W.shape[0], h.shape[1]
+    cell = torch.nn.GRUCell(X, H, dtype=torch.float64)
+    sign = torch.tensor([1.0, -1.0, 1.0], dtype=torch.float64).repeat_interleave(H)
+    theirs = {
+        "weight_ih": (W * sign).T,
+        "weight_hh": (U * sign).T,
+        "bias_ih": b * sign,
+        "bias_hh": c * sign,
+    }
+    return torch.func.functional_call(cell, theirs, (x, h))
+
+
+@given(st.integers(1, 5), st.integers(1, 6), st.integers(1, 6), st.integers(0, 2**32))
+def test_cell(B, X, H, seed):
+    rng = np.random.default_rng(seed)
+    shapes = (B, X), (B, H), (X, 3 * H), (H, 3 * H), (3 * H,), (3 * H,)
+    x, h, W, U, b, c = arrays = [rng.normal(size=shape) for shape in shapes]
+    dh_new = rng.normal(size=(B, H))
+    h_new, cache = gru_reset_after(x @ W, h, U, b, c)
+    dxW, dh, dU, db, dc = gru_reset_after_backward(dh_new, cache, U)
+
+    leaves = [leaf(array) for array in arrays]
+    theirs = gru_cell(*leaves)
+    theirs.backward(torch.from_numpy(dh_new))
+    close(h_new, theirs)
+    for ours, p in zip((dxW @ W.T, dh, x.T @ dxW, dU, db, dc), leaves, strict=True):
+        close(ours, p.grad)
+
+
+# --- the losses -----------------------------------------------------------------------------------
+
+
+def naive_loss(raw, loss, final_act=("linear", 0.0), bpreg=1.0, smoothing=0.0, log_q=None):
+    """Each lane's loss as SPEC writes it down: (B,)."""
+    kind, a = final_act
+    r = {
+        "linear": lambda: raw,
+        "tanh": lambda: torch.tanh(raw),
+        "relu": lambda: F.relu(raw),
+        "leaky": lambda: F.leaky_relu(raw, a),
+        "elu": lambda: F.elu(raw, a),
+        "selu": lambda: F.selu(raw),
+    }[kind]()
+    if log_q is not None:
+        r = r - torch.as_tensor(log_q)
+    B, N = r.shape
+    lanes = []
+    for b in range(B):
+        target, negatives = r[b, b], torch.cat([r[b, :b], r[b, b + 1 :]])
+        s = F.softmax(negatives, 0)
+        below, above = torch.sigmoid(target - negatives), torch.sigmoid(negatives - target)
+        size = torch.sigmoid(negatives**2)
+        if loss == "cross-entropy":
+            log_p = F.log_softmax(r[b], 0)
+            others = log_p.sum() - log_p[b]
+            lanes.append(-(1 - smoothing) * log_p[b] - smoothing / (N - 1) * others)
+        elif loss == "bpr":
+            lanes.append(-below.log().mean())
+        elif loss == "top1":
+            lanes.append((above + size).mean())
+        elif loss == "bpr-max":
+            lanes.append(-(s * below).sum().log() + bpreg * (s * negatives**2).sum())
+        else:
+            lanes.append((s * (above + size)).sum())
+    return torch.stack(lanes)
+
+
+@pytest.mark.parametrize("final_act", FINAL_ACTS)
+@pytest.mark.parametrize("loss", LOSSES)
+@settings(max_examples=10)
+@given(B=st.integers(1, 4), S=st.integers(1, 5), seed=st.integers(0, 2**32))
+def test_losses(loss, final_act, B, S, seed):
+    rng = np.random.default_rng(seed)
+    raw = 3 * rng.normal(size=(B, B + S))
+    how = dict(
+        loss=loss,
+        final_act=parse_activation(final_act),
+        bpreg=rng.uniform(0, 2),
+        smoothing=rng.choice([0, 0.2]),
+        log_q=rng.normal(size=B + S) if rng.random() < 0.5 else None,
+    )
+    lanes, dr = loss_and_gradient(raw, **how)
+    theirs = leaf(raw)
+    loss_of_lanes = naive_loss(theirs, **how)
+    loss_of_lanes.sum().backward()
+    close(lanes, loss_of_lanes)
+    close(dr, theirs.grad)
+
+
+def test_selu_has_their_constants():
+    close(SELU_SCALE, F.selu(torch.tensor(1.0, dtype=torch.float64)))
+    close(-SELU_SCALE * SELU_ALPHA, F.selu(torch.tensor(-1e3, dtype=torch.float64)))
+
+
+# --- the network ----------------------------------------------------------------------------------
+
+
+def naive_network(hp, P, window, state):
+    """The window's loss, of weights P (name to leaf); 1-of-N vectors multiplied out."""
+    h = [torch.from_numpy(array) for array in state.h]
+    sessions = [[int(i) for i in row if i >= 0] for row in state.history]  # newest item first
+    total = 0.0
+    for x, reset, keep, items, log_q in zip(*window, strict=True):
+        h = [torch.where(torch.from_numpy(reset)[:, None], 0.0, array[keep]) for array in h]
+        sessions = [session for session, stays in zip(sessions, keep, strict=True) if stays]
+        sessions = [[i, *s] if not r else [i] for i, s, r in zip(x, sessions, reset, strict=True)]
+        if hp.input == "weighted":
+            inputs = torch.zeros(len(x), ITEMS, dtype=torch.float64)
+            for b, session in enumerate(sessions):
+                session = session[: history_length(hp.discount)]
+                norm = sum(hp.discount**k for k in range(len(session)))
+                for k, item in enumerate(session):
+                    inputs[b, item] += hp.discount**k / norm
+        elif hp.input == "onehot":
+            inputs = F.one_hot(torch.from_numpy(x), ITEMS).double()
+        else:
+            inputs = F.embedding(torch.from_numpy(x), P["E" if hp.input == "embedding" else "V_y"])
+        out = inputs
+        for i in range(len(hp.layers)):
+            W = P["W_x" if i == 0 else f"W{i}"]
+            h[i] = out = gru_cell(out, h[i], W, P[f"U{i}"], P[f"b{i}"], P[f"c{i}"])
+        scores = out @ F.embedding(torch.from_numpy(items), P["V_y"]).T + P["b_y"][items]
+        lanes = naive_loss(scores, hp.loss, hp.final_activation, hp.bpreg, hp.smoothing, log_q)
+        total = total + lanes.sum() / hp.batch_size
+    return total
+
+
+@pytest.mark.parametrize("bptt", [1, 3])
+@pytest.mark.parametrize("layers", [[4], [4, 3]], ids=str)
+@pytest.mark.parametrize("encoding", INPUTS)
+@settings(max_examples=5)
+@given(loss=st.sampled_from(LOSSES), seed=st.integers(0, 2**32))
+def test_network(encoding, layers, bptt, loss, seed):
+    """6 items on 5 lanes with 4 samples: always some item more than once; lanes reset and leave."""
+    hp = GRU4Rec(input=encoding, layers=layers, bptt=bptt, loss=loss, n_sample=4, batch_size=5,
+                 dropout_p_embed=0, seed=seed, backend="numpy")  # fmt: skip
+    W, window, state = random_network(hp)
+    if bptt > 1:
+        window.reset[1][0] = True
+    ours, our_loss = gradients(hp, W, window, state)
+    P = {name: leaf(array) for name, array in W.items()}
+    loss = naive_network(hp, P, window, state)
+    loss.backward()
+    close(our_loss(), loss)
+    assert ours.keys() == P.keys()
+    for name, gradient in ours.items():
+        close(gradient, P[name].grad)
+
+
+# --- the optimisers -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        # Theirs divides by sqrt(a) + eps. Ours by sqrt(a + 1e-6): their a beginning at 1e-6.
+        ({"adapt": "adagrad"}, lambda p, lr: torch.optim.Adagrad(
+            p, lr, initial_accumulator_value=EPSILON, eps=0)),
+        ({"adapt": "sgd"}, torch.optim.SGD),
+        # Theirs is v = m v + g, p -= lr v: the same while lr is constant.
+        ({"adapt": "sgd", "momentum": 0.6}, lambda p, lr: torch.optim.SGD(p, lr, momentum=0.6)),
+    ],
+    ids=["adagrad", "sgd", "momentum"],
+)  # fmt: skip
+def test_optimisers(ours, theirs):
+    rng = np.random.default_rng(0)
+    p = rng.normal(size=(5, 3))
+    q = leaf(p)
+    memory = init_state(p, ours["adapt"], ours.get("momentum", 0))
+    optimiser = theirs([q], lr=0.1)
+    for _ in range(20):
+        g = rng.normal(size=p.shape) * 10.0 ** rng.integers(-6, 2)
+        q.grad = torch.from_numpy(g)
+        optimiser.step()
+        update(p, g, memory, learning_rate=0.1, **ours)
+        close(p, q)
+
+
+# --- whole epochs ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "hyperparameters",
+    [
+        {"input": "onehot", "reset_after": False, "n_sample": 0, "logq": 0},
+        {"n_sample": 50},
+        {"n_sample": 50, "loss": "bpr-max", "momentum": 0.4, "batch_size": 50},
+    ],
+    ids=["onehot", "shared", "bpr-max with momentum"],
+)
+def test_an_epoch(hyperparameters):
+    """The benchmark's PyTorch model, given our weights and samples, ends up at the same weights."""
+    path = Path(__file__).resolve().parents[1] / "benchmarks" / "torch_peer.py"
+    spec = importlib.util.spec_from_file_location("torch_peer", path)
+    torch_peer = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(torch_peer)
+
+    train = Shop(n_items=200).simulate(300).compact()
+    model = GRU4Rec(**hyperparameters, layers=[10], dropout_p_embed=0, backend="numpy")
+    rng = np.random.default_rng(0)
+    W = network.init_weights(model, train.n_items, rng, np.float64)
+    peer = torch_peer.Peer(model, W, train.support)
+    batches = session_parallel(train, model.batch_size, min_lanes=1 if model.n_sample else 2)
+    peer.begin(batches)
+    memory = {name: init_state(p, model.adapt, model.momentum) for name, p in W.items()}
+    state = network.zero_state(model, batches.x.shape[1], np.float64)
+    distribution = negative_distribution(train.support, model.sample_alpha)
+    samples = draw_negatives(rng, distribution, (len(batches), model.n_sample))
+    run = network.stepper(model, W, memory, model.ops, np.log(train.support))
+    losses, _ = run(batches, range(len(batches)), samples, state, rng)
+    theirs = [peer.step(t, torch.from_numpy(row)) for t, row in enumerate(samples.astype(np.int64))]
+    np.testing.assert_allclose(losses * model.batch_size, theirs, rtol=1e-10)
+    for name, table in zip(("V_y", "b_y", "W_x"), peer.tables, strict=False):
+        close(W[name], table)
