@@ -46,7 +46,7 @@ Settings = namedtuple(
 # and g are flat, since their rows have another length at each step.
 Work = namedtuple(
     "Work",
-    "rows fed_rows count weight target own fed V dV y g db term e e_mask de xW dxW hU_rz hU_n "
+    "rows fed_rows count weight target own fed V bias dV y g db term e e_mask de xW dxW hU_rz hU_n "
     "g_rz g_n r z n h_mask out dout rh dW_x dU_rz dU_n db_gates",
 )
 
@@ -56,7 +56,8 @@ def _workspace(B: int, H: int, X: int, most: int, dtype: type) -> Work:
     ints = {"rows": most, "fed_rows": B, "target": B, "fed": B}
     floats = {
         "count": (most,), "weight": (most,), "own": (B,), "term": (most,),
-        "V": (most, H), "dV": (most, H), "db": (most, 1), "y": (B * most,), "g": (B * most,),
+        "V": (most, H), "bias": (most,), "dV": (most, H), "db": (most, 1),
+        "y": (B * most,), "g": (B * most,),
         "e": (B, X), "e_mask": (B, X), "de": (B, X),
         "xW": (B, 3 * H), "dxW": (B, 3 * H), "hU_rz": (B, 2 * H), "hU_n": (B, H),
         "g_rz": (B, 2 * H), "g_n": (B, H), "r": (B, H), "z": (B, H), "n": (B, H),
@@ -215,7 +216,7 @@ def _forward(x, h, W, s, w, seed, step):
 
 
 @jit
-def _loss(n, scored, log_weights, W, s, w):
+def _loss(n, scored, log_weights, s, w):
     """The step's loss, and from it w.dout (n, H), w.dV (scored, H) and w.db (scored, 1)."""
     f = type_of(w.own[0])
     scale, loss = f(1 / s.batch_size), f(0)
@@ -225,7 +226,7 @@ def _loss(n, scored, log_weights, W, s, w):
     db[:] = 0
     for i in range(n):
         for j in range(scored):
-            y[i, j] += W.b_y[w.rows[j], 0]
+            y[i, j] += w.bias[j]
         loss += lane_loss(
             y[i], g[i], w.term[:scored], w.target[i], w.count[:scored], w.weight[:scored],
             w.own[i], log_weights, s.loss, s.final_act, s.final_a, s.bpreg, s.smoothing,
@@ -346,8 +347,9 @@ def _train(
         )
         for j in range(scored):
             w.V[j] = W.V_y[w.rows[j]]
+            w.bias[j] = W.b_y[w.rows[j], 0]
         _forward(xs[t, :n], h[:n], W, s, w, seed, step)
-        losses[step] = _loss(n, scored, log_weights, W, s, w)
+        losses[step] = _loss(n, scored, log_weights, s, w)
         _backward(h[:n], W, s, w)
         _update(h[:n], scored, U, n_fed, W, A, M, s, w)
         h[:n] = w.out[:n]

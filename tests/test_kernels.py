@@ -332,12 +332,16 @@ def test_dropout(backend):
     ids=["cross-entropy", "bpr-max"],
 )  # fmt: skip
 def test_accuracy_on_real_clicks(backend, settings, recall, mrr):
-    """The thresholds of the NumPy backend, mean over seeds 1, 2, 3."""
+    """NumPy's thresholds, less two standard errors: its masks and so its seeds are others.
+
+    Recall@20 of one seed varies by 0.002, MRR@20 by 0.001 (standard deviations over eight).
+    """
     ops_of(backend)
     train = read_table(shared("data/rsc15-100k/train.tsv"))
     test = read_table(shared("data/rsc15-100k/test.tsv"))
     found = [
-        GRU4Rec(seed=s, backend=backend, **settings).fit(train).evaluate(test) for s in (1, 2, 3)
+        GRU4Rec(seed=seed, backend=backend, **settings).fit(train).evaluate(test)
+        for seed in (1, 2, 3)
     ]
-    assert np.mean([f["recall@20"] for f in found]) >= recall
-    assert np.mean([f["mrr@20"] for f in found]) >= mrr
+    assert np.mean([f["recall@20"] for f in found]) >= recall - 2 * 0.002 / np.sqrt(3)
+    assert np.mean([f["mrr@20"] for f in found]) >= mrr - 2 * 0.001 / np.sqrt(3)
