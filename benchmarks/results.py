@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-# Settings found on a validation split (the training log's last day), not on the test set.
+# Settings chosen on a validation set, the training log's last day; see docs/results.md.
 ROWS = {
     "cross-entropy": "",
     "BPR-max": "--params loss=bpr-max,input=shared,sample_alpha=0.5,learning_rate=0.05,"
