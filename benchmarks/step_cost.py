@@ -1,7 +1,8 @@
 """Does a training step cost the same whatever the size of the catalogue?
 
-Times steps of GRU4Rec on catalogues of growing size, in turns within one run so that all see the
-same machine, and prints each time as a ratio to the smallest catalogue's:
+Times steps of GRU4Rec on catalogues of growing size, items drawn uniformly (the worst case for
+caches), in turns within one run so that all see the same machine, and prints each time as a ratio
+to the smallest catalogue's:
 
     python benchmarks/step_cost.py [--backend numpy] [--steps 200] [--rounds 5]
 """
@@ -12,36 +13,44 @@ import time
 import numpy as np
 
 from gru4rec_np import GRU4Rec, network
+from gru4rec_np.batches import Batches
 from gru4rec_np.kernels import BACKENDS, one_blas_thread
 from gru4rec_np.optim import init_state
 
 CATALOGUES = (10_000, 100_000, 1_000_000)
 
 
-def prepare(n_items: int, backend: str):
-    """Weights of a model for n_items, and a window of one step drawn at random."""
-    hp = GRU4Rec(backend=backend)
+def prepare(n_items: int, backend: str, steps: int):
+    """A function that trains `steps` random steps on n_items, and the arrays that it changes."""
+    hp = GRU4Rec(backend=backend, dropout_p_embed=0)
     rng = np.random.default_rng(0)
     W = network.init_weights(hp, n_items, rng)
     memory = {name: init_state(p, hp.adapt, hp.momentum) for name, p in W.items()}
     for state in memory.values():
         for array in state.values():
             array.fill(0)  # else the system hands out the pages one by one while the clock runs
-    return hp, W, memory, rng, network.zero_state(hp, hp.batch_size)
+    log_support = np.zeros(n_items, np.float32)
+    run = hp.ops.stepper and hp.ops.stepper(hp, W, memory, log_support)
+    run = run or network.stepper(hp, W, memory, hp.ops, log_support)
+    B = hp.batch_size
+    batches = Batches(
+        x=rng.integers(0, n_items, (steps, B), np.int32),
+        y=rng.integers(0, n_items, (steps, B), np.int32),
+        lanes=np.full(steps, B),
+        reset=np.zeros((steps, B), bool),
+        keep=np.ones((steps, B), bool),
+    )
+    samples = rng.integers(0, n_items, (steps, hp.n_sample), np.int32)
+    state = network.zero_state(hp, B)
+    return lambda: run(batches, range(steps), samples, state, rng), W, memory
 
 
 @one_blas_thread
-def seconds_per_step(hp, W, memory, rng, state, steps: int) -> float:
-    """Mean time of a step; its items are drawn before the clock starts."""
-    n_items, B = len(W["b_y"]), hp.batch_size
-    x = rng.integers(0, n_items, (steps, B))
-    items = rng.integers(0, n_items, (steps, B + hp.n_sample))
-    reset, keep = np.zeros(B, bool), np.ones(B, bool)
+def seconds(run) -> float:
+    """The time of one call."""
     began = time.perf_counter()
-    for t in range(steps):
-        window = network.Window([x[t]], [reset], [keep], [items[t]], [None])
-        _, state = network.train_window(W, memory, hp, hp.ops, window, state, rng)
-    return (time.perf_counter() - began) / steps
+    run()
+    return time.perf_counter() - began
 
 
 def main() -> None:
@@ -51,15 +60,15 @@ def main() -> None:
     p.add_argument("--steps", type=int, default=200)
     p.add_argument("--rounds", type=int, default=5)
     args = p.parse_args()
-    models = {n: prepare(n, args.backend) for n in CATALOGUES}
+    models = {n: prepare(n, args.backend, args.steps) for n in CATALOGUES}
     times: dict[int, list[float]] = {n: [] for n in CATALOGUES}
     for _ in range(args.rounds + 1):
-        for n, model in models.items():
-            times[n].append(seconds_per_step(*model, args.steps))
+        for n, (run, _, _) in models.items():
+            times[n].append(seconds(run) / args.steps)
     print("| items | ms per step, median | ratio | weights and memory, bytes per item |")
     print("|---|---|---|---|")
     base = np.median(times[CATALOGUES[0]][1:])  # the first round warms up
-    for n, (_, W, memory, _, _) in models.items():
+    for n, (_, W, memory) in models.items():
         median = np.median(times[n][1:])
         tables = [a for a in W.values() if len(a) == n]
         tables += [a for m in memory.values() for a in m.values() if len(a) == n]
