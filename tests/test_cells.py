@@ -42,6 +42,14 @@ def test_activations_do_not_overflow():
     assert sigmoid(np.float32(-80)) > 0
 
 
+def test_selu_keeps_mean_and_variance():
+    """What its two constants are for: N(0, 1) goes in, mean 0 and variance 1 come out."""
+    z = np.linspace(-12, 12, 200_001)
+    weight = np.exp(-z * z / 2) / np.sqrt(2 * np.pi) * (z[1] - z[0])
+    y = activate(z, "selu")
+    assert abs((weight * y).sum()) < 1e-8 and abs((weight * y * y).sum() - 1) < 1e-8
+
+
 def test_unknown_activation():
     with pytest.raises(ValueError, match=r"sigmoid.*'swish'"):
         activate(np.zeros(1), "swish")
