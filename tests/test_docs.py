@@ -11,7 +11,13 @@ from gru4rec_np.cells import dense, dense_backward
 from gru4rec_np.sessions import write_table
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = ["README.md", "tutorials/README.md", "docs/architecture.md", "docs/results.md"]
+DOCUMENTS = [
+    "README.md",
+    "tutorials/README.md",
+    "docs/architecture.md",
+    "docs/performance.md",
+    "docs/results.md",
+]
 
 
 def python_blocks(name):
