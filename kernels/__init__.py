@@ -64,7 +64,7 @@ def load(backend: str = "auto") -> SimpleNamespace:
     # Here, since loading and, the first time, compiling takes seconds that NumPy need not wait.
     from gru4rec_np.kernels import numba_cpu, numba_steps
 
-    why = "asked for" if backend == "numba" else "the fastest one here"
+    why = "asked for" if backend == "numba" else "the fastest one here; compiles when first used"
     own = {name: getattr(numba_cpu, name) for name in vars(NUMPY) if hasattr(numba_cpu, name)}
     return SimpleNamespace(
         **{**vars(NUMPY), **own, "name": "numba", "stepper": numba_steps.stepper, "why": why}

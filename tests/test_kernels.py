@@ -60,7 +60,7 @@ def test_the_numpy_backend_is_the_mathematics():
 
 def test_auto_says_what_it_took_and_why(monkeypatch):
     ops_of("numba")
-    assert (kernels.load().name, kernels.load().why) == ("numba", "the fastest one here")
+    assert kernels.load().name == "numba" and "the fastest one here" in kernels.load().why
     monkeypatch.setattr(kernels, "find_spec", lambda name: None)
     assert (kernels.load().name, kernels.load().why) == ("numpy", "Numba is not installed")
     with pytest.raises(InputError, match="numba is not installed; pip install numba"):
