@@ -1,0 +1,125 @@
+"""From a .cu file to a shared library, by g++, kept in the user's cache. Imports the errors."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+from gru4rec_np.errors import InputError
+
+HERE = Path(__file__).parent
+COMMON = ("-std=gnu++17", "-fPIC", "-fvisibility=hidden", "-g", "-gdwarf-4", "-Wno-attributes")
+# Every step of a thread in the order of the source, as far as that costs little.
+SPEED = ("-O2", "-ffp-contract=off")
+DEBUG = ("-O0",)
+MAX_DYNAMIC_SHARED = 227 << 10  # the largest that any GPU so far has
+
+# What emulated.h makes of `__global__` and of `extern __shared__ T name[]`.
+KERNEL = re.compile(
+    r'(template\s*<[^;{}]*>\s*)?(?:extern\s*"C"\s*)?'
+    r"__attribute__\(\(noinline, emu_global\)\)\s*void\s+(\w+)\s*\("
+)
+DYNAMIC = re.compile(r"\bextern\s+thread_local\b[^;]*?(\w+)\s*\[\s*\]\s*;")
+
+
+def build(
+    path: Path, options: tuple[str, ...], checks: bool, source: str | None, debug: bool
+) -> Path:
+    """The library of a .cu file, from the cache if it is there.
+
+    Raises:
+        InputError: there is no g++, or it refuses the file.
+    """
+    flags = (*COMMON, *(DEBUG if debug else SPEED))
+    if source is None:
+        try:
+            source = path.read_text(encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"{path}: {error.strerror}") from None
+    text = _run(
+        "-E", "-x", "c++", *flags, "-include", HERE / "emulated.h", f"-I{path.parent}", *options,
+        "-", text=f'# 1 "{path}"\n{source}',
+    )  # fmt: skip
+    text += _tail(text)
+    runtime = _cached("runtime.o", "", (*flags, "-c"), HERE / "runtime.cpp")
+    name = f"{path.stem}.so"
+    return _cached(name, text, (*flags, "-shared", "-x", "c++", "-fpreprocessed",
+                                "-fno-extern-tls-init"), "-", "-x", "none", runtime)  # fmt: skip
+
+
+def _tail(text: str) -> str:
+    """Declarations that a preprocessed source lacks: the list of kernels, the dynamic memory."""
+    names = dict.fromkeys(name for template, name in KERNEL.findall(text) if not template)
+    entries = "".join(f'emu_kernel<&{name}>("{name}"), ' for name in names)
+    labels = dict.fromkeys(["emu_dynamic", *DYNAMIC.findall(text)])
+    # One block of the memory that `thread_local` arrays lie in, under all the names it has.
+    assembly = ['.section .tbss, \\"awT\\", @nobits', ".balign 256"]
+    for label in labels:
+        assembly += [f".hidden {label}", f".globl {label}", f".type {label}, @tls_object"]
+        assembly += [f"{label}:"]
+    assembly += [f".zero {MAX_DYNAMIC_SHARED}", ".text"]
+    return f"""
+# 1 "list of kernels"
+extern "C" __attribute__((visibility("default")))
+const EmuKernel emu_kernels[] = {{ {entries}{{}} }};
+asm("{"; ".join(assembly)}");
+"""
+
+
+def _cached(name: str, text: str, flags: tuple, *inputs: str | Path) -> Path:
+    """What g++ makes of `text`, or of files, with `flags`; made once for each state of them."""
+    state = [_compiler(), text, *map(str, flags)]
+    state += [file.read_text() for file in sorted(HERE.glob("*.h")) + sorted(HERE.glob("*.cpp"))]
+    digest = hashlib.sha256("\0".join(state).encode()).hexdigest()[:20]
+    path = _folder() / f"{digest}-{name}"
+    if not path.exists():
+        # Written under a name of its own and moved: other processes may want the same file.
+        part = path.with_name(f"{path.stem}.{os.getpid()}{path.suffix}")
+        try:
+            _run(*flags, "-o", part, *inputs, text=text)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+    return path
+
+
+@cache
+def _compiler() -> str:
+    """g++'s version."""
+    return _run("--version").splitlines()[0]
+
+
+def _run(*arguments: str | Path, text: str = "") -> str:
+    """g++'s output."""
+    if shutil.which("g++") is None:
+        raise InputError(
+            "backend: cuda-emulated needs g++: install a C++ compiler (apt install g++)"
+        )
+    done = subprocess.run(
+        ["g++", *map(str, arguments)], input=text, capture_output=True, encoding="utf-8"
+    )
+    if done.returncode:
+        raise InputError(f"g++ cannot compile this:\n{done.stderr.strip()}")
+    return done.stdout
+
+
+@cache
+def _private() -> tempfile.TemporaryDirectory:
+    return tempfile.TemporaryDirectory(prefix="gru4rec_np-emulator-")
+
+
+def _folder() -> Path:
+    """Where compiled files are kept: the user's cache, or until the end if it is not writable."""
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    folder = Path(cache).expanduser() / "gru4rec_np" / "emulator"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError:
+        return Path(_private().name)
+    return folder if os.access(folder, os.W_OK) else Path(_private().name)

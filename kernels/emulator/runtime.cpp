@@ -1,0 +1,363 @@
+// Runs a kernel: each CUDA thread is a fiber, blocks come one after another, one fiber runs at a
+// time until it has to wait for others. Linked to every compiled .cu file.
+
+#include "runtime.h"
+
+#include <stdarg.h>
+
+#ifndef __x86_64__
+#define EMU_UCONTEXT
+#endif
+#ifdef EMU_UCONTEXT
+#include <ucontext.h>
+#endif
+
+extern "C" {
+uint3 threadIdx, blockIdx;
+dim3 blockDim, gridDim;
+}
+
+Thread threads[MAX_THREADS];
+Thread *current;
+int n_threads;
+char fault_text[4096];
+
+static constexpr size_t STACK = 128 << 10;
+static constexpr uint64_t CANARY = 0x5afe57ac4b0770f5;
+static void (*entry)(void **);
+static void **arguments;
+
+// --- stacks and switches --------------------------------------------------------------------------
+
+#ifdef EMU_UCONTEXT
+struct Context { ucontext_t registers; };
+static Context main_context, contexts[MAX_THREADS];
+static void switch_to(Context &from, Context &to) { swapcontext(&from.registers, &to.registers); }
+#else
+// What a call must preserve lies on the stack, so that a stack pointer is the whole context.
+using Context = void *;
+static Context main_context, contexts[MAX_THREADS];
+extern "C" void emu_switch(Context *from, Context to) __attribute__((visibility("hidden")));
+asm(R"(
+    .text
+    .hidden emu_switch
+    .globl emu_switch
+    .type emu_switch, @function
+emu_switch:
+    pushq %rbp
+    pushq %rbx
+    pushq %r12
+    pushq %r13
+    pushq %r14
+    pushq %r15
+    movq %rsp, (%rdi)
+    movq %rsi, %rsp
+    popq %r15
+    popq %r14
+    popq %r13
+    popq %r12
+    popq %rbx
+    popq %rbp
+    ret
+    .size emu_switch, . - emu_switch
+)");
+static void switch_to(Context &from, Context &to) { emu_switch(&from, to); }
+#endif
+
+static char *stacks;  // MAX_THREADS of them, lent by the caller
+static int free_stacks[MAX_THREADS], n_free;
+static void fiber();
+
+static char *stack_bottom(int stack) { return stacks + stack * STACK; }
+
+// Gives a thread that starts now, not on another's stack, a stack of its own.
+static void make_context(Thread &t) {
+    t.stack = free_stacks[--n_free];
+    t.stack_low = stack_bottom(t.stack);
+    // At the same place on every stack they would all share a few sets of the cache.
+    t.stack_high = t.stack_low + STACK - t.stack % 64 * 64;
+    memcpy(t.stack_low, &CANARY, sizeof CANARY);
+    Context &context = contexts[&t - threads];
+#ifdef EMU_UCONTEXT
+    getcontext(&context.registers);
+    context.registers.uc_stack.ss_sp = t.stack_low;
+    context.registers.uc_stack.ss_size = t.stack_high - t.stack_low;
+    context.registers.uc_link = nullptr;
+    makecontext(&context.registers, fiber, 0);
+#else
+    void **top = (void **)t.stack_high;
+    *--top = nullptr;          // fiber() never returns; a debugger's backtrace ends here
+    *--top = (void *)fiber;
+    context = top - 6;         // six registers, whatever is in them
+#endif
+}
+
+// --- who runs next --------------------------------------------------------------------------------
+
+static Thread *queue[MAX_THREADS];  // those that can run: a ring
+static int queue_first, queue_count;
+static int order[MAX_THREADS];      // in which threads start, and leave a barrier
+static int n_alive, n_arrived, n_at_warp, n_votes;
+static int votes_of_last_barrier;
+
+static void push(Thread &t) {
+    queue[(queue_first + queue_count++) % MAX_THREADS] = &t;
+}
+
+static Thread *pop() {
+    if (queue_count == 0) return nullptr;
+    Thread *t = queue[queue_first];
+    queue_first = (queue_first + 1) % MAX_THREADS;
+    queue_count--;
+    return t;
+}
+
+static void take_over(Thread &t) {
+    current = &t;
+    threadIdx = t.index;
+}
+
+// The running thread waits: lets others run until something has made it runnable.
+static void wait() {
+    Thread *from = current, *to = pop();
+    if (to == nullptr) {  // nobody can run, and so nobody ever will
+        switch_to(contexts[from - threads], main_context);
+    } else if (to != from) {
+        if (to->state == FRESH) {
+            make_context(*to);
+            to->state = RUNS;
+        }
+        take_over(*to);
+        switch_to(contexts[from - threads], contexts[to - threads]);
+    }
+}
+
+static void release_barrier() {
+    votes_of_last_barrier = n_votes;
+    n_arrived = n_votes = 0;
+    for (int i = 0; i < n_threads; i++) {
+        Thread &t = threads[order[i]];
+        if (t.state == AT_BARRIER) {
+            t.state = RUNS;
+            push(t);
+        }
+    }
+#ifdef EMU_CHECKS
+    note_barrier();
+#endif
+}
+
+static void complete_warp(Thread &by);
+
+// A thread's life. One that has not started yet takes over the stack of one that has ended.
+static void fiber() {
+    for (;;) {
+        entry(arguments);
+        Thread &t = *current;
+        uint64_t canary;
+        memcpy(&canary, t.stack_low, sizeof canary);
+        if (canary != CANARY)
+            fault("stack overflow", "local variables of %s need more than %zu KiB",
+                  describe(t).text, STACK >> 10);
+        t.state = DONE;
+        n_alive--;
+        if (n_arrived > 0 && n_arrived == n_alive) release_barrier();
+        for (int i = t.id & ~31; n_at_warp > 0 && i < n_threads && i <= (t.id | 31); i++)
+            if (threads[i].state == AT_WARP) complete_warp(threads[i]);
+        Thread *to = pop();
+        if (to != nullptr && to->state == FRESH) {
+            to->stack = t.stack;
+            to->stack_low = t.stack_low;
+            to->stack_high = t.stack_high;
+            to->state = RUNS;
+            take_over(*to);
+            continue;
+        }
+        free_stacks[n_free++] = t.stack;
+        if (to == nullptr) {
+            switch_to(contexts[t.id], main_context);
+        } else {
+            take_over(*to);
+            switch_to(contexts[t.id], contexts[to->id]);
+        }
+    }
+}
+
+// --- waiting for one another ----------------------------------------------------------------------
+
+int emu_lane() { return current->id & 31; }
+
+int emu_barrier(int vote, const char *file, int line) {
+    asm volatile("" ::: "memory");
+    Thread &t = *current;
+    t.what = "__syncthreads";
+    t.file = file;
+    t.line = line;
+    n_votes += vote;
+    n_arrived++;
+    t.state = AT_BARRIER;
+#ifdef EMU_CHECKS
+    check_barrier(t);
+#endif
+    if (n_arrived == n_alive) release_barrier();
+    wait();
+    return votes_of_last_barrier;
+}
+
+// Lets the lanes that `by` waits for go on, if all of them have come.
+static void complete_warp(Thread &by) {
+    int first = by.id & ~31;
+    unsigned ballot = 0;
+    for (int lane = 31; lane >= 0; lane--) {  // downwards: who is missing is mostly a later lane
+        if (!(by.mask >> lane & 1) || first + lane >= n_threads) continue;
+        Thread &t = threads[first + lane];
+        if (t.state == DONE) continue;
+        if (t.state != AT_WARP || t.mask != by.mask) return;
+        if (t.value != 0) ballot |= 1u << lane;
+    }
+#ifdef EMU_CHECKS
+    check_warp(by);
+#endif
+    for (int lane = 0; lane < 32; lane++) {
+        Thread &t = threads[first + lane];
+        if (!(by.mask >> lane & 1) || first + lane >= n_threads || t.state == DONE) continue;
+        t.result.value = t.source < 0 ? 0 : threads[first + t.source].value;
+        t.result.ballot = ballot;
+        t.state = RUNS;
+        n_at_warp--;
+        push(t);
+    }
+}
+
+EmuWarp emu_warp(const char *what, unsigned mask, uint64_t value, int source, const char *file,
+                 int line) {
+    asm volatile("" ::: "memory");
+    Thread &t = *current;
+    t.what = what;
+    t.file = file;
+    t.line = line;
+    t.mask = mask;
+    t.value = value;
+    t.source = source;
+    if (!(mask >> (t.id & 31) & 1))
+        fault("warp", "%s calls %s at %s:%d with mask 0x%x, which does not name its own lane %d",
+              describe(t).text, what, file, line, mask, t.id & 31);
+    if (source >= 32 || source < -1)
+        fault("warp", "%s at %s:%d: %s reads from lane %d", what, file, line, describe(t).text,
+              source);
+    t.state = AT_WARP;
+    n_at_warp++;
+    complete_warp(t);
+    wait();
+    return t.result;
+}
+
+// --- faults ---------------------------------------------------------------------------------------
+
+Text describe(const Thread &t) {
+    Text text;
+    snprintf(text.text, sizeof text.text, "thread (%u, %u, %u) of block (%u, %u, %u)", t.index.x,
+             t.index.y, t.index.z, blockIdx.x, blockIdx.y, blockIdx.z);
+    return text;
+}
+
+void fault(const char *kind, const char *format, ...) {
+    size_t n = snprintf(fault_text, sizeof fault_text, "%s|", kind);
+    va_list values;
+    va_start(values, format);
+    vsnprintf(fault_text + n, sizeof fault_text - n, format, values);
+    va_end(values);
+    Context abandoned;
+    switch_to(current ? contexts[current->id] : abandoned, main_context);
+    __builtin_unreachable();
+}
+
+// Nobody can run, and some have not ended: says where they wait.
+static void report_deadlock() {
+    const Thread *waiting[8];
+    int counts[8] = {}, n = 0;
+    for (int i = 0; i < n_threads; i++) {
+        const Thread &t = threads[i];
+        if (t.state == DONE) continue;
+        int k = 0;
+        while (k < n && (waiting[k]->what != t.what || waiting[k]->line != t.line)) k++;
+        if (k == 8) continue;
+        if (k == n) waiting[n++] = &t;
+        counts[k]++;
+    }
+    char text[2048];
+    size_t length = 0;
+    for (int k = 0; k < n; k++)
+        length += snprintf(text + length, sizeof text - length, "%s%d wait at %s of %s:%d",
+                           k ? ", " : "", counts[k], waiting[k]->what, waiting[k]->file,
+                           waiting[k]->line);
+    snprintf(fault_text, sizeof fault_text,
+             "deadlock|of the threads of block (%u, %u, %u) %s; %d have ended", blockIdx.x,
+             blockIdx.y, blockIdx.z, text, n_threads - n_alive);
+}
+
+// --- a launch -------------------------------------------------------------------------------------
+
+// Threads in ascending order, or, with a seed, in one that it chooses; 1: the reverse order.
+static void shuffle(int *values, int n, unsigned seed) {
+    for (int i = 0; i < n; i++) values[i] = seed == 1 ? n - 1 - i : i;
+    uint64_t state = seed * 0x9e3779b97f4a7c15;
+    for (int i = n - 1; i > 0 && seed > 1; i--) {
+        state = state * 6364136223846793005 + 1442695040888963407;
+        int j = (state >> 33) % (i + 1), value = values[i];
+        values[i] = values[j];
+        values[j] = value;
+    }
+}
+
+static void run_block() {
+    n_alive = n_threads;
+    n_arrived = n_at_warp = n_votes = queue_first = queue_count = 0;
+    n_free = MAX_THREADS;
+    for (int i = 0; i < MAX_THREADS; i++) free_stacks[i] = MAX_THREADS - 1 - i;
+    for (int i = 0; i < n_threads; i++) {
+        Thread &t = threads[order[i]];
+        t.id = order[i];
+        t.index = {t.id % blockDim.x, t.id / blockDim.x % blockDim.y,
+                   t.id / (blockDim.x * blockDim.y)};
+        t.state = FRESH;
+        push(t);
+    }
+    Thread *first = pop();
+    make_context(*first);
+    first->state = RUNS;
+    take_over(*first);
+    switch_to(main_context, contexts[first->id]);
+    if (fault_text[0] == 0 && n_alive > 0) report_deadlock();
+    current = nullptr;
+}
+
+#define EXPORT extern "C" __attribute__((visibility("default")))
+
+// Runs a kernel; the fault as "kind|message", or null. `stack_memory` holds MAX_THREADS stacks.
+EXPORT const char *emu_launch(const EmuKernel *kernel, const unsigned *grid, const unsigned *block,
+                              void **values, char *stack_memory, unsigned seed) {
+    entry = kernel->run;
+    arguments = values;
+    stacks = stack_memory;
+    gridDim = dim3(grid[0], grid[1], grid[2]);
+    blockDim = dim3(block[0], block[1], block[2]);
+    n_threads = block[0] * block[1] * block[2];
+    fault_text[0] = 0;
+    shuffle(order, n_threads, seed);
+    int n_blocks = grid[0] * grid[1] * grid[2];
+    int *blocks = (int *)malloc(n_blocks * sizeof(int));
+    shuffle(blocks, n_blocks, seed);
+    for (int i = 0; i < n_blocks && fault_text[0] == 0; i++) {
+        unsigned b = blocks[i];
+        blockIdx = {b % grid[0], b / grid[0] % grid[1], b / (grid[0] * grid[1])};
+#ifdef EMU_CHECKS
+        note_block();
+#endif
+        run_block();
+    }
+    free(blocks);
+    return fault_text[0] ? fault_text : nullptr;
+}
+
+EXPORT const size_t emu_stack_bytes = STACK * MAX_THREADS;
