@@ -23,7 +23,13 @@ import torch
 from torch_peer import CHUNK, Peer
 
 from gru4rec_np import GRU4Rec, InputError, Sessions, Shop, network, read_table
-from gru4rec_np.batches import Batches, draw_negatives, negative_distribution, session_parallel
+from gru4rec_np.batches import (
+    Batches,
+    draw_negatives,
+    guide_table,
+    negative_distribution,
+    session_parallel,
+)
 from gru4rec_np.kernels import BACKENDS, one_blas_thread
 from gru4rec_np.optim import init_state
 
@@ -53,6 +59,7 @@ class Ours:
         self.rng = np.random.default_rng(0)
         self.state = network.zero_state(model, batches.x.shape[1])
         self.negatives = negative_distribution(train.support, model.sample_alpha)
+        self.guide = guide_table(self.negatives)
         W = initial_weights(model, train)
         memory = {name: init_state(p, model.adapt, model.momentum) for name, p in W.items()}
         log_support = np.log(train.support).astype(np.float32)
@@ -66,7 +73,7 @@ class Ours:
         for first in range(steps.start, steps.stop, CHUNK):
             chunk = range(first, min(first + CHUNK, steps.stop))
             shape = len(chunk), self.model.n_sample
-            samples = draw_negatives(self.rng, self.negatives, shape)
+            samples = draw_negatives(self.rng, self.negatives, shape, self.guide)
             losses, self.state = self.run(self.batches, chunk, samples, self.state, self.rng)
             total += losses.sum()
         return total * self.model.batch_size

@@ -14,7 +14,12 @@ from typing import Any
 import numpy as np
 
 from gru4rec_np import checkpoint, network
-from gru4rec_np.batches import draw_negatives, negative_distribution, session_parallel
+from gru4rec_np.batches import (
+    draw_negatives,
+    guide_table,
+    negative_distribution,
+    session_parallel,
+)
 from gru4rec_np.errors import InputError
 from gru4rec_np.hyperparameters import Hyperparameters
 from gru4rec_np.kernels import load, one_blas_thread
@@ -101,6 +106,7 @@ class GRU4Rec(Hyperparameters):
         memory = {n: init_state(p, self.adapt, self.momentum) for n, p in self.weights.items()}
         log_support = np.log(train.support).astype(np.float32)
         negatives = negative_distribution(train.support, self.sample_alpha)
+        guide = guide_table(negatives)
 
         run = self.ops.stepper and self.ops.stepper(self, self.weights, memory, log_support)
         run = run or network.stepper(self, self.weights, memory, self.ops, log_support)
@@ -113,7 +119,7 @@ class GRU4Rec(Hyperparameters):
             done, total, total_loss, of_epoch = 0, int(batches.lanes.sum()), 0.0, []
             for first in range(0, len(batches), chunk):
                 steps = range(first, min(first + chunk, len(batches)))
-                samples = draw_negatives(rng, negatives, (len(steps), self.n_sample))
+                samples = draw_negatives(rng, negatives, (len(steps), self.n_sample), guide)
                 losses, state = run(batches, steps, samples, state, rng)
                 losses *= self.batch_size  # a step's loss is divided by it, even with fewer lanes
                 lanes = batches.lanes[steps.start : steps.stop]

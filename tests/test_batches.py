@@ -8,7 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gru4rec_np import Sessions
-from gru4rec_np.batches import draw_negatives, negative_distribution, session_parallel
+from gru4rec_np.batches import (
+    draw_negatives,
+    guide_table,
+    negative_distribution,
+    session_parallel,
+)
 
 LENGTHS = st.lists(st.integers(1, 7), min_size=1, max_size=12)
 
@@ -182,3 +187,33 @@ def test_same_seed_same_draws():
     )
     np.testing.assert_array_equal(one, two)
     assert (one != other).any()
+
+
+@pytest.mark.parametrize("n_items", [1, 2, 300, 20_000, 600_000])
+@pytest.mark.parametrize("sample_alpha", [0.0, 0.75, 3.0])
+def test_the_guide_table_changes_no_draw(n_items, sample_alpha):
+    """Catalogues smaller and larger than the table, and items that are hardly ever drawn."""
+    support = np.random.default_rng(0).integers(0, 1000, n_items) + (np.arange(n_items) == 0)
+    distribution = negative_distribution(support, sample_alpha)
+    guide = guide_table(distribution)
+    plain, guided = (
+        draw_negatives(np.random.default_rng(1), distribution, (50, 1000), table)
+        for table in (None, guide)
+    )
+    np.testing.assert_array_equal(guided, plain)
+    edges = [draw_negatives(Extremes(), distribution, (2,), table) for table in (None, guide)]
+    np.testing.assert_array_equal(*edges)
+
+
+def test_the_guide_table_is_right_at_the_very_edge_of_an_item():
+    """Draws that are an item's bound itself, and the numbers next to it."""
+
+    class Bounds:
+        def random(self, shape):
+            bounds = np.append(distribution[:-1], [k / 2**18 for k in range(9)])
+            return np.concatenate([bounds, np.nextafter(bounds, 0), np.nextafter(bounds, 1)])
+
+    distribution = np.arange(1, 1025) / 1024  # on the table's own bounds
+    plain = draw_negatives(Bounds(), distribution, ())
+    guided = draw_negatives(Bounds(), distribution, (), guide_table(distribution))
+    np.testing.assert_array_equal(guided, plain)
