@@ -214,39 +214,80 @@ def update(
 
 
 # --- ranks ----------------------------------------------------------------------------------------
+# Scores are made and counted a tile at a time, CASES times TILE: it stays in the cache between the
+# product that writes it and the count that reads it.
+#
+# Equal items must tie, so equal scores must have equal bits. BLAS adds in an order of its own at
+# the edge of a matrix whose sides are no multiples of its registers. So all products here have the
+# same shape without such edges, for which the last block of cases and the last tile of items reach
+# back; and a target's score is taken from the very product in which it is counted.
+CASES, TILE = 256, 512
 
 
-@jit(parallel=True)
-def _count_ranks(h, V_T, b_y, targets, block, below, level):
-    """How many items score below each target, and how many the same, itself included."""
-    n, I = len(h), V_T.shape[1]  # noqa: E741
-    for number in prange((n + block - 1) // block):
-        first = number * block
-        s = np.dot(h[first : first + block], V_T)
-        for i in range(len(s)):
-            for j in range(I):
-                s[i, j] += b_y[j]
-            target = s[i, targets[first + i]]
-            less = 0
-            same = 0
-            for j in range(I):
-                less += s[i, j] < target
-                same += s[i, j] == target
-            below[first + i] = less
-            level[first + i] = same
+@jit(fastmath=False)
+def _count(scores, bias, target):
+    """How many scores + bias, each (n,), are below the target, and how many equal it."""
+    below = level = np.int32(0)
+    for j in range(len(scores)):
+        score = scores[j] + bias[j]
+        # In 32 bits, as wide as a float32: twice as many fit into a vector as in 64.
+        below = np.int32(below + np.int32(score < target))
+        level = np.int32(level + np.int32(score == target))
+    return below, level
+
+
+@jit(parallel=True, fastmath=False)
+def _count_ranks(h, V, b, targets, below, level):
+    """Add to below and level (n,): items under each target, and level with it, itself included.
+
+    Cases come sorted by target; n >= CASES, I >= TILE.
+    """
+    n, I = len(h), len(V)  # noqa: E741
+    for block in prange((n + CASES - 1) // CASES):
+        first = min(block * CASES, n - CASES)
+        cases = h[first : first + CASES]
+        s, target = np.empty((CASES, TILE), h.dtype), np.empty(CASES, h.dtype)
+        # The targets' scores. Sorted, they lie in few tiles: little is multiplied twice.
+        at, have = 0, -1
+        for i in range(CASES):
+            item = targets[first + i]
+            if item // TILE != have:
+                have = item // TILE
+                at = min(have * TILE, I - TILE)
+                np.dot(cases, V[at : at + TILE].T, s)
+            target[i] = s[i, item - at] + b[item]
+        for start in range(0, I, TILE):
+            at = min(start, I - TILE)
+            np.dot(cases, V[at : at + TILE].T, s)
+            for i in range(block * CASES - first, CASES):  # the block before counted the others
+                less, same = _count(s[i, start - at :], b[start : at + TILE], target[i])
+                below[first + i] += less
+                level[first + i] += same
+
+
+def _at_least(x: np.ndarray, rows: int, fill: float) -> np.ndarray:
+    """x, with rows of `fill` appended if it has fewer than `rows`."""
+    missing = max(0, rows - len(x))
+    return np.concatenate([x, np.full((missing, *x.shape[1:]), fill, x.dtype)]) if missing else x
 
 
 def rank_targets(h, V_y, b_y, targets, ties="conservative"):
     """As `ranking.rank_targets`, a block of cases on each core."""
     if ties not in ranking.TIES:
         return ranking.rank_targets(h, V_y, b_y, targets, ties)
-    below, level = np.empty(len(h)), np.empty(len(h))
-    block = max(1, 2**21 // len(V_y))
-    _count_ranks(
-        np.ascontiguousarray(h), np.ascontiguousarray(V_y).T, b_y, targets, block, below, level
-    )
-    I = len(V_y)  # noqa: E741
-    conservative, standard = I - below, np.minimum(I - below - level + 1, I)
-    if ties == "median":
-        return (conservative + standard) / 2
-    return conservative if ties == "conservative" else standard
+    n, I = len(h), len(V_y)  # noqa: E741
+    order = np.argsort(targets, kind="stable")
+    cases, wanted = _at_least(h[order], CASES, 0), _at_least(targets[order], CASES, 0)
+    below, level = np.zeros(len(cases), np.int64), np.zeros(len(cases), np.int64)
+    # A score of NaN is neither below a target nor level with it: so are items that only fill up.
+    V_y, b_y = _at_least(np.ascontiguousarray(V_y), TILE, 0), _at_least(b_y, TILE, np.nan)
+    _count_ranks(cases, V_y, b_y, wanted, below, level)
+    conservative = I - below[:n]
+    standard = np.minimum(conservative - level[:n] + 1, I)
+    ranks = np.empty(n)
+    ranks[order] = {
+        "conservative": conservative,
+        "standard": standard,
+        "median": (conservative + standard) / 2,
+    }[ties]
+    return ranks

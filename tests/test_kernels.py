@@ -197,6 +197,44 @@ def test_ranks(backend, n, items, ties, seed):
     assert (ops.rank_targets(h, V_y, b_y, targets, ties) == wanted).all()
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@settings(max_examples=100)
+@given(
+    n=st.sampled_from([0, 1, 2, 31, 255, 257, 600]),
+    items=st.sampled_from([1, 2, 33, 511, 512, 513, 1025, 1700]),
+    H=st.sampled_from([1, 3, 16, 100]),
+    dtype=FLOATS,
+    seed=seeds,
+)
+def test_equal_items_tie(backend, n, items, H, dtype, seed):
+    """Rows of random numbers, repeated all over the table: equal to the bit wherever they stand."""
+    ops, rng = ops_of(backend), np.random.default_rng(seed)
+    kinds = int(rng.integers(1, 9))
+    kind = rng.integers(0, kinds, items)
+    kind_V, kind_b = rng.normal(size=(kinds, H)).astype(dtype), rng.normal(size=kinds).astype(dtype)
+    h, targets = rng.normal(size=(n, H)).astype(dtype), rng.integers(0, items, n)
+    args = h, kind_V[kind], kind_b[kind], targets
+    conservative, standard = (ops.rank_targets(*args, ties) for ties in ranking.TIES[:2])
+    # As many above as there are items of better kinds, and as many level as there are of its own.
+    scores = h.astype(float) @ kind_V.T.astype(float) + kind_b
+    above = scores > np.take_along_axis(scores, kind[targets][:, None], axis=1)
+    count = np.bincount(kind, minlength=kinds)
+    np.testing.assert_array_equal(standard, 1 + above @ count)
+    np.testing.assert_array_equal(conservative, standard - 1 + count[kind[targets]])
+    assert (ops.rank_targets(*args, "median") == (conservative + standard) / 2).all()
+
+
+def test_ranks_do_not_depend_on_threads():
+    numba, ops, rng = pytest.importorskip("numba"), ops_of("numba"), np.random.default_rng(0)
+    h, V_y = (rng.normal(size=(n, 20)).astype(np.float32) for n in (3000, 2000))
+    args = h, V_y, np.zeros(2000, np.float32), rng.integers(0, 2000, 3000)
+    found = []
+    for threads in (1, numba.config.NUMBA_NUM_THREADS):
+        numba.set_num_threads(threads)
+        found.append(kernels.one_blas_thread(ops.rank_targets)(*args))
+    assert (found[0] == found[1]).all() and (found[0] == NUMPY.rank_targets(*args)).mean() > 0.99
+
+
 # --- many steps -----------------------------------------------------------------------------------
 
 USUAL = {"layers": [12], "n_sample": 60, "batch_size": 8, "dropout_p_embed": 0.0}
