@@ -14,29 +14,42 @@ from pathlib import Path
 from gru4rec_np.errors import InputError
 
 HERE = Path(__file__).parent
-COMMON = ("-std=gnu++17", "-fPIC", "-fvisibility=hidden", "-g", "-gdwarf-4", "-Wno-attributes")
-# Every step of a thread in the order of the source, as far as that costs little.
+COMMON = ("-std=gnu++17", "-fPIC", "-fvisibility=hidden", "-fno-extern-tls-init", "-g",
+          "-gdwarf-4", "-Wno-attributes")  # fmt: skip
 SPEED = ("-O2", "-ffp-contract=off")
 DEBUG = ("-O0",)
-MAX_DYNAMIC_SHARED = 227 << 10  # the largest that any GPU so far has
+# A call before each access to memory and each index into an array. One access of the source stays
+# one access: no copies of code for other paths, no float4 in parts, no loop turned into memset.
+CHECKS = ("-O1", "-ffp-contract=off", "-fsanitize=thread", "-fsanitize=bounds-strict",
+          "--param=tsan-instrument-func-entry-exit=0", "-fno-thread-jumps", "-fno-tree-sra",
+          "-fno-tree-loop-distribute-patterns", "-fno-ipa-icf", "-fno-crossjumping",
+          "-fno-tree-tail-merge")  # fmt: skip
+RUNTIME = ("runtime.cpp",)
+CHECKED_RUNTIME = ("runtime.cpp", "checks.cpp", "profile.cpp")
+DYNAMIC_NAME = b"dynamic shared memory"
+MAX_DYNAMIC_SHARED = 227 << 10  # the most that any GPU so far has; as in runtime.h
 
 # What emulated.h makes of `__global__` and of `extern __shared__ T name[]`.
 KERNEL = re.compile(
     r'(template\s*<[^;{}]*>\s*)?(?:extern\s*"C"\s*)?'
-    r"__attribute__\(\(noinline, emu_global\)\)\s*void\s+(\w+)\s*\("
+    r"__attribute__\(\(noinline, emu_global\)\)\s*void\s+(\w+)\s*\(([^)]*)\)"
 )
 DYNAMIC = re.compile(r"\bextern\s+thread_local\b[^;]*?(\w+)\s*\[\s*\]\s*;")
 
 
 def build(
     path: Path, options: tuple[str, ...], checks: bool, source: str | None, debug: bool
-) -> Path:
+) -> tuple[Path, dict[str, list[str]]]:
     """The library of a .cu file, from the cache if it is there.
+
+    Returns:
+        the library, and for each kernel the names of its parameters.
 
     Raises:
         InputError: there is no g++, or it refuses the file.
     """
-    flags = (*COMMON, *(DEBUG if debug else SPEED))
+    define = ("-DEMU_CHECKS",) if checks else ()
+    flags = (*COMMON, *define, *(CHECKS if checks else DEBUG if debug else SPEED))
     if source is None:
         try:
             source = path.read_text(encoding="utf-8")
@@ -46,16 +59,33 @@ def build(
         "-E", "-x", "c++", *flags, "-include", HERE / "emulated.h", f"-I{path.parent}", *options,
         "-", text=f'# 1 "{path}"\n{source}',
     )  # fmt: skip
-    text += _tail(text)
-    runtime = _cached("runtime.o", "", (*flags, "-c"), HERE / "runtime.cpp")
-    name = f"{path.stem}.so"
-    return _cached(name, text, (*flags, "-shared", "-x", "c++", "-fpreprocessed",
-                                "-fno-extern-tls-init"), "-", "-x", "none", runtime)  # fmt: skip
+    signatures = {}
+    for template, name, parameters in KERNEL.findall(text):
+        if not template:
+            listed = [re.findall(r"\w+", parameter) for parameter in parameters.split(",")]
+            signatures[name] = [words[-1] for words in listed if words]
+    text += _tail(text, list(signatures))
+    parts = CHECKED_RUNTIME if checks else RUNTIME
+    runtime = (*COMMON, *define, *(DEBUG if debug else SPEED), "-c")
+    objects = [_cached(f"{part}.o", "", runtime, HERE / part) for part in parts]
+    # In two steps: to link with -fsanitize would bring in g++'s own runtime for it.
+    kernels = _cached(f"{path.stem}.o", text, (*flags, "-c", "-x", "c++", "-fpreprocessed"), "-")
+    return _cached(f"{path.stem}.so", "", ("-shared",), kernels, *objects), signatures
 
 
-def _tail(text: str) -> str:
+def shared_arrays(library: Path) -> list[tuple[bytes, int, int]]:
+    """(name, offset, bytes) of the shared arrays in a library, by offset; dynamic memory has 0."""
+    command = ["readelf", "--wide", "--symbols", "--demangle", str(library)]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=True)
+    found = re.findall(r": (\w+) +(\w+) TLS +\w+ +\w+ +\w+ (.+)", done.stdout)
+    arrays = {(f"shared array {n.split('::')[-1]}".encode(), int(at, 16), int(size, 0))
+              for at, size, n in found if int(size, 0)}  # fmt: skip
+    dynamic = next(int(at, 16) for at, _, name in found if name == "emu_dynamic")
+    return sorted({*arrays, (DYNAMIC_NAME, dynamic, 0)}, key=lambda array: array[1])
+
+
+def _tail(text: str, names: list[str]) -> str:
     """Declarations that a preprocessed source lacks: the list of kernels, the dynamic memory."""
-    names = dict.fromkeys(name for template, name in KERNEL.findall(text) if not template)
     entries = "".join(f'emu_kernel<&{name}>("{name}"), ' for name in names)
     labels = dict.fromkeys(["emu_dynamic", *DYNAMIC.findall(text)])
     # One block of the memory that `thread_local` arrays lie in, under all the names it has.
@@ -74,7 +104,7 @@ asm("{"; ".join(assembly)}");
 
 def _cached(name: str, text: str, flags: tuple, *inputs: str | Path) -> Path:
     """What g++ makes of `text`, or of files, with `flags`; made once for each state of them."""
-    state = [_compiler(), text, *map(str, flags)]
+    state = [_compiler(), text, *map(str, flags + inputs)]
     state += [file.read_text() for file in sorted(HERE.glob("*.h")) + sorted(HERE.glob("*.cpp"))]
     digest = hashlib.sha256("\0".join(state).encode()).hexdigest()[:20]
     path = _folder() / f"{digest}-{name}"

@@ -4,11 +4,13 @@
 // the runtime. Calls that can be at fault take the line they stand on as a default argument.
 #pragma once
 
-// C's header alone, and the float overloads below: <cmath> would double the time to compile.
+#ifndef EMU_RUNTIME
+// C's headers alone, and the overloads below: <cmath> would double the time to compile.
 #define _GLIBCXX_INCLUDE_NEXT_C_HEADERS
 #include <math.h>
 #include <stdlib.h>
 #undef _GLIBCXX_INCLUDE_NEXT_C_HEADERS
+#endif
 #include <assert.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -55,6 +57,7 @@ EMU_VECTORS(double, double, 16, 16)
 struct dim3 {
     unsigned x, y, z;
     constexpr dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
+    constexpr dim3(uint3 v) : x(v.x), y(v.y), z(v.z) {}
 };
 
 // Constant for a thread, so that the compiler may keep them; the runtime sets them at each switch.
@@ -63,8 +66,7 @@ struct dim3 {
 #else
 #define EMU_CONSTANT
 #endif
-extern "C" EMU_CONSTANT uint3 threadIdx, blockIdx;
-extern "C" EMU_CONSTANT dim3 blockDim, gridDim;
+extern "C" EMU_CONSTANT uint3 threadIdx, blockIdx, blockDim, gridDim;
 constexpr int warpSize = 32;
 
 // --- threads that wait for one another (runtime.cpp) ----------------------------------------------
@@ -130,6 +132,8 @@ EMU_INLINE T __shfl_xor_sync(unsigned mask, T value, int by, int width = 32, EMU
     int lane = emu_lane(), from = lane ^ by, end = (lane & -width) + width;
     return emu_shuffle("__shfl_xor_sync", mask, value, from >= end ? lane : from, file, line);
 }
+
+#ifndef EMU_RUNTIME  // from here on, what only kernels need
 
 // --- atomics --------------------------------------------------------------------------------------
 // Threads run one at a time, so plain reads and writes are atomic. Out of line where they are
@@ -285,6 +289,8 @@ EMU_INLINE int __float2int_rn(float x) { return (int)rintf(x); }
 EMU_INLINE int __float2int_rz(float x) { return (int)x; }
 EMU_INLINE float __int2float_rn(int x) { return (float)x; }
 
+#endif
+
 // --- a kernel as the Python side sees it ----------------------------------------------------------
 
 struct EmuParameter {
@@ -327,7 +333,7 @@ template <class... A> struct EmuSignature<void (*)(A...)> {
     static constexpr EmuParameter parameters[] = {EmuType<A>::parameter..., {}};
     static constexpr int count = sizeof...(A);
     template <void (*kernel)(A...), size_t... I, template <size_t...> class Indices>
-    static void call(void **arguments, Indices<I...>) {
+    __attribute__((no_sanitize("thread"))) static void call(void **arguments, Indices<I...>) {
         kernel(*(A *)arguments[I]...);
     }
 };

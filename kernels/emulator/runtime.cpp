@@ -4,6 +4,7 @@
 #include "runtime.h"
 
 #include <stdarg.h>
+#include <stdlib.h>
 
 #ifndef __x86_64__
 #define EMU_UCONTEXT
@@ -13,8 +14,7 @@
 #endif
 
 extern "C" {
-uint3 threadIdx, blockIdx;
-dim3 blockDim, gridDim;
+uint3 threadIdx, blockIdx, blockDim, gridDim;
 }
 
 Thread threads[MAX_THREADS];
@@ -97,7 +97,8 @@ static void make_context(Thread &t) {
 static Thread *queue[MAX_THREADS];  // those that can run: a ring
 static int queue_first, queue_count;
 static int order[MAX_THREADS];      // in which threads start, and leave a barrier
-static int n_alive, n_arrived, n_at_warp, n_votes;
+int n_alive;
+static int n_arrived, n_at_warp, n_votes;
 static int votes_of_last_barrier;
 
 static void push(Thread &t) {
@@ -161,6 +162,9 @@ static void fiber() {
                   describe(t).text, STACK >> 10);
         t.state = DONE;
         n_alive--;
+#ifdef EMU_CHECKS
+        check_barrier(t);
+#endif
         if (n_arrived > 0 && n_arrived == n_alive) release_barrier();
         for (int i = t.id & ~31; n_at_warp > 0 && i < n_threads && i <= (t.id | 31); i++)
             if (threads[i].state == AT_WARP) complete_warp(threads[i]);
@@ -240,10 +244,10 @@ EmuWarp emu_warp(const char *what, unsigned mask, uint64_t value, int source, co
     t.value = value;
     t.source = source;
     if (!(mask >> (t.id & 31) & 1))
-        fault("warp", "%s calls %s at %s:%d with mask 0x%x, which does not name its own lane %d",
+        fault("warp", "%s calls %s at <at %s:%d> with mask 0x%x, which does not name its own lane %d",
               describe(t).text, what, file, line, mask, t.id & 31);
     if (source >= 32 || source < -1)
-        fault("warp", "%s at %s:%d: %s reads from lane %d", what, file, line, describe(t).text,
+        fault("warp", "%s at <at %s:%d>: %s reads from lane %d", what, file, line, describe(t).text,
               source);
     t.state = AT_WARP;
     n_at_warp++;
@@ -288,7 +292,7 @@ static void report_deadlock() {
     char text[2048];
     size_t length = 0;
     for (int k = 0; k < n; k++)
-        length += snprintf(text + length, sizeof text - length, "%s%d wait at %s of %s:%d",
+        length += snprintf(text + length, sizeof text - length, "%s%d wait at %s of <at %s:%d>",
                            k ? ", " : "", counts[k], waiting[k]->what, waiting[k]->file,
                            waiting[k]->line);
     snprintf(fault_text, sizeof fault_text,
@@ -332,16 +336,14 @@ static void run_block() {
     current = nullptr;
 }
 
-#define EXPORT extern "C" __attribute__((visibility("default")))
-
 // Runs a kernel; the fault as "kind|message", or null. `stack_memory` holds MAX_THREADS stacks.
-EXPORT const char *emu_launch(const EmuKernel *kernel, const unsigned *grid, const unsigned *block,
-                              void **values, char *stack_memory, unsigned seed) {
+const char *emu_launch(const EmuKernel *kernel, const unsigned *grid, const unsigned *block,
+                       void **values, char *stack_memory, unsigned seed) {
     entry = kernel->run;
     arguments = values;
     stacks = stack_memory;
-    gridDim = dim3(grid[0], grid[1], grid[2]);
-    blockDim = dim3(block[0], block[1], block[2]);
+    gridDim = {grid[0], grid[1], grid[2]};
+    blockDim = {block[0], block[1], block[2]};
     n_threads = block[0] * block[1] * block[2];
     fault_text[0] = 0;
     shuffle(order, n_threads, seed);

@@ -1,0 +1,393 @@
+// Looks at every access to memory before it is made. g++ -fsanitize=thread puts a call of
+// __tsan_read4(address) and its like before each; here they are defined, in place of its runtime.
+//
+// A race: two accesses of a word by different threads, one of them a write, not both atomic, and
+// nothing that orders them. Time counts the barriers of a launch. A barrier of the block orders all
+// before it and all after it; __syncwarp does so for the lanes that its mask names; a shuffle
+// orders nothing; and blocks are never ordered. So the finding depends little on who ran when.
+
+#include "runtime.h"
+
+#include <sys/mman.h>
+
+#include <vector>
+
+using Time = uint32_t;
+
+// One access as remembered with the word it touched; time 0: none.
+struct Access {
+    Time time;
+    uint32_t pc;      // from the start of this library
+    uint16_t thread;  // in its block; which block, the time tells
+    uint8_t bytes;    // of the word, one bit each
+};
+
+// Accesses that do not exclude one another (reads; or atomics), as few as show every later race.
+struct Several {
+    Access last;   // the newest
+    Access other;  // of another thread, of another warp if there was one since the last barrier
+    Access older;  // of a block before this one
+};
+
+struct Word {  // what is known of 4 bytes
+    Access write;
+    Several reads, atomics;
+    Time initialised_in;  // for shared memory: the start of the block that wrote `initialised`
+    uint8_t initialised;  // bytes, one bit each
+};
+
+static Time now, block_start, last_barrier;
+static Time seen[MAX_THREADS][32];  // all that a lane did before this time, this thread has seen
+struct Block { Time start; uint3 index; };
+static std::vector<Block> blocks;
+
+// --- memory ---------------------------------------------------------------------------------------
+
+// An array that the kernel may use.
+struct Region {
+    const char *name;
+    char *data;       // global: where the caller has it, copied before the launch and after it
+    uint64_t size;    // bytes
+    uint64_t offset;  // global: past an address that is a multiple of 256; shared: in all of it
+    int item;         // bytes of an element; shared: 0, not known
+    int constant;     // nothing may be written
+    char *begin, *end;
+    Word *words;      // of the address `begin` rounded down to 4
+};
+
+// Each global array lies in the middle of 4 GiB where nothing else does: too large an index is
+// hardly ever in another array.
+constexpr uint64_t ROOM = 1ull << 32;
+static char *arena, *arena_end;
+static Region *globals;
+
+static Region *shared;  // by ascending addresses
+static int n_shared;
+static char *shared_begin, *shared_end;
+extern thread_local char emu_dynamic[];
+
+// Where this library lies; the linker defines them.
+extern char __ehdr_start __attribute__((visibility("hidden")));
+extern char _end __attribute__((visibility("hidden")));
+
+template <class T> static T *zeros(uint64_t count) {  // pages that are never touched cost nothing
+    void *memory = mmap(nullptr, count * sizeof(T), PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return memory == MAP_FAILED ? nullptr : (T *)memory;
+}
+
+static uint64_t n_words(const Region &r) { return r.size / 4 + 2; }
+
+// The array that an address lies in, or that it lies next to or behind.
+static inline Region *find(const char *p) {
+    if (p >= shared_begin && p < shared_end) {
+        static int last = 0;
+        if (last >= n_shared || p < shared[last].begin || p >= shared[last].end)
+            for (last = n_shared - 1; last > 0 && p < shared[last].begin;) last--;
+        return &shared[last];
+    }
+    if (p >= arena && p < arena_end) return globals + (p - arena) / ROOM;
+    return nullptr;
+}
+
+// --- words of a message ---------------------------------------------------------------------------
+
+static Text describe(const Access &a) {
+    Thread t = {};
+    t.index = {a.thread % blockDim.x, a.thread / blockDim.x % blockDim.y,
+               a.thread / (blockDim.x * blockDim.y)};
+    uint3 here = blockIdx;
+    for (size_t i = blocks.size(); i-- > 0;) {
+        if (blocks[i].start > a.time) continue;
+        blockIdx = blocks[i].index;
+        break;
+    }
+    Text text = describe(t);
+    blockIdx = here;
+    return text;
+}
+
+static Text place(const Region &r, const char *p) {
+    Text text;
+    if (r.item == 0) {
+        snprintf(text.text, sizeof text.text, "byte %lld of %s (%llu bytes)",
+                 (long long)(p - r.begin), r.name, (unsigned long long)r.size);
+        return text;
+    }
+    long long element = (p - r.begin) / r.item - ((p - r.begin) % r.item < 0);
+    snprintf(text.text, sizeof text.text, "element %lld of %s (%llu elements)", element, r.name,
+             (unsigned long long)(r.size / r.item));
+    return text;
+}
+
+static const char *KINDS[] = {"read", "write", "atomic"};
+
+// --- races ----------------------------------------------------------------------------------------
+
+// Whether an earlier access of some of these bytes is not ordered before what `t` does now.
+static inline bool unordered(const Access &a, uint8_t bytes, const Thread &t, bool is_shared) {
+    if (a.time == 0 || !(a.bytes & bytes)) return false;
+    if (a.time < block_start) return !is_shared;  // each block has shared memory of its own
+    if (a.time < last_barrier || a.thread == t.id) return false;
+    return (a.thread ^ t.id) >= 32 || a.time >= seen[t.id][a.thread & 31];
+}
+
+[[noreturn]] static void report_race(const Access &a, int kind_a, int kind, uint32_t pc,
+                                     const Region &r, const char *p) {
+    bool between = a.time < block_start;
+    fault(between ? "race between blocks" : "race",
+          "%s at <pc %x> by %s and %s at <pc %x> by %s, with nothing to order them: %s",
+          KINDS[kind], pc, describe(*current).text, KINDS[kind_a], a.pc, describe(a).text,
+          place(r, p).text);
+}
+
+static inline const Access *race_with(const Several &s, uint8_t bytes, const Thread &t, bool own) {
+    if (s.last.time == 0) return nullptr;
+    if (unordered(s.last, bytes, t, own)) return &s.last;
+    if (unordered(s.other, bytes, t, own)) return &s.other;
+    if (unordered(s.older, bytes, t, own)) return &s.older;
+    return nullptr;
+}
+
+static inline void add(Several &s, const Access &a) {
+    if (s.last.time < block_start) {
+        if (s.last.time != 0) s.older = s.last;
+    } else if (s.last.thread != a.thread) {
+        bool of_another_warp = s.other.time >= last_barrier && (s.other.thread ^ a.thread) >= 32;
+        if (!of_another_warp) s.other = s.last;
+    }
+    s.last = a;
+}
+
+static inline void check_word(Region &r, char *p, uint8_t bytes, int kind, uint32_t pc) {
+    const Thread &t = *current;
+    const bool is_shared = &r >= shared && &r < shared + n_shared;
+    const uint64_t offset = (uintptr_t)p / 4 - (uintptr_t)r.begin / 4;
+    Word &word = r.words[offset];
+    const Access *other = nullptr;
+    if (unordered(word.write, bytes, t, is_shared))
+        report_race(word.write, WRITE, kind, pc, r, p);
+    if (kind != READ && (other = race_with(word.reads, bytes, t, is_shared)))
+        report_race(*other, READ, kind, pc, r, p);
+    if (kind != ATOMIC && (other = race_with(word.atomics, bytes, t, is_shared)))
+        report_race(*other, ATOMIC, kind, pc, r, p);
+
+    if (is_shared) {
+        if (word.initialised_in != block_start) {
+            word.initialised_in = block_start;
+            word.initialised = 0;
+        }
+        if (kind == WRITE) word.initialised |= bytes;
+        else if ((word.initialised & bytes) != bytes)
+            fault("uninitialised", "%s at <pc %x> by %s of what was never written: %s",
+                  KINDS[kind], pc, describe(t).text, place(r, p).text);
+    }
+    Access a = {now, pc, (uint16_t)t.id, bytes};
+    if (kind == WRITE) word.write = a;
+    else add(kind == READ ? word.reads : word.atomics, a);
+}
+
+// --- every access ---------------------------------------------------------------------------------
+
+static inline void check(char *p, uint64_t size, uint64_t alignment, int kind, void *return_to) {
+    const Thread &t = *current;
+    if (p >= t.stack_low && p < t.stack_high) return;  // local variables
+    const uint32_t pc = (char *)return_to - &__ehdr_start - 1;
+    Region *r = find(p);
+    if (r == nullptr) {
+        if (p >= &__ehdr_start && p < &_end) return;  // constants
+        fault("out of bounds", "%s at <pc %x> by %s of %p, which belongs to no array", KINDS[kind],
+              pc, describe(t).text, (void *)p);
+    }
+    if (p < r->begin || p + size > r->end)
+        fault("out of bounds", "%s at <pc %x> by %s: %s", KINDS[kind], pc, describe(t).text,
+              place(*r, p).text);
+    if ((uintptr_t)p % alignment)
+        fault("misaligned", "%s of %d bytes at <pc %x> by %s, %d past a multiple: %s", KINDS[kind],
+              (int)size, pc, describe(t).text, (int)((uintptr_t)p % alignment), place(*r, p).text);
+    if (kind != READ && r->constant)
+        fault("const", "%s at <pc %x> by %s through a pointer to const: %s", KINDS[kind], pc,
+              describe(t).text, place(*r, p).text);
+    if (profiling) profile_access(p, size, kind, r >= shared && r < shared + n_shared, pc);
+    if (r->constant) return;  // nobody writes to it
+    for (char *end = p + size; p < end;) {
+        int first = (uintptr_t)p % 4, n = 4 - first < end - p ? 4 - first : end - p;
+        check_word(*r, p, ((1 << n) - 1) << first, kind, pc);
+        p += n;
+    }
+}
+
+extern "C" {
+#define READS(name, size, alignment) \
+    void name(void *p) { check((char *)p, size, alignment, READ, __builtin_return_address(0)); }
+#define WRITES(name, size, alignment) \
+    void name(void *p) { check((char *)p, size, alignment, WRITE, __builtin_return_address(0)); }
+READS(__tsan_read1, 1, 1) READS(__tsan_read2, 2, 2) READS(__tsan_read4, 4, 4)
+READS(__tsan_read8, 8, 8) READS(__tsan_read16, 16, 16)
+WRITES(__tsan_write1, 1, 1) WRITES(__tsan_write2, 2, 2) WRITES(__tsan_write4, 4, 4)
+WRITES(__tsan_write8, 8, 8) WRITES(__tsan_write16, 16, 16)
+// Of types that g++ knows to be less aligned than large: their parts decide.
+READS(__tsan_unaligned_read2, 2, 1) READS(__tsan_unaligned_read4, 4, 1)
+READS(__tsan_unaligned_read8, 8, 4) READS(__tsan_unaligned_read16, 16, 4)
+WRITES(__tsan_unaligned_write2, 2, 1) WRITES(__tsan_unaligned_write4, 4, 1)
+WRITES(__tsan_unaligned_write8, 8, 4) WRITES(__tsan_unaligned_write16, 16, 4)
+void __tsan_read_range(void *p, long size) {
+    check((char *)p, size, 1, READ, __builtin_return_address(0));
+}
+void __tsan_write_range(void *p, long size) {
+    check((char *)p, size, 1, WRITE, __builtin_return_address(0));
+}
+void __tsan_init() {}
+
+void emu_atomic(void *p, int size, void *pc) {
+    used_atomics = true;
+    check((char *)p, size, size, ATOMIC, pc);
+}
+
+// From -fsanitize=bounds: an index into an array whose length the type says.
+struct ArrayIndex {
+    const char *file;
+    uint32_t line, column;
+    struct Type { uint16_t kind, info; char name[1]; } *array, *index;
+};
+void __ubsan_handle_out_of_bounds(ArrayIndex *at, uintptr_t index) {
+    fault("out of bounds", "index %lld of an array of type %s at <at %s:%u> by %s", (long long)index,
+          at->array->name, at->file, at->line, describe(*current).text);
+}
+}
+
+// --- barriers -------------------------------------------------------------------------------------
+
+static const Thread *first_arrived;
+
+void note_block() {
+    if (profiling) profile_block();
+    block_start = last_barrier = ++now;
+    blocks.push_back({now, blockIdx});
+    first_arrived = nullptr;
+}
+
+void note_barrier() {
+    last_barrier = ++now;
+    if (profiling && first_arrived) profile_barrier(*first_arrived);
+    first_arrived = nullptr;
+}
+
+// One of the block's threads comes to a barrier, or ends while others wait at one.
+void check_barrier(const Thread &t) {
+    if (t.state == DONE) {
+        if (first_arrived)
+            fault("barrier", "%s has ended and %s waits at __syncthreads of <at %s:%d>",
+                  describe(t).text, describe(*first_arrived).text, first_arrived->file,
+                  first_arrived->line);
+        return;
+    }
+    for (int i = 0; n_alive < n_threads && i < n_threads; i++)
+        if (threads[i].state == DONE)
+            fault("barrier", "%s waits at __syncthreads of <at %s:%d> and %s has ended",
+                  describe(t).text, t.file, t.line, describe(threads[i]).text);
+    if (!first_arrived) first_arrived = &t;
+    const Thread &o = *first_arrived;
+    if (o.line != t.line || strcmp(o.file, t.file) != 0)
+        fault("barrier", "%s waits at __syncthreads of <at %s:%d> and %s at that of <at %s:%d>",
+              describe(t).text, t.file, t.line, describe(o).text, o.file, o.line);
+}
+
+// The lanes that `by` names have all come. A lane that the block never had may be named, since
+// the last warp of a block need not be full, but nothing can be read from it.
+void check_warp(const Thread &by) {
+    const int first = by.id & ~31;
+    for (int lane = 0; lane < 32 && first + lane < n_threads; lane++) {
+        if (!(by.mask >> lane & 1)) continue;
+        const Thread &t = threads[first + lane];
+        if (t.state == DONE)
+            fault("warp", "%s at <at %s:%d> of %s: mask 0x%x names lane %d, which has ended", by.what,
+                  by.file, by.line, describe(by).text, by.mask, lane);
+        if (t.line != by.line || t.what != by.what || strcmp(t.file, by.file) != 0)
+            fault("warp", "%s waits at %s of <at %s:%d> and %s of the same warp at %s of <at %s:%d>",
+                  describe(by).text, by.what, by.file, by.line, describe(t).text, t.what, t.file,
+                  t.line);
+        if (t.source >= 0 && (!(by.mask >> t.source & 1) || first + t.source >= n_threads))
+            fault("warp", "%s at <at %s:%d> of %s reads from lane %d, which %s", t.what, t.file, t.line,
+                  describe(t).text, t.source,
+                  by.mask >> t.source & 1 ? "the block has not" : "the mask does not name");
+    }
+    if (strcmp(by.what, "__syncwarp") != 0) return;
+    // Each of them has now seen what any of them had seen, and all of what they did.
+    Time joined[32] = {};
+    now++;
+    for (int m = 0; m < 32 && first + m < n_threads; m++)
+        for (int lane = 0; by.mask >> m & 1 && lane < 32; lane++)
+            if (joined[lane] < seen[first + m][lane]) joined[lane] = seen[first + m][lane];
+    for (int m = 0; m < 32 && first + m < n_threads; m++)
+        if (by.mask >> m & 1) joined[m] = now;
+    for (int m = 0; m < 32 && first + m < n_threads; m++)
+        if (by.mask >> m & 1) memcpy(seen[first + m], joined, sizeof joined);
+}
+
+// --- a launch -------------------------------------------------------------------------------------
+
+bool used_atomics;
+
+// As emu_launch, on copies of the global arrays. `pointers`: for each argument the number of its
+// region, or -1, and the offset in it.
+EXPORT const char *emu_check(const EmuKernel *kernel, const unsigned *grid, const unsigned *block,
+                             void **values, char *stack_memory, unsigned seed,
+                             Region *shared_arrays, int n_shared_arrays, uint64_t dynamic_offset,
+                             Region *arrays, int n_arrays, const int64_t *pointers,
+                             int profile) {
+    shared = shared_arrays;
+    n_shared = n_shared_arrays;
+    shared_begin = shared_end = emu_dynamic - dynamic_offset;
+    const uint64_t shared_bytes = MAX_DYNAMIC + shared[n_shared - 1].offset +
+                                  shared[n_shared - 1].size;
+    Word *shared_words = zeros<Word>(shared_bytes / 4 + 2);
+    for (int i = 0; i < n_shared; i++) {
+        Region &r = shared[i];
+        r.begin = shared_begin + r.offset;
+        r.end = r.begin + r.size;
+        r.words = shared_words + r.offset / 4;
+    }
+    shared_end = shared_begin + shared_bytes;
+
+    globals = arrays;
+    arena = (char *)mmap(nullptr, (n_arrays + 1) * ROOM, PROT_NONE,
+                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (arena == MAP_FAILED) return "memory|no address space for the arrays";
+    arena_end = arena + n_arrays * ROOM;
+    for (int i = 0; i < n_arrays; i++) {
+        Region &r = arrays[i];
+        char *middle = arena + i * ROOM + ROOM / 2;
+        mprotect(middle, r.size + 512, PROT_READ | PROT_WRITE);
+        r.begin = middle + r.offset % 256;
+        r.end = r.begin + r.size;
+        r.words = zeros<Word>(n_words(r));
+        memcpy(r.begin, r.data, r.size);
+    }
+    std::vector<char *> addresses(kernel->count);
+    std::vector<void *> own_values(values, values + kernel->count);
+    for (int i = 0; i < kernel->count; i++) {
+        if (pointers[2 * i] < 0) continue;
+        addresses[i] = arrays[pointers[2 * i]].begin + pointers[2 * i + 1];
+        own_values[i] = &addresses[i];
+    }
+
+    now = 0;
+    blocks.clear();
+    memset(seen, 0, sizeof seen);
+    used_atomics = false;
+    profiling = profile;
+    if (profiling) profile_begin();
+    const char *fault = emu_launch(kernel, grid, block, own_values.data(), stack_memory, seed);
+    if (profiling) profile_end();
+
+    for (int i = 0; i < n_arrays; i++) {
+        if (!fault && !arrays[i].constant) memcpy(arrays[i].data, arrays[i].begin, arrays[i].size);
+        munmap(arrays[i].words, n_words(arrays[i]) * sizeof(Word));
+    }
+    munmap(arena, (n_arrays + 1) * ROOM);
+    munmap(shared_words, (shared_bytes / 4 + 2) * sizeof(Word));
+    return fault;
+}
+
+EXPORT int emu_used_atomics() { return used_atomics; }

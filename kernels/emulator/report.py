@@ -1,0 +1,161 @@
+"""What the emulator finds out about a kernel: its faults, and what its memory traffic costs.
+
+Imports nothing of ours.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+HERE = str(Path(__file__).parent)
+
+
+class Fault(Exception):
+    """A fault of a kernel.
+
+    Attributes:
+        kind: "race", "race between blocks", "out of bounds", "misaligned", "uninitialised",
+            "const", "barrier", "warp", "deadlock", "order" or "stack overflow".
+        lines: (file, line) of each access or barrier at fault, the later access first.
+    """
+
+    def __init__(self, kind: str, message: str, lines: tuple[tuple[str, int], ...] = ()) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.lines = lines
+
+
+@cache
+def source_lines(binary: Path, addresses: tuple[str, ...]) -> list[list[tuple[str, int]]]:
+    """Where instructions come from: per address (path, line), then where that was inlined, and on.
+
+    Of lines of the emulator's own header, whose functions are inlined too, nothing is said.
+    """
+    command = ["addr2line", "-a", "-i", "-e", str(binary), *addresses]
+    output = subprocess.run(command, capture_output=True, encoding="utf-8", check=True).stdout
+    found: list[list[tuple[str, int]]] = []
+    for text in output.splitlines():
+        if text.startswith("0x"):
+            found.append([])
+            continue
+        path, _, line = text.split(" (")[0].rpartition(":")
+        if line.isdigit() and not path.startswith(HERE):
+            found[-1].append((path, int(line)))
+    return found
+
+
+@dataclass
+class Traffic:
+    """Accesses of one sort.
+
+    Attributes:
+        requests: by a warp: one for each time that any of its lanes comes here.
+        accesses: by a thread.
+        bytes: of all accesses.
+        sectors: of 32 bytes, touched by the requests; of global memory.
+        ideal: the least number of sectors that hold the bytes of each request.
+        conflicts: rounds of the memory banks beyond the least, of shared memory.
+    """
+
+    requests: int = 0
+    accesses: int = 0
+    bytes: int = 0
+    sectors: int = 0
+    ideal: int = 0
+    conflicts: int = 0
+
+    def add(self, other: Traffic) -> None:
+        """Count those of another one too."""
+        for name, value in vars(other).items():
+            setattr(self, name, getattr(self, name) + value)
+
+
+SORTS = ("loads", "stores", "atomics", "shared_loads", "shared_stores", "shared_atomics")
+
+
+@dataclass
+class Line:
+    """What a line of the source does to memory, and how often blocks meet at its barriers."""
+
+    text: str = ""
+    loads: Traffic = field(default_factory=Traffic)
+    stores: Traffic = field(default_factory=Traffic)
+    atomics: Traffic = field(default_factory=Traffic)
+    shared_loads: Traffic = field(default_factory=Traffic)
+    shared_stores: Traffic = field(default_factory=Traffic)
+    shared_atomics: Traffic = field(default_factory=Traffic)
+    barriers: int = 0
+
+
+@dataclass
+class Report:
+    """The traffic of a launch, by line of the source. Print it to see a table.
+
+    Attributes:
+        lines: by (file name, line number).
+    """
+
+    kernel: str
+    lines: dict[tuple[str, int], Line] = field(default_factory=dict)
+
+    def line(self, path: str, number: int) -> Line:
+        """The entry of a line, made if it is new."""
+        key = (Path(path).name, number)
+        if key not in self.lines:
+            try:
+                text = Path(path).read_text(encoding="utf-8").splitlines()[number - 1].strip()
+            except (OSError, IndexError):
+                text = ""
+            self.lines[key] = Line(text)
+        return self.lines[key]
+
+    def total(self, sort: str) -> Traffic:
+        """All lines' traffic of one sort, such as "loads" or "shared_stores"."""
+        total = Traffic()
+        for line in self.lines.values():
+            total.add(getattr(line, sort))
+        return total
+
+    @property
+    def bytes_read(self) -> int:
+        return self.total("loads").bytes + self.total("atomics").bytes
+
+    @property
+    def bytes_written(self) -> int:
+        return self.total("stores").bytes + self.total("atomics").bytes
+
+    @property
+    def barriers(self) -> int:
+        return sum(line.barriers for line in self.lines.values())
+
+    def __str__(self) -> str:
+        rows = [("line", "memory", "requests", "sectors", "ideal", "conflicts", "")]
+        for (file, number), line in sorted(self.lines.items()):
+            where, text = f"{file}:{number}", line.text
+            for sort in SORTS:
+                t = getattr(line, sort)
+                if not t.requests:
+                    continue
+                space = "shared" if sort.startswith("shared") else "global"
+                what = f"{space} {sort.removeprefix('shared_')}"
+                counts = (t.sectors, t.ideal, "") if space == "global" else ("", "", t.conflicts)
+                rows.append((where, what, t.requests, *counts, text))
+                where = text = ""
+            if line.barriers:
+                rows.append((where, "barrier", line.barriers, "", "", "", text))
+        widths = [max(len(str(row[i])) for row in rows) for i in range(6)]
+        lines = []
+        for row in rows:
+            cells = [f"{row[i]!s:<{widths[i]}}" for i in range(2)]
+            cells += [f"{row[i]!s:>{widths[i]}}" for i in range(2, 6)]
+            lines.append("  ".join([*cells, row[6]]).rstrip())
+        loads, stores = self.total("loads"), self.total("stores")
+        lines.append(
+            f"{self.kernel}: reads {self.bytes_read:,} bytes in {loads.sectors:,} sectors (ideal "
+            f"{loads.ideal:,}), writes {self.bytes_written:,} in {stores.sectors:,} (ideal "
+            f"{stores.ideal:,}), {self.barriers:,} barriers"
+        )
+        return "\n".join(lines)
