@@ -291,23 +291,26 @@ def lane_loss(y, g, term, t, count, weight, own, log_weights, kind, act, a, bpre
             total += g[j]
         inverse = one / total
         if kind == BPR_MAX:
-            # log Σ s_j σ(r_i - r_j) as a logsumexp. Since y - softplus(y - y_t) grows with y, its
-            # largest term is that of the largest y; and s_j σ(r_i - r_j) = p_j chosen / total.
-            highest = softplus(top - y[t])  # its negative, and without top
+            # Σ s_j σ(y_t - y_j), and the p_j by which its terms share it. Its terms are e^y_j
+            # σ(y_t - y_j), the same as e^y_t σ(y_j - y_t): the first form, less e^top, keeps its
+            # largest term near 1 where the target is on top, the second, less e^y_t, where not.
+            first = y[t] > top
             chosen = zero
             size = zero
             for j in range(U):
                 size += g[j] * y[j] * y[j]
-                term[j] = count[j] * exp(shifted(y[j], top, highest - softplus(y[j] - y[t])))
-                chosen += term[j]
+                term[j] = sigmoid(y[j] - y[t])  # kept: an exponential costs more than a look
+                chosen += g[j] * (one - term[j]) if first else count[j] * term[j]
             size *= inverse
             reg = f(bpreg)
-            loss = f(math.log(total)) + highest - f(math.log(chosen)) + reg * size
+            below = zero if first else top - y[t]
+            loss = f(math.log(total)) - f(math.log(chosen)) + below + reg * size
             inverse_chosen = one / chosen
             for j in range(U):
-                s, p = g[j] * inverse, term[j] * inverse_chosen
-                above = sigmoid(y[j] - y[t])
+                above = term[j]
+                p = (g[j] * (one - above) if first else count[j] * above) * inverse_chosen
                 pull += p * above
+                s = g[j] * inverse
                 g[j] = s + reg * s * (two * y[j] + y[j] * y[j] - size) - p * (one - above)
         else:
             for j in range(U):

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_info
 
 from gru4rec_np.kernels.numba_cpu import (
     blend_backward,
@@ -39,16 +40,20 @@ Parameters = namedtuple("Parameters", "E W_x U_rz U_n b c V_y b_y")
 Settings = namedtuple(
     "Settings",
     "input reset_after hidden_act hidden_a loss final_act final_a bpreg smoothing logq "
-    "sample_alpha batch_size adagrad learning_rate momentum dropout_embed dropout_hidden",
+    "sample_alpha batch_size adagrad learning_rate momentum dropout_embed dropout_hidden small",
 )
 
-# All that a step writes beside the weights, made once. Of (B, ...) the first n rows are in use; y
-# and g are flat, since their rows have another length at each step.
+# All that a step writes beside the weights, made once. Of (B, ...) the first n rows are in use; y,
+# g, transposed and tile are flat, since their rows have another length at each use.
 Work = namedtuple(
     "Work",
-    "rows fed_rows count weight target own fed V bias dV y g db term e e_mask de xW dxW hU_rz hU_n "
-    "g_rz g_n r z n h_mask out dout rh dW_x dU_rz dU_n db_gates",
+    "rows fed_rows count weight target own fed V bias a_bias v_bias y g db term e e_mask de xW dxW "
+    "hU_rz hU_n g_rz g_n r z n h_mask out dout dout_part rh transposed tile db_gates",
 )
+
+# At most so many rows of a table or a matrix have their gradient made and used at once: it is still
+# in the cache when the optimiser reads it.
+TILE = 256
 
 
 def _workspace(B: int, H: int, X: int, most: int, dtype: type) -> Work:
@@ -56,13 +61,13 @@ def _workspace(B: int, H: int, X: int, most: int, dtype: type) -> Work:
     ints = {"rows": most, "fed_rows": B, "target": B, "fed": B}
     floats = {
         "count": (most,), "weight": (most,), "own": (B,), "term": (most,),
-        "V": (most, H), "bias": (most,), "dV": (most, H), "db": (most, 1),
+        "V": (most, H), "bias": (most,), "a_bias": (most,), "v_bias": (most,), "db": (most,),
         "y": (B * most,), "g": (B * most,),
         "e": (B, X), "e_mask": (B, X), "de": (B, X),
         "xW": (B, 3 * H), "dxW": (B, 3 * H), "hU_rz": (B, 2 * H), "hU_n": (B, H),
         "g_rz": (B, 2 * H), "g_n": (B, H), "r": (B, H), "z": (B, H), "n": (B, H),
-        "h_mask": (B, H), "out": (B, H), "dout": (B, H), "rh": (B, H),
-        "dW_x": (X, 3 * H), "dU_rz": (H, 2 * H), "dU_n": (H, H), "db_gates": (3 * H,),
+        "h_mask": (B, H), "out": (B, H), "dout": (B, H), "dout_part": (B, H), "rh": (B, H),
+        "transposed": (B * max(X, H),), "tile": (TILE * 3 * H,), "db_gates": (3 * H,),
     }  # fmt: skip
     return Work(
         **{name: np.empty(size, np.int64) for name, size in ints.items()},
@@ -109,14 +114,31 @@ def _enter_step(h, keep, reset, before):
 
 
 @jit
+def _gather(table, rows, out):
+    """out (n,) <- the rows of a table (I, 1); of none, (1, 0), nothing."""
+    if table.size > 0:
+        for j in range(len(rows)):
+            out[j] = table[rows[j], 0]
+
+
+@jit
+def _scatter(values, rows, table):
+    """The way back from _gather."""
+    if table.size > 0:
+        for j in range(len(rows)):
+            table[rows[j], 0] = values[j]
+
+
+@jit
 def _slot(item, stamp, n, mark, rows):
-    """The item's slot among this step's distinct ones, a new one if it has none; their number."""
-    if mark[item, 0] != stamp:
-        mark[item, 0] = stamp
-        mark[item, 1] = n
-        rows[n] = item
-        n += 1
-    return mark[item, 1], n
+    """The item's slot among this step's distinct ones, a new one if it has none; their number.
+
+    Without a branch, which the processor would guess wrong for every other item.
+    """
+    new = mark[item, 0] != stamp
+    slot = n if new else mark[item, 1]
+    mark[item, 0], mark[item, 1], rows[slot] = stamp, slot, item
+    return slot, n + new
 
 
 @jit
@@ -136,22 +158,28 @@ def _collect(x, y, samples, stamp, mark, log_support, s, w):
     """
     f = type_of(w.count[0])
     n, scored, log_weights = len(y), 0, f(0)
-    for i in range(n + len(samples)):
-        item = y[i] if i < n else samples[i - n]
-        slot, scored_now = _slot(item, stamp, scored, mark, w.rows)
-        if scored_now > scored:
-            w.count[slot], w.weight[slot] = f(0), f(0)
-            scored = scored_now
-        own = f(1)
-        if s.logq > 0:
-            alpha = 1.0 if i < n else s.sample_alpha
-            log_weight = f(-s.logq * alpha * log_support[item])
-            own = exp(log_weight)
-            log_weights += log_weight
+    w.count[:] = 0
+    w.weight[:] = 0  # at first the columns as a target
+    for i in range(n):
+        slot, scored = _slot(y[i], stamp, scored, mark, w.rows)
+        w.target[i] = slot
+        w.weight[slot] += f(1)
         w.count[slot] += f(1)
-        w.weight[slot] += own
-        if i < n:
-            w.target[i], w.own[i] = slot, own
+    for i in range(len(samples)):
+        slot, scored = _slot(samples[i], stamp, scored, mark, w.rows)
+        w.count[slot] += f(1)
+    if s.logq > 0:
+        alpha = f(s.sample_alpha)
+        for j in range(scored):
+            log_q = f(s.logq) * f(log_support[w.rows[j]])
+            as_target, as_sample = w.weight[j], w.count[j] - w.weight[j]
+            w.weight[j] = as_target * exp(-log_q) + as_sample * exp(-alpha * log_q)
+            log_weights -= (as_target + alpha * as_sample) * log_q
+        for i in range(n):
+            w.own[i] = exp(-f(s.logq) * f(log_support[y[i]]))
+    else:
+        w.weight[:scored] = w.count[:scored]
+        w.own[:n] = 1
     if s.input == SHARED:
         U = scored
         for i in range(n):
@@ -216,14 +244,24 @@ def _forward(x, h, W, s, w, seed, step):
 
 
 @jit
+def _tile(inner, columns, small):
+    """How many rows of a product (rows, inner) (inner, columns) to make at once, see _small."""
+    rows = small // (inner * columns) // 16 * 16
+    return min(rows, TILE) if rows else TILE
+
+
+@jit
 def _loss(n, scored, log_weights, s, w):
-    """The step's loss, and from it w.dout (n, H), w.dV (scored, H) and w.db (scored, 1)."""
+    """The step's loss, and from it w.dout (n, H), w.db (scored,), and w.y.
+
+    w.y holds the gradient of the scores on return: for each tile of items a contiguous matrix
+    (n, items), as the products take it.
+    """
     f = type_of(w.own[0])
     scale, loss = f(1 / s.batch_size), f(0)
-    V, out, db = w.V[:scored], w.out[:n], w.db[:scored]
+    V, out, db, dout, part = w.V[:scored], w.out[:n], w.db, w.dout[:n], w.dout_part[:n]
     y, g = w.y[: n * scored].reshape(n, scored), w.g[: n * scored].reshape(n, scored)
     np.dot(out, V.T, y)
-    db[:] = 0
     for i in range(n):
         for j in range(scored):
             y[i, j] += w.bias[j]
@@ -231,11 +269,20 @@ def _loss(n, scored, log_weights, s, w):
             y[i], g[i], w.term[:scored], w.target[i], w.count[:scored], w.weight[:scored],
             w.own[i], log_weights, s.loss, s.final_act, s.final_a, s.bpreg, s.smoothing,
         )  # fmt: skip
-        for j in range(scored):
-            g[i, j] *= scale
-            db[j, 0] += g[i, j]
-    np.dot(g, V, w.dout[:n])
-    np.dot(g.T, out, w.dV[:scored])
+    db[:scored] = 0
+    dout[:] = 0
+    tile = _tile(n, V.shape[1], s.small)
+    for start in range(0, scored, tile):
+        end = min(start + tile, scored)
+        dy = w.y[n * start : n * end].reshape(n, end - start)
+        for i in range(n):
+            for j in range(end - start):
+                dy[i, j] = g[i, start + j] * scale
+                db[start + j] += dy[i, j]
+        np.dot(dy, V[start:end], part)
+        for i in range(n):
+            for k in range(V.shape[1]):
+                dout[i, k] += part[i, k]
     return loss * scale
 
 
@@ -283,11 +330,50 @@ def _backward(h, W, s, w):
 
 
 @jit
-def _update_matrix(p, left, right, d, a, v, how):
-    """Update p by the gradient left^T right, left (n, rows), right (n, columns); d scratch."""
-    np.dot(left.T, right, d)
-    for k in range(len(p)):
-        update_row(p[k], d[k], a[min(k, len(a) - 1)], v[min(k, len(v) - 1)], how)
+def _update_matrix(p, left, right, a, v, how, s, w):
+    """Update p by the gradient left^T right, left (n, rows), right (n, columns)."""
+    n, columns = right.shape
+    left_T = w.transposed[: left.size].reshape(len(p), n)
+    for i in range(n):
+        for k in range(len(p)):
+            left_T[k, i] = left[i, k]
+    tile = _tile(n, columns, s.small)
+    for start in range(0, len(p), tile):
+        end = min(start + tile, len(p))
+        d = w.tile[: (end - start) * columns].reshape(end - start, columns)
+        np.dot(left_T[start:end], right, d)
+        for k in range(start, end):
+            update_row(p[k], d[k - start], a[min(k, len(a) - 1)], v[min(k, len(v) - 1)], how)
+
+
+@jit
+def _update_output(n, scored, U, W, A, M, how, s, w):
+    """The output table and its biases; as the input's table too, if it is shared."""
+    out, H = w.out[:n], w.out.shape[1]
+    tile = _tile(n, H, s.small)
+    for start in range(0, U, tile):
+        end = min(start + tile, U)
+        has = max(0, min(end, scored) - start)  # rows that are scored; the others are only fed
+        dV = w.tile[: (end - start) * H].reshape(end - start, H)
+        if has:
+            dy = w.y[n * start : n * (start + has)].reshape(n, has)
+            np.dot(dy.T, out, dV[:has])
+        dV[has:] = 0
+        if s.input == SHARED:
+            for i in range(n):
+                if start <= w.fed[i] < end:
+                    for k in range(H):
+                        dV[w.fed[i] - start, k] += w.de[i, k]
+        update_rows(W.V_y, w.rows[start:end], dV, A.V_y, M.V_y, how)
+
+    # Biases lie alone, each at another place: side by side they fill a vector.
+    rows, b, a, v = w.rows[:scored], w.bias[:scored], w.a_bias[:scored], w.v_bias[:scored]
+    _gather(A.b_y, rows, a)
+    _gather(M.b_y, rows, v)
+    update_row(b, w.db[:scored], a, v, how)
+    _scatter(b, rows, W.b_y)
+    _scatter(a, rows, A.b_y)
+    _scatter(v, rows, M.b_y)
 
 
 @jit
@@ -297,26 +383,22 @@ def _update(h, scored, U, n_fed, W, A, M, s, w):
     how = (s.adagrad, s.learning_rate, s.momentum)
     dxW = w.dxW[:n]
     if s.input != ONEHOT:
-        _update_matrix(W.W_x, w.e[:n], dxW, w.dW_x, A.W_x, M.W_x, how)
-    # Sums over lanes that were fed the same item. xW and e are spent and lend their memory.
-    sums = w.dV if s.input == SHARED else w.xW if s.input == ONEHOT else w.e
-    if s.input == SHARED:
-        w.dV[scored:U] = 0
-    else:
+        _update_matrix(W.W_x, w.e[:n], dxW, A.W_x, M.W_x, how, s, w)
+    if s.input != SHARED:
+        # Sums over lanes that were fed the same item. xW and e are spent and lend their memory.
+        sums = w.xW if s.input == ONEHOT else w.e
         sums[:n_fed] = 0
-    for i in range(n):
-        for k in range(w.de.shape[1]):
-            sums[w.fed[i], k] += w.de[i, k]
-    if s.input == ONEHOT:
-        update_rows(W.W_x, w.fed_rows[:n_fed], sums, A.W_x, M.W_x, how)
-    elif s.input == EMBEDDING:
-        update_rows(W.E, w.fed_rows[:n_fed], sums, A.E, M.E, how)
-    update_rows(W.V_y, w.rows[:U], w.dV, A.V_y, M.V_y, how)
-    update_rows(W.b_y, w.rows[:scored], w.db, A.b_y, M.b_y, how)
-
-    _update_matrix(W.U_rz, h, w.g_rz[:n], w.dU_rz, A.U_rz, M.U_rz, how)
+        for i in range(n):
+            for k in range(w.de.shape[1]):
+                sums[w.fed[i], k] += w.de[i, k]
+        if s.input == ONEHOT:
+            update_rows(W.W_x, w.fed_rows[:n_fed], sums, A.W_x, M.W_x, how)
+        else:
+            update_rows(W.E, w.fed_rows[:n_fed], sums, A.E, M.E, how)
+    _update_output(n, scored, U, W, A, M, how, s, w)
+    _update_matrix(W.U_rz, h, w.g_rz[:n], A.U_rz, M.U_rz, how, s, w)
     left = h if s.reset_after else w.rh[:n]
-    _update_matrix(W.U_n, left, w.g_n[:n], w.dU_n, A.U_n, M.U_n, how)
+    _update_matrix(W.U_n, left, w.g_n[:n], A.U_n, M.U_n, how, s, w)
     db = w.db_gates
     db[:] = 0
     for i in range(n):
@@ -347,7 +429,7 @@ def _train(
         )
         for j in range(scored):
             w.V[j] = W.V_y[w.rows[j]]
-            w.bias[j] = W.b_y[w.rows[j], 0]
+        _gather(W.b_y, w.rows[:scored], w.bias)
         _forward(xs[t, :n], h[:n], W, s, w, seed, step)
         losses[step] = _loss(n, scored, log_weights, s, w)
         _backward(h[:n], W, s, w)
@@ -356,6 +438,16 @@ def _train(
 
 
 # --- the face to Python ---------------------------------------------------------------------------
+
+
+def _small() -> int:
+    """How many multiplications a product may have to be a small one for the BLAS at hand.
+
+    For processors with AVX-512, OpenBLAS has code for products of at most 100^3 that is a fifth
+    faster than its other; elsewhere small products cost more, not less.
+    """
+    names = {lib.get("architecture") for lib in threadpool_info()}
+    return 100**3 if names & {"SkylakeX", "Cooperlake", "SapphireRapids"} else 10 * 100**3
 
 
 def stepper(
@@ -374,7 +466,7 @@ def stepper(
         LOSSES.index(hp.loss), *coded(hp.final_activation), hp.bpreg, hp.smoothing,
         hp.logq if hp.loss == "cross-entropy" else 0.0, hp.sample_alpha, float(hp.batch_size),
         hp.adapt == "adagrad", hp.learning_rate, hp.momentum, hp.dropout_p_embed,
-        hp.dropout_p_hidden,
+        hp.dropout_p_hidden, _small(),
     )  # fmt: skip
     X = 3 * H if hp.input == "onehot" else len(W["W_x"])
     w = _workspace(hp.batch_size, H, X, 2 * hp.batch_size + hp.n_sample, dtype)
