@@ -158,38 +158,40 @@ def loss_and_gradient(raw, loss, final_act=("linear", 0.0), bpreg=1.0, smoothing
 
 
 @jit
-def update_row(p, g, a, v, how):
-    """optim.update on one row, each argument (D,); how: (adagrad, learning_rate, momentum).
-
-    a is empty for sgd, v without momentum.
-    """
-    f = type_of(p[0])
-    rate, m, eps = f(how[1]), f(how[2]), f(optim.EPSILON)
-    if how[0]:
-        if how[2] > 0:
-            for k in range(len(p)):
-                a[k] += g[k] * g[k]
-                v[k] = m * v[k] - rate * g[k] / np.sqrt(a[k] + eps)
-                p[k] += v[k]
-        else:
-            for k in range(len(p)):
-                a[k] += g[k] * g[k]
-                p[k] -= rate * g[k] / np.sqrt(a[k] + eps)
-    elif how[2] > 0:
-        for k in range(len(p)):
-            v[k] = m * v[k] - rate * g[k]
-            p[k] += v[k]
-    else:
-        for k in range(len(p)):
-            p[k] -= rate * g[k]
-
-
-@jit
 def update_rows(p, rows, g, a, v, how):
-    """optim.update on distinct rows (n,) of a table p (I, D), g (n, D); a, v (I, D) or (1, 0)."""
-    for i in range(len(rows)):
-        k = rows[i]
-        update_row(p[k], g[i], a[min(k, len(a) - 1)], v[min(k, len(v) - 1)], how)
+    """optim.update on distinct rows (n,) of a table p (I, D), g (n, D).
+
+    how: (adagrad, learning_rate, momentum). a and v are as p; empty for sgd, without momentum.
+    Loops are whole in each branch, and take no slices: a call and the counting of references
+    would cost as much as a row.
+    """
+    f = type_of(p[0, 0])
+    rate, m, eps = f(how[1]), f(how[2]), f(optim.EPSILON)
+    D = p.shape[1]
+    if how[0] and how[2] > 0:
+        for i in range(len(rows)):
+            row = rows[i]
+            for k in range(D):
+                a[row, k] += g[i, k] * g[i, k]
+                v[row, k] = m * v[row, k] - rate * g[i, k] / np.sqrt(a[row, k] + eps)
+                p[row, k] += v[row, k]
+    elif how[0]:
+        for i in range(len(rows)):
+            row = rows[i]
+            for k in range(D):
+                a[row, k] += g[i, k] * g[i, k]
+                p[row, k] -= rate * g[i, k] / np.sqrt(a[row, k] + eps)
+    elif how[2] > 0:
+        for i in range(len(rows)):
+            row = rows[i]
+            for k in range(D):
+                v[row, k] = m * v[row, k] - rate * g[i, k]
+                p[row, k] += v[row, k]
+    else:
+        for i in range(len(rows)):
+            row = rows[i]
+            for k in range(D):
+                p[row, k] -= rate * g[i, k]
 
 
 def _as_table(x: np.ndarray) -> np.ndarray:

@@ -294,23 +294,26 @@ def lane_loss(y, g, term, t, count, weight, own, log_weights, kind, act, a, bpre
             # Σ s_j σ(y_t - y_j), and the p_j by which its terms share it. Its terms are e^y_j
             # σ(y_t - y_j), the same as e^y_t σ(y_j - y_t): the first form, less e^top, keeps its
             # largest term near 1 where the target is on top, the second, less e^y_t, where not.
-            first = y[t] > top
+            target = y[t]
+            first = one if target > top else zero
+            second = one - first
             chosen = zero
             size = zero
             for j in range(U):
+                above = sigmoid(y[j] - target)
                 size += g[j] * y[j] * y[j]
-                term[j] = sigmoid(y[j] - y[t])  # kept: an exponential costs more than a look
-                chosen += g[j] * (one - term[j]) if first else count[j] * term[j]
+                chosen += first * g[j] * (one - above) + second * count[j] * above
+                term[j] = above  # kept: an exponential costs more than a look
             size *= inverse
             reg = f(bpreg)
-            below = zero if first else top - y[t]
+            below = second * (top - target)
             loss = f(math.log(total)) - f(math.log(chosen)) + below + reg * size
-            inverse_chosen = one / chosen
+            first /= chosen
+            second /= chosen
             for j in range(U):
-                above = term[j]
-                p = (g[j] * (one - above) if first else count[j] * above) * inverse_chosen
+                above, s = term[j], g[j] * inverse
+                p = first * g[j] * (one - above) + second * count[j] * above
                 pull += p * above
-                s = g[j] * inverse
                 g[j] = s + reg * s * (two * y[j] + y[j] * y[j] - size) - p * (one - above)
         else:
             for j in range(U):

@@ -25,7 +25,6 @@ from gru4rec_np.kernels.numba_cpu import (
     coded,
     gates,
     reset_backward,
-    update_row,
     update_rows,
 )
 from gru4rec_np.kernels.numba_math import exp, jit, lane_loss, type_of
@@ -40,15 +39,16 @@ Parameters = namedtuple("Parameters", "E W_x U_rz U_n b c V_y b_y")
 Settings = namedtuple(
     "Settings",
     "input reset_after hidden_act hidden_a loss final_act final_a bpreg smoothing logq "
-    "sample_alpha batch_size adagrad learning_rate momentum dropout_embed dropout_hidden small",
+    "sample_alpha batch_size adagrad learning_rate momentum dropout_embed dropout_hidden small "
+    "small_T",
 )
 
 # All that a step writes beside the weights, made once. Of (B, ...) the first n rows are in use; y,
 # g, transposed and tile are flat, since their rows have another length at each use.
 Work = namedtuple(
     "Work",
-    "rows fed_rows count weight target own fed V bias a_bias v_bias y g db term e e_mask de xW dxW "
-    "hU_rz hU_n g_rz g_n r z n h_mask out dout dout_part rh transposed tile db_gates",
+    "every rows fed_rows count weight target own fed V bias a_bias v_bias y g db term e e_mask de "
+    "xW dxW hU_rz hU_n g_rz g_n r z n h_mask out dout dout_part rh transposed tile db_gates",
 )
 
 # At most so many rows of a table or a matrix have their gradient made and used at once: it is still
@@ -67,15 +67,41 @@ def _workspace(B: int, H: int, X: int, most: int, dtype: type) -> Work:
         "xW": (B, 3 * H), "dxW": (B, 3 * H), "hU_rz": (B, 2 * H), "hU_n": (B, H),
         "g_rz": (B, 2 * H), "g_n": (B, H), "r": (B, H), "z": (B, H), "n": (B, H),
         "h_mask": (B, H), "out": (B, H), "dout": (B, H), "dout_part": (B, H), "rh": (B, H),
-        "transposed": (B * max(X, H),), "tile": (TILE * 3 * H,), "db_gates": (3 * H,),
+        "transposed": (B * max(X, H),), "tile": (TILE * 3 * H,), "db_gates": (1, 3 * H),
     }  # fmt: skip
     return Work(
+        every=np.arange(max(H, X)),
         **{name: np.empty(size, np.int64) for name, size in ints.items()},
         **{name: np.ones(shape, dtype) for name, shape in floats.items()},
     )
 
 
 # --- small pieces ---------------------------------------------------------------------------------
+
+
+@jit
+def _tile(inner, columns, s):
+    """How many rows of a product (rows, inner) (inner, columns) to make at once, see _small."""
+    rows = s.small // (inner * columns) // 16 * 16
+    return min(rows, TILE) if rows else TILE
+
+
+@jit
+def _product(a, b, out, s):
+    """out <- a b, some rows of a at a time, see _small."""
+    rows = s.small // b.size // 4 * 4
+    step = rows if rows else len(a)
+    for i in range(0, len(a), step):
+        np.dot(a[i : i + step], b, out[i : i + step])
+
+
+@jit
+def _product_T(a, b, out, s):
+    """out <- a b^T, likewise."""
+    rows = s.small_T // len(b) // 4 * 4
+    step = rows if rows else len(a)
+    for i in range(0, len(a), step):
+        np.dot(a[i : i + step], b.T, out[i : i + step])
 
 
 @jit
@@ -115,10 +141,10 @@ def _enter_step(h, keep, reset, before):
 
 @jit
 def _gather(table, rows, out):
-    """out (n,) <- the rows of a table (I, 1); of none, (1, 0), nothing."""
+    """out (1, n) <- the rows of a table (I, 1); of none, (1, 0), nothing."""
     if table.size > 0:
         for j in range(len(rows)):
-            out[j] = table[rows[j], 0]
+            out[0, j] = table[rows[j], 0]
 
 
 @jit
@@ -126,7 +152,7 @@ def _scatter(values, rows, table):
     """The way back from _gather."""
     if table.size > 0:
         for j in range(len(rows)):
-            table[rows[j], 0] = values[j]
+            table[rows[j], 0] = values[0, j]
 
 
 @jit
@@ -169,9 +195,11 @@ def _collect(x, y, samples, stamp, mark, log_support, s, w):
         slot, scored = _slot(samples[i], stamp, scored, mark, w.rows)
         w.count[slot] += f(1)
     if s.logq > 0:
-        alpha = f(s.sample_alpha)
+        alpha, logs = f(s.sample_alpha), w.term
+        for j in range(scored):  # apart, so that the next loop becomes vector instructions
+            logs[j] = f(s.logq) * f(log_support[w.rows[j]])
         for j in range(scored):
-            log_q = f(s.logq) * f(log_support[w.rows[j]])
+            log_q = logs[j]
             as_target, as_sample = w.weight[j], w.count[j] - w.weight[j]
             w.weight[j] = as_target * exp(-log_q) + as_sample * exp(-alpha * log_q)
             log_weights -= (as_target + alpha * as_sample) * log_q
@@ -211,18 +239,19 @@ def _forward(x, h, W, s, w, seed, step):
         _fill_mask(e_mask, seed, 2 * step, s.dropout_embed)
     if s.input == ONEHOT:
         for i in range(n):
+            item = x[i]
             for k in range(3 * H):
-                xW[i, k] = W.W_x[x[i], k] * e_mask[i, k]
+                xW[i, k] = W.W_x[item, k] * e_mask[i, k]
     else:
         for i in range(n):
-            row = W.V_y[x[i]] if s.input == SHARED else W.E[x[i]]
-            for k in range(len(row)):
-                e[i, k] = row[k] * e_mask[i, k]
-        np.dot(e, W.W_x, xW)
+            item = x[i]
+            for k in range(e.shape[1]):
+                e[i, k] = (W.V_y[item, k] if s.input == SHARED else W.E[item, k]) * e_mask[i, k]
+        _product(e, W.W_x, xW, s)
 
-    np.dot(h, W.U_rz, hU_rz)
+    _product(h, W.U_rz, hU_rz, s)
     if s.reset_after:
-        np.dot(h, W.U_n, hU_n)
+        _product(h, W.U_n, hU_n, s)
         for i in range(n):
             for k in range(2 * H):
                 hU_rz[i, k] += W.c[0, k]
@@ -233,7 +262,7 @@ def _forward(x, h, W, s, w, seed, step):
         for i in range(n):
             for k in range(H):
                 rh[i, k] = r[i, k] * h[i, k]
-        np.dot(rh, W.U_n, hU_n)
+        _product(rh, W.U_n, hU_n, s)
     act = (s.hidden_act, s.hidden_a)
     candidate(xW, hU_n, W.b[0], r, z, h, s.reset_after, act, w.n[:n], out)
     if s.dropout_hidden > 0:
@@ -241,13 +270,6 @@ def _forward(x, h, W, s, w, seed, step):
         for i in range(n):
             for k in range(H):
                 out[i, k] *= h_mask[i, k]
-
-
-@jit
-def _tile(inner, columns, small):
-    """How many rows of a product (rows, inner) (inner, columns) to make at once, see _small."""
-    rows = small // (inner * columns) // 16 * 16
-    return min(rows, TILE) if rows else TILE
 
 
 @jit
@@ -262,6 +284,7 @@ def _loss(n, scored, log_weights, s, w):
     V, out, db, dout, part = w.V[:scored], w.out[:n], w.db, w.dout[:n], w.dout_part[:n]
     y, g = w.y[: n * scored].reshape(n, scored), w.g[: n * scored].reshape(n, scored)
     np.dot(out, V.T, y)
+    db[:scored] = 0
     for i in range(n):
         for j in range(scored):
             y[i, j] += w.bias[j]
@@ -269,16 +292,17 @@ def _loss(n, scored, log_weights, s, w):
             y[i], g[i], w.term[:scored], w.target[i], w.count[:scored], w.weight[:scored],
             w.own[i], log_weights, s.loss, s.final_act, s.final_a, s.bpreg, s.smoothing,
         )  # fmt: skip
-    db[:scored] = 0
+        for j in range(scored):
+            g[i, j] *= scale
+            db[j] += g[i, j]
     dout[:] = 0
-    tile = _tile(n, V.shape[1], s.small)
+    tile = _tile(n, V.shape[1], s)
     for start in range(0, scored, tile):
         end = min(start + tile, scored)
         dy = w.y[n * start : n * end].reshape(n, end - start)
         for i in range(n):
             for j in range(end - start):
-                dy[i, j] = g[i, start + j] * scale
-                db[start + j] += dy[i, j]
+                dy[i, j] = g[i, start + j]
         np.dot(dy, V[start:end], part)
         for i in range(n):
             for k in range(V.shape[1]):
@@ -310,7 +334,7 @@ def _backward(h, W, s, w):
                 dr[i, k] = g_n[i, k] * hU_n[i, k]
                 g_n[i, k] *= r[i, k]
     else:
-        np.dot(g_n, W.U_n.T, dr)
+        _product_T(g_n, W.U_n, dr, s)
         for i in range(n):
             for k in range(H):
                 dr[i, k] *= h[i, k]
@@ -323,7 +347,7 @@ def _backward(h, W, s, w):
             for k in range(3 * H):
                 de[i, k] = dxW[i, k] * e_mask[i, k]
     else:
-        np.dot(dxW, W.W_x.T, de)
+        _product_T(dxW, W.W_x, de, s)
         for i in range(n):
             for k in range(de.shape[1]):
                 de[i, k] *= e_mask[i, k]
@@ -337,20 +361,19 @@ def _update_matrix(p, left, right, a, v, how, s, w):
     for i in range(n):
         for k in range(len(p)):
             left_T[k, i] = left[i, k]
-    tile = _tile(n, columns, s.small)
+    tile = _tile(n, columns, s)
     for start in range(0, len(p), tile):
         end = min(start + tile, len(p))
         d = w.tile[: (end - start) * columns].reshape(end - start, columns)
         np.dot(left_T[start:end], right, d)
-        for k in range(start, end):
-            update_row(p[k], d[k - start], a[min(k, len(a) - 1)], v[min(k, len(v) - 1)], how)
+        update_rows(p, w.every[start:end], d, a, v, how)
 
 
 @jit
 def _update_output(n, scored, U, W, A, M, how, s, w):
     """The output table and its biases; as the input's table too, if it is shared."""
     out, H = w.out[:n], w.out.shape[1]
-    tile = _tile(n, H, s.small)
+    tile = _tile(n, H, s)
     for start in range(0, U, tile):
         end = min(start + tile, U)
         has = max(0, min(end, scored) - start)  # rows that are scored; the others are only fed
@@ -367,10 +390,12 @@ def _update_output(n, scored, U, W, A, M, how, s, w):
         update_rows(W.V_y, w.rows[start:end], dV, A.V_y, M.V_y, how)
 
     # Biases lie alone, each at another place: side by side they fill a vector.
-    rows, b, a, v = w.rows[:scored], w.bias[:scored], w.a_bias[:scored], w.v_bias[:scored]
+    rows = w.rows[:scored]
+    b, db = w.bias[:scored].reshape(1, scored), w.db[:scored].reshape(1, scored)
+    a, v = w.a_bias[:scored].reshape(1, scored), w.v_bias[:scored].reshape(1, scored)
     _gather(A.b_y, rows, a)
     _gather(M.b_y, rows, v)
-    update_row(b, w.db[:scored], a, v, how)
+    update_rows(b, w.every[:1], db, a, v, how)
     _scatter(b, rows, W.b_y)
     _scatter(a, rows, A.b_y)
     _scatter(v, rows, M.b_y)
@@ -403,14 +428,14 @@ def _update(h, scored, U, n_fed, W, A, M, s, w):
     db[:] = 0
     for i in range(n):
         for k in range(3 * H):
-            db[k] += dxW[i, k]
-    update_row(W.b[0], db, A.b[0], M.b[0], how)
+            db[0, k] += dxW[i, k]
+    update_rows(W.b, w.every[:1], db, A.b, M.b, how)
     if s.reset_after:  # c takes b's gradient, but for the candidate's part, which r has scaled
-        db[2 * H :] = 0
+        db[0, 2 * H :] = 0
         for i in range(n):
             for k in range(H):
-                db[2 * H + k] += w.g_n[i, k]
-        update_row(W.c[0], db, A.c[0], M.c[0], how)
+                db[0, 2 * H + k] += w.g_n[i, k]
+        update_rows(W.c, w.every[:1], db, A.c, M.c, how)
 
 
 @jit
@@ -428,8 +453,10 @@ def _train(
             xs[t, :n], ys[t, :n], samples[step], stamp + step, mark, log_support, s, w
         )
         for j in range(scored):
-            w.V[j] = W.V_y[w.rows[j]]
-        _gather(W.b_y, w.rows[:scored], w.bias)
+            row = w.rows[j]
+            for k in range(w.V.shape[1]):  # a loop, since a copied slice takes three times as long
+                w.V[j, k] = W.V_y[row, k]
+            w.bias[j] = W.b_y[row, 0]
         _forward(xs[t, :n], h[:n], W, s, w, seed, step)
         losses[step] = _loss(n, scored, log_weights, s, w)
         _backward(h[:n], W, s, w)
@@ -440,14 +467,19 @@ def _train(
 # --- the face to Python ---------------------------------------------------------------------------
 
 
-def _small() -> int:
-    """How many multiplications a product may have to be a small one for the BLAS at hand.
+def _small() -> tuple[int, int]:
+    """How large a product may be to be a small one for the BLAS at hand.
 
-    For processors with AVX-512, OpenBLAS has code for products of at most 100^3 that is a fifth
-    faster than its other; elsewhere small products cost more, not less.
+    For processors with AVX-512, OpenBLAS has code for small products that is a fifth faster than
+    its other; elsewhere all should be as large as they can.
+
+    Returns:
+        the most multiplications of a product a b, and the most numbers in a product a b^T.
     """
     names = {lib.get("architecture") for lib in threadpool_info()}
-    return 100**3 if names & {"SkylakeX", "Cooperlake", "SapphireRapids"} else 10 * 100**3
+    if names & {"SkylakeX", "Cooperlake", "SapphireRapids"}:
+        return 100**3, 1200
+    return 2**40, 2**40
 
 
 def stepper(
@@ -466,7 +498,7 @@ def stepper(
         LOSSES.index(hp.loss), *coded(hp.final_activation), hp.bpreg, hp.smoothing,
         hp.logq if hp.loss == "cross-entropy" else 0.0, hp.sample_alpha, float(hp.batch_size),
         hp.adapt == "adagrad", hp.learning_rate, hp.momentum, hp.dropout_p_embed,
-        hp.dropout_p_hidden, _small(),
+        hp.dropout_p_hidden, *_small(),
     )  # fmt: skip
     X = 3 * H if hp.input == "onehot" else len(W["W_x"])
     w = _workspace(hp.batch_size, H, X, 2 * hp.batch_size + hp.n_sample, dtype)
