@@ -1,7 +1,7 @@
 """How fast does training go, next to PyTorch and to the matrix products alone?
 
-Trains the same GRU4Rec on the same batches with each of this package's backends and with
-`torch_peer.py`, on one thread and on two, in turns within one run so that all see the same machine:
+Trains the same GRU4Rec on the same batches with each of this package's backends and with both
+models of `torch_peer.py`, on one thread and on two, in turns within one run:
 
     python benchmarks/speed.py [--train FILE] [--settings A B C] [--backends numpy]
                                [--steps 200] [--rounds 7]
@@ -11,16 +11,14 @@ every operand at hand and the scores on distinct rows. Needs the `bench` extra.
 """
 
 import argparse
-import os
-import platform
-import re
+import dataclasses
 import time
-from pathlib import Path
 
 import numpy as np
-import threadpoolctl
 import torch
-from torch_peer import CHUNK, Peer
+from common import in_turns, machine, name_of
+from common import table as markdown
+from torch_peer import CHUNK, Peer, PlainPeer
 
 from gru4rec_np import GRU4Rec, InputError, Sessions, Shop, network, read_table
 from gru4rec_np.batches import (
@@ -48,23 +46,48 @@ SETTINGS = {
         dropout_p_hidden=0.05,
     ),
 }  # fmt: skip
+STEPS = {"A": 400, "B": 100, "C": 50}  # of a round: a few tenths of a second
 THREADS = (1, 2)
+PEERS = {"PyTorch, plain": PlainPeer, "PyTorch, tuned": Peer}
+PRODUCTS = "products alone"
+
+
+@dataclasses.dataclass
+class Result:
+    """What was measured in a setting.
+
+    Attributes:
+        lanes: events of a step. scored: its distinct scored items, on average.
+        seconds: name to the seconds per step of each round.
+        losses: name to the mean loss per event; NaN for the products.
+    """
+
+    lanes: int
+    scored: int
+    seconds: dict[str, np.ndarray]
+    losses: dict[str, float]
+
+    @property
+    def fastest(self) -> dict[str, float]:
+        """Name to the seconds per step of its fastest round: the least disturbed one."""
+        return {name: float(s.min()) for name, s in self.seconds.items()}
 
 
 class Ours:
     """Training as `GRU4Rec.fit` does it, but over the steps asked for."""
 
-    def __init__(self, model: GRU4Rec, train: Sessions, batches: Batches) -> None:
+    def __init__(
+        self, model: GRU4Rec, weights: network.Weights, train: Sessions, batches: Batches
+    ) -> None:
         self.model, self.batches = model, batches
         self.rng = np.random.default_rng(0)
         self.state = network.zero_state(model, batches.x.shape[1])
         self.negatives = negative_distribution(train.support, model.sample_alpha)
         self.guide = guide_table(self.negatives)
-        W = initial_weights(model, train)
-        memory = {name: init_state(p, model.adapt, model.momentum) for name, p in W.items()}
+        memory = {n: init_state(p, model.adapt, model.momentum) for n, p in weights.items()}
         log_support = np.log(train.support).astype(np.float32)
-        run = model.ops.stepper and model.ops.stepper(model, W, memory, log_support)
-        self.run = run or network.stepper(model, W, memory, model.ops, log_support)
+        run = model.ops.stepper and model.ops.stepper(model, weights, memory, log_support)
+        self.run = run or network.stepper(model, weights, memory, model.ops, log_support)
 
     @one_blas_thread
     def train(self, steps: range) -> float:
@@ -102,6 +125,7 @@ class Floor:
             pairs = [(h, U_rz), (h, U_n), (da_n, U_n.T), (h.T, da_rz), (h.T, da_n)]
         pairs += [(h, V.T), (dr, V), (dr.T, h)]
         self.products = [faster(a, b) for a, b in pairs]
+        self.flops = sum(2 * a.shape[0] * a.shape[1] * b.shape[1] for a, b in pairs)
 
     @one_blas_thread
     def train(self, steps: range) -> float:
@@ -126,10 +150,6 @@ def faster(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.nda
     return best[min(best)]
 
 
-def initial_weights(model: GRU4Rec, train: Sessions) -> network.Weights:
-    return network.init_weights(model, train.n_items, np.random.default_rng(0))
-
-
 def distinct_rows(model: GRU4Rec, train: Sessions, batches: Batches) -> int:
     """How many different items a step scores, on average over a chunk of steps."""
     rng = np.random.default_rng(0)
@@ -139,87 +159,92 @@ def distinct_rows(model: GRU4Rec, train: Sessions, batches: Batches) -> int:
     return round(np.mean([len(np.union1d(y, extra)) for y, extra in steps]))
 
 
-def contenders(setting: str, backends: list[str], train: Sessions) -> tuple[Batches, dict]:
-    """The setting's batches; and name to (threads of PyTorch, something to train)."""
+def prepare(
+    setting: str, backends: list[str], train: Sessions, weights: network.Weights | None = None
+) -> tuple[Batches, dict, int]:
+    """The setting's batches; name to (threads, something to train); the distinct scored items."""
     found = {}
     model = GRU4Rec(**SETTINGS[setting], backend="numpy")
     batches = session_parallel(train, model.batch_size)
+    if weights is None:
+        weights = network.init_weights(model, train.n_items, np.random.default_rng(0))
     for backend in backends:
-        try:
-            ours = GRU4Rec(**SETTINGS[setting], backend=backend)
-            found[f"gru4rec_np, {backend}"] = 1, Ours(ours, train, batches)
-        except InputError as error:
-            print(f"left out: {error}\n")
-    for threads in THREADS:
-        peer = Peer(model, initial_weights(model, train), train.support)
-        peer.begin(batches)
-        found[f"PyTorch, {threads} thread{'s'[: threads > 1]}"] = threads, peer
-    found["matrix products"] = 1, Floor(model, distinct_rows(model, train, batches))
-    return batches, found
+        for n in THREADS if backend == "numba" else (1,):
+            try:
+                ours = GRU4Rec(**SETTINGS[setting], backend=backend)
+            except InputError as error:
+                print(f"left out: {error}\n")
+                break
+            own = {name: array.copy() for name, array in weights.items()}
+            found[name_of(backend, n)] = n, Ours(ours, own, train, batches)
+    for name, peer_of in PEERS.items():
+        for n in THREADS:
+            peer = peer_of(model, weights, train.support)
+            peer.begin(batches)
+            found[name_of(name, n)] = n, peer
+    scored = distinct_rows(model, train, batches)
+    found[PRODUCTS] = 1, Floor(model, scored)
+    return batches, found, scored
 
 
-def measure(batches: Batches, found: dict, steps: int, rounds: int) -> tuple[dict, dict]:
-    """Seconds per step of each round but the first, and the mean loss of all rounds' events."""
+def measure(
+    setting: str,
+    backends: list[str],
+    train: Sessions,
+    rounds: int,
+    steps: int | None = None,
+    weights: network.Weights | None = None,
+) -> Result:
+    """Train all contenders on the same steps of a setting, in turns."""
+    batches, found, scored = prepare(setting, backends, train, weights)
     B = batches.x.shape[1]
     full = int(np.count_nonzero(batches.lanes == B))  # lanes only ever become fewer
-    steps = min(steps, full)
+    steps = min(steps or STEPS[setting], full)
     if steps < 1:
         raise SystemExit(f"error: too few sessions for {B} lanes and a step of all of them")
     first = max(0, (full - (rounds + 1) * steps) // 2)
     fit_in = (full - first) // steps  # a longer run begins again
-    seconds = {name: [] for name in found}
-    losses = {name: [] for name in found}
-    for r in range(rounds + 1):
-        start = first + r % fit_in * steps
-        for name, (threads, contender) in found.items():
-            torch.set_num_threads(threads)
-            began = time.perf_counter()
-            loss = contender.train(range(start, start + steps))
-            seconds[name].append((time.perf_counter() - began) / steps)
-            losses[name].append(loss / (steps * B))
-    return (
-        {name: np.array(values[1:]) for name, values in seconds.items()},
-        {name: np.mean(values) for name, values in losses.items()},
+
+    def trains(contender):
+        def call(r: int) -> float:
+            start = first + r % fit_in * steps
+            return contender.train(range(start, start + steps)) / (steps * B)
+
+        return call
+
+    seconds, losses = in_turns({name: (n, trains(c)) for name, (n, c) in found.items()}, rounds)
+    return Result(
+        lanes=B,
+        scored=scored,
+        seconds={name: s / steps for name, s in seconds.items()},
+        losses={name: float(np.mean(values)) for name, values in losses.items()},
     )
 
 
-def table(setting: str, batch_size: int, seconds: dict, losses: dict) -> str:
+def table(setting: str, result: Result) -> str:
     """The setting's results as a Markdown table."""
-    median = {name: np.median(values) for name, values in seconds.items()}
-    peer = min(median[name] for name in median if name.startswith("PyTorch"))
-    floor = median["matrix products"]
-    lines = [
-        f"| {setting} | ms per step (fastest, slowest round) | events per second "
-        "| speed, PyTorch = 1 | time, products = 1 | loss per event |",
-        "|---|---|---|---|---|---|",
-    ]
-    for name, s in median.items():
-        low, high = 1000 * seconds[name].min(), 1000 * seconds[name].max()
-        loss = "" if np.isnan(losses[name]) else f"{losses[name]:.3f}"
-        lines.append(
-            f"| {name} | {1000 * s:.2f} ({low:.2f}, {high:.2f}) | {batch_size / s:,.0f} "
-            f"| {peer / s:.2f} | {s / floor:.1f} | {loss} |"
-        )
-    return "\n".join(lines)
+    fastest = result.fastest
+    plain, tuned = (min(fastest[name_of(name, n)] for n in THREADS) for name in PEERS)
+    rows = []
+    for name, s in fastest.items():
+        median, loss = 1000 * np.median(result.seconds[name]), result.losses[name]
+        rows.append([
+            name, f"{1000 * s:.2f} ({median:.2f})", f"{result.lanes / s:,.0f}", f"{plain / s:.2f}",
+            f"{tuned / s:.2f}", f"{s / fastest[PRODUCTS]:.2f}",
+            "" if np.isnan(loss) else f"{loss:.3f}",
+        ])  # fmt: skip
+    head = [
+        f"{setting}: {result.scored:,} items scored", "ms per step, fastest round (median)",
+        "events per second", "speed, plain PyTorch = 1", "speed, tuned PyTorch = 1",
+        "time, products = 1", "loss per event",
+    ]  # fmt: skip
+    return markdown(head, rows)
 
 
-def machine() -> str:
-    """What the numbers were taken on."""
-    cpu = platform.processor() or platform.machine()
-    if (info := Path("/proc/cpuinfo")).exists():
-        names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
-        cpu = names[0].split(":")[1].strip() if names else cpu
-    blas = {
-        f"{lib['internal_api']} {lib['version']} ({lib.get('architecture')})"
-        for lib in threadpoolctl.threadpool_info()
-        if lib["user_api"] == "blas"
-    }
-    theirs = re.findall(r"oneAPI (Math Kernel Library Version \S+)", torch.__config__.show())
-    return (
-        f"{cpu}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; "
-        f"Python {platform.python_version()}, NumPy {np.__version__} on {', '.join(sorted(blas))}; "
-        f"torch {torch.__version__} on {', '.join(theirs) or 'its own kernels'}"
-    )
+def training_log(path: str | None) -> Sessions:
+    """The log to train on: a table of sessions, or the simulated shop."""
+    train = read_table(path) if path else Shop().simulate(20_000)
+    return train.keep_sessions(train.lengths >= 2).compact()
 
 
 def main() -> None:
@@ -227,20 +252,17 @@ def main() -> None:
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("--train", help="a table of sessions; the simulated shop if left out")
     p.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
-    backends = [name for name in BACKENDS if name != "auto"]
-    p.add_argument("--backends", nargs="+", choices=backends, default=backends)
-    p.add_argument("--steps", type=int, default=200, help="steps of a round")
+    p.add_argument("--backends", nargs="+", choices=BACKENDS, default=["numpy", "numba"])
+    p.add_argument("--steps", type=int, help=f"steps of a round, by default {STEPS}")
     p.add_argument("--rounds", type=int, default=7, help="rounds, after one that warms up")
     args = p.parse_args()
-    train = read_table(args.train) if args.train else Shop().simulate(20_000)
-    train = train.keep_sessions(train.lengths >= 2).compact()
+    train = training_log(args.train)
     torch.manual_seed(0)
     print(machine())
     print(f"{train.n_items:,} items, {train.n_events:,} events\n")
     for setting in args.settings:
-        batches, found = contenders(setting, args.backends, train)
-        results = measure(batches, found, args.steps, args.rounds)
-        print(table(setting, batches.x.shape[1], *results), flush=True)
+        result = measure(setting, args.backends, train, args.rounds, args.steps)
+        print(table(setting, result), flush=True)
         print()
 
 

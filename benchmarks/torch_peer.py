@@ -1,10 +1,14 @@
-"""The same GRU4Rec in plain eager PyTorch: what `speed.py` compares this package with.
+"""The same GRU4Rec in eager PyTorch, twice: what `speed.py` compares this package with.
 
-One recurrent layer, cross-entropy or BPR-max, gradients by autograd. Each choice is the fastest of
-those we timed in eager mode on a CPU. Most of all: a step gathers the distinct rows that it uses
-of each table, scores those, and repeats columns of scores where an item was drawn twice; so a row's
-gradient comes out summed, and neither a sparse tensor nor a walk over the table is needed.
-(`nn.Embedding(sparse=True)` gathers and scores a row once for each time it was drawn.)
+One recurrent layer, cross-entropy or BPR-max, gradients by autograd.
+
+PlainPeer is how it is usually written: tables are `nn.Embedding(sparse=True)`, each drawn item is
+gathered and scored, and a sparse Adagrad sums the gradients of equal rows.
+
+Peer is as fast as we could make it: each choice is the fastest of those we timed on a CPU. Most of
+all it borrows from our compiled loop: a step gathers the distinct rows that it uses of each table,
+scores those, and repeats columns of scores where an item was drawn twice; so a row's gradient comes
+out summed, and neither a sparse tensor nor a walk over the table is needed.
 """
 
 import numpy as np
@@ -151,15 +155,22 @@ class Peer:
 
     def loss(self, scores: Tensor, columns: Tensor, items: Tensor) -> Tensor:
         """The sum of the lanes' losses; lane b's target is column b of scores[:, columns]."""
-        hp, B = self.hp, len(scores)
+        return self.loss_of_columns(self.activate(scores).index_select(1, columns), items)
+
+    def activate(self, scores: Tensor) -> Tensor:
+        """The output activation."""
+        kind, a = self.hp.final_activation
+        return F.elu(scores, a) if kind == "elu" else scores
+
+    def loss_of_columns(self, r: Tensor, items: Tensor) -> Tensor:
+        """The sum of the lanes' losses, from activated scores r (B, N) of the items (N,)."""
+        hp, B = self.hp, len(r)
         if hp.loss == "cross-entropy":
-            r = scores.index_select(1, columns)
             if hp.logq:
                 log_q = self.log_support.index_select(0, items)
                 log_q[B:] *= hp.sample_alpha
                 r = r - hp.logq * log_q
             return F.cross_entropy(r, torch.arange(B), reduction="sum")
-        r = F.elu(scores, hp.final_activation[1]).index_select(1, columns)
         s = (r + self.no_target[:B, : len(items)]).softmax(dim=1)
         above = (s * torch.sigmoid(r.diagonal()[:, None] - r)).sum(dim=1)
         return (hp.bpreg * (s * r * r).sum(dim=1) - torch.log(above + 1e-24)).sum()
@@ -179,3 +190,69 @@ class Peer:
         torch._foreach_add_(params, v or step)
         for p in params:
             p.grad = None
+
+
+class PlainPeer(Peer):
+    """The same as Peer, written the usual way; see the module's text."""
+
+    def __init__(self, hp: Hyperparameters, weights: dict, support: np.ndarray) -> None:
+        super().__init__(hp, weights, support)
+        self.embeddings = [
+            nn.Embedding.from_pretrained(table.reshape(len(table), -1), freeze=False, sparse=True)
+            for table in self.tables
+        ]  # on the memory of self.tables
+        self.optimiser = SparseAdagrad(
+            [*self.dense, *(e.weight for e in self.embeddings)], hp.learning_rate, hp.momentum
+        )
+
+    def step(self, t: int, extra: Tensor) -> float:
+        """As Peer.step."""
+        hp, n = self.hp, self.lanes[t]
+        if n < len(self.h):
+            self.h = self.h[self.keep[t, : len(self.h)]]
+        x, items = self.x[t, :n], torch.cat([self.y[t, :n], extra])
+        if self.shared:
+            embedded, V = self.embeddings[0](torch.cat([x, items])).split([n, len(items)])
+        else:
+            embedded, V = self.embeddings[2](x), self.embeddings[0](items)
+        embedded = F.dropout(embedded, hp.dropout_p_embed)
+        h = F.dropout(self.cell(embedded, self.h * self.old[t, :n]), hp.dropout_p_hidden)
+        self.h = h.detach()
+        scores = torch.addmm(self.embeddings[1](items).T, h, V.T)
+        loss = self.loss_of_columns(self.activate(scores), items)
+        self.optimiser.zero_grad()
+        (loss / hp.batch_size).backward()
+        self.optimiser.step()
+        return loss.item()
+
+
+class SparseAdagrad(torch.optim.Optimizer):
+    """`optim.update` for dense and sparse gradients: Adagrad, with momentum on what it makes."""
+
+    def __init__(self, params: list[Tensor], learning_rate: float, momentum: float) -> None:
+        super().__init__(params, {"lr": learning_rate, "momentum": momentum})
+        for p in params:
+            self.state[p] = {"a": torch.zeros_like(p)}
+            if momentum:
+                self.state[p]["v"] = torch.zeros_like(p)
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """One update from the gradients."""
+        (group,) = self.param_groups
+        for p in group["params"]:
+            a, v = self.state[p]["a"], self.state[p].get("v")
+            if not p.grad.is_sparse:
+                a.addcmul_(p.grad, p.grad)
+                step = (p.grad / (a + EPSILON).sqrt_()).mul_(-group["lr"])
+                p.add_(step if v is None else v.mul_(group["momentum"]).add_(step))
+                continue
+            grad = p.grad.coalesce()  # equal rows are summed
+            rows, g = grad.indices()[0], grad.values()
+            part = a.index_select(0, rows).addcmul_(g, g)
+            a.index_copy_(0, rows, part)
+            step = (g / part.add_(EPSILON).sqrt_()).mul_(-group["lr"])
+            if v is not None:
+                step.add_(v.index_select(0, rows), alpha=group["momentum"])
+                v.index_copy_(0, rows, step)
+            p.index_add_(0, rows, step)

@@ -232,8 +232,9 @@ def test_optimisers(ours, theirs):
     ],
     ids=["onehot", "shared", "bpr-max with momentum"],
 )
-def test_an_epoch(hyperparameters):
-    """The benchmark's PyTorch model, given our weights and samples, ends up at the same weights."""
+@pytest.mark.parametrize("peer", ["Peer", "PlainPeer"])
+def test_an_epoch(peer, hyperparameters):
+    """The benchmarks' PyTorch models, given our weights and samples, end up at the same weights."""
     path = Path(__file__).resolve().parents[1] / "benchmarks" / "torch_peer.py"
     spec = importlib.util.spec_from_file_location("torch_peer", path)
     torch_peer = importlib.util.module_from_spec(spec)
@@ -243,7 +244,7 @@ def test_an_epoch(hyperparameters):
     model = GRU4Rec(**hyperparameters, layers=[10], dropout_p_embed=0, backend="numpy")
     rng = np.random.default_rng(0)
     W = network.init_weights(model, train.n_items, rng, np.float64)
-    peer = torch_peer.Peer(model, W, train.support)
+    peer = getattr(torch_peer, peer)(model, W, train.support)
     batches = session_parallel(train, model.batch_size, min_lanes=1 if model.n_sample else 2)
     peer.begin(batches)
     memory = {name: init_state(p, model.adapt, model.momentum) for name, p in W.items()}
