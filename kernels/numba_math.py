@@ -196,12 +196,25 @@ def activate_backward(g, y, kind, a):
             g[j] *= scale if y[j] > zero else y[j] + alpha
 
 
-@jit(fastmath=True)
-def largest(y, count):
-    """max y_j over the items with count_j > 0; if a y_j is not a number, any of them."""
-    top = type_of(y[0])(-3e38)
-    for j in range(len(y)):
-        top = max(top, y[j] if count[j] > 0 else top)
+@jit
+def largest(y, count, term):
+    """max y_j over the items with count_j > 0; if a y_j is not a number, any of them.
+
+    Folds the second half onto the first until little is left: LLVM makes vector instructions of
+    that, but not of a running maximum. term (n,) is scratch.
+    """
+    lowest = type_of(y[0])(-3e38)
+    n = len(y)
+    for j in range(n):
+        term[j] = y[j] if count[j] > 0 else lowest
+    while n > 16:
+        half = (n + 1) // 2
+        for j in range(n - half):
+            term[j] = max(term[j], term[half + j])
+        n = half
+    top = lowest
+    for j in range(n):
+        top = max(top, term[j])
     return top
 
 
@@ -244,7 +257,7 @@ def lane_loss(y, g, term, t, count, weight, own, log_weights, kind, act, a, bpre
     n -= one
 
     if kind == CROSS_ENTROPY:
-        top = largest(y, count)
+        top = largest(y, count, term)
         total = zero
         for j in range(U):
             g[j] = weight[j] * exp(y[j] - top)
@@ -284,7 +297,7 @@ def lane_loss(y, g, term, t, count, weight, own, log_weights, kind, act, a, bpre
         count[t] += one
     else:
         count[t] -= one
-        top = largest(y, count)
+        top = largest(y, count, term)
         total = zero
         for j in range(U):
             g[j] = count[j] * exp(y[j] - top)

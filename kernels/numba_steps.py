@@ -283,11 +283,14 @@ def _loss(n, scored, log_weights, s, w):
     scale, loss = f(1 / s.batch_size), f(0)
     V, out, db, dout, part = w.V[:scored], w.out[:n], w.db, w.dout[:n], w.dout_part[:n]
     y, g = w.y[: n * scored].reshape(n, scored), w.g[: n * scored].reshape(n, scored)
-    np.dot(out, V.T, y)
+    # BLAS makes V out^T faster than out V^T, even with the way back.
+    y_T = w.g[: n * scored].reshape(scored, n)
+    np.dot(V, out.T, y_T)
+    for j in range(scored):
+        for i in range(n):
+            y[i, j] = y_T[j, i] + w.bias[j]
     db[:scored] = 0
     for i in range(n):
-        for j in range(scored):
-            y[i, j] += w.bias[j]
         loss += lane_loss(
             y[i], g[i], w.term[:scored], w.target[i], w.count[:scored], w.weight[:scored],
             w.own[i], log_weights, s.loss, s.final_act, s.final_a, s.bpreg, s.smoothing,
