@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from gru4rec_np.errors import InputError
-from gru4rec_np.kernels.emulator.build import DYNAMIC_NAME, build, shared_arrays
+from gru4rec_np.kernels.emulator.build import DYNAMIC_NAME, compile_library, shared_arrays
 from gru4rec_np.kernels.emulator.report import Fault, Line, Report, Traffic, source_lines
 
 __all__ = ["Fault", "Kernel", "Line", "Module", "Report", "Traffic", "without_barriers"]
@@ -69,9 +69,15 @@ class Module:
         orders: int = 3,
     ) -> None:
         self.path = Path(path)
+        if source is None:
+            try:
+                source = self.path.read_text(encoding="utf-8")
+            except OSError as error:
+                raise InputError(f"{path}: {error.strerror}") from None
+        self.source = source
         self.checks = checks
         self.orders = orders
-        self.binary, signatures = build(self.path, tuple(options), checks, source, debug)
+        self.binary, signatures = compile_library(self.path, source, tuple(options), checks, debug)
         self._library = ctypes.CDLL(str(self.binary))
         self._shared = shared_arrays(self.binary) if checks else []
         self.kernels = {}
@@ -292,7 +298,9 @@ class Kernel:
         return Fault(kind, f"{self.name}: {kind}: {message}", tuple(lines))
 
     def _report(self) -> Report:
-        library, report = self.module._library, Report(self.name)
+        module = self.module
+        library = module._library
+        report = Report(self.name, sources={module.path.name: module.source})
         sites = ctypes.POINTER(_Site)()
         found = sites[: library.emu_sites(ctypes.byref(sites))]
         places = source_lines(self.module.binary, tuple(f"{site.pc:x}" for site in found))

@@ -7,15 +7,18 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from functools import cache
 from pathlib import Path
+from threading import get_ident
 
 from gru4rec_np.errors import InputError
 
 HERE = Path(__file__).parent
+# A fiber's stack has 128 KiB (runtime.cpp).
 COMMON = ("-std=gnu++17", "-fPIC", "-fvisibility=hidden", "-fno-extern-tls-init", "-g",
-          "-gdwarf-4", "-Wno-attributes")  # fmt: skip
+          "-gdwarf-4", "-Wno-attributes", "-Werror=frame-larger-than=98304")  # fmt: skip
 SPEED = ("-O2", "-ffp-contract=off")
 DEBUG = ("-O0",)
 # A call before each access to memory and each index into an array. One access of the source stays
@@ -37,10 +40,10 @@ KERNEL = re.compile(
 DYNAMIC = re.compile(r"\bextern\s+thread_local\b[^;]*?(\w+)\s*\[\s*\]\s*;")
 
 
-def build(
-    path: Path, options: tuple[str, ...], checks: bool, source: str | None, debug: bool
+def compile_library(
+    path: Path, source: str, options: tuple[str, ...], checks: bool, debug: bool
 ) -> tuple[Path, dict[str, list[str]]]:
-    """The library of a .cu file, from the cache if it is there.
+    """The library of a .cu file that says `source`, from the cache if it is there.
 
     Returns:
         the library, and for each kernel the names of its parameters.
@@ -48,17 +51,17 @@ def build(
     Raises:
         InputError: there is no g++, or it refuses the file.
     """
+    if sys.platform != "linux":
+        raise InputError(f"backend: cuda-emulated runs on Linux, not on {sys.platform}")
+    path = path.resolve()  # for a debugger; and what is cached serves from any folder
     define = ("-DEMU_CHECKS",) if checks else ()
     flags = (*COMMON, *define, *(CHECKS if checks else DEBUG if debug else SPEED))
-    if source is None:
-        try:
-            source = path.read_text(encoding="utf-8")
-        except OSError as error:
-            raise InputError(f"{path}: {error.strerror}") from None
-    text = _run(
-        "-E", "-x", "c++", *flags, "-include", HERE / "emulated.h", f"-I{path.parent}", *options,
-        "-", text=f'# 1 "{path}"\n{source}',
-    )  # fmt: skip
+    # After the header, lest a macro such as T changes what it says.
+    macros = [f"#define {name} {value or 1}" for name, value in _macros(options)]
+    text = "\n".join(['#include "emulated.h"', *macros, f'# 1 "{path}"', source])
+    others = [option for option in options if not option.startswith("-D")]
+    folders = (f"-I{HERE}", f"-I{path.parent}")
+    text = _run("-E", "-x", "c++", *flags, *folders, *others, "-", text=text)
     signatures = {}
     for template, name, parameters in KERNEL.findall(text):
         if not template:
@@ -71,6 +74,11 @@ def build(
     # In two steps: to link with -fsanitize would bring in g++'s own runtime for it.
     kernels = _cached(f"{path.stem}.o", text, (*flags, "-c", "-x", "c++", "-fpreprocessed"), "-")
     return _cached(f"{path.stem}.so", "", ("-shared",), kernels, *objects), signatures
+
+
+def _macros(options: tuple[str, ...]) -> list[tuple[str, str]]:
+    """(name, value) of each -Dname=value."""
+    return [option[2:].partition("=")[::2] for option in options if option.startswith("-D")]
 
 
 def shared_arrays(library: Path) -> list[tuple[bytes, int, int]]:
@@ -109,8 +117,8 @@ def _cached(name: str, text: str, flags: tuple, *inputs: str | Path) -> Path:
     digest = hashlib.sha256("\0".join(state).encode()).hexdigest()[:20]
     path = _folder() / f"{digest}-{name}"
     if not path.exists():
-        # Written under a name of its own and moved: other processes may want the same file.
-        part = path.with_name(f"{path.stem}.{os.getpid()}{path.suffix}")
+        # Written under a name of its own and moved: others may want the same file now.
+        part = path.with_name(f"{path.stem}.{os.getpid()}-{get_ident()}{path.suffix}")
         try:
             _run(*flags, "-o", part, *inputs, text=text)
             part.replace(path)

@@ -122,6 +122,14 @@ static Text place(const Region &r, const char *p) {
 
 static const char *KINDS[] = {"read", "write", "atomic"};
 
+// The first read of shared memory that nobody had written. If somebody does before the next
+// barrier, then that is a race, and says more.
+static Text never_written;
+
+static void check_initialised() {
+    if (never_written.text[0]) fault("uninitialised", "%s", never_written.text);
+}
+
 // --- races ----------------------------------------------------------------------------------------
 
 // Whether an earlier access of some of these bytes is not ordered before what `t` does now.
@@ -178,9 +186,9 @@ static inline void check_word(Region &r, char *p, uint8_t bytes, int kind, uint3
             word.initialised = 0;
         }
         if (kind == WRITE) word.initialised |= bytes;
-        else if ((word.initialised & bytes) != bytes)
-            fault("uninitialised", "%s at <pc %x> by %s of what was never written: %s",
-                  KINDS[kind], pc, describe(t).text, place(r, p).text);
+        else if ((word.initialised & bytes) != bytes && never_written.text[0] == 0)
+            snprintf(never_written.text, sizeof never_written.text, "%s at <pc %x> by %s: %s",
+                     KINDS[kind], pc, describe(t).text, place(r, p).text);
     }
     Access a = {now, pc, (uint16_t)t.id, bytes};
     if (kind == WRITE) word.write = a;
@@ -265,9 +273,11 @@ void note_block() {
     block_start = last_barrier = ++now;
     blocks.push_back({now, blockIdx});
     first_arrived = nullptr;
+    never_written.text[0] = 0;
 }
 
 void note_barrier() {
+    check_initialised();
     last_barrier = ++now;
     if (profiling && first_arrived) profile_barrier(*first_arrived);
     first_arrived = nullptr;
@@ -276,6 +286,7 @@ void note_barrier() {
 // One of the block's threads comes to a barrier, or ends while others wait at one.
 void check_barrier(const Thread &t) {
     if (t.state == DONE) {
+        if (n_alive == 0) check_initialised();
         if (first_arrived)
             fault("barrier", "%s has ended and %s waits at __syncthreads of <at %s:%d>",
                   describe(t).text, describe(*first_arrived).text, first_arrived->file,

@@ -96,21 +96,21 @@ class Report:
 
     Attributes:
         lines: by (file name, line number).
+        sources: text of the files, by name.
     """
 
     kernel: str
     lines: dict[tuple[str, int], Line] = field(default_factory=dict)
+    sources: dict[str, str] = field(default_factory=dict, repr=False)
 
     def line(self, path: str, number: int) -> Line:
         """The entry of a line, made if it is new."""
-        key = (Path(path).name, number)
-        if key not in self.lines:
-            try:
-                text = Path(path).read_text(encoding="utf-8").splitlines()[number - 1].strip()
-            except (OSError, IndexError):
-                text = ""
-            self.lines[key] = Line(text)
-        return self.lines[key]
+        name = Path(path).name
+        if name not in self.sources:
+            there = Path(path).is_file()
+            self.sources[name] = Path(path).read_text(encoding="utf-8") if there else ""
+        text = self.sources[name].splitlines()[number - 1 : number]
+        return self.lines.setdefault((name, number), Line("".join(text).strip()))
 
     def total(self, sort: str) -> Traffic:
         """All lines' traffic of one sort, such as "loads" or "shared_stores"."""

@@ -317,15 +317,9 @@ static void shuffle(int *values, int n, unsigned seed) {
 static void run_block() {
     n_alive = n_threads;
     n_arrived = n_at_warp = n_votes = queue_first = queue_count = 0;
-    n_free = MAX_THREADS;
-    for (int i = 0; i < MAX_THREADS; i++) free_stacks[i] = MAX_THREADS - 1 - i;
     for (int i = 0; i < n_threads; i++) {
-        Thread &t = threads[order[i]];
-        t.id = order[i];
-        t.index = {t.id % blockDim.x, t.id / blockDim.x % blockDim.y,
-                   t.id / (blockDim.x * blockDim.y)};
-        t.state = FRESH;
-        push(t);
+        threads[order[i]].state = FRESH;
+        push(threads[order[i]]);
     }
     Thread *first = pop();
     make_context(*first);
@@ -347,6 +341,12 @@ const char *emu_launch(const EmuKernel *kernel, const unsigned *grid, const unsi
     n_threads = block[0] * block[1] * block[2];
     fault_text[0] = 0;
     shuffle(order, n_threads, seed);
+    for (unsigned i = 0; i < (unsigned)n_threads; i++) {
+        threads[i].id = i;
+        threads[i].index = {i % block[0], i / block[0] % block[1], i / (block[0] * block[1])};
+    }
+    n_free = MAX_THREADS;
+    for (int i = 0; i < MAX_THREADS; i++) free_stacks[i] = i;
     int n_blocks = grid[0] * grid[1] * grid[2];
     int *blocks = (int *)malloc(n_blocks * sizeof(int));
     shuffle(blocks, n_blocks, seed);

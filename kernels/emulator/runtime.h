@@ -28,7 +28,7 @@ extern Thread threads[MAX_THREADS];
 extern Thread *current;
 extern int n_threads, n_alive;  // of the block; that have not ended
 
-struct Text { char text[160]; };
+struct Text { char text[320]; };
 Text describe(const Thread &);
 
 // Ends the launch. In the message, <pc 1a2b> becomes the source line of that instruction, and

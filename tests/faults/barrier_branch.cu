@@ -1,0 +1,16 @@
+// barrier: grid 1, block 64
+// Two barriers for the two ways, and all must come to the same.
+extern "C" __global__ void kernel(const float *x, float *y, int n) {
+#ifdef MENDED
+    const bool first = n > 0;
+#else
+    const bool first = threadIdx.x < 10;
+#endif
+    if (first) {
+        __syncthreads();  // FAULT
+        y[threadIdx.x] = 1;
+    } else {
+        __syncthreads();  // FAULT
+        y[threadIdx.x] = 2;
+    }
+}

@@ -1,0 +1,10 @@
+// race between blocks: grid 2, block 64
+// The index forgets the block.
+extern "C" __global__ void kernel(const float *x, float *y, int n) {
+#ifdef MENDED
+    const int i = blockIdx.x * blockDim.x + threadIdx.x;
+#else
+    const int i = threadIdx.x;
+#endif
+    y[i] = x[i];  // FAULT FAULT
+}

@@ -1,0 +1,11 @@
+// order: grid 1, block 64
+// The last one wins. Variables outside of kernels are not watched; but the result tells.
+__device__ int chosen;
+extern "C" __global__ void kernel(const float *x, float *y, int n) {
+#ifdef MENDED
+    if (threadIdx.x == 0)
+#endif
+        chosen = threadIdx.x;
+    __syncthreads();
+    y[threadIdx.x] = chosen;
+}
