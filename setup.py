@@ -17,8 +17,12 @@ setup(
     license="MIT",
     license_files=["LICENSE"],
     python_requires=">=3.10",
-    packages=["gru4rec_np", "gru4rec_np.kernels"],
+    packages=["gru4rec_np", "gru4rec_np.kernels", "gru4rec_np.kernels.emulator"],
     package_dir={"gru4rec_np": "gru4rec_np", "gru4rec_np.kernels": "kernels"},
+    package_data={
+        "gru4rec_np.kernels": ["cuda/*.cu", "cuda/*.cuh"],
+        "gru4rec_np.kernels.emulator": ["*.h", "*.cpp", "README.md"],
+    },
     install_requires=[
         "numpy>=1.26",
         "scipy>=1.11",
@@ -33,6 +37,7 @@ setup(
     extras_require={
         "test": ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "ruff>=0.6", "pandas>=2"],
         "bench": ["torch>=2.2"],
+        "cuda": ["cupy-cuda12x>=13"],  # for CUDA 12; cupy-cuda11x and -cuda13x do as well
     },
     classifiers=[
         "Programming Language :: Python :: 3",

@@ -36,14 +36,32 @@ def ranks(scores: np.ndarray, targets: np.ndarray, ties: str = "conservative") -
     """
     I = scores.shape[1]  # noqa: E741 - the project's letter for the number of items
     target = np.take_along_axis(scores, targets[:, None], axis=1)
+    below = np.count_nonzero(scores < target, axis=1)
+    level = np.count_nonzero(scores == target, axis=1)
+    return from_counts(below, level, I, ties)
+
+
+def from_counts(below: np.ndarray, level: np.ndarray, n_items: int, ties: str) -> np.ndarray:
+    """Ranks, from how many items score below each target and how many the same, itself included.
+
+    Counted from below: a comparison with NaN is false, so NaN leaves the target at the end.
+
+    Args:
+        below, level: (n,) counts. n_items: of the catalogue. ties: one of `TIES`.
+
+    Returns:
+        (n,) float64.
+
+    Raises:
+        ValueError: `ties` is not in `TIES`.
+    """
     if ties not in TIES:
         raise ValueError(f"ties must be one of {', '.join(TIES)}, not {ties!r}")
-    # Counted from below: a comparison with NaN is false, so NaN leaves the target at the end.
-    conservative = I - np.count_nonzero(scores < target, axis=1)
+    conservative = n_items - np.asarray(below, np.float64)
     if ties == "conservative":
-        return conservative.astype(np.float64)
-    standard = np.minimum(I - np.count_nonzero(scores <= target, axis=1) + 1, I)
-    return standard.astype(np.float64) if ties == "standard" else (conservative + standard) / 2
+        return conservative
+    standard = np.minimum(conservative - level + 1, n_items)
+    return standard if ties == "standard" else (conservative + standard) / 2
 
 
 def rank_targets(

@@ -7,6 +7,7 @@ Imports the mathematics, no model.
 
 from importlib.util import find_spec
 from types import SimpleNamespace
+from typing import Any
 
 import scipy.linalg.cython_blas  # noqa: F401 - loads the BLAS that compiled products call, so that
 from threadpoolctl import ThreadpoolController  # this finds it
@@ -37,35 +38,72 @@ NUMPY = SimpleNamespace(
 # number would show in the last bits.
 one_blas_thread = ThreadpoolController().wrap(limits=1, user_api="blas")
 
-BACKENDS = ("auto", "numpy", "numba")
+BACKENDS = ("auto", "numpy", "numba", "cuda", "cuda-emulated")
 
 
-def load(backend: str = "auto") -> SimpleNamespace:
+def usual(hp: Any) -> bool:
+    """Whether a model is what the backends train many steps at a time: hp, its hyperparameters.
+
+    One recurrent layer and nothing after it, bptt = 1, no L2 and no limit on the gradient, and an
+    input without history: the published configurations. Others go step by step.
+    """
+    return (
+        len(hp.layers) == 1
+        and not hp.feedforward
+        and hp.bptt == 1
+        and hp.input in ("onehot", "embedding", "shared")
+        and not hp.lmbd
+        and not hp.grad_cap
+    )
+
+
+def load(backend: str = "auto") -> Any:
     """The hot operations of a backend.
 
     Args:
-        backend: "numpy"; "numba", compiled for the CPU; or "auto": numba where it is installed,
-            else numpy.
+        backend: "numpy"; "numba", compiled for the CPU; "cuda", on a GPU through CuPy;
+            "cuda-emulated", the same CUDA kernels on the CPU, slowly, to learn from and to test;
+            or "auto": cuda where a GPU and CuPy are, else numba where it is installed, else numpy.
 
     Returns:
-        a namespace of functions, the backend's `name`, and `why` it was taken.
+        an object with the functions, the backend's `name`, and `why` it was taken.
 
     Raises:
-        InputError: the backend is unknown, or Numba is not installed.
+        InputError: the backend is unknown, or what it needs is not there.
     """
     if backend not in BACKENDS:
         raise InputError(f"backend: must be one of {', '.join(BACKENDS)}, not {backend!r}")
-    has_numba = find_spec("numba") is not None
-    if backend == "numba" and not has_numba:
-        raise InputError("backend: numba is not installed; pip install numba, or take numpy")
-    if backend == "numpy" or not has_numba:
-        why = "asked for" if backend == "numpy" else "Numba is not installed"
+    if backend == "auto":
+        backend, why = _choose()
+    else:
+        why = "asked for"
+    # Imported here, since loading and, the first time, compiling takes seconds that others need
+    # not wait.
+    if backend == "numpy":
         return SimpleNamespace(**{**vars(NUMPY), "why": why})
-    # Here, since loading and, the first time, compiling takes seconds that NumPy need not wait.
-    from gru4rec_np.kernels import numba_cpu, numba_steps
+    if backend == "numba":
+        if find_spec("numba") is None:
+            raise InputError("backend: numba is not installed; pip install numba, or take numpy")
+        from gru4rec_np.kernels import numba_cpu, numba_steps
 
-    why = "asked for" if backend == "numba" else "the fastest one here; compiles when first used"
-    own = {name: getattr(numba_cpu, name) for name in vars(NUMPY) if hasattr(numba_cpu, name)}
-    return SimpleNamespace(
-        **{**vars(NUMPY), **own, "name": "numba", "stepper": numba_steps.stepper, "why": why}
-    )
+        own = {name: getattr(numba_cpu, name) for name in vars(NUMPY) if hasattr(numba_cpu, name)}
+        own |= {"name": "numba", "stepper": numba_steps.stepper, "why": why}
+        return SimpleNamespace(**{**vars(NUMPY), **own})
+    from gru4rec_np.kernels import cuda
+
+    return cuda.on_gpu(why) if backend == "cuda" else cuda.emulated(why)
+
+
+def _choose() -> tuple[str, str]:
+    """The backend of "auto", and why."""
+    without_gpu = "CuPy is not installed"
+    if find_spec("cupy") is not None:
+        from gru4rec_np.kernels import cuda
+
+        problem = cuda.gpu_problem()
+        if problem is None:
+            return "cuda", "CuPy and a GPU are here"
+        without_gpu = f"CuPy {problem.split(';')[0]}"
+    if find_spec("numba") is not None:
+        return "numba", f"the fastest one here, as {without_gpu}; compiles when first used"
+    return "numpy", f"{without_gpu}, nor is Numba"

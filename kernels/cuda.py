@@ -1,0 +1,646 @@
+"""The hot operations in CUDA C (cuda/*.cu), launched through CuPy, or on the CPU by the emulator.
+
+`CudaBackend` has the operations one by one, which take and return NumPy arrays, and `stepper`,
+which keeps weights, optimiser state and the epoch's batches on the device and launches a step as
+one captured graph. It is told what makes arrays and what compiles, so the code that tests run on
+the emulator is the code that runs on a GPU. Imports the mathematics; CuPy only if asked to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import EllipsisType, ModuleType
+from typing import Any
+
+import numpy as np
+
+from gru4rec_np import ranking
+from gru4rec_np.activations import ACTIVATIONS
+from gru4rec_np.errors import InputError
+from gru4rec_np.losses import LOSSES
+
+FOLDER = Path(__file__).parent / "cuda"
+WARP = 32
+THREADS = 128  # of a block, where the kernel does not say otherwise
+COLLECTORS = 512  # threads that look for a step's distinct items
+TILE = 4  # lanes of a block in gru.cu and encode.cu
+ROWS = 4  # rows of a block of update_scored
+RANKED = 2**16  # cases whose ranks one launch counts
+SHARED_LIMIT = 48 << 10  # bytes of shared memory that a kernel may use without being told of more
+
+# As enum Now in common.cuh.
+STEP, PLACE, LANES, SCORED, DISTINCT, SEED, NOW_SIZE = range(7)
+
+
+def blocks(n: int, size: int) -> int:
+    """How many blocks of `size` cover n."""
+    return -(-n // size)
+
+
+def coded(act: tuple) -> tuple[int, float]:
+    """An activation with its place in ACTIVATIONS instead of its name."""
+    return ACTIVATIONS.index(act[0]), float(act[1])
+
+
+class CudaBackend:
+    """The operations of kernels.NUMPY by CUDA kernels; each as the NumPy function of its name.
+
+    Args:
+        name: of the backend. why: it was taken.
+        xp: what makes arrays on the device: CuPy; NumPy for the emulator.
+        compile: a .cu file and compiler options to a module, as CuPy's RawModule.
+        capture: a function that launches kernels to one that launches the same ones again; on a
+            GPU, as a graph.
+
+    Attributes:
+        launches: how many kernels have been launched, those of graphs counted once.
+        log: where not None, called with each launch's file, kernel, grid, block, arguments and
+            shared bytes, in place of launching it; for benchmarks.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        why: str,
+        xp: ModuleType,
+        compile: Callable[[Path, tuple[str, ...]], Any],
+        capture: Callable[[Callable], Callable],
+    ) -> None:
+        self.name, self.why, self.xp, self.capture = name, why, xp, capture
+        self.launches = 0
+        self.log: Callable | None = None
+        self._compile = compile
+        self._modules: dict[tuple[str, np.dtype], Any] = {}
+
+    # --- arrays and launches ----------------------------------------------------------------------
+
+    def to_device(self, *arrays: np.ndarray) -> list[Any]:
+        """Copies on the device; whole numbers become int32, and an empty array gets one place."""
+        return [self.xp.array(_plain(array)) for array in arrays]
+
+    def to_host(self, array: Any) -> np.ndarray:
+        """A copy as a NumPy array."""
+        return np.array(array) if self.xp is np else self.xp.asnumpy(array)
+
+    def empty(self, shape: tuple[int, ...], dtype: type) -> Any:
+        """An array on the device."""
+        return self.xp.empty(shape, dtype)
+
+    def module(self, file: str, dtype: type) -> Any:
+        """cuda/<file>.cu, compiled for real = float or double."""
+        key = file, np.dtype(dtype)
+        if key not in self._modules:
+            real = {"float32": "float", "float64": "double"}[key[1].name]
+            self._modules[key] = self._compile(FOLDER / f"{file}.cu", (f"-Dreal={real}",))
+        return self._modules[key]
+
+    def launch(
+        self,
+        file: str,
+        name: str,
+        dtype: type,
+        grid: tuple[int, ...],
+        block: tuple[int, ...],
+        *args: Any,
+        shared: int = 0,
+    ) -> None:
+        """Launch a kernel. Of its arguments, whole numbers are sent as int, others as real.
+
+        Args:
+            shared: numbers of dynamic shared memory that a block gets.
+        """
+        whole = (int, bool, np.integer, np.bool_)
+        args = tuple(
+            a
+            if isinstance(a, self.xp.ndarray)
+            else np.int32(a)
+            if isinstance(a, whole)
+            else np.dtype(dtype).type(a)
+            for a in args
+        )
+        size = shared * np.dtype(dtype).itemsize
+        self.launches += 1
+        if self.log:
+            self.log(file, name, dtype, grid, block, args, size)
+            return
+        kernel = self.module(file, dtype).get_function(name)
+        if size > SHARED_LIMIT:
+            kernel.max_dynamic_shared_size_bytes = size
+        kernel(grid, block, args, shared_mem=size)
+
+    def now(self, lanes: int, scored: int = 0) -> Any:
+        """The counters for an operation on its own: all lanes and items in use, no dropout."""
+        now = np.zeros(NOW_SIZE, np.int32)
+        now[[LANES, SCORED, DISTINCT]] = lanes, scored, scored
+        return self.xp.array(now)
+
+    # --- the recurrent step -----------------------------------------------------------------------
+
+    def _cell(self, name: str, xW: np.ndarray, h: np.ndarray, weights: tuple, act: tuple) -> tuple:
+        (B, H), dtype = h.shape, h.dtype
+        xW, h, *weights = self.to_device(xW, h, *weights)
+        r, z, n, kept, h_new = (self.empty((B, H), dtype) for _ in range(5))
+        self.launch(
+            "gru", name, dtype, (blocks(B, TILE),), (THREADS,), self.now(B), xW, h, *weights, H,
+            *coded(act), 0.0, r, z, n, kept, h_new, shared=2 * TILE * H,
+        )  # fmt: skip
+        return self.to_host(h_new), tuple(self.to_host(x) for x in (h, r, z, n, kept))
+
+    def _cell_backward(
+        self, name: str, dh_new: np.ndarray, cache: tuple, U: np.ndarray, act: tuple
+    ) -> tuple[Any, Any, Any, list[Any]]:
+        """dxW, dhU, dh and the cache, on the device."""
+        (B, H), dtype = dh_new.shape, dh_new.dtype
+        dh_new, U, *cache = self.to_device(dh_new, U, *cache)
+        dxW, dhU = (self.empty((B, 3 * H), dtype) for _ in range(2))
+        dh = self.empty((B, H), dtype)
+        self.launch(
+            "gru", f"{name}_backward", dtype, (blocks(B, TILE),), (THREADS,), self.now(B), dh_new,
+            1, B * H, *cache, U, H, *coded(act), 0.0, True, dxW, dhU, dh, shared=4 * TILE * H,
+        )  # fmt: skip
+        return dxW, dhU, dh, cache
+
+    def gru(
+        self,
+        xW: np.ndarray,
+        h: np.ndarray,
+        U: np.ndarray,
+        b: np.ndarray,
+        hidden_act: tuple = ("tanh", 0.0),
+    ) -> tuple[np.ndarray, tuple]:
+        """As `cells.gru`."""
+        return self._cell("gru", xW, h, (U, b), hidden_act)
+
+    def gru_backward(
+        self, dh_new: np.ndarray, cache: tuple, U: np.ndarray, hidden_act: tuple = ("tanh", 0.0)
+    ) -> tuple[np.ndarray, ...]:
+        """As `cells.gru_backward`. The products for dU are the array library's."""
+        dxW, _, dh, (h, _, _, _, rh) = self._cell_backward("gru", dh_new, cache, U, hidden_act)
+        H = dh.shape[1]
+        dU = self.xp.hstack([h.T @ dxW[:, : 2 * H], rh.T @ dxW[:, 2 * H :]])
+        return tuple(self.to_host(x) for x in (dxW, dh, dU, dxW.sum(axis=0)))
+
+    def gru_reset_after(
+        self,
+        xW: np.ndarray,
+        h: np.ndarray,
+        U: np.ndarray,
+        b: np.ndarray,
+        c: np.ndarray,
+        hidden_act: tuple = ("tanh", 0.0),
+    ) -> tuple[np.ndarray, tuple]:
+        """As `cells.gru_reset_after`."""
+        return self._cell("gru_reset_after", xW, h, (U, b, c), hidden_act)
+
+    def gru_reset_after_backward(
+        self, dh_new: np.ndarray, cache: tuple, U: np.ndarray, hidden_act: tuple = ("tanh", 0.0)
+    ) -> tuple[np.ndarray, ...]:
+        """As `cells.gru_reset_after_backward`. The product for dU is the array library's."""
+        dxW, dhU, dh, (h, *_) = self._cell_backward("gru_reset_after", dh_new, cache, U, hidden_act)
+        dU, db, dc = h.T @ dhU, dxW.sum(axis=0), dhU.sum(axis=0)
+        return tuple(self.to_host(x) for x in (dxW, dh, dU, db, dc))
+
+    # --- scores and loss --------------------------------------------------------------------------
+
+    def scores(
+        self, h: np.ndarray, V_y: np.ndarray, b_y: np.ndarray, items: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As `scoring.scores`. Of the table only the rows that are scored are sent."""
+        (B, H), N, dtype = h.shape, len(items), h.dtype
+        V = V_y[items]
+        h, V_rows, b = self.to_device(h, V, b_y[items])
+        rows, y = self.xp.arange(N, dtype=np.int32), self.empty((B, N), dtype)
+        self.launch(
+            "scores", "scores", dtype, (blocks(N, 32), blocks(B, 32)), (64,), self.now(B, N), h,
+            V_rows, b, rows, H, N, y,
+        )  # fmt: skip
+        return self.to_host(y), V
+
+    def scores_backward(
+        self, dr: np.ndarray, h: np.ndarray, V: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """As `scoring.scores_backward`."""
+        (B, N), H, dtype = dr.shape, h.shape[1], dr.dtype
+        dr, h, V = self.to_device(dr, h, V)
+        now, rows = self.now(B, N), self.xp.arange(N, dtype=np.int32)
+        parts = _parts(N)
+        dh_parts = self.empty((parts, B, H), dtype)
+        self.launch(
+            "scores", "scores_backward_h", dtype, (blocks(H, 32), blocks(B, 32), parts), (32, 8),
+            now, dr, V, rows, H, N, B * H, dh_parts,
+        )  # fmt: skip
+        dV, db = self.empty((N, H), dtype), self.empty((N,), dtype)
+        self.launch(
+            "scores", "scores_backward_rows", dtype, (N,), (THREADS,), now, dr, h, H, N, dV, db
+        )
+        return tuple(self.to_host(x) for x in (dh_parts.sum(axis=0), dV, db))
+
+    def loss_and_gradient(
+        self,
+        raw: np.ndarray,
+        loss: str,
+        final_act: tuple = ("linear", 0.0),
+        bpreg: float = 1.0,
+        smoothing: float = 0.0,
+        log_q: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As `losses.loss_and_gradient`: here each column is an item of its own, counted once."""
+        (B, N), dtype = raw.shape, raw.dtype
+        count = np.ones(N, dtype)
+        weight = count if log_q is None else np.exp(-log_q).astype(dtype)
+        log_weights = np.array([0 if log_q is None else -log_q.sum()], dtype)
+        y, target, count, weight, log_weights = self.to_device(
+            raw, np.arange(B), count, weight, log_weights
+        )
+        g, losses = self.empty((B, N), dtype), self.empty((B,), dtype)
+        self.launch(
+            "loss", "loss", dtype, (B,), (THREADS,), self.now(B, N), y, target, count, weight,
+            weight, log_weights, N, LOSSES.index(loss), *coded(final_act), float(bpreg),
+            float(smoothing), 1.0, g, losses,
+        )  # fmt: skip
+        return self.to_host(losses), self.to_host(g)
+
+    # --- the optimiser and ranks ------------------------------------------------------------------
+
+    def update(
+        self,
+        p: np.ndarray,
+        g: np.ndarray,
+        state: dict[str, np.ndarray],
+        adapt: str,
+        learning_rate: float,
+        momentum: float = 0.0,
+        rows: np.ndarray | EllipsisType = ...,
+    ) -> None:
+        """As `optim.update`. Only the rows that change are sent and come back."""
+        hosts = [p, *state.values()]
+        parts = self.to_device(*(x[rows] for x in hosts))
+        (g,) = self.to_device(g)
+        n, width = len(g), int(np.prod(g.shape[1:]))
+        memory = dict(zip(state, parts[1:], strict=True))
+        a, v = (memory.get(name, parts[0]) for name in "av")  # one that is not used may be any
+        self.launch(
+            "update", "update_rows", p.dtype, (blocks(n * width, THREADS),), (THREADS,),
+            self.xp.arange(n, dtype=np.int32), g, n, width, adapt == "adagrad",
+            float(learning_rate), float(momentum), parts[0], a, v,
+        )  # fmt: skip
+        for host, part in zip(hosts, parts, strict=True):
+            host[rows] = self.to_host(part)
+
+    def rank_targets(
+        self,
+        h: np.ndarray,
+        V_y: np.ndarray,
+        b_y: np.ndarray,
+        targets: np.ndarray,
+        ties: str = "conservative",
+    ) -> np.ndarray:
+        """As `ranking.rank_targets`."""
+        (I, H), dtype = V_y.shape, V_y.dtype  # noqa: E741
+        V_y, b_y = self.to_device(V_y, b_y)
+        below, level = np.empty(len(h)), np.empty(len(h))
+        for first in range(0, len(h), RANKED):
+            part = slice(first, first + RANKED)
+            h_part, t_part = self.to_device(h[part], targets[part])
+            n = len(h_part)
+            of_targets, counts = self.empty((n,), dtype), self.xp.zeros((2, n), np.int32)
+            self.launch(
+                "rank", "target_scores", dtype, (blocks(n, THREADS),), (THREADS,), h_part, V_y,
+                b_y, t_part, n, H, of_targets,
+            )  # fmt: skip
+            self.launch(
+                "rank", "rank", dtype, (min(64, blocks(I, 32)), blocks(n, 32)), (64,), h_part, V_y,
+                b_y, of_targets, n, I, H, counts[0], counts[1],
+            )  # fmt: skip
+            below[part], level[part] = self.to_host(counts)
+        return ranking.from_counts(below, level, I, ties)
+
+    # --- many steps -------------------------------------------------------------------------------
+
+    def stepper(
+        self,
+        hp: Any,
+        W: dict[str, np.ndarray],
+        memory: dict[str, dict[str, np.ndarray]],
+        log_support: np.ndarray,
+    ) -> Callable | None:
+        """As `network.stepper`, on the device; None if the model is not a usual one.
+
+        W and memory are changed when an epoch ends.
+        """
+        from gru4rec_np.kernels import usual
+
+        return DeviceSteps(self, hp, W, memory, log_support).run if usual(hp) else None
+
+
+def _plain(array: np.ndarray) -> np.ndarray:
+    array = np.ascontiguousarray(array)
+    if array.dtype.kind in "iu":
+        array = array.astype(np.int32)
+    return array if array.size else np.zeros(1, array.dtype)
+
+
+def _parts(columns: int) -> int:
+    """Parts of the sum over items in scores_backward_h: enough blocks, none with little to do."""
+    return min(16, blocks(columns, 64))
+
+
+class DeviceSteps:
+    """Many training steps of the usual network (kernels.usual), all of it on the device.
+
+    A step is at most 12 launches, the same for every step: which step it is, how many lanes are
+    left and how many items are distinct stands in `now`, on the device. So the launches are captured
+    once, and each step replays them. Negatives are sent, and the losses fetched, once a call of
+    `run`; batches once an epoch; weights come back when the epoch ends.
+
+    Args:
+        ops: the backend. The others as those of network.stepper.
+    """
+
+    def __init__(
+        self,
+        ops: CudaBackend,
+        hp: Any,
+        W: dict[str, np.ndarray],
+        memory: dict[str, dict[str, np.ndarray]],
+        log_support: np.ndarray,
+    ) -> None:
+        self.ops, self.hp, self.hosts = ops, hp, (W, memory)
+        self.dtype = W["V_y"].dtype
+        self.B, self.H = hp.batch_size, hp.layers[0]
+        self.onehot, self.shared = hp.input == "onehot", hp.input == "shared"
+        self.X = 0 if self.onehot else len(W["W_x"])
+        self.most = 2 * self.B + hp.n_sample
+        self.parts = _parts(self.B + hp.n_sample)
+        none = ops.empty((1,), self.dtype)  # stands for what this model or optimiser has not
+        self.weights = {name: ops.to_device(p)[0] for name, p in W.items()}
+        self.memory = {
+            name: {kind: ops.to_device(x)[0] for kind, x in of.items()}
+            for name, of in memory.items()
+        }
+        (self.log_support,) = ops.to_device(log_support.astype(self.dtype))
+
+        def three(name: str) -> tuple:
+            """A weight, its sums of squares and its velocities."""
+            of = self.memory.get(name, {})
+            return self.weights.get(name, none), of.get("a", none), of.get("v", none)
+
+        self.three = three
+        self.how = hp.adapt == "adagrad", float(hp.learning_rate), float(hp.momentum)
+        B, H, most, real, ints = self.B, self.H, self.most, self.dtype, np.int32
+        shapes = {
+            "now": (NOW_SIZE, ints), "x": (B, ints), "h": (B * H, real), "state": (B * H, real),
+            "rows": (most, ints), "count": (most, real), "weight": (most, real),
+            "target": (B, ints), "own": (B, real), "fed": (B, ints), "log_weights": (1, real),
+            "e": (B * max(1, self.X), real), "xW": (B * 3 * H, real), "dxW": (B * 3 * H, real),
+            "dhU": (B * 3 * H, real), "de": (B * (self.X or 3 * H), real),
+            "r": (B * H, real), "z": (B * H, real), "n": (B * H, real), "kept": (B * H, real),
+            "y": (B * most, real), "dy": (B * most, real), "of_lanes": (B, real),
+            "dh_parts": (self.parts * B * H, real), "dh": (1, real),
+        }  # fmt: skip
+        self.at = {name: ops.empty((size,), dtype) for name, (size, dtype) in shapes.items()}
+        self.batches = self.chunk = None
+
+    def begin_epoch(self, batches: Any) -> None:
+        """Send an epoch's batches."""
+        # Where each lane was in the step before, or -1 where a session starts.
+        source = np.tile(np.arange(self.B, dtype=np.int32), (len(batches), 1))
+        source = source[:, : batches.x.shape[1]]
+        for t in np.flatnonzero(~batches.keep.all(axis=1)):
+            before = batches.lanes[t - 1] if t else batches.x.shape[1]
+            kept = np.flatnonzero(batches.keep[t, :before])
+            source[t, : len(kept)] = kept
+        source[batches.reset] = -1
+
+        def full(array: np.ndarray) -> np.ndarray:
+            """As wide as batch_size, although there may be fewer sessions."""
+            return np.pad(array, [(0, 0), (0, self.B - array.shape[1])], constant_values=-1)
+
+        arrays = (full(batches.x), full(batches.y), full(source), batches.lanes)
+        epoch = self.ops.to_device(*arrays)
+        self.epoch = dict(zip(("x", "y", "source", "lanes"), epoch, strict=True))
+        self.batches, self.step = batches, None
+
+    def begin_chunk(self, n: int) -> None:
+        """Make room for chunks of n steps."""
+        B, most, real, ints = self.B, self.most, self.dtype, np.int32
+        self.table_size = 1 << (2 * most - 1).bit_length()
+        shapes = {
+            "samples": (max(1, n * self.hp.n_sample), ints), "losses": (n, real),
+            "table": (n * self.table_size * 5, ints), "entry": (n * most, ints),
+            "rows": (n * most, ints), "count": (n * most, real), "weight": (n * most, real),
+            "target": (n * B, ints), "own": (n * B, real), "fed": (n * B, ints),
+            "sizes": (2 * n, ints), "log_weights": (n, real),
+        }  # fmt: skip
+        self.chunk = {
+            name: self.ops.empty((size,), dtype) for name, (size, dtype) in shapes.items()
+        }
+        self.room, self.step = n, None
+
+    def collect(self, first: int, n: int) -> None:
+        """Find the distinct items of n steps."""
+        hp, epoch, chunk = self.hp, self.epoch, self.chunk
+        logq = hp.logq if hp.loss == "cross-entropy" else 0
+        lists = (chunk[name] for name in (
+            "table", "entry", "rows", "count", "weight", "target", "own", "fed", "sizes",
+            "log_weights",
+        ))  # fmt: skip
+        self.ops.launch(
+            "step", "collect", self.dtype, (n,), (COLLECTORS,), epoch["x"], epoch["y"],
+            epoch["lanes"], chunk["samples"], self.log_support, first, self.B, hp.n_sample,
+            self.most, self.shared, float(logq), float(hp.sample_alpha), self.table_size, *lists,
+        )  # fmt: skip
+
+    def launch_step(self) -> None:
+        """The launches of one step, in order; all that differs between steps is in `now`."""
+        hp, at, W, dtype = self.hp, self.at, self.weights, self.dtype
+        B, H, X, most = self.B, self.H, self.X, self.most
+        now, tiles = at["now"], (blocks(B, TILE),)
+        hidden = *coded(hp.hidden_activation), float(hp.dropout_p_hidden)
+        cell = "gru_reset_after" if hp.reset_after else "gru"
+        biases = (W["b0"], W["c0"]) if hp.reset_after else (W["b0"],)
+        p_embed = float(hp.dropout_p_embed)
+        table = "V_y" if self.shared else "E"
+
+        def launch(file: str, name: str, grid: tuple, *args: Any, block: tuple = (THREADS,),
+                   shared: int = 0) -> None:  # fmt: skip
+            self.ops.launch(file, name, dtype, grid, block, *args, shared=shared)
+
+        lists = "rows", "count", "weight", "target", "own", "fed"
+        launch(
+            "step", "begin_step", (blocks(most, THREADS),), now, self.epoch["lanes"],
+            self.epoch["x"], self.epoch["source"], at["state"], B, H, most,
+            *(self.chunk[name] for name in (*lists, "sizes", "log_weights")), at["x"], at["h"],
+            *(at[name] for name in (*lists, "log_weights")),
+        )  # fmt: skip
+
+        # Forward.
+        if self.onehot:
+            launch("encode", "encode_onehot", (B,), now, at["x"], W["W_x"], H, p_embed, at["xW"])
+        else:
+            launch(
+                "encode", "encode", tiles, now, at["x"], W[table], W["W_x"], X, H, p_embed,
+                at["e"], at["xW"], shared=TILE * X,
+            )  # fmt: skip
+        gates = at["r"], at["z"], at["n"], at["kept"]
+        launch(
+            "gru", cell, tiles, now, at["xW"], at["h"], W["U0"], *biases, H, *hidden, *gates,
+            at["state"], shared=2 * TILE * H,
+        )  # fmt: skip
+        launch(
+            "scores", "scores", (blocks(B + hp.n_sample, 32), blocks(B, 32)), now, at["state"],
+            W["V_y"], W["b_y"], at["rows"], H, most, at["y"], block=(64,),
+        )  # fmt: skip
+        launch(
+            "loss", "loss", (B,), now, at["y"], at["target"], at["count"], at["weight"], at["own"],
+            at["log_weights"], most, LOSSES.index(hp.loss), *coded(hp.final_activation),
+            float(hp.bpreg), float(hp.smoothing), 1 / hp.batch_size, at["dy"], at["of_lanes"],
+        )  # fmt: skip
+
+        # Backward.
+        launch(
+            "scores", "scores_backward_h", (blocks(H, 32), blocks(B, 32), self.parts), now,
+            at["dy"], W["V_y"], at["rows"], H, most, B * H, at["dh_parts"], block=(32, 8),
+        )  # fmt: skip
+        launch(
+            "gru", f"{cell}_backward", tiles, now, at["dh_parts"], self.parts, B * H, at["h"],
+            *gates, W["U0"], H, *hidden, False, at["dxW"], at["dhU"], at["dh"],
+            shared=4 * TILE * H,
+        )  # fmt: skip
+        if self.onehot:
+            launch("encode", "encode_onehot_backward", (B,), now, at["dxW"], H, p_embed, at["de"])
+        else:
+            launch(
+                "encode", "encode_backward", tiles, now, at["dxW"], W["W_x"], X, H, p_embed,
+                at["de"], shared=TILE * 3 * H,
+            )  # fmt: skip
+
+        # Update.
+        launch(
+            "update", "update_scored", (blocks(most, ROWS),), now, at["rows"], at["dy"],
+            at["state"], at["fed"], at["de"], self.shared, H, most, *self.how,
+            *self.three("V_y"), *self.three("b_y"),
+        )  # fmt: skip
+        if not self.shared:
+            name, width = ("W_x", 3 * H) if self.onehot else ("E", X)
+            launch(
+                "update", "update_fed", (B,), now, at["x"], at["de"], width, *self.how,
+                *self.three(name),
+            )  # fmt: skip
+        launch(
+            "update", "update_dense", (X + H + 1 + hp.reset_after,), now, at["e"], at["h"],
+            at["kept"], at["dxW"], at["dhU"], X, H, hp.reset_after, *self.how,
+            *(array for name in ("W_x", "U0", "b0", "c0") for array in self.three(name)),
+        )  # fmt: skip
+        launch(
+            "step", "end_step", (1,), now, at["of_lanes"], 1 / hp.batch_size, self.chunk["losses"]
+        )
+
+    def run(
+        self,
+        batches: Any,
+        steps: range,
+        samples: np.ndarray,
+        state: Any,
+        rng: np.random.Generator,
+    ) -> tuple[np.ndarray, Any]:
+        """As the function that network.stepper returns."""
+        if batches is not self.batches:
+            self.begin_epoch(batches)
+        if self.chunk is None or len(steps) > self.room:
+            self.begin_chunk(len(steps))
+        now = np.zeros(NOW_SIZE, np.uint32)
+        now[[STEP, SEED]] = steps.start, rng.integers(2**32)
+        self.at["now"][:] = self.ops.xp.array(now.view(np.int32))
+        before = state.h[0]
+        self.at["state"][: before.size] = self.ops.xp.array(before.ravel())
+        self.chunk["samples"][: samples.size] = self.ops.xp.array(samples.ravel())
+        self.collect(steps.start, len(steps))
+        if self.step is None:
+            for file in ("step", "encode", "gru", "scores", "loss", "update"):
+                self.ops.module(file, self.dtype)  # compiled and loaded before capturing
+            self.step = self.ops.capture(self.launch_step)
+        for _ in steps:
+            self.step()
+        losses = self.ops.to_host(self.chunk["losses"])[: len(steps)].astype(np.float64)
+        n = int(batches.lanes[steps[-1]])
+        h = self.ops.to_host(self.at["state"])[: n * self.H].reshape(n, self.H)
+        if steps.stop == len(batches):
+            self.fetch()
+        return losses, state._replace(h=[h], history=state.history[:n])
+
+    def fetch(self) -> None:
+        """Bring weights and optimiser state back to where they came from."""
+        W, memory = self.hosts
+        for name, array in self.weights.items():
+            W[name][:] = self.ops.to_host(array)
+            for kind, of in self.memory[name].items():
+                memory[name][kind][:] = self.ops.to_host(of)
+
+
+# --- the two ways to run it -----------------------------------------------------------------------
+
+
+def on_gpu(why: str) -> CudaBackend:
+    """The backend on a GPU, through CuPy.
+
+    Raises:
+        InputError: CuPy is not installed or sees no usable GPU.
+    """
+    problem = gpu_problem()
+    if problem:
+        raise InputError(f"backend: cuda {problem}")
+    import cupy
+
+    def compile(path: Path, options: tuple[str, ...]) -> Any:
+        options = (*options, f"-I{path.parent}", "-std=c++17")
+        return cupy.RawModule(code=path.read_text(), options=options)
+
+    def capture(launch: Callable) -> Callable:
+        stream = cupy.cuda.Stream(non_blocking=True)
+        with stream:
+            stream.begin_capture()
+            launch()
+            graph = stream.end_capture()
+        return graph.launch
+
+    return CudaBackend("cuda", why, cupy, compile, capture)
+
+
+def gpu_problem() -> str | None:
+    """Why CUDA cannot be had here, in words that follow "backend: cuda"; None if it can."""
+    try:
+        import cupy
+    except ImportError:
+        return "needs CuPy, which is not installed; pip install 'gru4rec_np[cuda]'"
+    try:
+        if cupy.cuda.runtime.getDeviceCount() > 0:
+            return None
+        reason = "no device"
+    except Exception as error:  # CuPy's own, which this must not import to name
+        reason = " ".join(str(error).split())
+    return f"found no usable GPU ({reason}); cuda-emulated runs the same kernels on the CPU"
+
+
+def emulated(why: str, checks: bool = False) -> CudaBackend:
+    """The backend on the CPU: the same kernels, compiled with g++, run by the emulator.
+
+    Args:
+        checks: look for races, accesses out of bounds and the like; slower.
+
+    Raises:
+        InputError: there is no g++.
+    """
+    from gru4rec_np.kernels import emulator
+    from gru4rec_np.kernels.emulator.build import _compiler
+
+    _compiler()  # which says what to install
+
+    def compile(path: Path, options: tuple[str, ...]) -> Any:
+        return emulator.Module(path, options, checks=checks)
+
+    def capture(launch: Callable) -> Callable:
+        return launch
+
+    return CudaBackend("cuda-emulated", why, np, compile, capture)
