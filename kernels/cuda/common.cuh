@@ -35,9 +35,15 @@ __device__ inline real warp_max(real x) {
     return x;
 }
 
+// Where the warps of a block put their results for each other.
+__device__ inline real *results_of_warps() {
+    __shared__ real of_warp[WARP];
+    return of_warp;
+}
+
 // Every thread of the block gets the sum of all. blockDim.x is a multiple of 32; all must call.
 __device__ inline real block_sum(real x) {
-    __shared__ real of_warp[WARP];
+    real *of_warp = results_of_warps();
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
     x = warp_sum(x);
     if (lane == 0) of_warp[warp] = x;
@@ -48,7 +54,7 @@ __device__ inline real block_sum(real x) {
 }
 
 __device__ inline real block_max(real x) {
-    __shared__ real of_warp[WARP];
+    real *of_warp = results_of_warps();
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
     x = warp_max(x);
     if (lane == 0) of_warp[warp] = x;

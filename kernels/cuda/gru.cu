@@ -171,7 +171,10 @@ __device__ inline void gru_step(
         times_column(h_tile, H, U, 3 * H, H + k, a_z);
 #pragma unroll
         for (int i = 0; i < TILE; i++) {
-            if (first + i >= lanes) continue;
+            if (first + i >= lanes) {
+                rh_tile[i * H + k] = 0;
+                continue;
+            }
             const real *x = xW + (first + i) * 3 * H;
             const int at = (first + i) * H + k;
             const real c_r = RESET_AFTER ? c[k] : 0, c_z = RESET_AFTER ? c[H + k] : 0;

@@ -1,0 +1,390 @@
+"""The CUDA kernels: every rung of every ladder, clean under all checks, no barrier too many."""
+
+import functools
+import re
+import shutil
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_kernels import close, run_steps
+
+from gru4rec_np import GRU4Rec, InputError, Shop, cells, kernels, losses, optim, ranking, scoring
+from gru4rec_np.activations import ACTIVATIONS
+from gru4rec_np.kernels import cuda
+from gru4rec_np.losses import LOSSES
+
+FILES = sorted(path.stem for path in cuda.FOLDER.glob("*.cu"))
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++")
+dtypes = st.sampled_from([np.float32, np.float64])
+seeds = st.integers(0, 2**32)
+
+
+@functools.cache
+def backend(checks=False):
+    return cuda.emulated("asked for", checks)
+
+
+def flat(n):
+    """Grid and block for n threads in warps."""
+    return (cuda.blocks(n, 32),), (32,)
+
+
+# --- the rungs, with NumPy arrays in and out ------------------------------------------------------
+
+
+def gru_rung(ops, version, xW, h, U, b, act=("tanh", 0.0)):
+    """h' by version plain, coalesced or tiled."""
+    (B, H), dtype = h.shape, h.dtype
+    r, z, n, h_new = (np.full((B, H), np.nan, dtype) for _ in range(4))
+    grid, block = {
+        "plain": ((H, cuda.blocks(B, 32)), (32,)),
+        "coalesced": ((cuda.blocks(H, 32), B), (32,)),
+        "tiled": ((cuda.blocks(B, cuda.TILE),), (64,)),
+    }[version]
+    shared = cuda.TILE * H if version == "tiled" else 0
+    now, args = ops.now(B), ops.to_device(xW, h, U, b)
+    ops.launch("gru", f"gru_{version}_gates", dtype, grid, block, now, *args, H, r, z,
+               shared=shared)  # fmt: skip
+    ops.launch("gru", f"gru_{version}_candidate", dtype, grid, block, now, *args, H,
+               *cuda.coded(act), r, z, n, h_new, shared=shared)  # fmt: skip
+    return h_new
+
+
+def gru_backward_plain(ops, dh_new, cache, U, act=("tanh", 0.0)):
+    """dxW and dh, in three launches."""
+    (B, H), dtype = dh_new.shape, dh_new.dtype
+    now, (dh_new, U, h, r, z, n) = ops.now(B), ops.to_device(dh_new, U, *cache[:4])
+    dxW, dh = np.empty((B, 3 * H), dtype), np.empty((B, H), dtype)
+    where = (cuda.blocks(H, 32), B), (32,)
+    ops.launch("gru", "gru_backward_plain_blend", dtype, *where, now, dh_new, h, z, n, H,
+               *cuda.coded(act), dxW)  # fmt: skip
+    ops.launch("gru", "gru_backward_plain_reset", dtype, *where, now, h, r, U, H, dxW, dh)
+    ops.launch("gru", "gru_backward_plain_state", dtype, *where, now, dh_new, z, U, dxW, H, dh)
+    return dxW, dh
+
+
+def scores_rung(ops, version, h, V_y, b_y, items):
+    """The scores by version plain, coalesced or tiled."""
+    (B, H), N, dtype = h.shape, len(items), h.dtype
+    y = np.full((B, N), np.nan, dtype)
+    grid, block = {
+        "plain": ((cuda.blocks(N, 32), B), (32,)),
+        "coalesced": ((cuda.blocks(N, 2), B), (64,)),
+        "tiled": ((cuda.blocks(N, 16), cuda.blocks(B, 16)), (16, 16)),
+    }[version]
+    args = ops.to_device(h, V_y, b_y, items)
+    ops.launch("scores", f"scores_{version}", dtype, grid, block, ops.now(B, N), *args, H, N, y)
+    return y
+
+
+def scores_backward_h_plain(ops, dy, V):
+    (B, N), H, dtype = dy.shape, V.shape[1], dy.dtype
+    dh, (dy, V, rows) = np.empty((B, H), dtype), ops.to_device(dy, V, np.arange(N))
+    ops.launch("scores", "scores_backward_h_plain", dtype, (cuda.blocks(H, 32), B), (32,),
+               ops.now(B, N), dy, V, rows, H, N, dh)  # fmt: skip
+    return dh
+
+
+def cross_entropy_rung(ops, version, y):
+    """Losses and gradient by version plain, tree or online."""
+    (B, N), dtype = y.shape, y.dtype
+    g, lanes = np.full((B, N), np.nan, dtype), np.empty(B, dtype)
+    grid, block = flat(B) if version == "plain" else ((B,), (128,))
+    y, target = ops.to_device(y, np.arange(B))
+    ops.launch("loss", f"cross_entropy_{version}", dtype, grid, block, ops.now(B, N), y, target,
+               N, g, lanes)  # fmt: skip
+    return lanes, g
+
+
+def update_plain(ops, p, g, state, adapt, rate, momentum, rows):
+    memory = [state.get(name, p) for name in "av"]
+    rows, g = ops.to_device(rows, g)
+    ops.launch("update", "update_plain", p.dtype, *flat(len(rows)), rows, g, len(rows),
+               p.shape[1], adapt == "adagrad", rate, momentum, p, *memory)  # fmt: skip
+
+
+def encode_plain(ops, x, table, W_x):
+    (X, width), dtype, B = W_x.shape, W_x.dtype, len(x)
+    xW, args = np.empty((B, width), dtype), ops.to_device(x, table, W_x)
+    ops.launch("encode", "encode_plain", dtype, (cuda.blocks(width, 32), B), (32,), ops.now(B),
+               *args, X, width // 3, xW)  # fmt: skip
+    return xW
+
+
+def rank_rung(ops, version, h, V_y, b_y, targets):
+    """Ranks by version plain or spread."""
+    (I, H), n, dtype = V_y.shape, len(h), V_y.dtype  # noqa: E741
+    counts = np.zeros((2, n), np.int32)
+    grid, block = flat(n) if version == "plain" else ((3, n), (32,))
+    args = ops.to_device(h, V_y, b_y, targets)
+    ops.launch("rank", f"rank_{version}", dtype, grid, block, *args, n, I, H, *counts)
+    return ranking.from_counts(*counts, I, "conservative")
+
+
+# --- equal to the mathematics ---------------------------------------------------------------------
+
+
+@needs_compiler
+@pytest.mark.parametrize("version", ["plain", "coalesced", "tiled"])
+@settings(max_examples=40)
+@given(B=st.integers(1, 35), H=st.integers(1, 70), dtype=dtypes, seed=seeds)
+def test_rungs_of_the_recurrent_step(version, B, H, dtype, seed):
+    rng = np.random.default_rng(seed)
+    args = [rng.normal(size=s).astype(dtype) for s in [(B, 3 * H), (B, H), (H, 3 * H), 3 * H]]
+    act = ACTIVATIONS[seed % len(ACTIVATIONS)], 0.5
+    wanted, cache = cells.gru(*args, act)
+    close(gru_rung(backend(), version, *args, act), wanted, H)
+    dh_new = rng.normal(size=(B, H)).astype(dtype)
+    got = gru_backward_plain(backend(), dh_new, cache, args[2], act)
+    for a, b in zip(got, cells.gru_backward(dh_new, cache, args[2], act), strict=False):
+        close(a, b, H)
+
+
+@needs_compiler
+@pytest.mark.parametrize("version", ["plain", "coalesced", "tiled"])
+@settings(max_examples=40)
+@given(B=st.integers(1, 35), H=st.integers(1, 70), N=st.integers(1, 150), dtype=dtypes, seed=seeds)
+def test_rungs_of_the_scores(version, B, H, N, dtype, seed):
+    rng = np.random.default_rng(seed)
+    h, V_y, b_y = (rng.normal(size=s).astype(dtype) for s in [(B, H), (50, H), 50])
+    items = rng.integers(0, 50, N)
+    wanted, V = scoring.scores(h, V_y, b_y, items)
+    close(scores_rung(backend(), version, h, V_y, b_y, items), wanted, H)
+    close(scores_backward_h_plain(backend(), wanted, V), wanted @ V, H * N)
+
+
+@needs_compiler
+@pytest.mark.parametrize("N", [1, 33, 3000])
+def test_many_scored_columns(N):
+    rng = np.random.default_rng(N)
+    h, V_y, b_y = (rng.normal(size=s).astype(np.float32) for s in [(9, 20), (500, 20), 500])
+    items = rng.integers(0, 500, N)
+    wanted, V = scoring.scores(h, V_y, b_y, items)
+    close(backend().scores(h, V_y, b_y, items)[0], wanted, 20)
+    got = backend().scores_backward(wanted, h, V)
+    for a, b in zip(got, scoring.scores_backward(wanted, h, V), strict=True):
+        close(a, b, N)
+
+
+@needs_compiler
+@pytest.mark.parametrize("version", ["plain", "tree", "online"])
+@settings(max_examples=40)
+@given(B=st.integers(1, 35), more=st.integers(1, 300), dtype=dtypes, seed=seeds)
+def test_rungs_of_cross_entropy(version, B, more, dtype, seed):
+    r = 3 * np.random.default_rng(seed).normal(size=(B, B + more)).astype(dtype)
+    wanted = losses.loss_and_gradient(r, "cross-entropy")
+    for a, b in zip(cross_entropy_rung(backend(), version, r), wanted, strict=True):
+        close(a, b, B + more)
+
+
+@needs_compiler
+@settings(max_examples=40)
+@given(
+    rows=st.integers(1, 70), width=st.integers(1, 40), adapt=st.sampled_from(optim.OPTIMISERS),
+    momentum=st.sampled_from([0.0, 0.3]), dtype=dtypes, seed=seeds,
+)  # fmt: skip
+def test_first_rung_of_the_update(rows, width, adapt, momentum, dtype, seed):
+    rng = np.random.default_rng(seed)
+    p = rng.normal(size=(rows, width)).astype(dtype)
+    pick = rng.permutation(rows)[: 1 + rows // 2]
+    g = rng.normal(size=(len(pick), width)).astype(dtype)
+    found = []
+    for update in (optim.update, functools.partial(update_plain, backend())):
+        q, state = p.copy(), optim.init_state(p, adapt, momentum)
+        for _ in range(2):
+            update(q, g, state, adapt, 0.1, momentum, pick)
+        found.append([q, *state.values()])
+    for a, b in zip(*found[::-1], strict=True):
+        close(a, b)
+
+
+@needs_compiler
+@settings(max_examples=40)
+@given(B=st.integers(1, 35), X=st.integers(1, 40), H=st.integers(1, 40), dtype=dtypes, seed=seeds)
+def test_first_rung_of_the_input(B, X, H, dtype, seed):
+    rng = np.random.default_rng(seed)
+    table, W_x = rng.normal(size=(9, X)).astype(dtype), rng.normal(size=(X, 3 * H)).astype(dtype)
+    x = rng.integers(0, 9, B)
+    close(encode_plain(backend(), x, table, W_x), table[x] @ W_x, X)
+
+
+@needs_compiler
+@pytest.mark.parametrize("version", ["plain", "spread"])
+@settings(max_examples=40)
+@given(n=st.integers(1, 40), items=st.integers(1, 150), H=st.integers(1, 40), seed=seeds)
+def test_rungs_of_the_rank(version, n, items, H, seed):
+    """Equal items tie and all versions agree, since each score is one sum in one order."""
+    rng = np.random.default_rng(seed)
+    h, V_y = (rng.normal(size=(size, H)).astype(np.float32) for size in (n, items))
+    V_y[rng.integers(items)] = V_y[0]
+    b_y, targets = np.zeros(items, np.float32), rng.integers(0, items, n)
+    got = rank_rung(backend(), version, h, V_y, b_y, targets)
+    assert (got == backend().rank_targets(h, V_y, b_y, targets)).all()
+
+
+# --- clean under every check, and no barrier too many ---------------------------------------------
+
+
+def steps_of(ops, **settings):
+    """A few training steps; 33 lanes, so that tiles and warps have edges."""
+    settings = {"layers": [37], "batch_size": 33, "n_sample": 70, "learning_rate": 0.1} | settings
+    hp = GRU4Rec(**settings, backend="numpy")
+    log = Shop(n_items=40).simulate(40).compact()
+    few = SimpleNamespace(n=0)
+
+    def make(W, memory, log_support):
+        run = ops.stepper(hp, W, memory, log_support)
+
+        def run_two(batches, steps, samples, state, rng):
+            few.n += 1
+            if few.n > 1:  # the first and the last steps, where few lanes are left
+                return run(batches, steps[-2:], samples[-2:], state, rng)
+            run(batches, steps[:2], samples[:2], state, rng)
+            return run(batches, steps[-2:], samples[-2:], state, rng)
+
+        return run_two
+
+    return run_steps(hp, log, make, np.float32, 1000)
+
+
+def exercise(ops, file):
+    """Run every kernel of a .cu file, in more than one warp and with edges everywhere."""
+    rng = np.random.default_rng(0)
+
+    def draw(*shape):
+        return rng.normal(size=shape).astype(np.float32)
+
+    if file == "gru":
+        args = draw(6, 111), draw(6, 37), draw(37, 111), draw(111)
+        for version in ("plain", "coalesced", "tiled"):
+            gru_rung(ops, version, *args)
+        gru_backward_plain(ops, draw(6, 37), ops.gru(*args)[1], args[2])
+        for cell, more in (("gru", ()), ("gru_reset_after", (draw(111),))):
+            _, cache = getattr(ops, cell)(*args, *more)
+            getattr(ops, f"{cell}_backward")(draw(6, 37), cache, args[2])
+    elif file == "scores":
+        h, V_y, b_y, items = draw(35, 37), draw(90, 37), draw(90), rng.integers(0, 90, 70)
+        for version in ("plain", "coalesced", "tiled"):
+            scores_rung(ops, version, h, V_y, b_y, items)
+        y, V = ops.scores(h, V_y, b_y, items)
+        scores_backward_h_plain(ops, y, V)
+        ops.scores_backward(y, h, V)
+    elif file == "loss":
+        for version in ("plain", "tree", "online"):
+            cross_entropy_rung(ops, version, draw(3, 150))
+        for loss in LOSSES:
+            smoothing = 0.1 if loss == "cross-entropy" else 0.0
+            ops.loss_and_gradient(draw(3, 150), loss, ("elu", 0.5), 1.0, smoothing)
+    elif file == "update":
+        p, rows = draw(70, 37), rng.permutation(70)[:40]
+        state = optim.init_state(p, "adagrad", 0.1)
+        for update in (ops.update, functools.partial(update_plain, ops)):
+            update(p, draw(40, 37), state, "adagrad", 0.1, 0.1, rows)
+        steps_of(ops)
+        steps_of(ops, input="onehot", layers=[130])
+    elif file == "rank":
+        h, V_y, b_y, targets = draw(35, 37), draw(90, 37), draw(90), rng.integers(0, 90, 35)
+        for version in ("plain", "spread"):
+            rank_rung(ops, version, h, V_y, b_y, targets)
+        ops.rank_targets(h, V_y, b_y, targets)
+        ops.rank_targets(h[:3], draw(3000, 37), draw(3000), targets[:3])
+    else:
+        encode_plain(ops, rng.integers(0, 9, 6), draw(9, 37), draw(37, 111))
+        steps_of(ops, input="onehot", loss="bpr-max", n_sample=1100, dropout_p_embed=0.2)
+        steps_of(ops, input="embedding", embedding=20, reset_after=True, dropout_p_hidden=0.2)
+        steps_of(ops, smoothing=0.1, logq=1.0, momentum=0.1, n_sample=1100)
+
+
+@needs_compiler
+@pytest.mark.parametrize("file", FILES)
+def test_kernels_are_clean(file):
+    """No race, nothing out of bounds, uninitialised or misaligned, in several orders of threads."""
+    exercise(backend(checks=True), file)
+
+
+def one_file(path):
+    """The text of a .cu file with what it includes."""
+    include = '#include "common.cuh"'
+    return path.read_text().replace(include, (path.parent / "common.cuh").read_text())
+
+
+def barriers():
+    """(file, the number of the barrier in it); those of common.cuh once, with the losses."""
+    found = re.compile(r"^(?!\s*//).*__syncthreads\(\)", re.M)
+    common = len(found.findall((cuda.FOLDER / "common.cuh").read_text()))
+    for file in FILES:
+        first = 0 if file == "loss" else common
+        for number in range(first, len(found.findall(one_file(cuda.FOLDER / f"{file}.cu")))):
+            yield file, number
+
+
+@needs_compiler
+@pytest.mark.parametrize(("file", "number"), list(barriers()))
+def test_a_barrier_less_is_a_fault(file, number):
+    """Every barrier is needed: without it a check finds a race, or what a race leads to."""
+    from gru4rec_np.kernels import emulator
+
+    path = cuda.FOLDER / f"{file}.cu"
+    variants = emulator.without_barriers(one_file(path))
+    line, source = variants[number]
+
+    def compile(wanted, options):
+        source_of = source if wanted == path else None
+        return emulator.Module(wanted, options, checks=True, source=source_of)
+
+    ops = cuda.CudaBackend("cuda-emulated", "", np, compile, lambda launch: launch)
+    with pytest.raises(emulator.Fault):
+        exercise(ops, file)
+        pytest.fail(f"{file}.cu runs clean without the barrier of line {line}: "
+                    f"{one_file(path).splitlines()[line - 1].strip()}")  # fmt: skip
+
+
+# --- the backend ----------------------------------------------------------------------------------
+
+
+@needs_compiler
+def test_masks_are_those_of_numba():
+    """The same hash of the same counters: with dropout too, two backends train alike."""
+    pytest.importorskip("numba")
+    log = Shop(n_items=40).simulate(60)
+    settings = {"layers": [10], "batch_size": 8, "n_sample": 20, "n_epochs": 2,
+                "dropout_p_embed": 0.3, "dropout_p_hidden": 0.2}  # fmt: skip
+    a, b = (GRU4Rec(**settings, backend=name).fit(log) for name in ("numba", "cuda-emulated"))
+    np.testing.assert_allclose(a.losses, b.losses, rtol=1e-4)
+
+
+@needs_compiler
+def test_a_captured_step_is_replayed():
+    """As on a GPU: launched once, into a graph, and the graph serves all other steps."""
+    captured = []
+
+    def capture(launch):
+        captured.append(launch)
+        return launch
+
+    emulated = backend()
+    ops = cuda.CudaBackend("cuda", "", np, emulated._compile, capture)
+    hp = GRU4Rec(layers=[5], batch_size=4, n_sample=9, backend="numpy")
+    log = Shop(n_items=20).simulate(20).compact()
+    run_steps(hp, log, functools.partial(ops.stepper, hp), np.float32, 8)
+    assert len(captured) == 1
+
+
+def test_without_cupy_gpu_or_compiler(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "cupy", None)
+    with pytest.raises(InputError, match=r"^backend: cuda needs CuPy.*pip install"):
+        kernels.load("cuda")
+    no_gpu = SimpleNamespace(cuda=SimpleNamespace(runtime=SimpleNamespace(
+        getDeviceCount=lambda: 0)))  # fmt: skip
+    monkeypatch.setitem(__import__("sys").modules, "cupy", no_gpu)
+    with pytest.raises(InputError, match=r"no usable GPU \(no device\); cuda-emulated runs"):
+        kernels.load("cuda")
+    monkeypatch.setattr(kernels, "find_spec", lambda name: name)
+    assert kernels.load().name == "numba"
+    assert "CuPy found no usable GPU (no device)" in kernels.load().why
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(InputError, match=r"^backend: cuda-emulated needs g\+\+: install"):
+        kernels.load("cuda-emulated")
