@@ -110,8 +110,10 @@ def plot(path: str | Path, top: float, bandwidths: dict[str, float], points: dic
     for level, rate in bandwidths.items():
         x = np.array([reach[0], top / rate])
         axis.plot(x, x * rate / 1e9, color="gray", linewidth=1.2)
+        below = level == "memory"  # its roof may lie close under another one
         axis.annotate(
-            level, (x[0], x[0] * rate / 1e9), xytext=(2, 9), textcoords="offset points",
+            level, (x[0], x[0] * rate / 1e9), xytext=(10, -4) if below else (2, 9),
+            textcoords="offset points", va="top" if below else "baseline",
             rotation=38, rotation_mode="anchor", color="dimgray",
         )  # fmt: skip
     for setting, (intensity, rates) in points.items():
