@@ -113,7 +113,8 @@ asm("{"; ".join(assembly)}");
 def _cached(name: str, text: str, flags: tuple, *inputs: str | Path) -> Path:
     """What g++ makes of `text`, or of files, with `flags`; made once for each state of them."""
     state = [_compiler(), text, *map(str, flags + inputs)]
-    state += [file.read_text() for file in sorted(HERE.glob("*.h")) + sorted(HERE.glob("*.cpp"))]
+    files = [*sorted(HERE.glob("*.h")), *(part for part in inputs if str(part).endswith(".cpp"))]
+    state += [file.read_text() for file in files]
     digest = hashlib.sha256("\0".join(state).encode()).hexdigest()[:20]
     path = _folder() / f"{digest}-{name}"
     if not path.exists():

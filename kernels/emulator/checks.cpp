@@ -122,7 +122,7 @@ static Text place(const Region &r, const char *p) {
 
 static const char *KINDS[] = {"read", "write", "atomic"};
 
-// The first read of shared memory that nobody had written. If somebody does before the next
+// The first read of shared memory that nobody had written. If somebody writes it before the next
 // barrier, then that is a race, and says more.
 static Text never_written;
 
@@ -274,6 +274,8 @@ void note_block() {
     blocks.push_back({now, blockIdx});
     first_arrived = nullptr;
     never_written.text[0] = 0;
+    // Not a number, and an index that is out of bounds, for whoever reads it all the same.
+    for (int i = 0; i < n_shared; i++) memset(shared[i].begin, 0xff, shared[i].size);
 }
 
 void note_barrier() {
@@ -393,7 +395,7 @@ EXPORT const char *emu_check(const EmuKernel *kernel, const unsigned *grid, cons
     if (profiling) profile_end();
 
     for (int i = 0; i < n_arrays; i++) {
-        if (!fault && !arrays[i].constant) memcpy(arrays[i].data, arrays[i].begin, arrays[i].size);
+        if (!arrays[i].constant) memcpy(arrays[i].data, arrays[i].begin, arrays[i].size);
         munmap(arrays[i].words, n_words(arrays[i]) * sizeof(Word));
     }
     munmap(arena, (n_arrays + 1) * ROOM);

@@ -217,6 +217,7 @@ EMU_INLINE double min(double a, double b) { return fmin(a, b); }
 EMU_INLINE double max(double a, double b) { return fmax(a, b); }
 EMU_MINMAX_MIXED(double, float)
 
+// As in CUDA, no mixture of float and double, but for pow.
 #define EMU_FLOAT1(name) EMU_INLINE float name(float x) { return name##f(x); }
 EMU_FLOAT1(exp) EMU_FLOAT1(exp2) EMU_FLOAT1(expm1) EMU_FLOAT1(log) EMU_FLOAT1(log2)
 EMU_FLOAT1(log10) EMU_FLOAT1(log1p) EMU_FLOAT1(sqrt) EMU_FLOAT1(cbrt) EMU_FLOAT1(sin)
@@ -227,6 +228,10 @@ EMU_FLOAT1(fabs)
 #define EMU_FLOAT2(name) EMU_INLINE float name(float x, float y) { return name##f(x, y); }
 EMU_FLOAT2(pow) EMU_FLOAT2(fmod) EMU_FLOAT2(fmin) EMU_FLOAT2(fmax) EMU_FLOAT2(atan2)
 EMU_FLOAT2(hypot) EMU_FLOAT2(copysign)
+EMU_INLINE double pow(float x, double y) { return pow((double)x, y); }
+EMU_INLINE double pow(double x, float y) { return pow(x, (double)y); }
+EMU_INLINE float pow(float x, int n) { return powf(x, n); }
+EMU_INLINE double pow(double x, int n) { return pow(x, (double)n); }
 EMU_INLINE float fma(float a, float b, float c) { return fmaf(a, b, c); }
 EMU_INLINE float abs(float x) { return fabsf(x); }
 EMU_INLINE double abs(double x) { return fabs(x); }

@@ -52,11 +52,11 @@ void profile_access(const char *p, int size, int kind, bool is_shared, uint32_t 
     waits.requests[k].address[lane] = (uint64_t)p;
 }
 
-// The values of the lanes in [first, first + n) that take part, each once.
-static std::vector<uint64_t> distinct(const Request &r, int first, int n, uint64_t divisor) {
+// The addresses of the lanes in [first, first + n) that take part, each once, ascending.
+static std::vector<uint64_t> distinct(const Request &r, int first, int n) {
     std::vector<uint64_t> values;
     for (int lane = first; lane < first + n; lane++)
-        if (r.lanes >> lane & 1) values.push_back(r.address[lane] / divisor);
+        if (r.lanes >> lane & 1) values.push_back(r.address[lane]);
     std::sort(values.begin(), values.end());
     values.erase(std::unique(values.begin(), values.end()), values.end());
     return values;
@@ -64,11 +64,10 @@ static std::vector<uint64_t> distinct(const Request &r, int first, int n, uint64
 
 static void count_global(Site &site, const Request &r) {
     std::vector<uint64_t> sectors;
-    uint64_t bytes = 0, end = 0;
-    for (uint64_t p : distinct(r, 0, 32, 1)) {  // ascending
-        bytes += p + site.size - std::max(p, end);
-        end = p + site.size;
-        for (uint64_t s = p / 32; s <= (end - 1) / 32; s++)
+    uint64_t bytes = 0;
+    for (uint64_t p : distinct(r, 0, 32)) {
+        bytes += site.size;
+        for (uint64_t s = p / 32; s <= (p + site.size - 1) / 32; s++)
             if (sectors.empty() || sectors.back() != s) sectors.push_back(s);
     }
     site.sectors += sectors.size();
@@ -82,7 +81,7 @@ static void count_shared(Site &site, const Request &r) {
     for (int first = 0; first < 32; first += n) {
         int words_of_bank[32] = {}, worst = 0;
         std::vector<uint64_t> words;
-        for (uint64_t p : distinct(r, first, n, 1))
+        for (uint64_t p : distinct(r, first, n))
             for (uint64_t w = p / 4; w <= (p + site.size - 1) / 4; w++)
                 if (words.empty() || words.back() < w) words.push_back(w);
         for (uint64_t w : words) worst = std::max(worst, ++words_of_bank[w % 32]);

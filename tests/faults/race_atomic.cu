@@ -8,5 +8,5 @@ extern "C" __global__ void kernel(const float *x, float *y, int n) {
 #ifdef MENDED
     __syncthreads();
 #endif
-    y[threadIdx.x] = count;  // FAULT
+    if (threadIdx.x == 63) y[0] = count;  // FAULT
 }
