@@ -73,6 +73,20 @@ def table(head: Sequence[str], rows: Sequence[Sequence]) -> str:
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
+def put(text: str, name: str, markdown: str, heading: str | None = None) -> str:
+    """A document with the place between <!-- name --> and <!-- end --> filled.
+
+    Args:
+        heading: of a section to add at the end where there is no such place; or an error.
+    """
+    place = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
+    if not place.search(text):
+        if heading is None:
+            raise SystemExit(f"error: the document has no place <!-- {name} -->")
+        text = f"{text.rstrip()}\n\n{heading}\n\n<!-- {name} -->\n<!-- end -->\n"
+    return place.sub(lambda found: f"{found[1]}\n{markdown}\n\n{found[2]}", text)
+
+
 def _status(field: str) -> int:
     """A field of /proc/self/status, in bytes."""
     text = Path("/proc/self/status").read_text()

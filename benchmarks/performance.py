@@ -7,7 +7,6 @@ Prints the tables; --write puts them and the pictures into docs/. Nothing else s
 """
 
 import argparse
-import re
 import time
 from pathlib import Path
 
@@ -17,7 +16,7 @@ import roofline
 import speed
 import step_cost
 import torch
-from common import machine
+from common import machine, put
 
 from gru4rec_np import Sessions
 
@@ -44,14 +43,6 @@ PARTS = {
     },
     "denormals": lambda train, rounds, docs: {"denormals": denormals.measure(train, rounds)},
 }
-
-
-def put(text: str, name: str, markdown: str) -> str:
-    """The document with the place between <!-- name --> and <!-- end --> filled."""
-    place = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
-    if not place.search(text):
-        raise SystemExit(f"error: docs/performance.md has no place <!-- {name} -->")
-    return place.sub(lambda found: f"{found[1]}\n{markdown}\n\n{found[2]}", text)
 
 
 def main() -> None:

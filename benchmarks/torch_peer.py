@@ -1,6 +1,6 @@
 """The same GRU4Rec in eager PyTorch, twice: what `speed.py` compares this package with.
 
-One recurrent layer, cross-entropy or BPR-max, gradients by autograd.
+One recurrent layer, cross-entropy or BPR-max, gradients by autograd; on PyTorch's default device.
 
 PlainPeer is how it is usually written: tables are `nn.Embedding(sparse=True)`, each drawn item is
 gathered and scored, and a sparse Adagrad sums the gradients of equal rows.
@@ -51,7 +51,7 @@ def torch_gru_cell(W: dict[str, Tensor]) -> nn.GRUCell:
 
 
 def index(array: np.ndarray) -> Tensor:
-    return torch.from_numpy(array.astype(np.int64))
+    return torch.tensor(array.astype(np.int64))
 
 
 def gather(tables: list[Tensor], rows: list[Tensor]) -> list[Tensor]:
@@ -81,7 +81,7 @@ class Peer:
             ("bpr-max", "elu"),
         ):
             raise ValueError("loss must be cross-entropy, or bpr-max with elu_param > 0")
-        W = {name: torch.from_numpy(array.copy()) for name, array in weights.items()}
+        W = {name: torch.tensor(array) for name, array in weights.items()}
         self.cell = torch_gru_cell(W) if self.shared else PaperGRUCell(W["U0"], W["b0"])
         self.dense = list(self.cell.parameters())
         self.tables = [W["V_y"], W["b_y"]] if self.shared else [W["V_y"], W["b_y"], W["W_x"]]
@@ -89,15 +89,15 @@ class Peer:
         memories = range(2 if hp.momentum else 1)
         self.dense_memory = [[torch.zeros_like(p).detach() for p in self.dense] for _ in memories]
         self.table_memory = [[torch.zeros_like(p) for p in self.tables] for _ in memories]
-        self.log_support = torch.from_numpy(np.log(support)).to(W["V_y"].dtype)
-        self.distribution = torch.from_numpy(negative_distribution(support, hp.sample_alpha))
+        self.log_support = torch.tensor(np.log(support)).to(W["V_y"].dtype)
+        self.distribution = torch.tensor(negative_distribution(support, hp.sample_alpha))
 
     def begin(self, batches: Batches) -> None:
         """Take in an epoch; states start at zero."""
         dtype, B = self.log_support.dtype, batches.x.shape[1]
         self.x, self.y = index(batches.x), index(batches.y)
-        self.lanes, self.keep = batches.lanes.tolist(), torch.from_numpy(batches.keep)
-        self.old = torch.from_numpy(~batches.reset).to(dtype)[:, :, None]
+        self.lanes, self.keep = batches.lanes.tolist(), torch.tensor(batches.keep)
+        self.old = torch.tensor(~batches.reset).to(dtype)[:, :, None]
         self.h = torch.zeros(B, self.hp.layers[0], dtype=dtype)
         self.no_target = torch.zeros(B, B + self.hp.n_sample, dtype=dtype)
         self.no_target.fill_diagonal_(-torch.inf)

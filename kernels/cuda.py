@@ -8,6 +8,7 @@ the emulator is the code that runs on a GPU. Imports the mathematics; CuPy only 
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from types import EllipsisType, ModuleType
@@ -55,8 +56,6 @@ class CudaBackend:
 
     Attributes:
         launches: how many kernels have been launched, those of graphs counted once.
-        log: where not None, called with each launch's file, kernel, grid, block, arguments and
-            shared bytes, in place of launching it; for benchmarks.
     """
 
     def __init__(
@@ -69,7 +68,6 @@ class CudaBackend:
     ) -> None:
         self.name, self.why, self.xp, self.capture = name, why, xp, capture
         self.launches = 0
-        self.log: Callable | None = None
         self._compile = compile
         self._modules: dict[tuple[str, np.dtype], Any] = {}
 
@@ -121,9 +119,6 @@ class CudaBackend:
         )
         size = shared * np.dtype(dtype).itemsize
         self.launches += 1
-        if self.log:
-            self.log(file, name, dtype, grid, block, args, size)
-            return
         kernel = self.module(file, dtype).get_function(name)
         if size > SHARED_LIMIT:
             kernel.max_dynamic_shared_size_bytes = size
@@ -594,8 +589,13 @@ def on_gpu(why: str) -> CudaBackend:
     import cupy
 
     def compile(path: Path, options: tuple[str, ...]) -> Any:
-        options = (*options, f"-I{path.parent}", "-std=c++17")
-        return cupy.RawModule(code=path.read_text(), options=options)
+        # CuPy keeps compiled modules by their own text and options: a change in the file that they
+        # include has to show there.
+        state = zlib.crc32((path.parent / "common.cuh").read_bytes())
+        options = (*options, f"-DCOMMON_STATE={state}", f"-I{path.parent}", "-std=c++17")
+        module = cupy.RawModule(code=path.read_text(), options=options)
+        module.compile()  # now, rather than at the first launch, which may be under capture
+        return module
 
     def capture(launch: Callable) -> Callable:
         stream = cupy.cuda.Stream(non_blocking=True)

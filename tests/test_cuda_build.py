@@ -1,0 +1,123 @@
+"""The CUDA kernels as compilers for GPUs see them, and what a step of them costs; without a GPU."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_kernels import run_steps
+
+from gru4rec_np import GRU4Rec, Shop
+from gru4rec_np.kernels import cuda
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT / "benchmarks"))
+
+import cuda_build  # noqa: E402
+
+needs_emulator = pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++")
+
+
+def compiler(name):
+    """It, or the test is skipped."""
+    kind = {"nvcc": cuda_build.Nvcc, "NVRTC": cuda_build.Nvrtc}[name]
+    if not kind.here():
+        pytest.skip(f"there is no {name}")
+    return kind()
+
+
+@pytest.mark.parametrize("name", ["nvcc", "NVRTC"])
+def test_every_kernel_compiles_and_spills_nothing(name):
+    """Without a warning, for float and double; and the document has what this compiler says."""
+    nvcc = compiler(name)
+    lowest = next(a for a in ("sm_70", "sm_75", "sm_80") if a in nvcc.architectures)
+    architectures = tuple(dict.fromkeys((lowest, "sm_80", "sm_90")))
+    found = cuda_build.build(nvcc, architectures)
+    listed = {kernel for path in cuda_build.FILES for kernel in kernels_of(path)}
+    assert {(kernel, a, real) for _, real, kernel, a in found} == {
+        (kernel, a, real) for kernel in listed for a in architectures for real in cuda_build.REALS
+    }
+    assert not cuda_build.spilling(found)
+    document = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    if f", {nvcc.name} |" in document:
+        table = cuda_build.tabulate(found, dict.fromkeys(architectures, nvcc.name))
+        assert not cuda_build.differences(document, table)
+
+
+def kernels_of(path):
+    lines = path.read_text(encoding="utf-8").splitlines()
+    marked = [line for line in lines if line.startswith('extern "C" __global__ void ')]
+    return [line.split("(")[0].split()[-1] for line in marked]
+
+
+@pytest.mark.parametrize("name", ["nvcc", "NVRTC"])
+def test_a_warning_is_an_error(name, tmp_path):
+    file = tmp_path / "warns.cu"
+    for body in ("int unused = 3;", "*x = 1"):
+        file.write_text(f'extern "C" __global__ void f(real *x) {{ {body} }}')
+        with pytest.raises(cuda_build.BuildError, match=r"unused|expected"):
+            compiler(name).compile(file, "float", ("sm_80",))
+
+
+def test_a_table_that_is_no_longer_true_is_found():
+    usage = {
+        ("a.cu", real, "f", a): cuda_build.Usage(registers, 128, 0)
+        for a, registers in (("sm_80", 32), ("sm_90", 40))
+        for real in cuda_build.REALS
+    }
+    by = {"sm_80": "nvcc 1", "sm_90": "nvcc 1"}
+    table = cuda_build.tabulate(usage, by)
+    assert "| a.cu | `f` | 32 / 32 | 40 / 40 | 128 / 128 | 0 |" in table
+    document = cuda_build.put("# Text\n", cuda_build.PLACE, table, cuda_build.HEADING)
+    assert cuda_build.put(document, cuda_build.PLACE, table) == document
+    assert not cuda_build.differences(document, table)
+    assert not cuda_build.differences(document, cuda_build.tabulate(usage, {"sm_80": "nvcc 1"}))
+    (message,) = cuda_build.differences(document.replace("40 / 40", "40 / 41"), table)
+    assert message == "a.cu `f`: registers, sm_90, nvcc 1: 40 / 41 in the table, now 40 / 40"
+    assert cuda_build.differences(document.replace("`f`", "`g`"), table)
+    assert cuda_build.differences("# Text\n", table)
+    usage["a.cu", "double", "f", "sm_90"] = cuda_build.Usage(40, 128, 8)
+    assert cuda_build.spilling(usage) == ["a.cu double f sm_90: 8 bytes"]
+
+
+@needs_emulator
+@pytest.mark.parametrize("reset_after", [False, True])
+@pytest.mark.parametrize("input", ["onehot", "embedding", "shared"])
+def test_a_step_is_at_most_12_launches(input, reset_after):
+    """And one more for each chunk of steps, which finds their distinct items."""
+    ops = cuda.emulated("asked for")
+    hp = GRU4Rec(
+        input=input, reset_after=reset_after, layers=[5], batch_size=4, n_sample=9, momentum=0.1,
+        dropout_p_embed=0.1, dropout_p_hidden=0.1, logq=1, backend="numpy",
+    )  # fmt: skip
+    log = Shop(n_items=20).simulate(40).compact()
+    losses = run_steps(hp, log, lambda W, m, s: ops.stepper(hp, W, m, s), np.float32, 8)[1]
+    assert len(losses) > 8
+    chunks = -(-len(losses) // 8)
+    assert ops.launches - chunks <= 12 * len(losses)
+
+
+@needs_emulator
+@pytest.mark.parametrize("setting", ["A", "B"])
+def test_a_step_moves_what_must_move(setting):
+    pytest.importorskip("torch")
+    import cuda_step
+
+    log = Shop(n_items=300).simulate(400).compact()
+    (reports, hp, W, (counts,)) = cuda_step.profile(setting, log, 1)
+    assert reports[0].kernel == "collect" and len(reports) <= 1 + 12
+    least = sum(cuda_step.traffic(report).ideal for report in reports) * cuda_step.SECTOR
+    assert least >= cuda_step.must_move(hp, W, counts)
+
+
+def test_what_must_move_by_hand():
+    pytest.importorskip("torch")
+    import cuda_step
+
+    hp = GRU4Rec(layers=[3], input="shared", batch_size=2, n_sample=4, loss="bpr-max",
+                 momentum=0.1, backend="numpy")  # fmt: skip
+    W = {"V_y": np.zeros((10, 3)), "b_y": np.zeros(10), "U0": np.zeros((3, 9))}
+    n = cuda_step.Counter(used=6, scored=5, fed=2)
+    # A weight, its sum and its velocity, in and out: 6 rows, 5 biases, U0. The items: 2 + 2 + 4.
+    assert cuda_step.must_move(hp, W, n) == 4 * (3 * 2 * (6 * 3 + 5 + 27) + 8)
