@@ -2,7 +2,8 @@
 
 A cell receives its input already multiplied, xW = x W, because a 1-of-N input makes that product
 a row look-up; so a cell knows nothing of how items are encoded. Gates lie side by side in the
-columns: W = [W_r | W_z | W_n], and U, b, c likewise. Imports NumPy and the activations.
+columns: W = [W_r | W_z | W_n], and U, b, c likewise. A cell takes and gives one array of state,
+whose first H columns are its output. Imports NumPy and the activations.
 
 Shapes: B lanes (sessions side by side), H hidden units. Rows are lanes.
 """
@@ -12,6 +13,114 @@ import numpy as np
 from gru4rec_np.activations import activate, activate_backward, sigmoid
 
 TANH = ("tanh", 0.0)
+
+# Units by name: how many times H columns their gates have, and how many times H their state.
+UNITS = {"gru": (3, 1), "lstm": (4, 2), "rnn": (1, 1)}
+
+
+def rnn(
+    xW: np.ndarray, h: np.ndarray, U: np.ndarray, b: np.ndarray, hidden_act: tuple = TANH
+) -> tuple[np.ndarray, tuple]:
+    """One step of the simple recurrent network, h' = g(x W + h U + b).
+
+    Elman 1990; Hidasi et al. 2016 (arXiv 1511.06939), eq. 1.
+
+    Args:
+        xW: (B, H) the input's part; for a 1-of-N input, rows of W.
+        h: (B, H) the state before the step.
+        U: (H, H), b: (H,).
+        hidden_act: g as (kind, a), see `activations.activate`.
+
+    Returns:
+        h': (B, H), and the cache that `rnn_backward` takes. All floats, in the inputs' dtype.
+    """
+    h_new = activate(xW + h @ U + b, *hidden_act)
+    return h_new, (h, h_new)
+
+
+def rnn_backward(
+    dh_new: np.ndarray, cache: tuple, U: np.ndarray, hidden_act: tuple = TANH
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Gradients of `rnn`.
+
+    Args:
+        dh_new: (B, H) gradient with respect to h'; cache, U, hidden_act as in the forward step.
+
+    Returns:
+        dxW (B, H), dh (B, H), dU (H, H), db (H,).
+    """
+    h, h_new = cache
+    dxW = activate_backward(dh_new, h_new, *hidden_act)
+    return dxW, dxW @ U.T, h.T @ dxW, dxW.sum(axis=0)
+
+
+def lstm(
+    xW: np.ndarray, hc: np.ndarray, U: np.ndarray, b: np.ndarray, hidden_act: tuple = TANH
+) -> tuple[np.ndarray, tuple]:
+    """One step of a long short-term memory.
+
+        i  = σ(x W_i + h U_i + b_i)              how much of the candidate is taken
+        f  = σ(x W_f + h U_f + b_f)              how much of the old memory stays
+        o  = σ(x W_o + h U_o + b_o)              how much of the memory shows
+        n  = tanh(x W_n + h U_n + b_n)           the candidate
+        c' = f*c + i*n
+        h' = o*tanh(c')
+
+    Hochreiter & Schmidhuber 1997, with the forget gate of Gers et al. 2000, no peepholes; gates in
+    this order so that those with σ lie together.
+
+    Args:
+        xW: (B, 4H) the input's part of the gates; for a 1-of-N input, rows of W.
+        hc: (B, 2H) the state before the step, [h | c]: what shows, and the memory behind it.
+        U: (H, 4H), b: (4H,).
+        hidden_act: in place of both tanh, as (kind, a), see `activations.activate`.
+
+    Returns:
+        [h' | c']: (B, 2H), and the cache that `lstm_backward` takes. All floats, in the inputs'
+        dtype.
+    """
+    H = hc.shape[1] // 2
+    h, c = hc[:, :H], hc[:, H:]
+    a = xW + h @ U + b
+    ifo = sigmoid(a[:, : 3 * H])
+    i, f, o = ifo[:, :H], ifo[:, H : 2 * H], ifo[:, 2 * H :]
+    n = activate(a[:, 3 * H :], *hidden_act)
+    c_new = f * c + i * n
+    shown = activate(c_new, *hidden_act)
+    return np.hstack([o * shown, c_new]), (h, c, i, f, o, n, shown)
+
+
+def lstm_backward(
+    dhc_new: np.ndarray, cache: tuple, U: np.ndarray, hidden_act: tuple = TANH
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Gradients of `lstm`, from the bottom line of its formulas to the top.
+
+    Args:
+        dhc_new: (B, 2H) gradient with respect to [h' | c']; cache, U, hidden_act as in the forward
+            step.
+
+    Returns:
+        dxW (B, 4H), d[h | c] (B, 2H), dU (H, 4H), db (4H,).
+    """
+    h, c, i, f, o, n, shown = cache
+    H = h.shape[1]
+    dh_new, dc_new = dhc_new[:, :H], dhc_new[:, H:]
+    dxW = np.empty((len(h), 4 * H), h.dtype)
+
+    # h' = o*tanh(c'), and c' also goes on to the next step by itself
+    do = dh_new * shown
+    dc_new = dc_new + activate_backward(dh_new * o, shown, *hidden_act)
+    # c' = f*c + i*n
+    di = dc_new * n
+    df = dc_new * c
+    dn = dc_new * i
+    dc = dc_new * f
+    # n = tanh(...); i, f, o = σ(...), and σ' = σ (1-σ)
+    dxW[:, :H] = di * i * (1 - i)
+    dxW[:, H : 2 * H] = df * f * (1 - f)
+    dxW[:, 2 * H : 3 * H] = do * o * (1 - o)
+    dxW[:, 3 * H :] = activate_backward(dn, n, *hidden_act)
+    return dxW, np.hstack([dxW @ U.T, dc]), h.T @ dxW, dxW.sum(axis=0)
 
 
 def gru(

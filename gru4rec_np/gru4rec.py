@@ -33,7 +33,7 @@ LANES = 512  # sessions that are evaluated side by side
 
 @dataclasses.dataclass(eq=False)
 class GRU4Rec(Hyperparameters):
-    """Session-based recommendation with gated recurrent units.
+    """Session-based recommendation with a recurrent network: GRUs, LSTMs or simple units.
 
         model = GRU4Rec(layers=[100], loss="bpr-max").fit(train)
         model.evaluate(test, k=(5, 20))            {"recall@5": ..., "mrr@5": ..., ...}

@@ -1,7 +1,7 @@
 """Every hyperparameter of GRU4Rec: its name, default, meaning and what it may be.
 
 The constructor, the command line, TOML files and `--params` strings all come from this one list.
-Imports the names of losses, optimisers and activations.
+Imports the names of units, losses, optimisers and activations.
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ from __future__ import annotations
 import dataclasses
 import math
 import numbers
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 from gru4rec_np.activations import ACTIVATIONS
+from gru4rec_np.cells import UNITS
 from gru4rec_np.errors import InputError
 from gru4rec_np.losses import LOSSES
 from gru4rec_np.optim import OPTIMISERS
@@ -26,7 +27,7 @@ Check = Callable[[Any], Any]
 
 # Far beyond what fits in memory, where NumPy would fail in other ways than for want of memory.
 MOST = 2**31 - 1  # of anything that is counted
-WIDEST = 2**28  # units of a layer, whose matrices have three times the square
+WIDEST = 2**28  # units of a layer, whose matrices have up to four times the square
 
 
 def _number(
@@ -78,7 +79,7 @@ def _sizes(at_least: int) -> Check:
     return check
 
 
-def _one_of(names: Sequence[str]) -> Check:
+def _one_of(names: Collection[str]) -> Check:
     def check(value: Any) -> str:
         if not isinstance(value, str) or value not in names:
             raise ValueError(f"one of {', '.join(names)}")
@@ -135,6 +136,11 @@ class Hyperparameters:
     """
 
     layers: Sequence[int] = _field([100], "units of each recurrent layer", _sizes(1))
+    unit: str = _field(
+        "gru",
+        "what they are made of: gru, lstm, or rnn (the simple one, without gates)",
+        _one_of(UNITS),
+    )
     input: str = _field(
         "shared",
         "how an item enters: onehot (a row of the gates' weights), embedding (its own table), "
@@ -152,12 +158,14 @@ class Hyperparameters:
     )
     reset_after: bool = _field(
         True,
-        "the reset gate applies after the recurrent product (cuDNN), not before it (paper)",
+        "with unit=gru, its reset gate applies after the recurrent product (cuDNN), not before it "
+        "(paper)",
         _flag,
     )
     hidden_act: str = _field(
         "tanh",
-        "activation of the candidate state and of feed-forward layers: " + ", ".join(ACTIVATIONS),
+        "activation of a unit's candidate state (with lstm, of its memory too, as it shows) and of "
+        "feed-forward layers: " + ", ".join(ACTIVATIONS),
         _activation(),
     )
     input_to_all_layers: bool = _field(False, "the input also feeds every deeper layer", _flag)

@@ -4,12 +4,13 @@ Read top to bottom: the weights, the state that sessions carry, one recurrent st
 steps with their loss, and the same backward. The few hot operations come in as `ops` (see
 kernels/), so that this file is the same on every backend. Imports the mathematics.
 
-Weights, by name (I items, layers of H_0, H_1, ... units; gates side by side, see cells.py):
+Weights, by name (I items, layers of H_0, H_1, ... units; a unit's G gates lie side by side: 3 of a
+GRU, 4 of an LSTM, 1 of a simple RNN, see cells.py):
     E        (I, X)            input embedding, with input=embedding only
-    W_x      (X or I, 3ΣH)     from the input to the gates of each layer that sees it
-    W1 ...   (H_0, 3H_1) ...   from a layer to the next one's gates
-    U0 ...   (H_0, 3H_0) ...   from a layer's state to its gates
-    b0 ...   (3H_0,) ...       and its biases; c0 ... the state's own, with reset_after
+    W_x      (X or I, GΣH)     from the input to the gates of each layer that sees it
+    W1 ...   (H_0, GH_1) ...   from a layer to the next one's gates
+    U0 ...   (H_0, GH_0) ...   from a layer's output to its own gates a step later
+    b0 ...   (GH_0,) ...       and its biases; c0 ... the state's own, of a GRU with reset_after
     F0 ...   (H, D_0) ...      feed-forward layers, f0 ... (D_0,) ... their biases
     V_y, b_y (I, D), (I,)      output table: an item's row scores it
 Those with a row for each item are tables: a step touches, and updates, only some of their rows.
@@ -25,7 +26,15 @@ import numpy as np
 
 from gru4rec_np import inputs
 from gru4rec_np.batches import Batches
-from gru4rec_np.cells import dense, dense_backward
+from gru4rec_np.cells import (
+    UNITS,
+    dense,
+    dense_backward,
+    lstm,
+    lstm_backward,
+    rnn,
+    rnn_backward,
+)
 from gru4rec_np.hyperparameters import Hyperparameters
 from gru4rec_np.optim import clip, sum_rows
 from gru4rec_np.scoring import log_proposal
@@ -71,6 +80,7 @@ def init_weights(
         return out
 
     W: Weights = {}
+    G, _ = UNITS[hp.unit]
     H = hp.layers
     D = [H[-1], *hp.feedforward]
     seen = H if hp.input_to_all_layers else H[:1]
@@ -80,14 +90,14 @@ def init_weights(
         W["E"] = blocks(n_items, X)
     elif hp.input == "shared":
         X = D[-1]
-    W["W_x"] = blocks(X, *(width for width in seen for _ in range(3)))
+    W["W_x"] = blocks(X, *(width for width in seen for _ in range(G)))
     for i, width in enumerate(H):
         if i > 0:
-            W[f"W{i}"] = blocks(H[i - 1], width, width, width)
-        W[f"U{i}"] = blocks(width, width, width, width)
-        W[f"b{i}"] = np.zeros(3 * width, dtype)
-        if hp.reset_after:
-            W[f"c{i}"] = np.zeros(3 * width, dtype)
+            W[f"W{i}"] = blocks(H[i - 1], *[width] * G)
+        W[f"U{i}"] = blocks(width, *[width] * G)
+        W[f"b{i}"] = np.zeros(G * width, dtype)
+        if hp.unit == "gru" and hp.reset_after:
+            W[f"c{i}"] = np.zeros(G * width, dtype)
     for i, width in enumerate(hp.feedforward):
         W[f"F{i}"] = blocks(D[i], width)
         W[f"f{i}"] = np.zeros(width, dtype)
@@ -103,7 +113,8 @@ class State(NamedTuple):
     """What a lane remembers of its session.
 
     Attributes:
-        h: one (B, H) array for each recurrent layer.
+        h: one (B, H) array for each recurrent layer; of an LSTM (B, 2H), its output and memory
+            [h | c] side by side, so that all that is done to a state is done to both.
         history: (B, L) the newest items first, -1 for none; L = 0 unless input=weighted.
     """
 
@@ -114,8 +125,9 @@ class State(NamedTuple):
 def zero_state(hp: Hyperparameters, n_lanes: int, dtype: type = np.float32) -> State:
     """The state of n_lanes sessions that have not begun."""
     L = inputs.history_length(hp.discount) if hp.input == "weighted" else 0
+    _, S = UNITS[hp.unit]
     return State(
-        [np.zeros((n_lanes, width), dtype) for width in hp.layers],
+        [np.zeros((n_lanes, S * width), dtype) for width in hp.layers],
         np.full((n_lanes, L), -1, np.int32),
     )
 
@@ -210,7 +222,7 @@ def encode(
         rng: draws the dropout mask; None for no dropout.
 
     Returns:
-        (B, 3H) or (B, 3ΣH), and the cache of `encode_backward`.
+        (B, GH) or (B, GΣH), and the cache of `encode_backward`.
     """
     if hp.input in EMBEDDING_TABLE:
         embedded = W[EMBEDDING_TABLE[hp.input]][x]  # (B, X)
@@ -243,7 +255,14 @@ def encode_backward(
 
 
 def cell_of(hp: Hyperparameters, ops: SimpleNamespace) -> tuple[Callable, Callable, str]:
-    """The cell's step, its backward, and the letters of its weights but W."""
+    """The cell's step, its backward, and the letters of its weights but W.
+
+    Backends have the GRU; the other units are here to be compared with it.
+    """
+    if hp.unit == "lstm":
+        return lstm, lstm_backward, "Ub"
+    if hp.unit == "rnn":
+        return rnn, rnn_backward, "Ub"
     if hp.reset_after:
         return ops.gru_reset_after, ops.gru_reset_after_backward, "Ubc"
     return ops.gru, ops.gru_backward, "Ub"
@@ -265,26 +284,27 @@ def recurrent(
 
     Returns:
         the vector that scores items (B, D), the new state, and the cache of
-        `recurrent_backward`. A dropped state is what the next step starts from.
+        `recurrent_backward`. A dropped output is what the next step starts from.
     """
     history = inputs.push(state.history, x) if state.history.shape[1] else state.history
     xW, encode_cache = encode(W, hp, x, history, rng)
     cell, _, letters = cell_of(hp, ops)
+    G, _ = UNITS[hp.unit]
     out, at = None, 0
     new_h, cells, masks, denses = [], [], [], []
     for i, width in enumerate(hp.layers):
         if i == 0 or hp.input_to_all_layers:
-            a = xW[:, at : at + 3 * width]
-            at += 3 * width
+            a = xW[:, at : at + G * width]
+            at += G * width
             if i > 0:
                 a = a + out @ W[f"W{i}"]
         else:
             a = out @ W[f"W{i}"]
         weights = (W[f"{letter}{i}"] for letter in letters)
         h, cache = cell(a, state.h[i], *weights, hp.hidden_activation)
-        mask = dropout_mask(rng, h, hp.dropout_p_hidden)
-        out = drop(h, mask)
-        new_h.append(out)
+        mask = dropout_mask(rng, h[:, :width], hp.dropout_p_hidden)
+        out = drop(h[:, :width], mask)
+        new_h.append(np.hstack([out, h[:, width:]]))  # an LSTM's memory is not dropped
         cells.append(cache)
         masks.append(mask)
     for i in range(len(hp.feedforward)):
@@ -306,10 +326,11 @@ def recurrent_backward(
 
     Args:
         dout: (B, D) gradient with respect to the returned vector.
-        dh_next: (B, H) for each layer, what the next step sends back to the new state.
+        dh_next: for each layer, of its state's shape, what the next step sends back to the new
+            state.
 
     Returns:
-        gradient with respect to the state at the start of the step, (B, H) for each layer.
+        for each layer the gradient with respect to the state at the start of the step.
     """
     encode_cache, new_h, cells, masks, denses = cache
     for i in reversed(range(len(hp.feedforward))):
@@ -318,9 +339,10 @@ def recurrent_backward(
         g.add(f"f{i}", df)
     _, cell_backward, letters = cell_of(hp, ops)
     dxW, dh = [], []
-    for i in reversed(range(len(hp.layers))):
+    for i, width in reversed(list(enumerate(hp.layers))):
         # A layer's output went up to the next layer and on to the next step.
-        dh_new = drop(dout + dh_next[i], masks[i])
+        d = dh_next[i]
+        dh_new = np.hstack([drop(dout + d[:, :width], masks[i]), d[:, width:]])
         da, dh_i, *dweights = cell_backward(dh_new, cells[i], W[f"U{i}"], hp.hidden_activation)
         dh.append(dh_i)
         for letter, dweight in zip(letters, dweights, strict=True):
@@ -328,7 +350,7 @@ def recurrent_backward(
         if i == 0 or hp.input_to_all_layers:
             dxW.append(da)
         if i > 0:
-            g.add(f"W{i}", new_h[i - 1].T @ da)
+            g.add(f"W{i}", new_h[i - 1][:, : hp.layers[i - 1]].T @ da)
             dout = da @ W[f"W{i}"].T
     encode_backward(np.concatenate(dxW[::-1], axis=1), W, hp, encode_cache, g)
     return dh[::-1]
@@ -429,7 +451,7 @@ def backward(
         g.add_rows("V_y", items, dV)
         g.add_rows("b_y", items, db)
         if dh is None:
-            dh = [np.zeros((len(out), width), out.dtype) for width in hp.layers]
+            dh = zero_state(hp, len(out), out.dtype).h
         dh = recurrent_backward(dout, dh, W, hp, ops, cache, g)
         dh = enter_step_backward(dh, keep, reset)
     g.sum_rows()

@@ -318,7 +318,7 @@ def main() -> None:
         print(f"simulated shop: {shop.n_items:,} items, seed {shop.seed}")
     print(report.describe(parts), "", sep="\n")
     print(
-        f"GRU4Rec: layers {'/'.join(map(str, model.layers))}, input {model.input}, "
+        f"GRU4Rec: {model.unit} layers {'/'.join(map(str, model.layers))}, input {model.input}, "
         f"loss {model.loss}, {model.n_sample} extra negatives; backend {model.ops.name} "
         f"({model.ops.why})"
     )

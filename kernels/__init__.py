@@ -44,11 +44,12 @@ BACKENDS = ("auto", "numpy", "numba", "cuda", "cuda-emulated")
 def usual(hp: Any) -> bool:
     """Whether a model is what the backends train many steps at a time: hp, its hyperparameters.
 
-    One recurrent layer and nothing after it, bptt = 1, no L2 and no limit on the gradient, and an
+    One layer of GRUs and nothing after it, bptt = 1, no L2 and no limit on the gradient, and an
     input without history: the published configurations. Others go step by step.
     """
     return (
-        len(hp.layers) == 1
+        hp.unit == "gru"
+        and len(hp.layers) == 1
         and not hp.feedforward
         and hp.bptt == 1
         and hp.input in ("onehot", "embedding", "shared")

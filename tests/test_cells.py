@@ -14,6 +14,10 @@ from gru4rec_np.cells import (
     gru_backward,
     gru_reset_after,
     gru_reset_after_backward,
+    lstm,
+    lstm_backward,
+    rnn,
+    rnn_backward,
 )
 from gru4rec_np.inputs import history_length, push, weighted, weighted_backward
 from gru4rec_np.scoring import log_proposal, scores, scores_backward
@@ -92,6 +96,60 @@ def test_gru_reset_after(B, H, act, seed):
         arrays,
         dict(zip(arrays, back, strict=True)),
     )
+
+
+@settings(max_examples=200)
+@given(lanes, units, acts, seeds)
+def test_rnn(B, H, act, seed):
+    rng = np.random.default_rng(seed)
+    arrays = {
+        "xW": rng.normal(size=(B, H)),
+        "h": rng.normal(size=(B, H)),
+        "U": rng.normal(size=(H, H)),
+        "b": rng.normal(size=H),
+    }
+    dh_new = rng.normal(size=(B, H))
+    _, cache = rnn(**arrays, hidden_act=act)
+    found = dict(zip(arrays, rnn_backward(dh_new, cache, arrays["U"], act), strict=True))
+    gradcheck(lambda: (rnn(**arrays, hidden_act=act)[0] * dh_new).sum(), arrays, found)
+
+
+@settings(max_examples=200)
+@given(lanes, units, acts, seeds)
+def test_lstm(B, H, act, seed):
+    """Output and memory both have a gradient of their own coming in."""
+    rng = np.random.default_rng(seed)
+    arrays = {
+        "xW": rng.normal(size=(B, 4 * H)),
+        "hc": rng.normal(size=(B, 2 * H)),
+        "U": rng.normal(size=(H, 4 * H)),
+        "b": rng.normal(size=4 * H),
+    }
+    dhc_new = rng.normal(size=(B, 2 * H))
+    _, cache = lstm(**arrays, hidden_act=act)
+    found = dict(zip(arrays, lstm_backward(dhc_new, cache, arrays["U"], act), strict=True))
+    gradcheck(lambda: (lstm(**arrays, hidden_act=act)[0] * dhc_new).sum(), arrays, found)
+
+
+def test_rnn_and_lstm_are_their_formulas():
+    """One lane, one unit at a time, with Python numbers; the gates' order is i, f, o, n."""
+    rng = np.random.default_rng(0)
+    B, X, H = 3, 4, 2
+    x, h, c = rng.normal(size=(B, X)), rng.normal(size=(B, H)), rng.normal(size=(B, H))
+    W, U, b = rng.normal(size=(X, 4 * H)), rng.normal(size=(H, 4 * H)), rng.normal(size=4 * H)
+    hc_new, _ = lstm(x @ W, np.hstack([h, c]), U, b)
+    h_new, _ = rnn(x @ W[:, :H], h, U[:, :H], b[:H], ("sigmoid", 0.0))
+
+    def logistic(a):
+        return 1 / (1 + np.exp(-a))
+
+    for lane in range(B):
+        for k in range(H):
+            i, f, o, n = (x[lane] @ W[:, j] + h[lane] @ U[:, j] + b[j] for j in range(k, 4 * H, H))
+            assert abs(h_new[lane, k] - logistic(i)) < 1e-14
+            memory = logistic(f) * c[lane, k] + logistic(i) * np.tanh(n)
+            assert abs(hc_new[lane, H + k] - memory) < 1e-14
+            assert abs(hc_new[lane, k] - logistic(o) * np.tanh(memory)) < 1e-14
 
 
 def test_gru_is_the_papers_formula():

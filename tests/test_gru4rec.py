@@ -11,6 +11,7 @@ import pytest
 
 from conftest import shared
 from gru4rec_np import GRU4Rec, InputError, Sessions, Shop, read_table, split
+from gru4rec_np.cells import UNITS
 from gru4rec_np.hyperparameters import INPUTS
 from gru4rec_np.losses import LOSSES
 from gru4rec_np.ranking import ranks
@@ -47,6 +48,8 @@ def test_learns_with_every_encoding_and_loss(shop_split, encoding, loss):
     [
         {"layers": [8, 6], "input_to_all_layers": True, "feedforward": [10]},
         {"reset_after": False, "bptt": 3},
+        {"unit": "lstm", "layers": [8, 6], "bptt": 2, "dropout_p_hidden": 0.2},
+        {"unit": "rnn", "layers": [8, 6], "bptt": 2, "feedforward": [10]},
         {"n_sample": 0},
         {"momentum": 0.3, "lmbd": 1e-4, "grad_cap": 1.0, "smoothing": 0.1},
         {"adapt": "sgd", "learning_rate": 0.5},
@@ -89,9 +92,11 @@ def test_the_number_of_threads_does_not_show():
     assert digests[0] == digests[1]
 
 
-def test_evaluation_ranks_every_case_over_the_whole_catalogue(shop_split, model):
+@pytest.mark.parametrize("unit", UNITS)
+def test_evaluation_ranks_every_case_over_the_whole_catalogue(shop_split, unit):
     """Session by session, event by event, with the full score vector."""
-    _, test = shop_split
+    train, test = shop_split
+    model = GRU4Rec(**SMALL, unit=unit).fit(train)
     found, before = model.ranks(test)
     at = 0
     for s in range(0, test.n_sessions):
@@ -145,10 +150,11 @@ def test_sessions_served_side_by_side_do_not_mix(model):
     assert b.recommend(5) == model.recommend([second, first], 5)
 
 
+@pytest.mark.parametrize("unit", UNITS)
 @pytest.mark.parametrize("encoding", INPUTS)
-def test_save_and_load(shop_split, tmp_path, encoding):
+def test_save_and_load(shop_split, tmp_path, encoding, unit):
     train, test = shop_split
-    model = GRU4Rec(**SMALL, input=encoding).fit(train)
+    model = GRU4Rec(**SMALL, input=encoding, unit=unit).fit(train)
     model.save(tmp_path / "model.npz")
     loaded = GRU4Rec.load(tmp_path)
     assert same_weights(model, loaded)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from gru4rec_np import InputError
 from gru4rec_np.activations import ACTIVATIONS
+from gru4rec_np.cells import UNITS
 from gru4rec_np.hyperparameters import (
     INPUTS,
     NAMES,
@@ -31,6 +32,7 @@ POSITIVE = st.floats(0, 1e6)
 # What each may be. A hyperparameter that is missing here or below fails test_none_is_forgotten.
 GOOD = {
     "layers": SIZES.filter(bool),
+    "unit": st.sampled_from(tuple(UNITS)),
     "input": st.sampled_from(INPUTS),
     "embedding": st.integers(0, 500),
     "discount": st.floats(0, 0.99, exclude_min=True),
@@ -86,6 +88,7 @@ NOT_COUNT = [*NOT_SEED, 2**31, 99999999999]
 
 BAD = {
     "layers": [*NOT_SIZES, []],
+    "unit": [*NOT_TEXT, "GRU", "mgu"],
     "input": [*NOT_TEXT, "one-hot", "Shared"],
     "embedding": NOT_COUNT,
     "discount": [*NOT_NUMBER, 0, 1, -0.5, 0.991],

@@ -332,7 +332,7 @@ def test_a_training_run_follows_numpy(backend, loss):
 @pytest.mark.parametrize(
     "unusual",
     [{"layers": [4, 4]}, {"feedforward": [4]}, {"bptt": 2}, {"lmbd": 0.1}, {"grad_cap": 1.0},
-     {"input": "weighted"}],
+     {"input": "weighted"}, {"unit": "lstm"}, {"unit": "rnn"}],
     ids=str,
 )  # fmt: skip
 def test_what_is_not_compiled_whole_runs_step_by_step(backend, unusual):

@@ -1,5 +1,7 @@
 """The whole network's gradient against finite differences, and the mistakes seen in the field."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 
 from gru4rec_np import GradientError, GRU4Rec, Sessions, gradcheck, network
 from gru4rec_np.batches import session_parallel
+from gru4rec_np.cells import UNITS
 from gru4rec_np.hyperparameters import INPUTS
 from gru4rec_np.kernels import load
 from gru4rec_np.losses import LOSSES
@@ -24,6 +27,7 @@ def configurations(draw):
     encoding = draw(st.sampled_from(INPUTS))
     return GRU4Rec(
         layers=draw(sizes),
+        unit=draw(st.sampled_from(tuple(UNITS))),
         input=encoding,
         embedding=draw(st.integers(0, 4)) if encoding == "embedding" else 0,
         discount=draw(st.sampled_from([0.3, 0.5, 0.8])),
@@ -114,10 +118,10 @@ def test_gradient_of_the_whole_network(hp):
 
 def test_every_entry_once():
     """The drawn test looks at a few entries of each weight; here every one, in a big set-up."""
-    for encoding in INPUTS:
+    for encoding, unit in itertools.product(INPUTS, UNITS):
         hp = GRU4Rec(
-            layers=[3, 2, 3], input=encoding, feedforward=[4], input_to_all_layers=True, bptt=4,
-            n_sample=4, batch_size=5, dropout_p_hidden=0.3, lmbd=0.01, backend="numpy",
+            layers=[3, 2, 3], unit=unit, input=encoding, feedforward=[4], input_to_all_layers=True,
+            bptt=4, n_sample=4, batch_size=5, dropout_p_hidden=0.3, lmbd=0.01, backend="numpy",
         )  # fmt: skip
         W, window, state = random_network(hp)
         full, loss = gradients(hp, W, window, state)
@@ -146,10 +150,12 @@ def test_a_wrong_gradient_is_seen(name, mistake):
 # --- mistakes that made other implementations lose accuracy --------------------------------------
 
 
-def test_reset_forgets_everything():
+@pytest.mark.parametrize("unit", UNITS)
+def test_reset_forgets_everything(unit):
     """After a reset, what came before must not show, nor be reached by the gradient."""
     for encoding in INPUTS:
-        hp = GRU4Rec(layers=[3, 2], input=encoding, n_sample=3, batch_size=4, backend="numpy")
+        hp = GRU4Rec(layers=[3, 2], unit=unit, input=encoding, n_sample=3, batch_size=4,
+                     backend="numpy")  # fmt: skip
         W, window, state = random_network(hp)
         window.reset[0][:] = True
         window.keep[0][:] = True
@@ -166,15 +172,34 @@ def test_reset_forgets_everything():
         assert (after.history == after_fresh.history).all()
 
 
+def test_a_memory_that_outlives_its_session_is_seen(monkeypatch):
+    """A reset that forgets an LSTM's output and not its memory fails the tests above and below."""
+
+    def leak(state, keep, reset):
+        old = ~reset[:, None]
+        for_h = [np.arange(h.shape[1]) < h.shape[1] // 2 for h in state.h]
+        h = [np.where(out & ~old, 0, h[keep]) for h, out in zip(state.h, for_h, strict=True)]
+        return network.State(h, np.where(old, state.history[keep], -1))
+
+    monkeypatch.setattr(network, "enter_step", leak)
+    for test in (test_reset_forgets_everything, test_lanes_do_not_leak):
+        with pytest.raises(AssertionError):
+            test(unit="lstm")
+
+
+@pytest.mark.parametrize("unit", UNITS)
 @settings(max_examples=50)
-@given(st.lists(st.integers(2, 6), min_size=1, max_size=12), st.integers(1, 5), st.integers(0, 99))
-def test_lanes_do_not_leak(lengths, batch_size, seed):
+@given(
+    lengths=st.lists(st.integers(2, 6), min_size=1, max_size=12), batch_size=st.integers(1, 5),
+    seed=st.integers(0, 99),
+)  # fmt: skip
+def test_lanes_do_not_leak(unit, lengths, batch_size, seed):
     """Every hidden state of a parallel epoch is that of its session run alone."""
     rng = np.random.default_rng(seed)
     lists = [[int(i) for i in rng.integers(0, ITEMS, n)] for n in lengths]
     lists.append(list(range(ITEMS)))
     sessions = Sessions.from_lists(lists)
-    hp = GRU4Rec(layers=[3, 2], input=INPUTS[seed % 4], n_sample=1, backend="numpy")
+    hp = GRU4Rec(layers=[3, 2], unit=unit, input=INPUTS[seed % 4], n_sample=1, backend="numpy")
     W = network.init_weights(hp, sessions.n_items, rng, np.float64)
     alone = {}
     for s in range(sessions.n_sessions):
@@ -229,11 +254,12 @@ def test_a_step_touches_only_its_rows(encoding):
             assert set(np.flatnonzero(used).tolist()) <= rows
 
 
+@pytest.mark.parametrize("unit", UNITS)
 @pytest.mark.parametrize("encoding", INPUTS)
-def test_float32_stays_float32(encoding):
-    hp = GRU4Rec(input=encoding, layers=[4, 3], feedforward=[5], n_sample=3, batch_size=3, bptt=2,
-                 dropout_p_embed=0.2, dropout_p_hidden=0.2, lmbd=0.1, grad_cap=1, momentum=0.5,
-                 backend="numpy")  # fmt: skip
+def test_float32_stays_float32(encoding, unit):
+    hp = GRU4Rec(input=encoding, layers=[4, 3], unit=unit, feedforward=[5], n_sample=3,
+                 batch_size=3, bptt=2, dropout_p_embed=0.2, dropout_p_hidden=0.2, lmbd=0.1,
+                 grad_cap=1, momentum=0.5, backend="numpy")  # fmt: skip
     rng = np.random.default_rng(0)
     W = network.init_weights(hp, ITEMS, rng)
     window, state = random_window(hp, rng), network.zero_state(hp, 3)
@@ -248,10 +274,14 @@ def test_float32_stays_float32(encoding):
     assert all(d.dtype == np.float32 for _, d in g.rows.values())
 
 
-def test_initial_weights():
+@pytest.mark.parametrize("unit", UNITS)
+def test_initial_weights(unit):
     """Each gate's block is uniform at its own scale, not at the whole matrix's; biases are 0."""
-    hp = GRU4Rec(layers=[50], input="embedding", embedding=30)
+    hp = GRU4Rec(layers=[50], unit=unit, input="embedding", embedding=30)
     W = network.init_weights(hp, 400, np.random.default_rng(0))
+    gates = {"gru": 3, "lstm": 4, "rnn": 1}[unit]
+    assert W["W_x"].shape == (30, gates * 50) and W["U0"].shape == (50, gates * 50)
+    assert ("c0" in W) == (unit == "gru")
     for name, rows, columns in (("W_x", 30, 50), ("U0", 50, 50), ("V_y", 400, 50), ("E", 400, 30)):
         limit = np.sqrt(6 / (rows + columns))
         assert 0.97 * limit < np.abs(W[name]).max() <= limit

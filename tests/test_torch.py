@@ -16,7 +16,15 @@ from test_network import ITEMS, gradients, random_network
 from gru4rec_np import GRU4Rec, Shop, network
 from gru4rec_np.activations import SELU_ALPHA, SELU_SCALE
 from gru4rec_np.batches import draw_negatives, negative_distribution, session_parallel
-from gru4rec_np.cells import gru_reset_after, gru_reset_after_backward
+from gru4rec_np.cells import (
+    UNITS,
+    gru_reset_after,
+    gru_reset_after_backward,
+    lstm,
+    lstm_backward,
+    rnn,
+    rnn_backward,
+)
 from gru4rec_np.hyperparameters import INPUTS, parse_activation
 from gru4rec_np.inputs import history_length
 from gru4rec_np.losses import LOSSES, loss_and_gradient
@@ -54,7 +62,53 @@ def gru_cell(x, h, W, U, b, c):
     return torch.func.functional_call(cell, theirs, (x, h))
 
 
-@given(st.integers(1, 5), st.integers(1, 6), st.integers(1, 6), st.integers(0, 2**32))
+def rnn_cell(x, h, W, U, b):
+    cell = torch.nn.RNNCell(W.shape[0], h.shape[1], dtype=torch.float64)
+    theirs = {"weight_ih": W.T, "weight_hh": U.T, "bias_ih": b, "bias_hh": torch.zeros_like(b)}
+    return torch.func.functional_call(cell, theirs, (x, h))
+
+
+def lstm_cell(x, hc, W, U, b):
+    """One step of PyTorch's LSTM, [h | c] to [h' | c']. Its gates are i, f, n, o: ours turned."""
+    H = hc.shape[1] // 2
+    i, f, o, n = torch.arange(4 * H).split(H)
+    turned = torch.cat([i, f, n, o])
+    cell = torch.nn.LSTMCell(W.shape[0], H, dtype=torch.float64)
+    theirs = {
+        "weight_ih": W[:, turned].T,
+        "weight_hh": U[:, turned].T,
+        "bias_ih": b[turned],
+        "bias_hh": torch.zeros_like(b),
+    }
+    return torch.cat(torch.func.functional_call(cell, theirs, (x, hc.split(H, dim=1))), dim=1)
+
+
+sizes, seeds = st.integers(1, 6), st.integers(0, 2**32)
+
+
+@pytest.mark.parametrize("unit", ["rnn", "lstm"])
+@given(B=sizes, X=sizes, H=sizes, seed=seeds)
+def test_other_cells(unit, B, X, H, seed):
+    rng = np.random.default_rng(seed)
+    G, S = UNITS[unit]
+    shapes = (B, X), (B, S * H), (X, G * H), (H, G * H), (G * H,)
+    x, h, W, U, b = arrays = [rng.normal(size=shape) for shape in shapes]
+    dh_new = rng.normal(size=(B, S * H))
+    step, backward, peer = {
+        "rnn": (rnn, rnn_backward, rnn_cell), "lstm": (lstm, lstm_backward, lstm_cell),
+    }[unit]  # fmt: skip
+    h_new, cache = step(x @ W, h, U, b)
+    dxW, dh, dU, db = backward(dh_new, cache, U)
+
+    leaves = [leaf(array) for array in arrays]
+    theirs = peer(*leaves)
+    theirs.backward(torch.from_numpy(dh_new))
+    close(h_new, theirs)
+    for ours, p in zip((dxW @ W.T, dh, x.T @ dxW, dU, db), leaves, strict=True):
+        close(ours, p.grad)
+
+
+@given(st.integers(1, 5), sizes, sizes, seeds)
 def test_cell(B, X, H, seed):
     rng = np.random.default_rng(seed)
     shapes = (B, X), (B, H), (X, 3 * H), (H, 3 * H), (3 * H,), (3 * H,)
@@ -162,7 +216,9 @@ def naive_network(hp, P, window, state):
         out = inputs
         for i in range(len(hp.layers)):
             W = P["W_x" if i == 0 else f"W{i}"]
-            h[i] = out = gru_cell(out, h[i], W, P[f"U{i}"], P[f"b{i}"], P[f"c{i}"])
+            cell = {"gru": gru_cell, "lstm": lstm_cell, "rnn": rnn_cell}[hp.unit]
+            h[i] = cell(out, h[i], W, *(P[f"{w}{i}"] for w in "Ubc" if f"{w}{i}" in P))
+            out = h[i][:, : hp.layers[i]]
         scores = out @ F.embedding(torch.from_numpy(items), P["V_y"]).T + P["b_y"][items]
         lanes = naive_loss(scores, hp.loss, hp.final_activation, hp.bpreg, hp.smoothing, log_q)
         total = total + lanes.sum() / hp.batch_size
@@ -172,12 +228,12 @@ def naive_network(hp, P, window, state):
 @pytest.mark.parametrize("bptt", [1, 3])
 @pytest.mark.parametrize("layers", [[4], [4, 3]], ids=str)
 @pytest.mark.parametrize("encoding", INPUTS)
-@settings(max_examples=5)
-@given(loss=st.sampled_from(LOSSES), seed=st.integers(0, 2**32))
-def test_network(encoding, layers, bptt, loss, seed):
+@settings(max_examples=10)
+@given(unit=st.sampled_from(tuple(UNITS)), loss=st.sampled_from(LOSSES), seed=st.integers(0, 2**32))
+def test_network(encoding, layers, bptt, unit, loss, seed):
     """6 items on 5 lanes with 4 samples: always some item more than once; lanes reset and leave."""
-    hp = GRU4Rec(input=encoding, layers=layers, bptt=bptt, loss=loss, n_sample=4, batch_size=5,
-                 dropout_p_embed=0, seed=seed, backend="numpy")  # fmt: skip
+    hp = GRU4Rec(input=encoding, layers=layers, unit=unit, bptt=bptt, loss=loss, n_sample=4,
+                 batch_size=5, dropout_p_embed=0, seed=seed, backend="numpy")  # fmt: skip
     W, window, state = random_network(hp)
     if bptt > 1:
         window.reset[1][0] = True

@@ -8,6 +8,7 @@ import pytest
 from gru4rec_np import GRU4Rec, Sessions, Shop, network
 from gru4rec_np.activations import activate
 from gru4rec_np.batches import session_parallel
+from gru4rec_np.cells import UNITS
 from gru4rec_np.hyperparameters import INPUTS
 from gru4rec_np.losses import loss_and_gradient
 from gru4rec_np.optim import init_state
@@ -66,12 +67,16 @@ def test_each_dropout_falls_in_its_place(encoding):
     assert not out.any() and not new.h[0].any() and not new.h[1].any()
 
 
-def test_the_dropped_state_is_carried_on():
-    hp = GRU4Rec(**{**STEP, "layers": [20]}, dropout_p_hidden=0.5)
+@pytest.mark.parametrize("unit", UNITS)
+def test_the_dropped_output_is_carried_on(unit):
+    """And an LSTM's memory as it was."""
+    hp = GRU4Rec(**{**STEP, "layers": [20]}, unit=unit, dropout_p_hidden=0.5)
     W, window, state = one_step(hp)
     rng = np.random.default_rng(0)
     out, new, _ = network.recurrent(W, hp, hp.ops, window.x[0], state, rng)
-    assert (out == 0).any() and (new.h[0] == out).all()
+    assert (out == 0).any() and (new.h[0][:, :20] == out).all()
+    _, whole, _ = network.recurrent(W, hp, hp.ops, window.x[0], state)
+    assert (new.h[0][:, 20:] == whole.h[0][:, 20:]).all()
 
 
 def test_training_drops_and_evaluation_does_not():
