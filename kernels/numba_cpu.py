@@ -208,6 +208,8 @@ def update(
     rows: np.ndarray | EllipsisType = ...,
 ) -> None:
     """As `optim.update`."""
+    if adapt not in ("adagrad", "sgd"):
+        return optim.update(p, g, state, adapt, learning_rate, momentum, rows)
     none = np.empty((1, 0), p.dtype)
     a, v = (_as_table(state[name]) if name in state else none for name in "av")
     rows = np.arange(len(p)) if rows is ... else rows
@@ -275,8 +277,6 @@ def _at_least(x: np.ndarray, rows: int, fill: float) -> np.ndarray:
 
 def rank_targets(h, V_y, b_y, targets, ties="conservative"):
     """As `ranking.rank_targets`, a block of cases on each core."""
-    if ties not in ranking.TIES:
-        return ranking.rank_targets(h, V_y, b_y, targets, ties)
     n, I = len(h), len(V_y)  # noqa: E741
     order = np.argsort(targets, kind="stable")
     cases, wanted = _at_least(h[order], CASES, 0), _at_least(targets[order], CASES, 0)
@@ -284,12 +284,6 @@ def rank_targets(h, V_y, b_y, targets, ties="conservative"):
     # A score of NaN is neither below a target nor level with it: so are items that only fill up.
     V_y, b_y = _at_least(np.ascontiguousarray(V_y), TILE, 0), _at_least(b_y, TILE, np.nan)
     _count_ranks(cases, V_y, b_y, wanted, below, level)
-    conservative = I - below[:n]
-    standard = np.minimum(conservative - level[:n] + 1, I)
     ranks = np.empty(n)
-    ranks[order] = {
-        "conservative": conservative,
-        "standard": standard,
-        "median": (conservative + standard) / 2,
-    }[ties]
+    ranks[order] = ranking.from_counts(below[:n], level[:n], I, ties)
     return ranks

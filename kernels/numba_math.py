@@ -19,14 +19,21 @@ from gru4rec_np.losses import LOSSES
 FAST = {"reassoc", "contract", "arcp", "nsz"}
 
 
+# Without this a function that others call exists twice, alone and as part of them, optimised
+# differently; which of the two runs depends on what the process compiled or loaded before, and the
+# last bits with it.
+INLINE = {"forceinline": True}
+
+
 def jit(function=None, **options):
     """numba.njit as all kernels use it: compiled once, kept on disk, division like NumPy's."""
-    options = {"cache": True, "error_model": "numpy", "fastmath": FAST, "nogil": True, **options}
+    options = {"error_model": "numpy", "fastmath": FAST, "nogil": True, **INLINE, **options}
+    options["cache"] = True
     return numba.njit(function, **options) if function else numba.njit(**options)
 
 
 # In these the order of the terms matters: it keeps digits that a reordered sum would lose.
-EXACT = {"fastmath": {"contract"}, "error_model": "numpy"}
+EXACT = {"fastmath": {"contract"}, "error_model": "numpy", **INLINE}
 
 
 # --- elementary functions -------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_info
 
+from gru4rec_np.kernels import usual
 from gru4rec_np.kernels.numba_cpu import (
     blend_backward,
     candidate,
@@ -491,9 +492,8 @@ def stepper(
     memory: dict[str, dict[str, np.ndarray]],
     log_support: np.ndarray,
 ) -> Callable | None:
-    """As `network.stepper`, compiled; None if the model is not a usual one (see the module)."""
-    usual = len(hp.layers) == 1 and not hp.feedforward and hp.bptt == 1
-    if not usual or hp.input not in INPUTS or hp.lmbd or hp.grad_cap:
+    """As `network.stepper`, compiled; None if the model is not a usual one."""
+    if not usual(hp):
         return None
     n_items, H, dtype = len(W["b_y"]), hp.layers[0], W["V_y"].dtype
     s = Settings(

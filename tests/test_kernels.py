@@ -1,6 +1,9 @@
 """Every operation of every backend against the plain NumPy function, and gradients once more."""
 
 import functools
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -368,6 +371,34 @@ def test_dropout(backend):
         assert abs(dropped.mean() - 0.3) < 0.01
         assert abs((dropped[0] & dropped[1]).mean() - 0.09) < 0.01
         assert abs(np.corrcoef(dropped[0].ravel()[1:], dropped[0].ravel()[:-1])[0, 1]) < 0.03
+
+
+COMPILING = """
+from gru4rec_np import GRU4Rec, Shop
+
+model = GRU4Rec(n_sample=512, logq=1.0, n_epochs=1, backend="numba")
+model.fit(Shop(n_items=300).simulate(1500))
+print(model.weights["V_y"].tobytes().hex()[-4000:], model.losses.tolist())
+"""
+
+
+def test_compiling_does_not_show_in_the_bits(tmp_path):
+    """The process that compiles, one that finds the code on disk, and one that had other work."""
+    pytest.importorskip("numba")
+    env = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    before = """
+import numpy as np
+from gru4rec_np import kernels
+
+ops = kernels.load("numba")
+ops.loss_and_gradient(np.ones((3, 40), np.float32), "bpr-max")
+ops.update(np.ones((9, 40), np.float32), np.ones((9, 40), np.float32), {}, "sgd", 0.1)
+"""
+    found = [
+        subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, check=True)
+        for code in (COMPILING, COMPILING, before + COMPILING)
+    ]
+    assert len({run.stdout for run in found}) == 1
 
 
 @pytest.mark.parametrize("backend", ["numba", "cuda"])
