@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from gru4rec_np import ranking
+from gru4rec_np import optim, ranking
 from gru4rec_np.activations import ACTIVATIONS
 from gru4rec_np.errors import InputError
+from gru4rec_np.kernels import OWN_OPTIMISERS
 from gru4rec_np.losses import LOSSES
 
 FOLDER = Path(__file__).parent / "cuda"
@@ -26,7 +27,7 @@ WARP = 32
 THREADS = 128  # of a block, where the kernel does not say otherwise
 COLLECTORS = 512  # threads that look for a step's distinct items
 TILE = 4  # lanes of a block in gru.cu and encode.cu
-ROWS = 4  # rows of a block of update_scored
+ROWS, DENSE_ROWS = 4, 8  # rows of a block of update_scored and of update_dense
 RANKED = 2**16  # cases whose ranks one launch counts
 SHARED_LIMIT = 48 << 10  # bytes of shared memory that a kernel may use without being told of more
 
@@ -269,6 +270,8 @@ class CudaBackend:
         rows: np.ndarray | EllipsisType = ...,
     ) -> None:
         """As `optim.update`. Only the rows that change are sent and come back."""
+        if adapt not in OWN_OPTIMISERS:
+            return optim.update(p, g, state, adapt, learning_rate, momentum, rows)
         hosts = [p, *state.values()]
         parts = self.to_device(*(x[rows] for x in hosts))
         (g,) = self.to_device(g)
@@ -523,9 +526,10 @@ class DeviceSteps:
                 "update", "update_fed", (B,), now, at["x"], at["de"], width, *self.how,
                 *self.three(name),
             )  # fmt: skip
+        dense = blocks(X + H + 2, DENSE_ROWS), blocks(3 * H, THREADS)
         launch(
-            "update", "update_dense", (X + H + 1 + hp.reset_after,), now, at["e"], at["h"],
-            at["kept"], at["dxW"], at["dhU"], X, H, hp.reset_after, *self.how,
+            "update", "update_dense", dense, now, at["e"], at["h"], at["kept"], at["dxW"],
+            at["dhU"], X, H, hp.reset_after, *self.how,
             *(array for name in ("W_x", "U0", "b0", "c0") for array in self.three(name)),
         )  # fmt: skip
         launch(
@@ -633,9 +637,9 @@ def emulated(why: str, checks: bool = False) -> CudaBackend:
         InputError: there is no g++.
     """
     from gru4rec_np.kernels import emulator
-    from gru4rec_np.kernels.emulator.build import _compiler
+    from gru4rec_np.kernels.emulator.build import require_compiler
 
-    _compiler()  # which says what to install
+    require_compiler()
 
     def compile(path: Path, options: tuple[str, ...]) -> Any:
         return emulator.Module(path, options, checks=checks)
