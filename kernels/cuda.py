@@ -27,7 +27,7 @@ WARP = 32
 THREADS = 128  # of a block, where the kernel does not say otherwise
 COLLECTORS = 512  # threads that look for a step's distinct items
 TILE = 4  # lanes of a block in gru.cu and encode.cu
-ROWS, DENSE_ROWS = 4, 8  # rows of a block of update_scored and of update_dense
+ROWS = 8  # rows of a block of update_scored and of update_dense
 RANKED = 2**16  # cases whose ranks one launch counts
 SHARED_LIMIT = 48 << 10  # bytes of shared memory that a kernel may use without being told of more
 
@@ -526,7 +526,7 @@ class DeviceSteps:
                 "update", "update_fed", (B,), now, at["x"], at["de"], width, *self.how,
                 *self.three(name),
             )  # fmt: skip
-        dense = blocks(X + H + 2, DENSE_ROWS), blocks(3 * H, THREADS)
+        dense = blocks(X + H + 2, ROWS), blocks(3 * H, THREADS)
         launch(
             "update", "update_dense", dense, now, at["e"], at["h"], at["kept"], at["dxW"],
             at["dhU"], X, H, hp.reset_after, *self.how,

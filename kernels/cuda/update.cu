@@ -60,7 +60,7 @@ extern "C" __global__ void update_rows(
 // the scored ones are only fed. Lanes in their order: the same bits every time.
 // Grid ceil(U / ROWS); place H of a row is its bias, whose input is 1.
 
-#define ROWS 4
+#define ROWS 8
 
 extern "C" __global__ void update_scored(
     const int *now, const int *rows, const real *dy, const real *h, const int *fed, const real *de,
@@ -133,11 +133,9 @@ extern "C" __global__ void update_fed(
 // W_x (X, 3H), U (H, 3H), b and c (3H,) stand on each other like one matrix of X + H + 2 rows, whose
 // gradient is left^T right: left is a column of e, of h (of r*h in the candidate's part of U), or
 // 1; right is dxW, or dhU for U and c. Each number of the gradient is made in a register and used
-// there, and a block takes DENSE_ROWS rows, so that what it reads of dxW and dhU serves all of them.
+// there, and a block takes ROWS rows, so that what it reads of dxW and dhU serves all of them.
 // A weight that the model lacks has no rows: X = 0 for 1-of-N, and no c with the reset before.
-// Grid (ceil((X + H + 1, or + 2 with c) / DENSE_ROWS), ceil(3H / block)).
-
-#define DENSE_ROWS 8
+// Grid (ceil((X + H + 1, or + 2 with c) / ROWS), ceil(3H / block)).
 
 extern "C" __global__ void update_dense(
     const int *now, const real *e, const real *h, const real *kept, const real *dxW,
@@ -146,15 +144,15 @@ extern "C" __global__ void update_dense(
     real *b, real *a_b, real *v_b, real *c, real *a_c, real *v_c
 ) {
     const How how = {adagrad, rate, momentum};
-    const int n = now[LANES], first = blockIdx.x * DENSE_ROWS;
+    const int n = now[LANES], first = blockIdx.x * ROWS;
     const int k = blockIdx.y * blockDim.x + threadIdx.x;
     if (k >= 3 * H) return;
     const real *left_of_U = k >= 2 * H && !reset_after ? kept : h;
-    real sum[DENSE_ROWS] = {};
+    real sum[ROWS] = {};
     for (int lane = 0; lane < n; lane++) {
         const real d_input = dxW[lane * 3 * H + k], d_state = dhU[lane * 3 * H + k];
 #pragma unroll
-        for (int i = 0; i < DENSE_ROWS; i++) {
+        for (int i = 0; i < ROWS; i++) {
             const int row = first + i;
             if (row < X) sum[i] += e[lane * X + row] * d_input;
             else if (row < X + H) sum[i] += left_of_U[lane * H + row - X] * d_state;
@@ -162,7 +160,7 @@ extern "C" __global__ void update_dense(
         }
     }
 #pragma unroll
-    for (int i = 0; i < DENSE_ROWS; i++) {
+    for (int i = 0; i < ROWS; i++) {
         const int row = first + i;
         if (row < X) update_one(W_x, a_W, v_W, row * 3 * H + k, sum[i], how);
         else if (row < X + H) update_one(U, a_U, v_U, (row - X) * 3 * H + k, sum[i], how);
