@@ -201,7 +201,11 @@ class Hyperparameters:
         False, "shuffle the sessions before each epoch instead of using them by time", _flag
     )
     adapt: str = _field("adagrad", f"the optimiser: {', '.join(OPTIMISERS)}", _one_of(OPTIMISERS))
-    learning_rate: float = _field(0.1, "its step size", _number(0, above=True))
+    learning_rate: float = _field(
+        0.1,
+        "its step size: 0.1 suits adagrad, 0.002 adam",
+        _number(0, above=True),
+    )
     momentum: float = _field(0.0, "its momentum", _number(0, 1))
     dropout_p_embed: float = _field(0.1, "share of the input embedding dropped", _number(0, 1))
     dropout_p_hidden: float = _field(0.0, "share of each layer's output dropped", _number(0, 1))

@@ -11,7 +11,13 @@ from scipy.sparse import csr_array
 
 EPSILON = 1e-6
 
-OPTIMISERS = ("adagrad", "sgd")
+# How much of a running mean stays at each step, as published; what Adam adds to its root.
+RMSPROP_DECAY, ADADELTA_DECAY = 0.9, 0.95
+ADAM_DECAY_M, ADAM_DECAY_A, ADAM_EPSILON = 0.9, 0.999, 1e-8
+
+# By optimiser, the arrays that it remembers of a weight, see `init_state`.
+STATE = {"adagrad": "a", "sgd": "", "rmsprop": "a", "adam": "mat", "adadelta": "ad"}
+OPTIMISERS = tuple(STATE)
 
 
 def sum_rows(rows: np.ndarray, g: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -40,16 +46,18 @@ def sum_rows(rows: np.ndarray, g: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def init_state(p: np.ndarray, adapt: str, momentum: float) -> dict[str, np.ndarray]:
-    """The optimiser's memory for the weight p: zeros, each of p's shape and dtype.
+    """The optimiser's memory for the weight p: zeros, each of p's dtype and, but for t, its shape.
 
     Args:
         adapt: one of `OPTIMISERS`.
 
     Returns:
-        {"a": sum of squared gradients} for adagrad, and "v", the velocity, with momentum.
+        of these, what the optimiser needs: "a", sum or mean of the squared gradients; "m", mean of
+        the gradients; "d", mean of the squared steps; "t", how often each row was updated,
+        (rows, 1, ...); and "v", the velocity, with momentum.
     """
-    names = (["a"] if adapt == "adagrad" else []) + (["v"] if momentum else [])
-    return {name: np.zeros_like(p) for name in names}
+    names = STATE[adapt] + ("v" if momentum else "")
+    return {name: np.zeros_like(p[:, :1] if name == "t" and p.ndim > 1 else p) for name in names}
 
 
 def update(
@@ -63,11 +71,19 @@ def update(
 ) -> None:
     """One step of the optimiser on the whole weight, or on some of its rows, in place.
 
-    adagrad: a += g², step = learning_rate g / sqrt(a + 1e-6)    (Duchi et al. 2011)
-    sgd:     step = learning_rate g
-    then p -= step, or with momentum v = momentum v - step, p += v.
+    adagrad:  a += g²; step = g / sqrt(a + 1e-6)                           (Duchi et al. 2011)
+    sgd:      step = g
+    rmsprop:  a = 0.9 a + 0.1 g²; step = g / sqrt(a + 1e-6)                (Tieleman & Hinton 2012)
+    adam:     t += 1; m = 0.9 m + 0.1 g; a = 0.999 a + 0.001 g²            (Kingma & Ba 2015,
+              step = m/(1 - 0.9^t) / (sqrt(a/(1 - 0.999^t)) + 1e-8)        algorithm 1)
+    adadelta: a = 0.95 a + 0.05 g²; step = g sqrt((d + 1e-6) / (a + 1e-6))
+              d = 0.95 d + 0.05 step²                                      (Zeiler 2012, alg. 1)
+    then p -= learning_rate step, or with momentum v = momentum v - learning_rate step, p += v.
 
-    A row that is not listed keeps its weight, its a and its v: with momentum it does not coast.
+    A row that is not listed keeps its weight and all its state: with momentum it does not coast,
+    its means do not fade, and adam's t is its own. t says how many gradients a mean has seen. By a
+    count of all steps, the first update of a row that comes late would be taken for one of many,
+    its means would stay uncorrected, and it would be 0.1 / sqrt(0.001) = 3 times too large.
 
     Args:
         p: the weight. g: its gradient, p's shape, or (m, ...) for m listed rows.
@@ -85,6 +101,20 @@ def update(
             step = learning_rate * g / np.sqrt(a + EPSILON)
         case "sgd":
             step = learning_rate * g
+        case "rmsprop":
+            a = _mean(state["a"], rows, g * g, RMSPROP_DECAY)
+            step = learning_rate * g / np.sqrt(a + EPSILON)
+        case "adam":
+            state["t"][rows] += 1
+            t = state["t"][rows]
+            m = _mean(state["m"], rows, g, ADAM_DECAY_M) / (1 - ADAM_DECAY_M**t)
+            a = _mean(state["a"], rows, g * g, ADAM_DECAY_A) / (1 - ADAM_DECAY_A**t)
+            step = learning_rate * m / (np.sqrt(a) + ADAM_EPSILON)
+        case "adadelta":
+            a = _mean(state["a"], rows, g * g, ADADELTA_DECAY)
+            step = g * np.sqrt((state["d"][rows] + EPSILON) / (a + EPSILON))
+            _mean(state["d"], rows, step * step, ADADELTA_DECAY)
+            step = learning_rate * step
         case _:
             raise ValueError(f"adapt must be one of {', '.join(OPTIMISERS)}, not {adapt!r}")
     if momentum:
@@ -93,6 +123,15 @@ def update(
         p[rows] += v
     else:
         p[rows] -= step
+
+
+def _mean(
+    mean: np.ndarray, rows: np.ndarray | EllipsisType, new: np.ndarray, decay: float
+) -> np.ndarray:
+    """The running means of these rows after one more value, which are also kept in `mean`."""
+    new_mean = decay * mean[rows] + (1 - decay) * new
+    mean[rows] = new_mean
+    return new_mean
 
 
 def clip(gradients: list[np.ndarray], grad_cap: float) -> None:

@@ -41,17 +41,22 @@ one_blas_thread = ThreadpoolController().wrap(limits=1, user_api="blas")
 BACKENDS = ("auto", "numpy", "numba", "cuda", "cuda-emulated")
 
 
+# The optimisers that backends have of their own; for others they use optim.update.
+OWN_OPTIMISERS = ("adagrad", "sgd")
+
+
 def usual(hp: Any) -> bool:
     """Whether a model is what the backends train many steps at a time: hp, its hyperparameters.
 
-    One layer of GRUs and nothing after it, bptt = 1, no L2 and no limit on the gradient, and an
-    input without history: the published configurations. Others go step by step.
+    One layer of GRUs and nothing after it, bptt = 1, Adagrad or SGD, no L2 and no limit on the
+    gradient, and an input without history: the published configurations. Others go step by step.
     """
     return (
         hp.unit == "gru"
         and len(hp.layers) == 1
         and not hp.feedforward
         and hp.bptt == 1
+        and hp.adapt in OWN_OPTIMISERS
         and hp.input in ("onehot", "embedding", "shared")
         and not hp.lmbd
         and not hp.grad_cap

@@ -13,6 +13,7 @@ from numba import prange
 
 from gru4rec_np import optim, ranking
 from gru4rec_np.activations import ACTIVATIONS
+from gru4rec_np.kernels import OWN_OPTIMISERS
 from gru4rec_np.kernels.numba_math import (
     activate,
     activate_backward,
@@ -208,7 +209,7 @@ def update(
     rows: np.ndarray | EllipsisType = ...,
 ) -> None:
     """As `optim.update`."""
-    if adapt not in ("adagrad", "sgd"):
+    if adapt not in OWN_OPTIMISERS:
         return optim.update(p, g, state, adapt, learning_rate, momentum, rows)
     none = np.empty((1, 0), p.dtype)
     a, v = (_as_table(state[name]) if name in state else none for name in "av")

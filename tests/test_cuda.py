@@ -183,8 +183,9 @@ def test_rungs_of_cross_entropy(version, B, more, dtype, seed):
 @needs_compiler
 @settings(max_examples=40)
 @given(
-    rows=st.integers(1, 70), width=st.integers(1, 40), adapt=st.sampled_from(optim.OPTIMISERS),
-    momentum=st.sampled_from([0.0, 0.3]), dtype=dtypes, seed=seeds,
+    rows=st.integers(1, 70), width=st.integers(1, 40),
+    adapt=st.sampled_from(kernels.OWN_OPTIMISERS), momentum=st.sampled_from([0.0, 0.3]),
+    dtype=dtypes, seed=seeds,
 )  # fmt: skip
 def test_first_rung_of_the_update(rows, width, adapt, momentum, dtype, seed):
     rng = np.random.default_rng(seed)

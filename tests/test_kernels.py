@@ -271,7 +271,7 @@ def usual_models(draw):
         smoothing=draw(st.sampled_from([0.0, 0.1])) if loss == "cross-entropy" else 0.0,
         logq=draw(st.sampled_from([0.0, 1.0])),
         sample_alpha=draw(st.sampled_from([0.0, 0.6])),
-        adapt=draw(st.sampled_from(optim.OPTIMISERS)),
+        adapt=draw(st.sampled_from(kernels.OWN_OPTIMISERS)),
         momentum=draw(st.sampled_from([0.0, 0.2])),
         n_sample=draw(st.sampled_from([1, 20, 150])),
         batch_size=draw(st.sampled_from([1, 2, 9])),
@@ -335,7 +335,8 @@ def test_a_training_run_follows_numpy(backend, loss):
 @pytest.mark.parametrize(
     "unusual",
     [{"layers": [4, 4]}, {"feedforward": [4]}, {"bptt": 2}, {"lmbd": 0.1}, {"grad_cap": 1.0},
-     {"input": "weighted"}, {"unit": "lstm"}, {"unit": "rnn"}],
+     {"input": "weighted"}, {"unit": "lstm"}, {"unit": "rnn"},
+     {"adapt": "adam", "learning_rate": 0.01}],
     ids=str,
 )  # fmt: skip
 def test_what_is_not_compiled_whole_runs_step_by_step(backend, unusual):

@@ -13,7 +13,7 @@ from gru4rec_np.cells import UNITS
 from gru4rec_np.hyperparameters import INPUTS
 from gru4rec_np.kernels import load
 from gru4rec_np.losses import LOSSES
-from gru4rec_np.optim import init_state
+from gru4rec_np.optim import OPTIMISERS, init_state
 
 ITEMS = 6
 HIDDEN_ACTS = ("tanh", "sigmoid", "relu", "leaky-0.2", "elu-0.7", "selu", "linear")
@@ -227,11 +227,12 @@ def test_lanes_do_not_leak(unit, lengths, batch_size, seed):
     assert seen == len(alone)
 
 
+@pytest.mark.parametrize("adapt", OPTIMISERS)
 @pytest.mark.parametrize("encoding", INPUTS)
-def test_a_step_touches_only_its_rows(encoding):
+def test_a_step_touches_only_its_rows(encoding, adapt):
     """No dense walk over a table: rows outside the step keep weight and optimiser state."""
-    hp = GRU4Rec(input=encoding, layers=[4], n_sample=3, batch_size=2, momentum=0.3, lmbd=0.1,
-                 backend="numpy")  # fmt: skip
+    hp = GRU4Rec(input=encoding, layers=[4], n_sample=3, batch_size=2, adapt=adapt, momentum=0.3,
+                 lmbd=0.1, backend="numpy")  # fmt: skip
     rng = np.random.default_rng(0)
     W = network.init_weights(hp, 1000, rng)
     before = {name: array.copy() for name, array in W.items()}

@@ -1,4 +1,4 @@
-"""Optimisers: row sums against a dict, sparse against dense, adagrad against scalars."""
+"""Optimisers: row sums against a dict, sparse against dense, each against scalars."""
 
 import copy
 import math
@@ -90,16 +90,26 @@ def training(draw):
 
 
 @settings(max_examples=200)
-@given(training(), st.sampled_from(OPTIMISERS))
+@given(training(), st.sampled_from(["adagrad", "sgd"]))
 def test_sparse_is_dense_bit_for_bit(case, adapt):
+    """Of those for which a gradient of 0 changes nothing; the others' means fade."""
     p, gradients = case
     assert_same(run(True, adapt, 0.0, gradients, p), run(False, adapt, 0.0, gradients, p))
 
 
 @settings(max_examples=200)
-@given(training(), st.sampled_from(OPTIMISERS), st.sampled_from([0.1, 0.9]))
-def test_momentum_touches_the_listed_rows_only(case, adapt, momentum):
-    """Listed rows as in the dense update; the others keep weight, a and v: they do not coast."""
+@given(SEEDS, st.integers(1, 4), st.sampled_from(OPTIMISERS), st.sampled_from([0.0, 0.9]))
+def test_all_rows_listed_is_dense_bit_for_bit(seed, steps, adapt, momentum):
+    rng = np.random.default_rng(seed)
+    p = rng.normal(size=(8, 3))
+    gradients = [(rng.permutation(8), rng.normal(size=(8, 3))) for _ in range(steps)]
+    assert_same(run(True, adapt, momentum, gradients, p), run(False, adapt, momentum, gradients, p))
+
+
+@settings(max_examples=200)
+@given(training(), st.sampled_from(OPTIMISERS), st.sampled_from([0.0, 0.1, 0.9]))
+def test_an_update_touches_the_listed_rows_only(case, adapt, momentum):
+    """Listed rows as in the dense update; the others keep weight and state: they do not coast."""
     p, gradients = case
     before = run(True, adapt, momentum, gradients, p)  # gives every touched row a velocity
     rows, g = gradients[-1]
@@ -112,7 +122,30 @@ def test_momentum_touches_the_listed_rows_only(case, adapt, momentum):
     assert_same(after, before, np.setdiff1d(np.arange(8), rows))
 
 
-@settings(max_examples=200)
+def scalar_steps(adapt, gradients):
+    """What the published formulas make of one number's gradients, before the learning rate."""
+    a = m = d = 0.0
+    for t, g in enumerate(gradients, 1):
+        if adapt == "adagrad":
+            a += g * g
+            yield g / math.sqrt(a + 1e-6)
+        elif adapt == "sgd":
+            yield g
+        elif adapt == "rmsprop":
+            a = 0.9 * a + 0.1 * g**2
+            yield g / math.sqrt(a + 1e-6)
+        elif adapt == "adam":
+            m = 0.9 * m + 0.1 * g
+            a = 0.999 * a + 0.001 * g**2
+            yield (m / (1 - 0.9**t)) / (math.sqrt(a / (1 - 0.999**t)) + 1e-8)
+        else:
+            a = 0.95 * a + 0.05 * g**2
+            step = math.sqrt(d + 1e-6) / math.sqrt(a + 1e-6) * g
+            d = 0.95 * d + 0.05 * step**2
+            yield step
+
+
+@settings(max_examples=300)
 @given(
     arrays(np.float64, st.tuples(st.integers(1, 5), st.just(4)), elements=FLOATS),
     st.floats(1e-4, 1),
@@ -120,20 +153,31 @@ def test_momentum_touches_the_listed_rows_only(case, adapt, momentum):
     st.sampled_from(OPTIMISERS),
 )
 def test_update_against_scalars(gradients, learning_rate, momentum, adapt):
-    """a += g², p -= lr g / sqrt(a + 1e-6); with momentum v = m v - ..., p += v."""
+    """p -= lr step; with momentum v = momentum v - lr step, p += v."""
     p = np.linspace(-1, 1, 4)
     expected = p.tolist()
     for k in range(4):
-        a = v = 0.0
-        for g in gradients[:, k].tolist():
-            a += g * g
-            step = learning_rate * g / (math.sqrt(a + 1e-6) if adapt == "adagrad" else 1)
-            v = momentum * v - step
+        v = 0.0
+        for step in scalar_steps(adapt, gradients[:, k].tolist()):
+            v = momentum * v - learning_rate * step
             expected[k] += v
     state = init_state(p, adapt, momentum)
     for g in gradients:
         update(p, g, state, adapt, learning_rate, momentum)
     np.testing.assert_allclose(p, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_adams_first_update_of_a_row_has_full_size_whenever_it_comes():
+    """Its means are corrected by the row's own count, not by the steps that others had."""
+    p = np.zeros((2, 3))
+    state = init_state(p, "adam", 0.0)
+    assert state["t"].shape == (2, 1)
+    for _ in range(1000):
+        update(p, np.ones((1, 3)), state, "adam", 0.01, rows=np.array([0]))
+    assert not p[1].any()
+    update(p, np.array([[5.0, -5, 0.01]]), state, "adam", 0.01, rows=np.array([1]))
+    np.testing.assert_allclose(p[1], [-0.01, 0.01, -0.01], rtol=1e-5)
+    assert state["t"].tolist() == [[1000], [1]]
 
 
 @pytest.mark.parametrize("rows", [..., np.array([2, 0])], ids=["dense", "rows"])
@@ -151,10 +195,11 @@ def test_float32_stays_float32_and_changes_in_place(adapt, momentum, rows):
     assert (g == 0.5).all()
 
 
-def test_zero_gradients_are_harmless():
-    """1e-6 under the root: a first gradient of 0 is no 0/0."""
+@pytest.mark.parametrize("adapt", OPTIMISERS)
+def test_zero_gradients_are_harmless(adapt):
+    """1e-6 under the root, or 1e-8 after it: a first gradient of 0 is no 0/0."""
     p = np.ones(3)
-    update(p, np.zeros(3), init_state(p, "adagrad", 0.5), "adagrad", 0.1, 0.5)
+    update(p, np.zeros(3), init_state(p, adapt, 0.5), adapt, 0.1, 0.5)
     assert p.tolist() == [1, 1, 1]
 
 

@@ -251,25 +251,31 @@ def test_network(encoding, layers, bptt, unit, loss, seed):
 
 
 @pytest.mark.parametrize(
-    ("ours", "theirs"),
+    ("ours", "theirs", "sizes"),
     [
         # Theirs divides by sqrt(a) + eps. Ours by sqrt(a + 1e-6): their a beginning at 1e-6.
         ({"adapt": "adagrad"}, lambda p, lr: torch.optim.Adagrad(
-            p, lr, initial_accumulator_value=EPSILON, eps=0)),
-        ({"adapt": "sgd"}, torch.optim.SGD),
+            p, lr, initial_accumulator_value=EPSILON, eps=0), (-6, 2)),
+        ({"adapt": "sgd"}, torch.optim.SGD, (-6, 2)),
         # Theirs is v = m v + g, p -= lr v: the same while lr is constant.
-        ({"adapt": "sgd", "momentum": 0.6}, lambda p, lr: torch.optim.SGD(p, lr, momentum=0.6)),
+        ({"adapt": "sgd", "momentum": 0.6}, lambda p, lr: torch.optim.SGD(p, lr, momentum=0.6),
+         (-6, 2)),
+        # Here a fades, and only where it is large do sqrt(a) and sqrt(a + 1e-6) become the same.
+        ({"adapt": "rmsprop"}, lambda p, lr: torch.optim.RMSprop(p, lr, alpha=0.9, eps=0), (4, 9)),
+        ({"adapt": "adam"}, torch.optim.Adam, (-6, 2)),
+        ({"adapt": "adadelta"}, lambda p, lr: torch.optim.Adadelta(p, lr, rho=0.95, eps=EPSILON),
+         (-6, 2)),
     ],
-    ids=["adagrad", "sgd", "momentum"],
+    ids=["adagrad", "sgd", "momentum", "rmsprop", "adam", "adadelta"],
 )  # fmt: skip
-def test_optimisers(ours, theirs):
+def test_optimisers(ours, theirs, sizes):
     rng = np.random.default_rng(0)
     p = rng.normal(size=(5, 3))
     q = leaf(p)
     memory = init_state(p, ours["adapt"], ours.get("momentum", 0))
     optimiser = theirs([q], lr=0.1)
     for _ in range(20):
-        g = rng.normal(size=p.shape) * 10.0 ** rng.integers(-6, 2)
+        g = rng.normal(size=p.shape) * 10.0 ** rng.integers(*sizes)
         q.grad = torch.from_numpy(g)
         optimiser.step()
         update(p, g, memory, learning_rate=0.1, **ours)
