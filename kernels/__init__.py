@@ -12,6 +12,7 @@ from typing import Any
 import scipy.linalg.cython_blas  # noqa: F401 - loads the BLAS that compiled products call, so that
 from threadpoolctl import ThreadpoolController  # this finds it
 
+from gru4rec_np.activations import ACTIVATIONS
 from gru4rec_np.cells import gru, gru_backward, gru_reset_after, gru_reset_after_backward
 from gru4rec_np.errors import InputError
 from gru4rec_np.losses import loss_and_gradient
@@ -61,6 +62,11 @@ def usual(hp: Any) -> bool:
         and not hp.lmbd
         and not hp.grad_cap
     )
+
+
+def coded(act: tuple) -> tuple[int, float]:
+    """An activation with its place in ACTIVATIONS instead of its name."""
+    return ACTIVATIONS.index(act[0]), float(act[1])
 
 
 def load(backend: str = "auto") -> Any:

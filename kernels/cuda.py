@@ -17,9 +17,8 @@ from typing import Any
 import numpy as np
 
 from gru4rec_np import optim, ranking
-from gru4rec_np.activations import ACTIVATIONS
 from gru4rec_np.errors import InputError
-from gru4rec_np.kernels import OWN_OPTIMISERS
+from gru4rec_np.kernels import OWN_OPTIMISERS, coded, usual
 from gru4rec_np.losses import LOSSES
 
 FOLDER = Path(__file__).parent / "cuda"
@@ -38,11 +37,6 @@ STEP, PLACE, LANES, SCORED, DISTINCT, SEED, NOW_SIZE = range(7)
 def blocks(n: int, size: int) -> int:
     """How many blocks of `size` cover n."""
     return -(-n // size)
-
-
-def coded(act: tuple) -> tuple[int, float]:
-    """An activation with its place in ACTIVATIONS instead of its name."""
-    return ACTIVATIONS.index(act[0]), float(act[1])
 
 
 class CudaBackend:
@@ -220,7 +214,7 @@ class CudaBackend:
         (B, N), H, dtype = dr.shape, h.shape[1], dr.dtype
         dr, h, V = self.to_device(dr, h, V)
         now, rows = self.now(B, N), self.xp.arange(N, dtype=np.int32)
-        parts = _parts(N)
+        parts = parts_of(N)
         dh_parts = self.empty((parts, B, H), dtype)
         self.launch(
             "scores", "scores_backward_h", dtype, (blocks(H, 32), blocks(B, 32), parts), (32, 8),
@@ -327,7 +321,7 @@ class CudaBackend:
 
         W and memory are changed when an epoch ends.
         """
-        from gru4rec_np.kernels import usual
+        from gru4rec_np.kernels.cuda_steps import DeviceSteps
 
         return DeviceSteps(self, hp, W, memory, log_support).run if usual(hp) else None
 
@@ -339,243 +333,9 @@ def _plain(array: np.ndarray) -> np.ndarray:
     return array if array.size else np.zeros(1, array.dtype)
 
 
-def _parts(columns: int) -> int:
+def parts_of(columns: int) -> int:
     """Parts of the sum over items in scores_backward_h: enough blocks, none with little to do."""
     return min(16, blocks(columns, 64))
-
-
-class DeviceSteps:
-    """Many training steps of the usual network (kernels.usual), all of it on the device.
-
-    A step is at most 12 launches, the same for every step: which step it is, how many lanes are
-    left and how many items are distinct stands in `now`, on the device. So the launches are
-    captured once, and each step replays them. Negatives are sent, and the losses fetched, once a
-    call of `run`; batches once an epoch; weights come back when the epoch ends.
-
-    Args:
-        ops: the backend. The others as those of network.stepper.
-    """
-
-    def __init__(
-        self,
-        ops: CudaBackend,
-        hp: Any,
-        W: dict[str, np.ndarray],
-        memory: dict[str, dict[str, np.ndarray]],
-        log_support: np.ndarray,
-    ) -> None:
-        self.ops, self.hp, self.hosts = ops, hp, (W, memory)
-        self.dtype = W["V_y"].dtype
-        self.B, self.H = hp.batch_size, hp.layers[0]
-        self.onehot, self.shared = hp.input == "onehot", hp.input == "shared"
-        self.X = 0 if self.onehot else len(W["W_x"])
-        self.most = 2 * self.B + hp.n_sample
-        self.parts = _parts(self.B + hp.n_sample)
-        none = ops.empty((1,), self.dtype)  # stands for what this model or optimiser has not
-        self.weights = {name: ops.to_device(p)[0] for name, p in W.items()}
-        self.memory = {
-            name: {kind: ops.to_device(x)[0] for kind, x in of.items()}
-            for name, of in memory.items()
-        }
-        (self.log_support,) = ops.to_device(log_support.astype(self.dtype))
-
-        def three(name: str) -> tuple:
-            """A weight, its sums of squares and its velocities."""
-            of = self.memory.get(name, {})
-            return self.weights.get(name, none), of.get("a", none), of.get("v", none)
-
-        self.three = three
-        self.how = hp.adapt == "adagrad", float(hp.learning_rate), float(hp.momentum)
-        B, H, most, real, ints = self.B, self.H, self.most, self.dtype, np.int32
-        shapes = {
-            "now": (NOW_SIZE, ints), "x": (B, ints), "h": (B * H, real), "state": (B * H, real),
-            "rows": (most, ints), "count": (most, real), "weight": (most, real),
-            "target": (B, ints), "own": (B, real), "fed": (B, ints), "log_weights": (1, real),
-            "e": (B * max(1, self.X), real), "xW": (B * 3 * H, real), "dxW": (B * 3 * H, real),
-            "dhU": (B * 3 * H, real), "de": (B * (self.X or 3 * H), real),
-            "r": (B * H, real), "z": (B * H, real), "n": (B * H, real), "kept": (B * H, real),
-            "y": (B * most, real), "dy": (B * most, real), "of_lanes": (B, real),
-            "dh_parts": (self.parts * B * H, real), "dh": (1, real),
-        }  # fmt: skip
-        self.at = {name: ops.empty((size,), dtype) for name, (size, dtype) in shapes.items()}
-        self.batches = self.chunk = None
-
-    def begin_epoch(self, batches: Any) -> None:
-        """Send an epoch's batches."""
-        # Where each lane was in the step before, or -1 where a session starts.
-        source = np.tile(np.arange(self.B, dtype=np.int32), (len(batches), 1))
-        source = source[:, : batches.x.shape[1]]
-        for t in np.flatnonzero(~batches.keep.all(axis=1)):
-            before = batches.lanes[t - 1] if t else batches.x.shape[1]
-            kept = np.flatnonzero(batches.keep[t, :before])
-            source[t, : len(kept)] = kept
-        source[batches.reset] = -1
-
-        def full(array: np.ndarray) -> np.ndarray:
-            """As wide as batch_size, although there may be fewer sessions."""
-            return np.pad(array, [(0, 0), (0, self.B - array.shape[1])], constant_values=-1)
-
-        arrays = (full(batches.x), full(batches.y), full(source), batches.lanes)
-        epoch = self.ops.to_device(*arrays)
-        self.epoch = dict(zip(("x", "y", "source", "lanes"), epoch, strict=True))
-        self.batches, self.step = batches, None
-
-    def begin_chunk(self, n: int) -> None:
-        """Make room for chunks of n steps."""
-        B, most, real, ints = self.B, self.most, self.dtype, np.int32
-        self.table_size = 1 << (2 * most - 1).bit_length()
-        shapes = {
-            "samples": (max(1, n * self.hp.n_sample), ints), "losses": (n, real),
-            "table": (n * self.table_size * 5, ints), "entry": (n * most, ints),
-            "rows": (n * most, ints), "count": (n * most, real), "weight": (n * most, real),
-            "target": (n * B, ints), "own": (n * B, real), "fed": (n * B, ints),
-            "sizes": (2 * n, ints), "log_weights": (n, real),
-        }  # fmt: skip
-        self.chunk = {
-            name: self.ops.empty((size,), dtype) for name, (size, dtype) in shapes.items()
-        }
-        self.room, self.step = n, None
-
-    def collect(self, first: int, n: int) -> None:
-        """Find the distinct items of n steps."""
-        hp, epoch, chunk = self.hp, self.epoch, self.chunk
-        logq = hp.logq if hp.loss == "cross-entropy" else 0
-        lists = (chunk[name] for name in (
-            "table", "entry", "rows", "count", "weight", "target", "own", "fed", "sizes",
-            "log_weights",
-        ))  # fmt: skip
-        self.ops.launch(
-            "step", "collect", self.dtype, (n,), (COLLECTORS,), epoch["x"], epoch["y"],
-            epoch["lanes"], chunk["samples"], self.log_support, first, self.B, hp.n_sample,
-            self.most, self.shared, float(logq), float(hp.sample_alpha), self.table_size, *lists,
-        )  # fmt: skip
-
-    def launch_step(self) -> None:
-        """The launches of one step, in order; all that differs between steps is in `now`."""
-        hp, at, W, dtype = self.hp, self.at, self.weights, self.dtype
-        B, H, X, most = self.B, self.H, self.X, self.most
-        now, tiles = at["now"], (blocks(B, TILE),)
-        hidden = *coded(hp.hidden_activation), float(hp.dropout_p_hidden)
-        cell = "gru_reset_after" if hp.reset_after else "gru"
-        biases = (W["b0"], W["c0"]) if hp.reset_after else (W["b0"],)
-        p_embed = float(hp.dropout_p_embed)
-        table = "V_y" if self.shared else "E"
-
-        def launch(file: str, name: str, grid: tuple, *args: Any, block: tuple = (THREADS,),
-                   shared: int = 0) -> None:  # fmt: skip
-            self.ops.launch(file, name, dtype, grid, block, *args, shared=shared)
-
-        lists = "rows", "count", "weight", "target", "own", "fed"
-        launch(
-            "step", "begin_step", (blocks(most, THREADS),), now, self.epoch["lanes"],
-            self.epoch["x"], self.epoch["source"], at["state"], B, H, most,
-            *(self.chunk[name] for name in (*lists, "sizes", "log_weights")), at["x"], at["h"],
-            *(at[name] for name in (*lists, "log_weights")),
-        )  # fmt: skip
-
-        # Forward.
-        if self.onehot:
-            launch("encode", "encode_onehot", (B,), now, at["x"], W["W_x"], H, p_embed, at["xW"])
-        else:
-            launch(
-                "encode", "encode", tiles, now, at["x"], W[table], W["W_x"], X, H, p_embed,
-                at["e"], at["xW"], shared=TILE * X,
-            )  # fmt: skip
-        gates = at["r"], at["z"], at["n"], at["kept"]
-        launch(
-            "gru", cell, tiles, now, at["xW"], at["h"], W["U0"], *biases, H, *hidden, *gates,
-            at["state"], shared=2 * TILE * H,
-        )  # fmt: skip
-        launch(
-            "scores", "scores", (blocks(B + hp.n_sample, 32), blocks(B, 32)), now, at["state"],
-            W["V_y"], W["b_y"], at["rows"], H, most, at["y"], block=(64,),
-        )  # fmt: skip
-        launch(
-            "loss", "loss", (B,), now, at["y"], at["target"], at["count"], at["weight"], at["own"],
-            at["log_weights"], most, LOSSES.index(hp.loss), *coded(hp.final_activation),
-            float(hp.bpreg), float(hp.smoothing), 1 / hp.batch_size, at["dy"], at["of_lanes"],
-        )  # fmt: skip
-
-        # Backward.
-        launch(
-            "scores", "scores_backward_h", (blocks(H, 32), blocks(B, 32), self.parts), now,
-            at["dy"], W["V_y"], at["rows"], H, most, B * H, at["dh_parts"], block=(32, 8),
-        )  # fmt: skip
-        launch(
-            "gru", f"{cell}_backward", tiles, now, at["dh_parts"], self.parts, B * H, at["h"],
-            *gates, W["U0"], H, *hidden, False, at["dxW"], at["dhU"], at["dh"],
-            shared=4 * TILE * H,
-        )  # fmt: skip
-        if self.onehot:
-            launch("encode", "encode_onehot_backward", (B,), now, at["dxW"], H, p_embed, at["de"])
-        else:
-            launch(
-                "encode", "encode_backward", tiles, now, at["dxW"], W["W_x"], X, H, p_embed,
-                at["de"], shared=TILE * 3 * H,
-            )  # fmt: skip
-
-        # Update.
-        launch(
-            "update", "update_scored", (blocks(most, ROWS),), now, at["rows"], at["dy"],
-            at["state"], at["fed"], at["de"], self.shared, H, most, *self.how,
-            *self.three("V_y"), *self.three("b_y"),
-        )  # fmt: skip
-        if not self.shared:
-            name, width = ("W_x", 3 * H) if self.onehot else ("E", X)
-            launch(
-                "update", "update_fed", (B,), now, at["x"], at["de"], width, *self.how,
-                *self.three(name),
-            )  # fmt: skip
-        dense = blocks(X + H + 2, ROWS), blocks(3 * H, THREADS)
-        launch(
-            "update", "update_dense", dense, now, at["e"], at["h"], at["kept"], at["dxW"],
-            at["dhU"], X, H, hp.reset_after, *self.how,
-            *(array for name in ("W_x", "U0", "b0", "c0") for array in self.three(name)),
-        )  # fmt: skip
-        launch(
-            "step", "end_step", (1,), now, at["of_lanes"], 1 / hp.batch_size, self.chunk["losses"]
-        )
-
-    def run(
-        self,
-        batches: Any,
-        steps: range,
-        samples: np.ndarray,
-        state: Any,
-        rng: np.random.Generator,
-    ) -> tuple[np.ndarray, Any]:
-        """As the function that network.stepper returns."""
-        if batches is not self.batches:
-            self.begin_epoch(batches)
-        if self.chunk is None or len(steps) > self.room:
-            self.begin_chunk(len(steps))
-        now = np.zeros(NOW_SIZE, np.uint32)
-        now[[STEP, SEED]] = steps.start, rng.integers(2**32)
-        self.at["now"][:] = self.ops.xp.array(now.view(np.int32))
-        before = state.h[0]
-        self.at["state"][: before.size] = self.ops.xp.array(before.ravel())
-        self.chunk["samples"][: samples.size] = self.ops.xp.array(samples.ravel())
-        self.collect(steps.start, len(steps))
-        if self.step is None:
-            for file in ("step", "encode", "gru", "scores", "loss", "update"):
-                self.ops.module(file, self.dtype)  # compiled and loaded before capturing
-            self.step = self.ops.capture(self.launch_step)
-        for _ in steps:
-            self.step()
-        losses = self.ops.to_host(self.chunk["losses"])[: len(steps)].astype(np.float64)
-        n = int(batches.lanes[steps[-1]])
-        h = self.ops.to_host(self.at["state"])[: n * self.H].reshape(n, self.H)
-        if steps.stop == len(batches):
-            self.fetch()
-        return losses, state._replace(h=[h], history=state.history[:n])
-
-    def fetch(self) -> None:
-        """Bring weights and optimiser state back to where they came from."""
-        W, memory = self.hosts
-        for name, array in self.weights.items():
-            W[name][:] = self.ops.to_host(array)
-            for kind, of in self.memory[name].items():
-                memory[name][kind][:] = self.ops.to_host(of)
 
 
 # --- the two ways to run it -----------------------------------------------------------------------

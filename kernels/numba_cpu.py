@@ -12,8 +12,7 @@ import numpy as np
 from numba import prange
 
 from gru4rec_np import optim, ranking
-from gru4rec_np.activations import ACTIVATIONS
-from gru4rec_np.kernels import OWN_OPTIMISERS
+from gru4rec_np.kernels import OWN_OPTIMISERS, coded
 from gru4rec_np.kernels.numba_math import (
     activate,
     activate_backward,
@@ -74,11 +73,6 @@ def reset_backward(dr, r, dxW):
     for lane in range(len(r)):
         for k in range(r.shape[1]):
             dxW[lane, k] = dr[lane, k] * r[lane, k] * (one - r[lane, k])
-
-
-def coded(act: tuple) -> tuple[int, float]:
-    """An activation with its place in ACTIVATIONS instead of its name."""
-    return ACTIVATIONS.index(act[0]), float(act[1])
 
 
 def gru(xW, h, U, b, hidden_act=("tanh", 0.0)):

@@ -19,11 +19,10 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_info
 
-from gru4rec_np.kernels import usual
+from gru4rec_np.kernels import coded, usual
 from gru4rec_np.kernels.numba_cpu import (
     blend_backward,
     candidate,
-    coded,
     gates,
     reset_backward,
     update_rows,

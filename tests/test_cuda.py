@@ -49,7 +49,7 @@ def gru_rung(ops, version, xW, h, U, b, act=("tanh", 0.0)):
     ops.launch("gru", f"gru_{version}_gates", dtype, grid, block, now, *args, H, r, z,
                shared=shared)  # fmt: skip
     ops.launch("gru", f"gru_{version}_candidate", dtype, grid, block, now, *args, H,
-               *cuda.coded(act), r, z, n, h_new, shared=shared)  # fmt: skip
+               *kernels.coded(act), r, z, n, h_new, shared=shared)  # fmt: skip
     return h_new
 
 
@@ -60,7 +60,7 @@ def gru_backward_plain(ops, dh_new, cache, U, act=("tanh", 0.0)):
     dxW, dh = np.empty((B, 3 * H), dtype), np.empty((B, H), dtype)
     where = (cuda.blocks(H, 32), B), (32,)
     ops.launch("gru", "gru_backward_plain_blend", dtype, *where, now, dh_new, h, z, n, H,
-               *cuda.coded(act), dxW)  # fmt: skip
+               *kernels.coded(act), dxW)  # fmt: skip
     ops.launch("gru", "gru_backward_plain_reset", dtype, *where, now, h, r, U, H, dxW, dh)
     ops.launch("gru", "gru_backward_plain_state", dtype, *where, now, dh_new, z, U, dxW, H, dh)
     return dxW, dh
