@@ -1,18 +1,21 @@
-"""The methods that GRU4Rec is measured against, and the oracle of the simulated shop.
+"""The interface of the methods that GRU4Rec is measured against, and the plainest of them.
 
-Each scores the whole catalogue after a session's events so far; all else, ranks and
-recommendations, is written once, in `Baseline`. Imports the data layer and ranking.
+Each scores the whole catalogue after a session's events so far; all else, ranks, recommendations
+and files, is written once, in `Baseline`. Here are popularity, a Markov chain and the oracle of the
+simulated shop; neighbours.py and factors.py have the others. Imports the data layer and ranking.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, issparse
 
+from gru4rec_np import checkpoint
 from gru4rec_np.errors import InputError
 from gru4rec_np.ranking import BLOCK, metrics, ranks, top
 from gru4rec_np.sessions import Sessions, as_sessions, check_k, index_of, item_list
@@ -20,24 +23,47 @@ from gru4rec_np.shop import Shop
 
 
 class Baseline:
-    """fit, evaluate, recommend: the interface of the models, for methods that only need scores.
+    """fit, evaluate, recommend, save, load: the interface of the models, for what only has scores.
 
-    A method has a `name` and the function scores(sessions, cases): the score of every item after
-    each case's events so far, (n, I) float64, for sessions over the training catalogue and (n,)
-    cases as in `Sessions.cases`.
+    A method is a dataclass of its parameters with
+        name: in tables and files.
+        parts: what it has learnt, attribute to shape, "I" standing for the size of the catalogue
+            and None for any; arrays or sparse arrays, and all that a file need hold.
+        _learn(train): sets them.
+        scores(sessions, cases): the score of every item after each case's events so far, (n, I)
+            floats, for sessions over the training catalogue and (n,) cases as in `Sessions.cases`.
+            A case's scores do not depend on the other cases.
 
     Attributes after `fit`: item_ids (I,), the training catalogue.
     """
+
+    name: ClassVar[str]
+    parts: ClassVar[dict[str, tuple]]
 
     def fit(self, train: Any) -> Baseline:
         """Learn from training sessions, or a frame as for GRU4Rec.fit; returns self."""
         train = as_sessions(train).compact()
         self.item_ids = train.item_ids
         self._learn(train)
+        self._derive()
         return self
+
+    def _derive(self) -> None:
+        """Make what `scores` needs beside the parts; called after fit and load."""
+
+    def _require_counts(self, *names: str) -> None:
+        for name in names:
+            value = getattr(self, name)
+            if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
+                raise InputError(f"{self.name}: {name} must be a whole number >= 1, not {value!r}")
+
+    def _require_fit(self) -> None:
+        if not hasattr(self, "item_ids"):
+            raise InputError(f"{self.name}: has learnt nothing yet, call fit or load first")
 
     def ranks(self, test: Sessions, ties: str = "conservative") -> tuple[np.ndarray, np.ndarray]:
         """Rank of the true next item and the events before it, for every case, as GRU4Rec.ranks."""
+        self._require_fit()
         test = test.restrict(self.item_ids)
         cases = test.cases
         size = max(1, BLOCK // 2 // len(self.item_ids))
@@ -59,6 +85,7 @@ class Baseline:
         Raises:
             InputError: the session is no list of items or has none that is known, or k < 1.
         """
+        self._require_fit()
         check_k(k)
         index = index_of(self.item_ids)
         names = [str(item) for item in item_list(session)]
@@ -70,11 +97,107 @@ class Baseline:
         )
         return top(self.scores(one, np.array([len(items) - 1]))[0], self.item_ids, k)
 
+    def save(self, path: str | Path) -> None:
+        """Write what was learnt to one .npz file, see `checkpoint.save`."""
+        self._require_fit()
+        arrays = checkpoint.pack_ids(self.item_ids)
+        for name in self.parts:
+            part = getattr(self, name)
+            if issparse(part):
+                for field in SPARSE:
+                    arrays[f"learnt/{name}/{field}"] = getattr(part, field)
+            else:
+                arrays[f"learnt/{name}"] = part
+        fields = dataclasses.asdict(self) if dataclasses.is_dataclass(self) else {}
+        checkpoint.save(path, {"model": self.name, "parameters": fields}, arrays)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Baseline:
+        """Read a method that `save` wrote; it gives the same scores to the last bit.
+
+        Args:
+            path: the .npz file or the directory that holds it as model.npz.
+
+        Raises:
+            InputError: the file is missing, damaged, not of this method, or its parts do not fit
+                together.
+        """
+        about, arrays = checkpoint.load(path)
+        try:
+            if about["model"] != cls.name:
+                raise ValueError(f"it holds {about['model']}, not {cls.name}")
+            method = cls(**about["parameters"])
+            method.item_ids = checkpoint.unpack_ids(arrays)
+            for name, shape in cls.parts.items():
+                wanted = tuple(len(method.item_ids) if n == "I" else n for n in shape)
+                setattr(method, name, _unpack(arrays, f"learnt/{name}", wanted))
+            method._derive()
+        except (KeyError, TypeError, ValueError, AttributeError, InputError) as error:
+            raise InputError(f"{path}: the model file does not fit together: {error}") from error
+        return method
+
+
+SPARSE = ("data", "indices", "indptr")  # the arrays of a sparse array
+
+
+def _unpack(arrays: dict[str, np.ndarray], name: str, shape: tuple) -> Any:
+    """A part of a method as an array, or a sparse one if its three arrays are there.
+
+    Raises:
+        KeyError: it is missing. ValueError: it has another shape, or indices that point outside.
+    """
+    if f"{name}/indptr" in arrays:
+        data, indices, indptr = (arrays[f"{name}/{field}"] for field in SPARSE)
+        # SciPy's compiled loops trust the indices.
+        part = csr_array((data, indices, indptr), shape=(len(indptr) - 1, shape[1]))
+        part.check_format(full_check=True)
+        if part.nnz != len(data):
+            raise ValueError(f"{name} has {len(data)} values, its rows {part.nnz}")
+    else:
+        part = arrays[name]
+    fits = len(part.shape) == len(shape) and all(
+        wanted in (None, n) for wanted, n in zip(shape, part.shape, strict=True)
+    )
+    if not fits or part.dtype.kind != "f":
+        raise ValueError(f"{name} is {part.dtype} {part.shape}, not floats {shape}")
+    return part
+
+
+def recent(
+    sessions: Sessions, cases: np.ndarray, most: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The last events of each case's session, up to and with the case's own.
+
+    Args:
+        cases: (n,) events. most: how many of each at most, which bounds a long session's cost.
+
+    Returns:
+        row (events,): which case, ascending; item (events,); place (events,): 1 for the oldest of
+        a case's, and so on.
+    """
+    session = np.searchsorted(sessions.offsets, cases, side="right") - 1
+    lengths = np.minimum(cases - sessions.offsets[session] + 1, most)
+    row = np.repeat(np.arange(len(cases)), lengths)
+    place = np.arange(len(row)) - np.repeat(np.cumsum(lengths) - lengths, lengths) + 1
+    return row, sessions.items[cases[row] - lengths[row] + place], place
+
+
+def by_session(sessions: Sessions, dtype: Any) -> csr_array:
+    """(sessions, I): how often each session has each item."""
+    # Its offsets are a CSR array's already. Copied, since summing the duplicates works in place.
+    counts = csr_array(
+        (np.ones(sessions.n_events, dtype), sessions.items.copy(), sessions.offsets.copy()),
+        shape=(sessions.n_sessions, sessions.n_items),
+    )
+    counts.sum_duplicates()
+    return counts
+
 
 class POP(Baseline):
     """The most popular items, whatever the session: support/(1+support), the best 100 only."""
 
     name = "POP"
+    parts: ClassVar = {"pop": ("I",)}
 
     def _learn(self, train: Sessions) -> None:
         self.pop = train.support / (1 + train.support)
@@ -110,6 +233,7 @@ class Markov(Baseline):
     """First-order Markov chain: how often each item followed the last one."""
 
     name = "Markov"
+    parts: ClassVar = {"follows": ("I", "I")}
 
     def _learn(self, train: Sessions) -> None:
         cases = train.cases
@@ -122,63 +246,26 @@ class Markov(Baseline):
 
 
 @dataclasses.dataclass(eq=False)
-class ItemKNN(Baseline):
-    """The items most often in the same sessions as the last one.
-
-    sim(i, j) = c_ij / ((s_i + lmbd)^alpha (s_j + lmbd)^(1 - alpha)), c_ij the sum over sessions of
-    count_i count_j, s the support; the `neighbours` nearest of each item (Hidasi et al. 2016, §4.1;
-    Davidson et al. 2010).
+class Oracle(Baseline):
+    """The best possible ranking on a simulated shop: by the true probability of the next item.
 
     Attributes:
-        neighbours: how many an item keeps.
-        lmbd: damps the similarity of items that are rarely seen.
-        alpha: 0.5 is the cosine; a lower one favours rare neighbours less.
+        shop: which one; what a file has of it, its fields, will do.
     """
-
-    neighbours: int = 100
-    lmbd: float = 20.0
-    alpha: float = 0.5
-    name = "Item-KNN"
-
-    def _learn(self, train: Sessions) -> None:
-        session = np.repeat(np.arange(train.n_sessions), train.lengths)
-        counts = csr_array(
-            (np.ones(train.n_events), (session, train.items)), (train.n_sessions, train.n_items)
-        )
-        by_item = counts.T.tocsr()
-        size = train.support + self.lmbd
-        keep = min(self.neighbours, train.n_items)
-        rows, columns, values = [], [], []
-        block = max(1, BLOCK // 8 // train.n_items)
-        for first in range(0, train.n_items, block):
-            c = (by_item[first : first + block] @ counts).toarray()
-            i = np.arange(first, first + len(c))
-            c[np.arange(len(c)), i] = 0  # an item is no neighbour of its own
-            c /= size[i, None] ** self.alpha * size ** (1 - self.alpha)
-            nearest = np.argpartition(-c, keep - 1, axis=1)[:, :keep]
-            rows.append(np.repeat(i, keep))
-            columns.append(nearest.ravel())
-            values.append(np.take_along_axis(c, nearest, axis=1).ravel())
-        self.similarity = csr_array(
-            (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))),
-            shape=2 * (train.n_items,),
-        )
-
-    def scores(self, sessions: Sessions, cases: np.ndarray) -> np.ndarray:
-        return self.similarity[sessions.items[cases]].toarray()
-
-
-@dataclasses.dataclass(eq=False)
-class Oracle(Baseline):
-    """The best possible ranking on a simulated shop: by the true probability of the next item."""
 
     shop: Shop
     name = "oracle"
+    parts: ClassVar = {}
+
+    def __post_init__(self) -> None:
+        if isinstance(self.shop, dict):
+            self.shop = Shop(**self.shop)
 
     def _learn(self, train: Sessions) -> None:
-        index = index_of(self.shop.item_ids)
-        self.in_shop = np.array([index[item] for item in train.item_ids.tolist()], np.int32)
+        pass  # it knows
 
     def scores(self, sessions: Sessions, cases: np.ndarray) -> np.ndarray:
-        in_shop = dataclasses.replace(sessions, items=self.in_shop[sessions.items])
-        return self.shop.next_item_probabilities(in_shop, cases)[:, self.in_shop]
+        index = index_of(self.shop.item_ids)
+        at = np.array([index[item] for item in self.item_ids.tolist()], np.int32)
+        in_shop = dataclasses.replace(sessions, items=at[sessions.items])
+        return self.shop.next_item_probabilities(in_shop, cases)[:, at]

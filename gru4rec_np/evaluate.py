@@ -1,14 +1,13 @@
 """python -m gru4rec_np.evaluate: Recall and MRR of a trained model on a test log.
 
-A command: parses options and prints. Imports the model and what is below it.
+A command: parses options and prints. Imports the models and what is below it.
 """
 
 import argparse
 from pathlib import Path
 
-from gru4rec_np import cli, report
+from gru4rec_np import cli, models, report
 from gru4rec_np.errors import InputError
-from gru4rec_np.gru4rec import GRU4Rec
 from gru4rec_np.kernels import BACKENDS
 from gru4rec_np.ranking import TIES, metrics
 from gru4rec_np.sessions import read_table
@@ -21,7 +20,9 @@ def parser() -> argparse.ArgumentParser:
         description="Recall@K and MRR@K of a trained model: every event of a test session but its "
         "first is to be found among all items that the model knows.",
     )
-    p.add_argument("model", metavar="DIR|model.npz", help="what the training command left")
+    p.add_argument(
+        "model", metavar="DIR|model.npz", help="what the training or a model's save left"
+    )
     p.add_argument(
         "--test",
         required=True,
@@ -39,14 +40,14 @@ def parser() -> argparse.ArgumentParser:
         default=TIES[0],
         help="items with the target's score: all before it, all behind it, half",
     )
-    p.add_argument("--backend", choices=BACKENDS, default="auto", help="what runs the model")
+    p.add_argument("--backend", choices=BACKENDS, default="auto", help="what runs GRU4Rec")
     return p
 
 
 def main() -> None:
     """Run the command on sys.argv."""
     args = parser().parse_args()
-    model = GRU4Rec.load(args.model, args.backend)
+    model = models.load(args.model, args.backend)
     log = read_table(Path(args.test), cli.columns(args))
     try:
         test = log.restrict(model.item_ids)
@@ -58,7 +59,7 @@ def main() -> None:
     )
     print(f"next item among {test.n_items:,}, {len(test.cases):,} cases, ties {args.ties}")
     ranks, _ = model.ranks(test, args.ties)
-    print(report.table({"GRU4Rec": metrics(ranks, args.k)}, args.k))
+    print(report.table({model.name: metrics(ranks, args.k)}, args.k))
 
 
 if __name__ == "__main__":

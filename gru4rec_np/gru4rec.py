@@ -50,6 +50,7 @@ class GRU4Rec(Hyperparameters):
     """
 
     backend: str = "auto"
+    name = "GRU4Rec"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -17,7 +17,9 @@ from gru4rec_np.sessions import Sessions
 COLOURS = {
     "POP": "#999999",
     "S-POP": "#56B4E9",
+    "BPR-MF": "#0072B2",
     "Item-KNN": "#E69F00",
+    "V-SKNN": "#CC79A7",
     "Markov": "#009E73",
     "GRU4Rec": "#D55E00",
     "oracle": "#000000",

@@ -18,12 +18,14 @@ import tomli_w
 from tqdm import tqdm
 
 from gru4rec_np import cli, hyperparameters, report
-from gru4rec_np.baselines import POP, SPOP, ItemKNN, Markov, Oracle
+from gru4rec_np.baselines import POP, SPOP, Markov, Oracle
 from gru4rec_np.errors import InputError
+from gru4rec_np.factors import BPRMF
 from gru4rec_np.files import write_text
 from gru4rec_np.gru4rec import GRU4Rec
 from gru4rec_np.hyperparameters import DEFAULTS, FIELDS, MOST
 from gru4rec_np.kernels import BACKENDS
+from gru4rec_np.neighbours import VSKNN, ItemKNN
 from gru4rec_np.ranking import TIES, metrics
 from gru4rec_np.sessions import COLUMNS, Sessions, clean, read_table, split
 from gru4rec_np.shop import Shop
@@ -325,7 +327,7 @@ def main() -> None:
     train_with_progress(model, train)
     model.save(out / "model.npz")  # now, whatever becomes of the rest
 
-    methods = [POP(), SPOP(), ItemKNN(), Markov()]
+    methods = [POP(), SPOP(), BPRMF(), ItemKNN(), VSKNN(), Markov()]
     ranks, results = {}, {}
     for method in methods:
         ranks[method.name] = method.fit(train).ranks(test, data["ties"])

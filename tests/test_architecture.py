@@ -17,6 +17,8 @@ STOREYS = [
     {"hyperparameters"},
     {"network"},
     {"gru4rec", "baselines"},
+    {"neighbours", "factors"},
+    {"models"},
     {"__init__"},
     {"cli"},
     {"train", "evaluate", "recommend", "prepare"},  # commands

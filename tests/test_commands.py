@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from gru4rec_np import GRU4Rec, Shop, split, train
-from gru4rec_np.sessions import write_table
+from gru4rec_np.neighbours import VSKNN
+from gru4rec_np.sessions import read_table, write_table
 from gru4rec_np.train import settings
 
+METHODS = ["POP", "S-POP", "BPR-MF", "Item-KNN", "V-SKNN", "Markov"]
 QUICK = ["--layers", "8", "--n-sample", "64", "--epochs", "2"]
 
 
@@ -69,7 +71,7 @@ def test_train_leaves_its_files_and_a_table(run):
     for name in names:
         assert name in printed
     metrics = json.loads((out / "metrics.json").read_text())
-    assert list(metrics) == ["POP", "S-POP", "Item-KNN", "Markov", "GRU4Rec"]
+    assert list(metrics) == [*METHODS, "GRU4Rec"]
     for method, row in metrics.items():
         assert list(row) == [f"{m}@{k}" for k in (5, 10, 20) for m in ("recall", "mrr")]
         assert f"\n{method} " in printed and f"{row['recall@20']:.4f}" in printed
@@ -113,6 +115,21 @@ def test_recommend(run):
     assert rows == wanted
 
 
+def test_evaluate_and_recommend_take_any_model(run, logs, tmp_path):
+    out, _ = run
+    row = json.loads((out / "metrics.json").read_text())["V-SKNN"]
+    train_log = read_table(logs / "train.csv")
+    VSKNN().fit(train_log.keep_sessions(train_log.lengths >= 2)).save(tmp_path / "model.npz")
+    done = command("evaluate", tmp_path, "--test", logs / "test.parquet", "-k", "5", "20")
+    assert done.returncode == 0, done.stderr
+    assert "\nV-SKNN " in done.stdout and f"{row['mrr@20']:.4f}" in done.stdout
+    ids = VSKNN.load(tmp_path).item_ids[:2].tolist()
+    done = command("recommend", tmp_path, *ids, "nothing", "-k", 3)
+    best = VSKNN.load(tmp_path).recommend(ids, 3)
+    assert [line.split()[1] for line in done.stdout.splitlines()[1:]] == [i for i, _ in best]
+    assert "passed over: nothing" in done.stderr
+
+
 def test_number_ids_from_the_command_line(tmp_path):
     rows = [f"{s}\t{s % 3 + t}\t{s}" for s in range(20) for t in range(3)]
     (tmp_path / "log.tsv").write_text("SessionId\tItemId\tTime\n" + "\n".join(rows) + "\n")
@@ -127,7 +144,7 @@ def test_the_shop_is_the_default_and_gru4rec_lies_between_markov_and_oracle(tmp_
     done = command("train", "--out", tmp_path, "--epochs", 3)
     assert done.returncode == 0, done.stderr
     metrics = json.loads((tmp_path / "metrics.json").read_text())
-    assert list(metrics) == ["POP", "S-POP", "Item-KNN", "Markov", "GRU4Rec", "oracle"]
+    assert list(metrics) == [*METHODS, "GRU4Rec", "oracle"]
     for name in ("recall@20", "mrr@20"):
         markov, ours, oracle = (metrics[m][name] for m in ("Markov", "GRU4Rec", "oracle"))
         assert markov * 1.1 < ours and ours * 1.1 < oracle
