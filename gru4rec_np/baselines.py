@@ -184,9 +184,15 @@ def recent(
 
 def by_session(sessions: Sessions, dtype: Any) -> csr_array:
     """(sessions, I): how often each session has each item."""
-    # Its offsets are a CSR array's already. Copied, since summing the duplicates works in place.
+    # Items and offsets are a CSR array's already. Copied, since duplicates are summed in place, and
+    # both of one type, or SciPy makes the wider one of them.
+    kind = np.int32 if sessions.n_events < 2**31 else np.int64
     counts = csr_array(
-        (np.ones(sessions.n_events, dtype), sessions.items.copy(), sessions.offsets.copy()),
+        (
+            np.ones(sessions.n_events, dtype),
+            sessions.items.astype(kind, copy=True),
+            sessions.offsets.astype(kind, copy=True),
+        ),
         shape=(sessions.n_sessions, sessions.n_items),
     )
     counts.sum_duplicates()

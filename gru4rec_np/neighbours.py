@@ -132,7 +132,7 @@ class VSKNN(Baseline):
         end = np.repeat(by_item.indptr[1:], np.diff(by_item.indptr))
         latest = np.arange(by_item.nnz) >= end - self.sample
         counts = np.minimum(np.diff(by_item.indptr), self.sample)
-        indptr = np.concatenate([[0], np.cumsum(counts)])
+        indptr = np.concatenate([[0], np.cumsum(counts)]).astype(by_item.indptr.dtype)
         columns = by_item.indices[latest]
         return csr_array((np.ones(len(columns), np.int64), columns, indptr), shape=by_item.shape)
 
@@ -144,7 +144,9 @@ class VSKNN(Baseline):
         place = place[::-1][last]
         row, item = np.divmod(key, len(self.rarity))
         value = place + (1 << (PLACES + place - 1))
-        indptr = np.searchsorted(row, np.arange(len(cases) + 1))
+        # Indices as narrow as the other matrices', or each product would widen those first.
+        item = item.astype(np.int32)
+        indptr = np.searchsorted(row, np.arange(len(cases) + 1)).astype(np.int32)
         current = csr_array((value, item, indptr), shape=(len(cases), len(self.rarity)))
         # Blocks of cases whose candidates, counted with repetition, fit in memory.
         shared = np.cumsum(np.diff(self._candidates.indptr)[item])
@@ -178,6 +180,6 @@ class VSKNN(Baseline):
         value = similarity / lengths[row]
         if self.decay:
             value /= lengths[row] - np.frexp(code >> PLACES)[1] + 1  # the highest bit's place
-        indptr = np.searchsorted(row, np.arange(len(lengths) + 1))
+        indptr = np.searchsorted(row, np.arange(len(lengths) + 1)).astype(column.dtype)
         shape = len(lengths), shared.shape[1]
         return csr_array((value.astype(np.float32), column, indptr), shape=shape)
