@@ -509,11 +509,10 @@ def test_results_that_depend_on_the_order():
 
 
 def test_the_same_finding_each_time():
-    path = next(path for path in FAULTS if path.stem == "race_shared_reuse")
     messages = set()
     for _ in range(3):
         with pytest.raises(Fault) as caught:
-            launch(path, ())
+            launch(planted("race_shared_reuse"), ())
         messages.add(str(caught.value))
     assert len(messages) == 1
 
@@ -550,10 +549,24 @@ def test_every_barrier_of_a_kernel_is_missed():
             compiled(variant, checks=True)((1,), (32,), (x, y))
 
 
-def test_a_deadlock_is_found_without_checks():
-    path = next(path for path in FAULTS if path.stem == "deadlock")
+def planted(name):
+    return next(path for path in FAULTS if path.stem == name)
+
+
+def test_what_is_found_without_checks():
     with pytest.raises(Fault, match=r"wait at __syncwarp of deadlock.cu:7.*; 0 have ended"):
-        launch(path, (), checks=False)
+        launch(planted("deadlock"), (), checks=False)
+    with pytest.raises(Fault, match="with mask 0xffff, which does not name its own lane 16"):
+        launch(planted("warp_mask"), (), checks=False)
+
+
+def test_a_gpu_does_not_wait_for_those_that_have_ended():
+    _, y = launch(planted("barrier_left"), (), checks=False)
+    assert not y[:10].any() and (y[10:64] == 128).all()
+    _, y = launch(planted("barrier_exited"), (), checks=False)
+    assert np.array_equal(y[:100], numbers(128)[np.arange(100) ^ 1])
+    _, y = launch(planted("warp_not_all"), (), checks=False)
+    assert np.allclose(y[:20], numbers(20) + numbers(20)[np.arange(20) ^ 1])
 
 
 def test_a_stack_that_overflows():
@@ -631,6 +644,18 @@ def test_requests_of_vectors_of_part_of_a_warp_and_of_several():
     loads = report.lines["test.cu", 3].loads
     assert (loads.requests, loads.accesses) == (32, 32 * 33 // 2)
     assert loads.sectors == 8 * (4 + 3 + 2 + 1)
+
+
+def test_one_load_of_the_source_is_one_request():
+    # g++ would like to have line 3 twice, once for each way that line 2 goes.
+    body = "float s = i < 16 ? x[i] : 0;\nfloat v = x[i + 32];\ny[i] = i < 16 ? v + s * s : v;"
+    report = profile(body, (32,), X, Y)
+    loads = report.lines["test.cu", 3].loads
+    assert (loads.requests, loads.sectors) == (1, 4)
+    # All of a vector of 12 bytes, of which 8 lie in one sector and 4 in the next.
+    body = "float3 v = ((const float3 *)x)[i + 2];\nif (i == 0) y[i] = v.x + v.y + v.z;"
+    loads = profile(body, (1,), X, Y).lines["test.cu", 2].loads
+    assert (loads.requests, loads.bytes, loads.sectors, loads.ideal) == (1, 12, 2, 1)
 
 
 @pytest.mark.parametrize(

@@ -22,11 +22,10 @@ COMMON = ("-std=gnu++17", "-fPIC", "-fvisibility=hidden", "-fno-extern-tls-init"
 SPEED = ("-O2", "-ffp-contract=off")
 DEBUG = ("-O0",)
 # A call before each access to memory and each index into an array. One access of the source stays
-# one access: no copies of code for other paths, no float4 in parts, no loop turned into memset.
+# one access: no copies of it for other paths, no float4 in parts.
 CHECKS = ("-O1", "-ffp-contract=off", "-fsanitize=thread", "-fsanitize=bounds-strict",
-          "--param=tsan-instrument-func-entry-exit=0", "-fno-thread-jumps", "-fno-tree-sra",
-          "-fno-tree-loop-distribute-patterns", "-fno-ipa-icf", "-fno-crossjumping",
-          "-fno-tree-tail-merge")  # fmt: skip
+          "--param=tsan-instrument-func-entry-exit=0", "-fno-thread-jumps",
+          "-fno-tree-sra")  # fmt: skip
 RUNTIME = ("runtime.cpp",)
 CHECKED_RUNTIME = ("runtime.cpp", "checks.cpp", "profile.cpp")
 DYNAMIC_NAME = b"dynamic shared memory"
@@ -128,14 +127,6 @@ def _cached(name: str, text: str, flags: tuple, *inputs: str | Path) -> Path:
     return path
 
 
-def require_compiler() -> None:
-    """Raises InputError, with what to install, where there is no g++."""
-    if shutil.which("g++") is None:
-        raise InputError(
-            "backend: cuda-emulated needs g++: install a C++ compiler (apt install g++)"
-        )
-
-
 @cache
 def _compiler() -> str:
     """g++'s version."""
@@ -144,7 +135,10 @@ def _compiler() -> str:
 
 def _run(*arguments: str | Path, text: str = "") -> str:
     """g++'s output."""
-    require_compiler()
+    if shutil.which("g++") is None:
+        raise InputError(
+            "backend: cuda-emulated needs g++: install a C++ compiler (apt install g++)"
+        )
     done = subprocess.run(
         ["g++", *map(str, arguments)], input=text, capture_output=True, encoding="utf-8"
     )
