@@ -127,6 +127,14 @@ def _cached(name: str, text: str, flags: tuple, *inputs: str | Path) -> Path:
     return path
 
 
+def require_compiler() -> None:
+    """Raises InputError, with what to install, where there is no g++."""
+    if shutil.which("g++") is None:
+        raise InputError(
+            "backend: cuda-emulated needs g++: install a C++ compiler (apt install g++)"
+        )
+
+
 @cache
 def _compiler() -> str:
     """g++'s version."""
@@ -135,10 +143,7 @@ def _compiler() -> str:
 
 def _run(*arguments: str | Path, text: str = "") -> str:
     """g++'s output."""
-    if shutil.which("g++") is None:
-        raise InputError(
-            "backend: cuda-emulated needs g++: install a C++ compiler (apt install g++)"
-        )
+    require_compiler()
     done = subprocess.run(
         ["g++", *map(str, arguments)], input=text, capture_output=True, encoding="utf-8"
     )
