@@ -2,20 +2,24 @@
 
 Covered is what the published configurations use: one recurrent layer and nothing after it, bptt
 = 1, no L2 and no limit on the gradient. It computes what network.py does, up to rounding, but for
-its dropout masks, and is faster for three reasons: no Python between steps, no temporary arrays,
-and an item that was drawn several times is scored once and weighted. Imports the other Numba
-kernels.
+its dropout masks, and is faster for four reasons: no Python between steps, no temporary arrays, an
+item that was drawn several times is scored once and weighted, and two threads where there are two
+cores. A step is four phases (`_train`), each of parts that are the same however many threads do
+them. Imports the other Numba kernels.
 
 Letters are those of network.py: B lanes, H units, I items, X width of the input; n the step's
-lanes, U its distinct items, of which the first `scored` are targets and samples.
+lanes, of which a part has those from lo to hi; U its distinct items, of which the first `scored`
+are targets and samples.
 """
 
 from __future__ import annotations
 
 from collections import namedtuple
 from collections.abc import Callable
+from threading import Thread
 from typing import Any
 
+import numba
 import numpy as np
 from threadpoolctl import threadpool_info
 
@@ -28,6 +32,7 @@ from gru4rec_np.kernels.numba_cpu import (
     update_rows,
 )
 from gru4rec_np.kernels.numba_math import exp, jit, lane_loss, type_of
+from gru4rec_np.kernels.numba_threads import COUNTERS, OPEN, finish, take
 from gru4rec_np.losses import LOSSES
 
 INPUTS = ("onehot", "embedding", "shared")
@@ -40,16 +45,29 @@ Settings = namedtuple(
     "Settings",
     "input reset_after hidden_act hidden_a loss final_act final_a bpreg smoothing logq "
     "sample_alpha batch_size adagrad learning_rate momentum dropout_embed dropout_hidden small "
-    "small_T",
+    "small_T parts",
 )
 
 # All that a step writes beside the weights, made once. Of (B, ...) the first n rows are in use; y,
-# g, transposed and tile are flat, since their rows have another length at each use.
+# g, dy, transposed and tile are flat, since their rows have another length at each use. What is
+# (PARTS, ...) has a row for each part.
 Work = namedtuple(
     "Work",
-    "every rows fed_rows count weight target own fed V bias a_bias v_bias y g db term e e_mask de "
-    "xW dxW hU_rz hU_n g_rz g_n r z n h_mask out dout dout_part rh transposed tile db_gates",
+    "every rows fed_rows counts weight target own fed V bias a_bias v_bias y g dy db term e e_mask "
+    "de xW dxW hU_rz hU_n g_rz g_n r z n h_mask out dout dout_part rh transposed tile db_gates "
+    "loss log_weights now",
 )
+
+# Where a step stands, in Work.now: its lanes, its distinct items scored and in all, and how many
+# distinct rows it feeds where the input has a table of its own.
+LANES, SCORED, DISTINCT, FED = range(4)
+
+# The phases of a step.
+BEGIN, GATHER, PASS, UPDATE, PHASES = range(5)
+
+# Parts of a phase where a step is large enough to gain by it: that many multiplications to score.
+PARTS = 2
+WORTH_PARTS = 2**20
 
 # At most so many rows of a table or a matrix have their gradient made and used at once: it is still
 # in the cache when the optimiser reads it.
@@ -60,17 +78,19 @@ def _workspace(B: int, H: int, X: int, most: int, dtype: type) -> Work:
     """Arrays for steps of at most B lanes and `most` distinct items."""
     ints = {"rows": most, "fed_rows": B, "target": B, "fed": B}
     floats = {
-        "count": (most,), "weight": (most,), "own": (B,), "term": (most,),
-        "V": (most, H), "bias": (most,), "a_bias": (most,), "v_bias": (most,), "db": (most,),
-        "y": (B * most,), "g": (B * most,),
+        "counts": (PARTS, most), "weight": (most,), "own": (B,), "term": (PARTS, most),
+        "V": (most, H), "bias": (most,), "a_bias": (most,), "v_bias": (most,), "db": (PARTS, most),
+        "y": (B * most,), "g": (B * most,), "dy": (B * most,),
         "e": (B, X), "e_mask": (B, X), "de": (B, X),
         "xW": (B, 3 * H), "dxW": (B, 3 * H), "hU_rz": (B, 2 * H), "hU_n": (B, H),
         "g_rz": (B, 2 * H), "g_n": (B, H), "r": (B, H), "z": (B, H), "n": (B, H),
         "h_mask": (B, H), "out": (B, H), "dout": (B, H), "dout_part": (B, H), "rh": (B, H),
-        "transposed": (B * max(X, H),), "tile": (TILE * 3 * H,), "db_gates": (1, 3 * H),
+        "transposed": (PARTS, B * max(X, H)), "tile": (PARTS, TILE * 3 * H),
+        "db_gates": (1, 3 * H), "loss": (PARTS,), "log_weights": (1,),
     }  # fmt: skip
     return Work(
         every=np.arange(max(H, X)),
+        now=np.zeros(4, np.int64),
         **{name: np.empty(size, np.int64) for name, size in ints.items()},
         **{name: np.ones(shape, dtype) for name, shape in floats.items()},
     )
@@ -105,8 +125,8 @@ def _product_T(a, b, out, s):
 
 
 @jit
-def _fill_mask(mask, seed, step, p):
-    """Inverted dropout, 0 or 1/(1-p); mask (n, width), seed a uint32.
+def _fill_mask(mask, first, seed, step, p):
+    """Inverted dropout, 0 or 1/(1-p); mask (n, width) of the lanes from `first`, seed a uint32.
 
     Whether a place is kept is a hash of its counters (the finaliser of MurmurHash3, Appleby), so
     it does not depend on the order of drawing.
@@ -119,7 +139,7 @@ def _fill_mask(mask, seed, step, p):
     for i in range(len(mask)):
         for k in range(width):
             # Cast after each operation: Numba's unsigned products are 64 bits wide.
-            x = start ^ np.uint32((i * width + k) * 0x85EBCA77)
+            x = start ^ np.uint32(((first + i) * width + k) * 0x85EBCA77)
             x = np.uint32((x ^ (x >> 16)) * 0x85EBCA6B)
             x = np.uint32((x ^ (x >> 13)) * 0xC2B2AE35)
             x = np.uint32(x ^ (x >> 16))
@@ -179,34 +199,34 @@ def _collect(x, y, samples, stamp, mark, log_support, s, w):
 
     Returns:
         scored, U, the sum of the columns' log weights, and how many distinct rows are fed where
-        the input has a table of its own. Fills rows, count, weight, target, own, and fed: the
+        the input has a table of its own. Fills rows, counts[0], weight, target, own, and fed: the
         place of each x among `rows` if the table is shared, else among `fed_rows`.
     """
-    f = type_of(w.count[0])
-    n, scored, log_weights = len(y), 0, f(0)
-    w.count[:] = 0
+    f = type_of(w.own[0])
+    n, scored, log_weights, count = len(y), 0, f(0), w.counts[0]
+    count[:] = 0
     w.weight[:] = 0  # at first the columns as a target
     for i in range(n):
         slot, scored = _slot(y[i], stamp, scored, mark, w.rows)
         w.target[i] = slot
         w.weight[slot] += f(1)
-        w.count[slot] += f(1)
+        count[slot] += f(1)
     for i in range(len(samples)):
         slot, scored = _slot(samples[i], stamp, scored, mark, w.rows)
-        w.count[slot] += f(1)
+        count[slot] += f(1)
     if s.logq > 0:
-        alpha, logs = f(s.sample_alpha), w.term
+        alpha, logs = f(s.sample_alpha), w.term[0]
         for j in range(scored):  # apart, so that the next loop becomes vector instructions
             logs[j] = f(s.logq) * f(log_support[w.rows[j]])
         for j in range(scored):
             log_q = logs[j]
-            as_target, as_sample = w.weight[j], w.count[j] - w.weight[j]
+            as_target, as_sample = w.weight[j], count[j] - w.weight[j]
             w.weight[j] = as_target * exp(-log_q) + as_sample * exp(-alpha * log_q)
             log_weights -= (as_target + alpha * as_sample) * log_q
         for i in range(n):
             w.own[i] = exp(-f(s.logq) * f(log_support[y[i]]))
     else:
-        w.weight[:scored] = w.count[:scored]
+        w.weight[:scored] = count[:scored]
         w.own[:n] = 1
     if s.input == SHARED:
         U = scored
@@ -229,14 +249,16 @@ def _collect(x, y, samples, stamp, mark, log_support, s, w):
 
 
 @jit
-def _forward(x, h, W, s, w, seed, step):
+def _forward(lo, hi, x, h, W, s, w, seed, step):
     """As network.recurrent, from the items x (n,) and the state h (n, H) to w.out (n, H)."""
+    x, h = x[lo:hi], h[lo:hi]
     n, H = h.shape
-    e, e_mask, xW, hU_rz, hU_n = w.e[:n], w.e_mask[:n], w.xW[:n], w.hU_rz[:n], w.hU_n[:n]
-    r, z, rh, out, h_mask = w.r[:n], w.z[:n], w.rh[:n], w.out[:n], w.h_mask[:n]
+    e, e_mask, xW = w.e[lo:hi], w.e_mask[lo:hi], w.xW[lo:hi]
+    hU_rz, hU_n = w.hU_rz[lo:hi], w.hU_n[lo:hi]
+    r, z, rh, out, h_mask = w.r[lo:hi], w.z[lo:hi], w.rh[lo:hi], w.out[lo:hi], w.h_mask[lo:hi]
 
     if s.dropout_embed > 0:
-        _fill_mask(e_mask, seed, 2 * step, s.dropout_embed)
+        _fill_mask(e_mask, lo, seed, 2 * step, s.dropout_embed)
     if s.input == ONEHOT:
         for i in range(n):
             item = x[i]
@@ -264,36 +286,38 @@ def _forward(x, h, W, s, w, seed, step):
                 rh[i, k] = r[i, k] * h[i, k]
         _product(rh, W.U_n, hU_n, s)
     act = (s.hidden_act, s.hidden_a)
-    candidate(xW, hU_n, W.b[0], r, z, h, s.reset_after, act, w.n[:n], out)
+    candidate(xW, hU_n, W.b[0], r, z, h, s.reset_after, act, w.n[lo:hi], out)
     if s.dropout_hidden > 0:
-        _fill_mask(h_mask, seed, 2 * step + 1, s.dropout_hidden)
+        _fill_mask(h_mask, lo, seed, 2 * step + 1, s.dropout_hidden)
         for i in range(n):
             for k in range(H):
                 out[i, k] *= h_mask[i, k]
 
 
 @jit
-def _loss(n, scored, log_weights, s, w):
-    """The step's loss, and from it w.dout (n, H), w.db (scored,), and w.y.
+def _loss(part, lo, hi, s, w):
+    """The loss of the part's lanes, and from it w.dout (n, H), w.dy, and, added, w.db[part].
 
-    w.y holds the gradient of the scores on return: for each tile of items a contiguous matrix
-    (n, items), as the products take it.
+    w.dy holds the gradient of the scores on return: for each tile of items a contiguous matrix
+    (lanes of all parts, items), as the products take it.
     """
     f = type_of(w.own[0])
+    n, scored, m = w.now[LANES], w.now[SCORED], hi - lo
     scale, loss = f(1 / s.batch_size), f(0)
-    V, out, db, dout, part = w.V[:scored], w.out[:n], w.db, w.dout[:n], w.dout_part[:n]
-    y, g = w.y[: n * scored].reshape(n, scored), w.g[: n * scored].reshape(n, scored)
+    V, out, dout, dout_part = w.V[:scored], w.out[lo:hi], w.dout[lo:hi], w.dout_part[lo:hi]
+    mine = slice(lo * scored, hi * scored)
+    y, g = w.y[mine].reshape(m, scored), w.g[mine].reshape(m, scored)
     # BLAS makes V out^T faster than out V^T, even with the way back.
-    y_T = w.g[: n * scored].reshape(scored, n)
+    y_T = w.g[mine].reshape(scored, m)
     np.dot(V, out.T, y_T)
     for j in range(scored):
-        for i in range(n):
+        for i in range(m):
             y[i, j] = y_T[j, i] + w.bias[j]
-    db[:scored] = 0
-    for i in range(n):
+    count, term, db = w.counts[part], w.term[part], w.db[part]
+    for i in range(m):
         loss += lane_loss(
-            y[i], g[i], w.term[:scored], w.target[i], w.count[:scored], w.weight[:scored],
-            w.own[i], log_weights, s.loss, s.final_act, s.final_a, s.bpreg, s.smoothing,
+            y[i], g[i], term[:scored], w.target[lo + i], count[:scored], w.weight[:scored],
+            w.own[lo + i], w.log_weights[0], s.loss, s.final_act, s.final_a, s.bpreg, s.smoothing,
         )  # fmt: skip
         for j in range(scored):
             g[i, j] *= scale
@@ -302,31 +326,33 @@ def _loss(n, scored, log_weights, s, w):
     tile = _tile(n, V.shape[1], s)
     for start in range(0, scored, tile):
         end = min(start + tile, scored)
-        dy = w.y[n * start : n * end].reshape(n, end - start)
-        for i in range(n):
+        dy = w.dy[n * start : n * end].reshape(n, end - start)[lo:hi]
+        for i in range(m):
             for j in range(end - start):
                 dy[i, j] = g[i, start + j]
-        np.dot(dy, V[start:end], part)
-        for i in range(n):
+        np.dot(dy, V[start:end], dout_part)
+        for i in range(m):
             for k in range(V.shape[1]):
-                dout[i, k] += part[i, k]
-    return loss * scale
+                dout[i, k] += dout_part[i, k]
+    w.loss[part] = loss * scale
 
 
 @jit
-def _backward(h, W, s, w):
+def _backward(lo, hi, h, W, s, w):
     """From w.dout (n, H) back to the gates, w.dxW, w.g_rz, w.g_n, and the input, w.de.
 
     The old state h (n, H) is a constant, for bptt = 1.
     """
+    h = h[lo:hi]
     n, H = h.shape
-    dout, dxW, g_rz, g_n = w.dout[:n], w.dxW[:n], w.g_rz[:n], w.g_n[:n]
-    r, hU_n, de, e_mask = w.r[:n], w.hU_n[:n], w.de[:n], w.e_mask[:n]
+    dout, dxW, g_rz, g_n = w.dout[lo:hi], w.dxW[lo:hi], w.g_rz[lo:hi], w.g_n[lo:hi]
+    r, z, hU_n, de, e_mask = w.r[lo:hi], w.z[lo:hi], w.hU_n[lo:hi], w.de[lo:hi], w.e_mask[lo:hi]
+    h_mask = w.h_mask[lo:hi]
     if s.dropout_hidden > 0:
         for i in range(n):
             for k in range(H):
-                dout[i, k] *= w.h_mask[i, k]
-    blend_backward(dout, h, w.z[:n], w.n[:n], (s.hidden_act, s.hidden_a), dxW)
+                dout[i, k] *= h_mask[i, k]
+    blend_backward(dout, h, z, w.n[lo:hi], (s.hidden_act, s.hidden_a), dxW)
     for i in range(n):
         for k in range(H):
             g_n[i, k] = dxW[i, 2 * H + k]
@@ -357,32 +383,33 @@ def _backward(h, W, s, w):
 
 
 @jit
-def _update_matrix(p, left, right, a, v, how, s, w):
+def _update_matrix(part, p, left, right, a, v, how, s, w):
     """Update p by the gradient left^T right, left (n, rows), right (n, columns)."""
     n, columns = right.shape
-    left_T = w.transposed[: left.size].reshape(len(p), n)
+    left_T = w.transposed[part, : left.size].reshape(len(p), n)
     for i in range(n):
         for k in range(len(p)):
             left_T[k, i] = left[i, k]
     tile = _tile(n, columns, s)
     for start in range(0, len(p), tile):
         end = min(start + tile, len(p))
-        d = w.tile[: (end - start) * columns].reshape(end - start, columns)
+        d = w.tile[part, : (end - start) * columns].reshape(end - start, columns)
         np.dot(left_T[start:end], right, d)
         update_rows(p, w.every[start:end], d, a, v, how)
 
 
 @jit
-def _update_output(n, scored, U, W, A, M, how, s, w):
-    """The output table and its biases; as the input's table too, if it is shared."""
+def _update_output(part, W, A, M, how, s, w):
+    """The part's tiles of the output table; as the input's table too, if it is shared."""
+    n, scored, U = w.now[LANES], w.now[SCORED], w.now[DISTINCT]
     out, H = w.out[:n], w.out.shape[1]
     tile = _tile(n, H, s)
-    for start in range(0, U, tile):
+    for start in range(part * tile, U, s.parts * tile):
         end = min(start + tile, U)
         has = max(0, min(end, scored) - start)  # rows that are scored; the others are only fed
-        dV = w.tile[: (end - start) * H].reshape(end - start, H)
+        dV = w.tile[part, : (end - start) * H].reshape(end - start, H)
         if has:
-            dy = w.y[n * start : n * (start + has)].reshape(n, has)
+            dy = w.dy[n * start : n * (start + has)].reshape(n, has)
             np.dot(dy.T, out, dV[:has])
         dV[has:] = 0
         if s.input == SHARED:
@@ -392,9 +419,16 @@ def _update_output(n, scored, U, W, A, M, how, s, w):
                         dV[w.fed[i] - start, k] += w.de[i, k]
         update_rows(W.V_y, w.rows[start:end], dV, A.V_y, M.V_y, how)
 
-    # Biases lie alone, each at another place: side by side they fill a vector.
+
+@jit
+def _update_output_bias(W, A, M, how, s, w):
+    """Biases lie alone, each at another place: side by side they fill a vector."""
+    scored = w.now[SCORED]
     rows = w.rows[:scored]
-    b, db = w.bias[:scored].reshape(1, scored), w.db[:scored].reshape(1, scored)
+    for part in range(1, s.parts):
+        for j in range(scored):
+            w.db[0, j] += w.db[part, j]
+    b, db = w.bias[:scored].reshape(1, scored), w.db[:1, :scored]
     a, v = w.a_bias[:scored].reshape(1, scored), w.v_bias[:scored].reshape(1, scored)
     _gather(A.b_y, rows, a)
     _gather(M.b_y, rows, v)
@@ -405,13 +439,11 @@ def _update_output(n, scored, U, W, A, M, how, s, w):
 
 
 @jit
-def _update(h, scored, U, n_fed, W, A, M, s, w):
-    """All weights, from what the step left in w; equal rows are summed first."""
-    n, H = h.shape
-    how = (s.adagrad, s.learning_rate, s.momentum)
-    dxW = w.dxW[:n]
+def _update_input(part, W, A, M, how, s, w):
+    """W_x, and the rows of a table of its own that were fed; equal rows are summed first."""
+    n, n_fed = w.now[LANES], w.now[FED]
     if s.input != ONEHOT:
-        _update_matrix(W.W_x, w.e[:n], dxW, A.W_x, M.W_x, how, s, w)
+        _update_matrix(part, W.W_x, w.e[:n], w.dxW[:n], A.W_x, M.W_x, how, s, w)
     if s.input != SHARED:
         # Sums over lanes that were fed the same item. xW and e are spent and lend their memory.
         sums = w.xW if s.input == ONEHOT else w.e
@@ -423,11 +455,16 @@ def _update(h, scored, U, n_fed, W, A, M, s, w):
             update_rows(W.W_x, w.fed_rows[:n_fed], sums, A.W_x, M.W_x, how)
         else:
             update_rows(W.E, w.fed_rows[:n_fed], sums, A.E, M.E, how)
-    _update_output(n, scored, U, W, A, M, how, s, w)
-    _update_matrix(W.U_rz, h, w.g_rz[:n], A.U_rz, M.U_rz, how, s, w)
+
+
+@jit
+def _update_cell(part, h, W, A, M, how, s, w):
+    """U, b and c; h (B, H) is the state before the step."""
+    n, H = w.now[LANES], h.shape[1]
+    h, dxW, db = h[:n], w.dxW[:n], w.db_gates
+    _update_matrix(part, W.U_rz, h, w.g_rz[:n], A.U_rz, M.U_rz, how, s, w)
     left = h if s.reset_after else w.rh[:n]
-    _update_matrix(W.U_n, left, w.g_n[:n], A.U_n, M.U_n, how, s, w)
-    db = w.db_gates
+    _update_matrix(part, W.U_n, left, w.g_n[:n], A.U_n, M.U_n, how, s, w)
     db[:] = 0
     for i in range(n):
         for k in range(3 * H):
@@ -442,29 +479,70 @@ def _update(h, scored, U, n_fed, W, A, M, s, w):
 
 
 @jit
+def _gather_rows(part, W, s, w):
+    """The part's share of the scored rows, side by side; and counts of its own."""
+    scored = w.now[SCORED]
+    for j in range(part * scored // s.parts, (part + 1) * scored // s.parts):
+        row = w.rows[j]
+        for k in range(w.V.shape[1]):  # a loop, since a copied slice takes three times as long
+            w.V[j, k] = W.V_y[row, k]
+        w.bias[j] = W.b_y[row, 0]
+    if part > 0:  # lane_loss changes the counts under way
+        w.counts[part, :scored] = w.counts[0, :scored]
+
+
+@jit
 def _train(
     W, A, M, s, w, xs, ys, lanes, resets, keeps, before, first, samples, log_support, mark, stamp,
-    h, seed, losses,
+    h, seed, losses, counters,
 ):  # fmt: skip
-    """The steps first, first + 1, ... of an epoch; h (B, H) is the state, in and out."""
-    for step in range(len(losses)):
-        t = first + step
-        n = lanes[t]
-        _enter_step(h, keeps[t], resets[t], before)
-        before = n
-        scored, U, log_weights, n_fed = _collect(
-            xs[t, :n], ys[t, :n], samples[step], stamp + step, mark, log_support, s, w
-        )
-        for j in range(scored):
-            row = w.rows[j]
-            for k in range(w.V.shape[1]):  # a loop, since a copied slice takes three times as long
-                w.V[j, k] = W.V_y[row, k]
-            w.bias[j] = W.b_y[row, 0]
-        _forward(xs[t, :n], h[:n], W, s, w, seed, step)
-        losses[step] = _loss(n, scored, log_weights, s, w)
-        _backward(h[:n], W, s, w)
-        _update(h[:n], scored, U, n_fed, W, A, M, s, w)
-        h[:n] = w.out[:n]
+    """The steps first, first + 1, ... of an epoch; h (B, H) is the state, in and out.
+
+    Each thread calls this with the same arguments, and takes parts until there are no more:
+
+    BEGIN   part 0: ends the step before; the lanes' states, the distinct items
+    GATHER  the parts share the scored rows
+    PASS    the parts share the lanes: forward, loss, backward
+    UPDATE  the parts share the weights
+    """
+    how = (s.adagrad, s.learning_rate, s.momentum)
+    while True:
+        number = take(counters, len(losses) * PHASES * s.parts)
+        if number < 0:
+            return
+        part = number % s.parts
+        phase = number // s.parts % PHASES
+        step = number // s.parts // PHASES
+        t, n = first + step, w.now[LANES]
+        lo, hi = part * n // s.parts, (part + 1) * n // s.parts
+        if phase == BEGIN:
+            if part == 0:
+                if step > 0:
+                    h[:n] = w.out[:n]
+                _enter_step(h, keeps[t], resets[t], n if step > 0 else before)
+                n = lanes[t]
+                w.now[LANES] = n
+                w.now[SCORED], w.now[DISTINCT], w.log_weights[0], w.now[FED] = _collect(
+                    xs[t, :n], ys[t, :n], samples[step], stamp + step, mark, log_support, s, w
+                )
+        elif phase == GATHER:
+            _gather_rows(part, W, s, w)
+        elif phase == PASS:
+            w.loss[part] = 0
+            w.db[part, : w.now[SCORED]] = 0
+            if lo < hi:  # of the last lane of an epoch one part has nothing
+                _forward(lo, hi, xs[t], h, W, s, w, seed, step)
+                _loss(part, lo, hi, s, w)
+                _backward(lo, hi, h, W, s, w)
+        else:
+            _update_output(part, W, A, M, how, s, w)
+            if part == 0:
+                _update_input(part, W, A, M, how, s, w)
+                losses[step] = w.loss[: s.parts].sum()
+            if part == s.parts - 1:
+                _update_cell(part, h, W, A, M, how, s, w)
+                _update_output_bias(W, A, M, how, s, w)
+        finish(counters, s.parts)
 
 
 # --- the face to Python ---------------------------------------------------------------------------
@@ -501,6 +579,7 @@ def stepper(
         hp.logq if hp.loss == "cross-entropy" else 0.0, hp.sample_alpha, float(hp.batch_size),
         hp.adapt == "adagrad", hp.learning_rate, hp.momentum, hp.dropout_p_embed,
         hp.dropout_p_hidden, *_small(),
+        PARTS if hp.batch_size * (hp.batch_size + hp.n_sample) * H >= WORTH_PARTS else 1,
     )  # fmt: skip
     X = 3 * H if hp.input == "onehot" else len(W["W_x"])
     w = _workspace(hp.batch_size, H, X, 2 * hp.batch_size + hp.n_sample, dtype)
@@ -525,17 +604,27 @@ def stepper(
         parts = [parameters(arrays) for arrays in kinds]
         h = np.zeros((hp.batch_size, H), dtype)
         h[: len(state.h[0])] = state.h[0]
-        losses = np.empty(len(steps))
-        _train(
+        losses, counters = np.empty(len(steps)), np.zeros(COUNTERS, np.int64)
+        counters[OPEN] = s.parts
+        args = (
             *parts, s, w, batches.x, batches.y, batches.lanes, batches.reset, batches.keep,
             len(state.h[0]), steps[0], samples, log_support, mark, stamp, h,
-            np.uint32(rng.integers(2**32)), losses,
+            np.uint32(rng.integers(2**32)), losses, counters,
         )  # fmt: skip
+        # Results do not depend on how many threads there are, see numba_threads.
+        others = min(s.parts, numba.get_num_threads()) - 1
+        threads = [Thread(target=_train, args=args) for _ in range(others)]
+        for thread in threads:
+            thread.start()
+        _train(*args)
+        for thread in threads:
+            thread.join()
         stamp += len(steps)
         for arrays, part in zip(kinds, parts, strict=True):
             if "U0" in arrays:
                 arrays["U0"][:] = np.hstack([part.U_rz, part.U_n])
         n = batches.lanes[steps[-1]]
+        h[:n] = w.out[:n]
         return losses, state._replace(h=[h[:n]], history=state.history[:n])
 
     return run

@@ -302,20 +302,49 @@ def run_steps(hp, log, make_stepper, dtype, chunks, epochs=1):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @settings(max_examples=60, deadline=None)
-@given(hp=usual_models(), sessions=st.integers(3, 25), chunks=st.sampled_from([1, 7, 64]))
-def test_many_steps_are_the_single_steps(backend, hp, sessions, chunks):
+@given(
+    hp=usual_models(),
+    sessions=st.integers(3, 25),
+    chunks=st.sampled_from([1, 7, 64]),
+    worth=st.sampled_from([0, 2**20]),
+)
+def test_many_steps_are_the_single_steps(backend, hp, sessions, chunks, worth):
     """Duplicates, resets, the shrinking batch and a second epoch included; in float64."""
     ops = ops_of(backend)
     log = Shop(n_items=8).simulate(sessions).compact()
     plain = run_steps(
         hp, log, lambda W, m, s: network.stepper(hp, W, m, NUMPY, s), np.float64, 64, epochs=2
     )
-    own = run_steps(hp, log, lambda W, m, s: ops.stepper(hp, W, m, s), np.float64, chunks, epochs=2)
+    with pytest.MonkeyPatch.context() as patch:
+        if backend == "numba":  # steps as small as these would not be cut into parts
+            patch.setattr("gru4rec_np.kernels.numba_steps.WORTH_PARTS", worth)
+        own = run_steps(
+            hp, log, lambda W, m, s: ops.stepper(hp, W, m, s), np.float64, chunks, epochs=2
+        )
     if chunks == 64:  # else the samples are others
         np.testing.assert_allclose(own[1], plain[1], rtol=1e-9, atol=1e-12)
         for name in plain[0]:
             np.testing.assert_allclose(own[0][name], plain[0][name], rtol=1e-8, atol=1e-10)
         np.testing.assert_allclose(own[2].h[0], plain[2].h[0], rtol=1e-8, atol=1e-10)
+
+
+def test_the_number_of_threads_does_not_show_in_the_bits():
+    """Lanes that run out, dropout and momentum included; the step is large enough for two parts."""
+    ops_of("numba")
+    import numba
+
+    log, found = Shop(n_items=300).simulate(300), []
+    settings = {"n_sample": 600, "loss": "bpr-max", "momentum": 0.1, "dropout_p_embed": 0.2}
+    threads = numba.get_num_threads()
+    try:
+        for n in {1, threads}:
+            numba.set_num_threads(n)
+            model = GRU4Rec(**settings, n_epochs=2, dropout_p_hidden=0.1, backend="numba").fit(log)
+            found.append([model.losses, *model.weights.values()])
+    finally:
+        numba.set_num_threads(threads)
+    for one, other in zip(found[0], found[-1], strict=True):
+        assert (one == other).all()
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -366,7 +395,8 @@ def test_dropout(backend):
 
         masks = np.empty((2, 200, 50), np.float32)
         for step, mask in enumerate(masks):
-            _fill_mask(mask, np.uint32(7), step, 0.3)
+            _fill_mask(mask[:90], 0, np.uint32(7), step, 0.3)
+            _fill_mask(mask[90:], 90, np.uint32(7), step, 0.3)
         assert set(np.unique(masks)) == {np.float32(0), np.float32(1 / 0.7)}
         dropped = masks == 0
         assert abs(dropped.mean() - 0.3) < 0.01
