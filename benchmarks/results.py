@@ -22,6 +22,10 @@ ROWS = {
     "momentum=0.2,dropout_p_embed=0.2",
     "TOP1-max": "--params loss=top1-max,input=shared,n_sample=512,sample_alpha=0.5,"
     "learning_rate=0.05,momentum=0.2,dropout_p_embed=0.2",
+    "TOP1-max, LSTM": "--backend numpy --params unit=lstm,loss=top1-max,input=shared,n_sample=512,"
+    "sample_alpha=0.5,learning_rate=0.07,momentum=0.2,dropout_p_embed=0.2",
+    "TOP1-max, simple RNN": "--backend numpy --params unit=rnn,loss=top1-max,input=shared,"
+    "n_sample=512,sample_alpha=0.5,learning_rate=0.05,momentum=0.2,dropout_p_embed=0.3",
     "TOP1": "--params loss=top1,input=shared,final_act=tanh,n_sample=128,sample_alpha=0.5,"
     "learning_rate=0.07,momentum=0.2,dropout_p_embed=0.3",
     "BPR": "--params loss=bpr,input=shared,final_act=elu-0.5,n_sample=512,sample_alpha=0.25,"

@@ -138,7 +138,7 @@ class Hyperparameters:
     layers: Sequence[int] = _field([100], "units of each recurrent layer", _sizes(1))
     unit: str = _field(
         "gru",
-        "what they are made of: gru, lstm, or rnn (the simple one, without gates)",
+        "what these are: gru, lstm, or rnn (the simple one, without gates)",
         _one_of(UNITS),
     )
     input: str = _field(
@@ -203,7 +203,7 @@ class Hyperparameters:
     adapt: str = _field("adagrad", f"the optimiser: {', '.join(OPTIMISERS)}", _one_of(OPTIMISERS))
     learning_rate: float = _field(
         0.1,
-        "its step size: 0.1 suits adagrad, 0.002 adam",
+        "its step size: 0.1 suits adagrad, 0.002 adam, 0.01 rmsprop, 3 adadelta",
         _number(0, above=True),
     )
     momentum: float = _field(0.0, "its momentum", _number(0, 1))
