@@ -90,10 +90,20 @@ def _workspace(B: int, H: int, X: int, most: int, dtype: type) -> Work:
     }  # fmt: skip
     return Work(
         every=np.arange(max(H, X)),
-        now=np.zeros(4, np.int64),
-        **{name: np.empty(size, np.int64) for name, size in ints.items()},
-        **{name: np.ones(shape, dtype) for name, shape in floats.items()},
+        now=_apart((4,), np.int64),
+        **{name: _apart((size,), np.int64) for name, size in ints.items()},
+        **{name: _apart(shape, dtype) for name, shape in floats.items()},
     )
+
+
+def _apart(shape: tuple[int, ...], dtype: type) -> np.ndarray:
+    """Ones in cache lines of their own: two threads that write side by side slow each other."""
+    line, size = 64, int(np.prod(shape)) * np.dtype(dtype).itemsize
+    memory = np.empty(size + 2 * line, np.uint8)
+    start = -memory.ctypes.data % line
+    array = memory[start : start + size].view(dtype).reshape(shape)
+    array[:] = 1
+    return array
 
 
 # --- small pieces ---------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ COMMANDS = STOREYS[-1]
 
 FILES = {path.stem: path for path in (ROOT / "gru4rec_np").glob("*.py")}
 FILES |= {f"kernels.{p.stem}": p for p in (ROOT / "kernels").glob("*.py")}
+FILES |= {f"kernels.emulator.{p.stem}": p for p in (ROOT / "kernels/emulator").glob("*.py")}
 
 
 def imports(path):
