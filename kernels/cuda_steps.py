@@ -31,8 +31,8 @@ class DeviceSteps:
 
     A step is at most 12 launches, the same for every step: which step it is, how many lanes are
     left and how many items are distinct stands in `now`, on the device. So the launches are
-    captured once, and each step replays them. Negatives are sent, and the losses fetched, once a
-    call of `run`; batches once an epoch; weights come back when the epoch ends.
+    captured once an epoch, whose arrays they name, and each step replays them. Negatives are sent,
+    and the losses fetched, once a call of `run`; weights come back when the epoch ends.
 
     Args:
         ops: the backend. The others as those of network.stepper.
