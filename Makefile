@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV = .venv/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo course test lint clean
 
 # The main job on the built-in data: train on the simulated shop, compare, recommend.
 demo: .venv/base
@@ -10,6 +10,11 @@ demo: .venv/base
 	@echo
 	$(VENV)/python -m gru4rec_np.recommend runs/demo -k 5 \
 		$$($(VENV)/python -c "from gru4rec_np import Shop; print(*Shop().simulate(3).session(2)[:2])")
+
+# The course, in the browser.
+course: .venv/tutorials
+	$(VENV)/python -m gru4rec_np.course
+	cd tutorials && ../$(VENV)/jupyter lab
 
 # All tests, on all cores.
 test: .venv/test
@@ -27,6 +32,10 @@ clean:
 .venv/base: setup.py pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(VENV)/pip install --quiet --disable-pip-version-check -e .
+	touch $@
+
+.venv/tutorials: .venv/base
+	$(VENV)/pip install --quiet --disable-pip-version-check -e '.[tutorials]'
 	touch $@
 
 .venv/test: .venv/base

@@ -35,7 +35,16 @@ setup(
         "tomli>=2; python_version < '3.11'",
     ],
     extras_require={
-        "test": ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "ruff>=0.6", "pandas>=2"],
+        "tutorials": ["jupyterlab>=4"],
+        "test": [
+            "pytest>=8",
+            "pytest-xdist>=3.5",
+            "hypothesis>=6.100",
+            "ruff>=0.6",
+            "pandas>=2",
+            "nbclient>=0.10",
+            "ipykernel>=6.29",
+        ],
         "bench": ["torch>=2.2"],
         "cuda": ["cupy-cuda12x>=13"],  # for CUDA 12; cupy-cuda11x and -cuda13x do as well
     },

@@ -21,7 +21,7 @@ STOREYS = [
     {"models"},
     {"__init__"},
     {"cli"},
-    {"train", "evaluate", "recommend", "prepare"},  # commands
+    {"train", "evaluate", "recommend", "prepare", "course"},  # commands
 ]
 MATHEMATICS = STOREYS[1] | {"activations"}
 DATA = {"sessions", "rawlogs", "shop", "batches"}

@@ -1,0 +1,58 @@
+"""Every notebook runs twice: as shipped, and with the solutions put in."""
+
+import re
+
+import nbformat
+import pytest
+
+import checks
+import run
+
+NOTEBOOKS = run.notebooks()
+LARGEST = 600_000  # bytes
+
+
+def read(number):
+    return nbformat.read(NOTEBOOKS[number], as_version=4)
+
+
+def exercises(notebook):
+    return [e for cell in notebook.cells if (e := run.exercise_of(cell))]
+
+
+@pytest.mark.parametrize("number", NOTEBOOKS)
+def test_as_shipped(number):
+    notebook = read(number)
+    for cell in run.execute(notebook).cells:
+        if exercise := run.exercise_of(cell):
+            assert f"… {exercise} not yet" in run.output_text(cell)
+
+
+@pytest.mark.parametrize("number", NOTEBOOKS)
+def test_solved(number):
+    for cell in run.execute(run.solved(read(number), number)).cells:
+        if exercise := run.exercise_of(cell):
+            assert f"✓ {exercise} is right" in run.output_text(cell)
+
+
+@pytest.mark.parametrize("number", NOTEBOOKS)
+def test_reads_well_where_it_is_only_rendered(number):
+    notebook = read(number)
+    assert NOTEBOOKS[number].stat().st_size < LARGEST
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(cell.execution_count for cell in code), "not run: python tutorials/run.py --write"
+    for cell in code:
+        for output in cell.outputs:
+            assert output.output_type != "error"
+            assert output.get("name") != "stderr", output.text
+        # Nothing of the machine that it was run on.
+        assert not re.search(r"(^|[\s\"'(])/(work|tmp|home|root|usr)/", run.output_text(cell))
+
+
+@pytest.mark.parametrize("number", NOTEBOOKS)
+def test_exercises_checks_and_solutions_belong_together(number):
+    there = exercises(read(number))
+    assert there == [e.number for e in checks.chapter(number)]
+    assert there == list(run.solutions(number))
+    assert there == [f"{number}.{i + 1}" for i in range(len(there))]
+    assert len(there) >= (2 if number else 0)

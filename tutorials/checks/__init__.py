@@ -1,0 +1,293 @@
+"""The course's exercises: what an answer must do, the mistakes that have names, and the verdict.
+
+A notebook calls `check` and `hint`; each chapter's exercises stand in a file of their own, ch04.py
+for notebook 4. Imports NumPy and the package's file writer; the chapters import the package.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import json
+import os
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gru4rec_np.files import write_text
+
+TUTORIALS = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """A function that the reader writes.
+
+    Attributes:
+        number: "4.2", the second exercise of notebook 4.
+        title: what it is, in a few words.
+        right: computes what the answer must; the package's own function where there is one.
+        cases: rng to a list of tuples of arguments. The same seed is used at each check.
+        mistakes: what went wrong, as one would tell a friend, to a function that does just that.
+            An answer that gives what it gives has made that mistake. It may also be one that
+            raises, which is then a mistake that is seen by other means.
+        hints: shown one at a time, from a nudge to nearly all.
+        parts: names of what is returned, where that is a tuple.
+        run: (answer, arguments) to the result that is compared, where calling will not do.
+        tolerance: relative; absolute too, times the largest entry of what is expected.
+    """
+
+    number: str
+    title: str
+    right: Callable
+    cases: Callable[[np.random.Generator], Sequence[tuple]]
+    mistakes: Mapping[str, Callable] = field(default_factory=dict)
+    hints: Sequence[str] = ()
+    parts: Sequence[str] = ()
+    run: Callable[[Any, tuple], Any] = lambda answer, args: answer(*args)
+    tolerance: float = 1e-6
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is to be said of an answer: state "right", "open" or "wrong", and the words."""
+
+    state: str
+    text: str = ""
+
+
+def chapter(number: int) -> list[Exercise]:
+    """The exercises of a notebook, in order; none if it has no file here."""
+    try:
+        return importlib.import_module(f"checks.ch{number:02}").EXERCISES
+    except ModuleNotFoundError as error:
+        if error.name == f"checks.ch{number:02}":
+            return []
+        raise
+
+
+def find(number: str) -> Exercise:
+    """The exercise with a number such as "4.2".
+
+    Raises:
+        LookupError: there is none.
+    """
+    for exercise in chapter(int(number.split(".")[0])):
+        if exercise.number == number:
+            return exercise
+    raise LookupError(f"there is no exercise {number}")
+
+
+# --- the verdict ----------------------------------------------------------------------------------
+
+
+def judge(exercise: Exercise, answer: Any) -> Verdict:
+    """Run an answer on the exercise's cases and compare."""
+    cases = list(exercise.cases(np.random.default_rng(0)))
+    found, expected = [], []
+    for args in cases:
+        given = copy.deepcopy(args)
+        try:
+            result = exercise.run(answer, given)
+        except NotImplementedError:
+            return Verdict("open")
+        except Exception as error:  # whatever a reader's code may raise
+            return Verdict("wrong", _stopped(error))
+        if result is None or result is Ellipsis:
+            return Verdict("open")
+        want = exercise.right(*copy.deepcopy(args))
+        if isinstance(want, tuple) and not isinstance(result, tuple):
+            n = len(want)
+            return Verdict("wrong", f"it must return {n} things{_named(exercise)}")
+        if isinstance(want, tuple) and any(part is None or part is Ellipsis for part in result):
+            return Verdict("open")
+        if not _same(given, args, 0):
+            return Verdict("wrong", "it changes its arguments; work on a copy")
+        found.append(result if isinstance(result, tuple) else (result,))
+        expected.append(want if isinstance(want, tuple) else (want,))
+    if all(_same(f, e, exercise.tolerance) for f, e in zip(found, expected, strict=True)):
+        return Verdict("right")
+    return Verdict("wrong", _named_mistake(exercise, cases, found, expected))
+
+
+def _named_mistake(
+    exercise: Exercise, cases: list[tuple], found: list[tuple], expected: list[tuple]
+) -> str:
+    """The mistake that gives what was found, whole or in parts; else how it differs."""
+    made = {}
+    for name, mistake in exercise.mistakes.items():
+        try:
+            results = [mistake(*copy.deepcopy(args)) for args in cases]
+        except Exception:  # it is one that shows by raising
+            continue
+        made[name] = [r if isinstance(r, tuple) else (r,) for r in results]
+    for name, results in made.items():
+        if all(_same(f, r, exercise.tolerance) for f, r in zip(found, results, strict=True)):
+            return name
+    if len({len(f) for f in found} | {len(e) for e in expected}) > 1:
+        return f"it must return {len(expected[0])} things{_named(exercise)}, not {len(found[0])}"
+
+    lines = []
+    for i in range(len(expected[0])):
+        mine, want = [f[i] for f in found], [e[i] for e in expected]
+        tolerance = exercise.tolerance
+        if all(_same(m, w, tolerance) for m, w in zip(mine, want, strict=True)):
+            continue
+        label = f"{exercise.parts[i]}: " if exercise.parts else ""
+        for name, results in made.items():
+            theirs = [r[i] for r in results]
+            same = all(_same(m, t, tolerance) for m, t in zip(mine, theirs, strict=True))
+            if same and not all(_same(t, w, tolerance) for t, w in zip(theirs, want, strict=True)):
+                lines.append(label + name)
+                break
+        else:
+            lines.append(label + _difference(mine, want, tolerance))
+    return "; ".join(lines)
+
+
+def _named(exercise: Exercise) -> str:
+    return f" ({', '.join(exercise.parts)})" if exercise.parts else ""
+
+
+def _same(a: Any, b: Any, tolerance: float) -> bool:
+    """Whether two results are equal: numbers within the tolerance, all else exactly."""
+    if isinstance(b, Mapping):
+        return (
+            isinstance(a, Mapping)
+            and set(a) == set(b)
+            and all(_same(a[k], b[k], tolerance) for k in b)
+        )
+    if isinstance(b, list | tuple):
+        return (
+            isinstance(a, list | tuple | np.ndarray)
+            and len(a) == len(b)
+            and all(_same(x, y, tolerance) for x, y in zip(a, b, strict=True))
+        )
+    if isinstance(b, np.ndarray | float | int | np.generic):
+        try:
+            a, b = np.asarray(a), np.asarray(b)
+            if a.shape != b.shape:
+                return False
+            if b.dtype.kind not in "fiub" or a.dtype.kind not in "fiub":
+                return bool(np.array_equal(a, b))
+            finite = np.abs(b[np.isfinite(b)].astype(float))
+            scale = finite.max() if finite.size else 1.0
+            return bool(np.allclose(a, b, tolerance, tolerance * scale, equal_nan=True))
+        except (TypeError, ValueError):
+            return False
+    try:
+        return bool(a == b) or a is b or type(b).__eq__ is object.__eq__
+    except Exception:
+        return False
+
+
+def _difference(found: list, expected: list, tolerance: float) -> str:
+    """How a result differs from what is expected, with the usual suspects tried first."""
+    for got, want in zip(found, expected, strict=True):
+        if _same(got, want, tolerance):
+            continue
+        if not isinstance(want, np.ndarray | float | int | np.generic):
+            return f"{_short(got)} where {_short(want)} is expected"
+        try:
+            got, want = np.asarray(got, float), np.asarray(want, float)
+        except (TypeError, ValueError):
+            return f"{_short(got)} where {_short(want)} is expected"
+        if got.shape != want.shape:
+            turned = " Transposed?" if got.ndim == 2 and got.shape == want.shape[::-1] else ""
+            return f"its shape is {got.shape}, expected {want.shape}.{turned}"
+        if got.size == 0:
+            continue
+        if np.isnan(got).any() and not np.isnan(want).any():
+            return f"{int(np.isnan(got).sum())} of {got.size} entries are NaN"
+        if got.ndim == 2 and got.shape[0] == got.shape[1] and _same(got.T, want, tolerance):
+            return "it is transposed"
+        ratio = float((got * want).sum() / ((want * want).sum() or 1))
+        if abs(ratio) > 1e-12 and _same(got, want * ratio, tolerance):
+            if abs(ratio + 1) < 1e-9:
+                return "its sign is the opposite of the right one, everywhere"
+            return f"every entry is {ratio:.6g} times the right one: a factor is off"
+        gap = np.abs(got - want)
+        at = np.unravel_index(int(np.nanargmax(gap)), want.shape)
+        place = f"entry {[int(i) for i in at]}" if want.ndim else "it"
+        wrong = int((gap > tolerance * max(1e-300, float(np.abs(want).max()))).sum())
+        share = f" ({wrong} of {want.size} entries differ)" if want.size > 1 else ""
+        return f"{place} is {got[at]:.6g}, expected {want[at]:.6g}{share}"
+    return "it differs from what is expected"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) < 80 else text[:77] + "..."
+
+
+def _stopped(error: Exception) -> str:
+    """An exception with the last line of the reader's own code that led to it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if "ipykernel" in f.filename or f.filename.startswith("<")]
+    # A notebook's cell has a made-up file name, so that its text is only there if IPython kept it.
+    place = f", at your line {own[-1].lineno}: {own[-1].line}" if own and own[-1].line else ""
+    return f"it stopped with {type(error).__name__}: {error}{place}"
+
+
+# --- what a notebook calls ------------------------------------------------------------------------
+
+_shown: dict[str, int] = {}  # exercise to the number of hints seen
+
+
+def check(number: str, answer: Any) -> Any:
+    """Say whether an answer is right, and if not, what is wrong with it.
+
+    Returns:
+        the answer if it is right, else what is right: so that the notebook goes on either way.
+    """
+    exercise = find(number)
+    verdict = judge(exercise, answer)
+    if verdict.state == "right":
+        done = progress()
+        if number not in done:
+            _keep([*done, number])
+        print(f"✓ {number} is right: {exercise.title}.")
+        return answer
+    more = f' hint("{number}") helps.' if exercise.hints else ""
+    if verdict.state == "open":
+        print(f"… {number} not yet: {exercise.title}. Fill the hole, run the cell again.{more}")
+    else:
+        text = verdict.text[0].upper() + verdict.text[1:]
+        print(f"✗ {number}: {text}{'' if text[-1] in '.?!' else '.'}{more}")
+    return exercise.right
+
+
+def hint(number: str) -> None:
+    """Show the next hint of an exercise."""
+    exercise = find(number)
+    n = _shown.get(number, 0)
+    if n < len(exercise.hints):
+        print(f"hint {n + 1} of {len(exercise.hints)}: {exercise.hints[n]}")
+        _shown[number] = n + 1
+    else:
+        where = f"tutorials/solutions/ch{int(number.split('.')[0]):02}.py"
+        print(f"That was all; a solution is in {where}.")
+
+
+def _progress_file() -> Path:
+    return Path(os.environ.get("GRU4REC_PROGRESS") or TUTORIALS / "progress.json")
+
+
+def progress() -> list[str]:
+    """The numbers of the exercises done; those of a damaged file are forgotten."""
+    try:
+        done = json.loads(_progress_file().read_text(encoding="utf-8"))
+        return [number for number in done if isinstance(number, str)]
+    except (OSError, ValueError, TypeError):
+        return []
+
+
+def _keep(done: list[str]) -> None:
+    try:
+        write_text(_progress_file(), json.dumps(sorted(set(done))) + "\n")
+    except OSError as error:
+        print(f"(progress is not kept: {error.filename}: {error.strerror})")
