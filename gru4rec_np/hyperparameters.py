@@ -127,6 +127,21 @@ def _field(default: Any, help: str, check: Check) -> Any:
     return dataclasses.field(default=default, metadata=metadata)
 
 
+def check_fields(hp: Any) -> None:
+    """Check every field of a dataclass that `_field` made, and keep what its check gives.
+
+    Raises:
+        InputError: a value is not allowed; the message has name, value and what is.
+    """
+    for field in dataclasses.fields(hp):
+        if check := field.metadata.get("check"):
+            value = getattr(hp, field.name)
+            try:
+                setattr(hp, field.name, check(value))
+            except (ValueError, OverflowError) as error:
+                raise InputError(f"{field.name}: must be {error}, not {value!r}") from None
+
+
 @dataclasses.dataclass
 class Hyperparameters:
     """What GRU4Rec can be told. The names are those that GRU4Rec's users know.
@@ -218,13 +233,7 @@ class Hyperparameters:
     seed: int = _field(0, "seed of everything random", _whole(0, math.inf))
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            if check := field.metadata.get("check"):
-                value = getattr(self, field.name)
-                try:
-                    setattr(self, field.name, check(value))
-                except (ValueError, OverflowError) as error:
-                    raise InputError(f"{field.name}: must be {error}, not {value!r}") from None
+        check_fields(self)
         if self.embedding and self.input != "embedding":
             raise InputError(
                 f"embedding: {self.embedding} goes with input='embedding', not {self.input!r}"
