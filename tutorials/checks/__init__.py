@@ -229,7 +229,7 @@ def _stopped(error: Exception) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     own = [f for f in frames if "ipykernel" in f.filename or f.filename.startswith("<")]
     # A notebook's cell has a made-up file name, so that its text is only there if IPython kept it.
-    place = f", at your line {own[-1].lineno}: {own[-1].line}" if own and own[-1].line else ""
+    place = f", at your line {own[-1].lineno}: `{own[-1].line}`" if own and own[-1].line else ""
     return f"it stopped with {type(error).__name__}: {error}{place}"
 
 
