@@ -1,19 +1,21 @@
 """GRU4Rec, session-based recommendation with recurrent networks, from scratch in NumPy.
 
-`GRU4Rec` is the model, `Sessions` and `read_table` its data, `Shop` a simulated data set,
-`gradcheck` the finite-difference check. Commands: python -m gru4rec_np.train, .evaluate,
-.recommend, .prepare.
+`GRU4Rec` is the model, `NARM` the one with attention, `Sessions` and `read_table` their data,
+`Shop` a simulated data set, `gradcheck` the finite-difference check. Commands: python -m
+gru4rec_np.train, .evaluate, .recommend, .prepare.
 """
 
 from gru4rec_np.errors import InputError
 from gru4rec_np.gradcheck import GradientError, gradcheck
 from gru4rec_np.gru4rec import GRU4Rec
+from gru4rec_np.narm import NARM
 from gru4rec_np.sessions import Sessions, clean, from_frame, read_table, split
 from gru4rec_np.shop import Shop
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "NARM",
     "GRU4Rec",
     "GradientError",
     "InputError",

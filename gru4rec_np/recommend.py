@@ -9,6 +9,7 @@ import sys
 from gru4rec_np import cli, models
 from gru4rec_np.errors import InputError
 from gru4rec_np.kernels import BACKENDS
+from gru4rec_np.narm import NARM
 from gru4rec_np.sessions import index_of
 
 
@@ -24,7 +25,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("items", metavar="ITEM", nargs="+", help="the session so far, oldest first")
     p.add_argument("-k", type=cli.positive, default=20, metavar="K", help="how many to show")
     # A few steps: NumPy is done before Numba would have loaded.
-    p.add_argument("--backend", choices=BACKENDS, default="numpy", help="what runs GRU4Rec")
+    p.add_argument("--backend", choices=BACKENDS, default="numpy", help="what runs a network")
     return p
 
 
@@ -42,11 +43,17 @@ def main() -> None:
         )
     if unknown:
         print(cli.one_line(f"unknown to the model, passed over: {names}"), file=sys.stderr)
-    best = model.recommend(args.items, args.k)
+    if isinstance(model, NARM):
+        best, attention = model.recommend(args.items, args.k, attention=True)
+    else:
+        best, attention = model.recommend(args.items, args.k), None
     width = max(len("item"), *(len(str(item)) for item, _ in best))
     print(f"rank  {'item':{width}}    score")
     for rank, (item, score) in enumerate(best, 1):
         print(f"{rank:4}  {item!s:{width}} {score:8.4f}")
+    if attention is not None:
+        clicks = zip(args.items, attention.tolist(), strict=True)
+        print("attention: " + ", ".join(f"{cli.one_line(i)[:60]} {a:.3f}" for i, a in clicks))
 
 
 if __name__ == "__main__":

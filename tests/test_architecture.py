@@ -16,7 +16,7 @@ STOREYS = [
     {"kernels"},
     {"hyperparameters"},
     {"network"},
-    {"gru4rec", "baselines"},
+    {"gru4rec", "narm", "baselines"},
     {"neighbours", "factors"},
     {"models"},
     {"__init__"},

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gru4rec_np import GRU4Rec, InputError, Sessions, Shop, checkpoint, models
-from gru4rec_np.models import BASELINES
+from gru4rec_np.models import BASELINES, NETWORKS
 
 SHOP = Shop(n_items=60)
 LOG = SHOP.simulate(300)
@@ -15,12 +15,13 @@ PARAMETERS = {
     "BPR-MF": {"factors": 6, "n_epochs": 1, "seed": 5},
     "oracle": {"shop": SHOP},
     "GRU4Rec": {"layers": [4], "n_sample": 8, "n_epochs": 1},
+    "NARM": {"embedding": 3, "hidden": 4, "normalise": True, "n_epochs": 1},
 }
 
 
-@pytest.fixture(params=[*BASELINES, "GRU4Rec"])
+@pytest.fixture(params=[*BASELINES, *NETWORKS])
 def fitted(request):
-    cls = BASELINES.get(request.param, GRU4Rec)
+    cls = (BASELINES | NETWORKS)[request.param]
     return cls(**PARAMETERS.get(request.param, {})).fit(LOG)
 
 
