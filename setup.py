@@ -20,6 +20,7 @@ setup(
     packages=["gru4rec_np", "gru4rec_np.kernels", "gru4rec_np.kernels.emulator"],
     package_dir={"gru4rec_np": "gru4rec_np", "gru4rec_np.kernels": "kernels"},
     package_data={
+        "gru4rec_np": ["configurations/*.toml"],
         "gru4rec_np.kernels": ["cuda/*.cu", "cuda/*.cuh"],
         "gru4rec_np.kernels.emulator": ["*.h", "*.cpp", "README.md"],
     },

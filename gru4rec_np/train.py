@@ -64,6 +64,11 @@ SPLIT_OPTIONS = ("split", "min_item_support", "min_session_length", "merge_repea
 SHOP_OPTIONS = ("shop_sessions", "shop_items", "shop_seed")
 COLUMN_OPTIONS = ("session_column", "item_column", "time_column")
 
+# The hyperparameters that come with the program, by name.
+CONFIGURATIONS = {
+    p.stem: p for p in sorted(Path(__file__).with_name("configurations").glob("*.toml"))
+}
+
 FILES = ("model.npz", "config.toml", "history.csv", "metrics.json", "curves.png")
 
 
@@ -77,7 +82,8 @@ Options win over --params, --params over --config.
 examples:
   python -m gru4rec_np.train --train clicks.tsv --split 1d
   python -m gru4rec_np.train --train train.tsv --test test.tsv --params \
-loss=bpr-max,constrained_embedding=True"""
+loss=bpr-max,constrained_embedding=True
+  python -m gru4rec_np.train --train train.tsv --test test.tsv --config rsc15-100k-bpr-max"""
 
 
 def parser() -> cli.Parser:
@@ -91,16 +97,26 @@ def parser() -> cli.Parser:
         argument_default=argparse.SUPPRESS,
     )
     p.add_argument("--out", metavar="DIR", help="where the results go (default: runs/<log's name>)")
-    p.add_argument("--config", metavar="FILE.toml", help="options from a file, e.g. a config.toml")
+    shipped = "; or, of those that come with this program: " + ", ".join(CONFIGURATIONS)
+    p.add_argument(
+        "--config",
+        metavar="FILE|NAME",
+        help="options from a TOML file, e.g. a run's config.toml" + shipped,
+    )
     p.add_argument("--params", metavar="A=1,B=2", help=PARAMS)
-    data = p.add_argument_group("data")
-    for name, (default, text) in DATA_OPTIONS.items():
-        _add_option(data, name, default, text)
+    add_data_options(p)
     model = p.add_argument_group("hyperparameters")
     for name, field in FIELDS.items():
         extra = ["--epochs"] if name == "n_epochs" else []
         _add_option(model, name, DEFAULTS[name], field.metadata["help"], *extra)
     return p
+
+
+def add_data_options(p: cli.Parser) -> None:
+    """Options for what a run needs beside the hyperparameters."""
+    group = p.add_argument_group("data")
+    for name, (default, text) in DATA_OPTIONS.items():
+        _add_option(group, name, default, text)
 
 
 def _add_option(group: Any, name: str, default: Any, text: str, *more_names: str) -> None:
@@ -129,25 +145,39 @@ def settings(argv: list[str]) -> tuple[dict[str, Any], GRU4Rec, Path]:
     Raises:
         InputError: a value or a combination that cannot be used.
     """
-    dashed = [_with_dashes(a) if a.startswith("--") else a for a in argv]
-    given = vars(parser().parse_args(dashed))
+    given = parse(parser(), argv)
     out, config, params = (given.pop(name, None) for name in ("out", "config", "params"))
 
-    values: dict[str, Any] = _read_config(Path(config)) if config else {}
+    values: dict[str, Any] = read_config(config) if config else {}
     if params is not None:
         values |= hyperparameters.parse_params(params, values.get("input", "onehot"))
     for name, text in given.items():
         if name in FIELDS and isinstance(text, str):
-            values[name] = hyperparameters.parse_value(name, text)
-        else:
-            values[name] = _data_value(name, text)
+            text = hyperparameters.parse_value(name, text)
+        values[name] = text
 
-    given = {name for name in DATA_OPTIONS if name in values}
-    data = {name: values.pop(name, default) for name, (default, _) in DATA_OPTIONS.items()}
-    _check_data(data, given)
+    data = data_settings(values)
+    values = {name: value for name, value in values.items() if name not in data}
     model = GRU4Rec(**values, backend=data["backend"])
     name = Path(data["train"]).name.split(".")[0] if data["train"] else "shop"
     return data, model, Path(out or f"runs/{name}")
+
+
+def parse(p: cli.Parser, argv: list[str]) -> dict[str, Any]:
+    """The options given, by name; `--n_sample` is understood as `--n-sample`."""
+    return vars(p.parse_args([_with_dashes(a) if a.startswith("--") else a for a in argv]))
+
+
+def data_settings(given: dict[str, Any]) -> dict[str, Any]:
+    """All data options: those given, as text or as a TOML file has them, and defaults.
+
+    Raises:
+        InputError: a value or a combination that cannot be used.
+    """
+    of_data = {n: _data_value(n, value) for n, value in given.items() if n in DATA_OPTIONS}
+    data = {n: of_data.get(n, default) for n, (default, _) in DATA_OPTIONS.items()}
+    _check_data(data, set(of_data))
+    return data
 
 
 def _unused(data: dict[str, Any]) -> dict[str, str]:
@@ -194,7 +224,7 @@ def _with_dashes(option: str) -> str:
 
 def _data_value(name: str, value: Any) -> Any:
     """A data option, from the command line (text) or a TOML file, as its default's type."""
-    default = DATA_OPTIONS[name][0] if name in DATA_OPTIONS else value
+    default = DATA_OPTIONS[name][0]
     if isinstance(default, int) and not isinstance(default, bool) and isinstance(value, str):
         try:
             return int(value)
@@ -206,16 +236,27 @@ def _data_value(name: str, value: Any) -> Any:
     return value
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def read_config(config: str) -> dict[str, Any]:
+    """Hyperparameters and data options from a TOML file.
+
+    Args:
+        config: the file's path, or the name of one of `CONFIGURATIONS`.
+
+    Raises:
+        InputError: no such file or name, not TOML, a name or a value that cannot be used.
+    """
+    path = Path(config) if Path(config).is_file() else CONFIGURATIONS.get(config, Path(config))
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
+        raise InputError(
+            f"{path}: no such file, and no configuration of that name; there are "
+            + ", ".join(CONFIGURATIONS)
+        ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not a TOML file: {error}") from None
-    data = {name: values.pop(name) for name in DATA_OPTIONS if name in values}
-    hyperparameters.check_names(values, str(path))
-    return values | {name: _data_value(name, value) for name, value in data.items()}
+    hyperparameters.check_names((n for n in values if n not in DATA_OPTIONS), str(path))
+    return values
 
 
 def load_data(data: dict[str, Any]) -> tuple[dict[str, Sessions], Shop | None]:

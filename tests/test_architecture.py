@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # A module may import those of the storeys below its own, and what is listed with it here.
 STOREYS = [
     {"errors", "files", "gradcheck", "activations"},
-    {"cells", "inputs", "losses", "scoring", "optim", "ranking"},  # mathematics
+    {"cells", "inputs", "losses", "scoring", "optim", "ranking", "bootstrap"},  # mathematics
     {"sessions", "checkpoint"},
     {"rawlogs", "shop", "batches", "report"},
     {"kernels"},

@@ -329,7 +329,7 @@ def test_help_shows_no_none(name):
 def test_the_examples_in_the_help_stand_on_one_line_each():
     lines = command("train", "--help").stdout.splitlines()
     examples = [shlex.split(line)[3:] for line in lines if line.startswith("  python -m")]
-    assert len(examples) == 2
+    assert len(examples) == 3
     for arguments in examples:
         settings(arguments)
 
