@@ -52,6 +52,10 @@ class Exercise:
     tolerance: float = 1e-6
 
 
+class Wrong(Exception):
+    """Raised by an exercise's `run`; its text is what is to be said of the answer."""
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What is to be said of an answer: state "right", "open" or "wrong", and the words."""
@@ -95,6 +99,8 @@ def judge(exercise: Exercise, answer: Any) -> Verdict:
             result = exercise.run(answer, given)
         except NotImplementedError:
             return Verdict("open")
+        except Wrong as error:
+            return Verdict("wrong", str(error))
         except Exception as error:  # whatever a reader's code may raise
             return Verdict("wrong", _stopped(error))
         if result is None or result is Ellipsis:
@@ -202,7 +208,8 @@ def _difference(found: list, expected: list, tolerance: float) -> str:
         if got.size == 0:
             continue
         if np.isnan(got).any() and not np.isnan(want).any():
-            return f"{int(np.isnan(got).sum())} of {got.size} entries are NaN"
+            first = [int(i) for i in np.argwhere(np.isnan(got))[0]]
+            return f"{np.isnan(got).sum()} of {got.size} entries are NaN, the first at {first}"
         if got.ndim == 2 and got.shape[0] == got.shape[1] and _same(got.T, want, tolerance):
             return "it is transposed"
         ratio = float((got * want).sum() / ((want * want).sum() or 1))
