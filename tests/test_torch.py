@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_narm import gradients as narm_gradients
+from test_narm import random_problem
 from test_network import ITEMS, gradients, random_network
 
-from gru4rec_np import GRU4Rec, Shop, network
+from gru4rec_np import NARM, GRU4Rec, Shop, network
 from gru4rec_np.activations import SELU_ALPHA, SELU_SCALE
 from gru4rec_np.batches import draw_negatives, negative_distribution, session_parallel
 from gru4rec_np.cells import (
@@ -240,6 +242,56 @@ def test_network(encoding, layers, bptt, unit, loss, seed):
     ours, our_loss = gradients(hp, W, window, state)
     P = {name: leaf(array) for name, array in W.items()}
     loss = naive_network(hp, P, window, state)
+    loss.backward()
+    close(our_loss(), loss)
+    assert ours.keys() == P.keys()
+    for name, gradient in ours.items():
+        close(gradient, P[name].grad)
+
+
+# --- NARM -----------------------------------------------------------------------------------------
+
+
+def naive_narm(hp, P, problem):
+    """The mean loss of padded sessions, of weights P (name to leaf), with masks; no dropout."""
+    there = torch.from_numpy(problem["there"])  # (T, B)
+    T, B = there.shape
+    x, y = torch.zeros(T, B, dtype=torch.int64), torch.zeros(T, B, dtype=torch.int64)
+    x[there], y[there] = torch.from_numpy(problem["x"]), torch.from_numpy(problem["y"])
+    H = hp.hidden
+    h, states, outputs = torch.zeros(B, H, dtype=torch.float64), [], []
+    for t in range(T):
+        a = F.embedding(x[t], P["emb"]) @ P["W_x"] + P["b"]
+        r, z = torch.sigmoid(a[:, : 2 * H] + h @ P["U"][:, : 2 * H]).split(H, dim=1)
+        n = torch.tanh(a[:, 2 * H :] + (r * h) @ P["U"][:, 2 * H :])
+        h = torch.lerp(h, n, z)
+        states.append(h)
+        past = torch.stack(states, dim=1)  # (B, t + 1, H)
+        a = torch.sigmoid((h @ P["A1"])[:, None] + past @ P["A2"]) @ P["v"]
+        a = F.softmax(a, dim=1) if hp.normalise else a
+        outputs.append(torch.cat([h, (a[:, :, None] * past).sum(dim=1)], dim=1) @ P["B"].T)
+    out = torch.stack(outputs)[there]  # (E, X)
+    if problem["samples"] is None:
+        return F.cross_entropy(out @ P["emb"].T, y[there])
+    samples, log_support = problem["samples"], torch.from_numpy(problem["log_support"])
+    items = torch.cat([y[there], torch.from_numpy(samples)])
+    strength = torch.ones(len(items), dtype=torch.float64)
+    strength[len(out) :] = hp.sample_alpha
+    scores = out @ F.embedding(items, P["emb"]).T - strength * log_support[items]
+    return F.cross_entropy(scores, torch.arange(len(out)))
+
+
+@pytest.mark.parametrize("normalise", [False, True])
+@pytest.mark.parametrize("n_sample", [0, 4])
+@settings(max_examples=25)
+@given(n=st.lists(st.integers(1, 5), min_size=1, max_size=5), seed=seeds)
+def test_narm(n_sample, normalise, n, seed):
+    hp = NARM(embedding=3, hidden=4, normalise=normalise, n_sample=n_sample, dropout_p_embed=0,
+              dropout_p_context=0, seed=seed, backend="numpy")  # fmt: skip
+    W, problem = random_problem(hp, n)
+    ours, our_loss = narm_gradients(hp, W, problem)
+    P = {name: leaf(array) for name, array in W.items()}
+    loss = naive_narm(hp, P, problem)
     loss.backward()
     close(our_loss(), loss)
     assert ours.keys() == P.keys()
