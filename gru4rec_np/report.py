@@ -65,6 +65,26 @@ def table(metrics: Mapping[str, Mapping[str, float]], k: Sequence[int]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
+def aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of text in columns, the first to the left, numbers to the right."""
+    lines = [head, *rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+    numeric = [i > 0 and all(len(line[i].split()) <= 3 for line in rows) for i in range(len(head))]
+    return "\n".join(
+        "   ".join(
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(line, widths, numeric, strict=True)
+        ).rstrip()
+        for line in lines
+    )
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """The same table in Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
 def by_position(ranks: np.ndarray, before: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """Recall@k and MRR@k of the cases with 1, 2, ... events before them.
 
@@ -140,4 +160,53 @@ def plot_curves(
         axis.spines[["top", "right"]].set_visible(False)
     handles, labels = recall_axis.get_legend_handles_labels()
     figure.legend(handles[::-1], labels[::-1], loc="outside right center", frameon=False)
+    write_whole(path, lambda part: figure.savefig(part, dpi=110))
+
+
+def plot_comparison(
+    path: Path,
+    found: Mapping[str, Mapping[str, float]],
+    groups: Mapping[str, Sequence[str]],
+    k: int,
+) -> None:
+    """A picture of a comparison: Recall and MRR of each method, a row of axes for each group.
+
+    A whisker is the 95% interval of a method's difference to the best, drawn from the best's line:
+    one that reaches the line is not more than noise.
+
+    Args:
+        path: a .png or .svg file.
+        found: method to {"recall", "recall_best", "recall_to_best_low", ..._high} and mrr's alike.
+        groups: title to the methods of each row of axes, top to bottom. k: the cut-off.
+    """
+    from matplotlib.figure import Figure
+
+    heights = [len(group) + 1.5 for group in groups.values()]
+    figure = Figure(figsize=(11, 1 + 0.27 * sum(heights)), layout="constrained", facecolor="white")
+    axes = figure.subplots(
+        len(groups), 2, squeeze=False, sharey="row", gridspec_kw={"height_ratios": heights}
+    )
+    for (group_title, group), row in zip(groups.items(), axes, strict=True):
+        for axis, metric, title in zip(row, ("recall", "mrr"), ("Recall", "MRR"), strict=True):
+            for y, name in enumerate(group):
+                figures = found[name]
+                best = found[figures[f"{metric}_best"]][metric]
+                ends = [best + figures[f"{metric}_to_best_{end}"] for end in ("low", "high")]
+                colour = COLOURS.get(name, COLOURS["GRU4Rec"])
+                axis.plot(ends, [y, y], color=colour, linewidth=2, solid_capstyle="butt")
+                axis.plot(figures[metric], y, "o", color=colour, markersize=6)
+            limits = axis.get_xlim()
+            axis.axvline(best, color="#000000", linewidth=1, linestyle=":")
+            margin = (limits[1] - limits[0]) / 20
+            if not limits[0] - margin <= best <= limits[1] + margin:
+                axis.set_xlim(limits)  # the best is of the other group, and far away
+            axis.set_title(f"{group_title}: {title}@{k}", fontsize=10)
+            axis.grid(alpha=0.3)
+            axis.spines[["top", "right"]].set_visible(False)
+            axis.set_yticks(range(len(group)), group)
+            axis.set_ylim(len(group) - 0.5, -0.5)
+    figure.supxlabel(
+        "dotted: the best (but the oracle); whiskers: 95% interval of the difference to it",
+        fontsize=9,
+    )
     write_whole(path, lambda part: figure.savefig(part, dpi=110))

@@ -25,7 +25,7 @@ STOREYS = [
 ]
 MATHEMATICS = STOREYS[1] | {"activations"}
 DATA = {"sessions", "rawlogs", "shop", "batches"}
-COMMANDS = STOREYS[-1]
+COMMANDS = STOREYS[-1] | STOREYS[-2]
 
 FILES = {path.stem: path for path in (ROOT / "gru4rec_np").glob("*.py")}
 FILES |= {f"kernels.{p.stem}": p for p in (ROOT / "kernels").glob("*.py")}
