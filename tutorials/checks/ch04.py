@@ -1,24 +1,450 @@
-"""Exercises of notebook 4, backward by hand."""
+"""Exercises of notebook 4, backward by hand: the tool, the pieces, the whole, and time."""
+
+import numpy as np
 
 from checks import Exercise
+from gru4rec_np.activations import sigmoid
+from gru4rec_np.cells import dense, dense_backward, gru, gru_backward
+from gru4rec_np.optim import sum_rows
+
+# --- 4.1 ------------------------------------------------------------------------------------------
 
 
-def _sigmoid_backward(dy, y):
-    return dy * y * (1 - y)
+def _moved(x, index, step):
+    out = x.copy()
+    out[index] += step
+    return out
+
+
+def _numerical_gradient(f, x, eps=1e-5):
+    out = np.empty_like(x)
+    for i in np.ndindex(x.shape):
+        out[i] = (f(_moved(x, i, eps)) - f(_moved(x, i, -eps))) / (2 * eps)
+    return out
+
+
+def _one_sided(f, x, eps):
+    out = np.empty_like(x)
+    for i in np.ndindex(x.shape):
+        out[i] = (f(_moved(x, i, eps)) - f(x)) / eps
+    return out
+
+
+def _all_at_once(f, x, eps):
+    return np.full_like(x, (f(x + eps) - f(x - eps)) / (2 * eps))
+
+
+def _never_put_back(f, x, eps):
+    x, out = x.copy(), np.empty_like(x)
+    for i in np.ndindex(x.shape):
+        x[i] += eps
+        plus = f(x)
+        x[i] -= 2 * eps
+        out[i] = (plus - f(x)) / (2 * eps)
+    return out
+
+
+def _wavy(x):
+    return float((np.sin(x) * x).sum() + np.exp(x.sum() / 4))
+
+
+# --- 4.3 to 4.6 -----------------------------------------------------------------------------------
+
+
+def _dense_cases(rng):
+    cases = []
+    for B, X, Y in ((4, 3, 2), (2, 3, 5)):
+        x, F, f = rng.normal(size=(B, X)), rng.normal(size=(X, Y)), rng.normal(size=Y)
+        y, cache = dense(x, F, f)
+        cases.append((rng.normal(size=y.shape), cache, F))
+    return cases
+
+
+def _dense_from(da, x, F):
+    return da @ F.T, x.T @ da, da.sum(axis=0)
+
+
+def _dense_bias(dy, cache, F, how):
+    dx, dF, _ = dense_backward(dy, cache, F)
+    return dx, dF, how(dy * (1 - cache[1] ** 2))
+
+
+def _mix_backward(dh_new, h, z, n):
+    return dh_new * (n - h), dh_new * z, dh_new * (1 - z)
+
+
+def _mix_cases(rng):
+    return [
+        (
+            rng.normal(size=(B, H)),
+            rng.normal(size=(B, H)),
+            rng.random((B, H)),
+            rng.normal(size=(B, H)),
+        )
+        for B, H in ((3, 2), (1, 4))
+    ]
+
+
+def _candidate(da, h, r, U_n):
+    drh = da @ U_n.T
+    return da, drh * h, drh * r
+
+
+def _candidate_backward(dn, h, r, n, U_n):
+    return _candidate(dn * (1 - n * n), h, r, U_n)
+
+
+def _candidate_cases(rng):
+    cases = []
+    for B, H in ((3, 2), (2, 4)):
+        dn, h = rng.normal(size=(2, B, H))
+        n, r = np.tanh(rng.normal(size=(B, H))), rng.random((B, H))
+        cases.append((dn, h, r, n, rng.normal(size=(H, H))))
+    return cases
+
+
+def _candidate_wrong(dn, h, r, n, U_n, how):
+    da, dr, _ = _candidate_backward(dn, h, r, n, U_n)
+    drh = da @ U_n.T
+    if how == "untransposed":
+        return da, da @ U_n * h, da @ U_n * r
+    return {"no r": (da, dr, drh), "swapped": (da, drh * r, drh * h)}[how]
+
+
+def _gru_cases(rng):
+    cases = []
+    for B, H in ((4, 3), (2, 5)):
+        xW, h, b = rng.normal(size=(B, 3 * H)), rng.normal(size=(B, H)), rng.normal(size=3 * H)
+        U = rng.normal(size=(H, 3 * H))
+        cases.append((rng.normal(size=(B, H)), gru(xW, h, U, b)[1], U))
+    return cases
+
+
+def _gru_with(*wrong):
+    """`gru_backward` with the named mistakes in it."""
+
+    def backward(dh_new, cache, U):
+        h, r, z, n = cache
+        H = h.shape[1]
+        U_rz, U_n = U[:, : 2 * H], U[:, 2 * H :]
+        da_n = dh_new * z * (1 - (np.tanh(n) if "tanh twice" in wrong else n) ** 2)
+        drh = da_n @ (U_n if "untransposed" in wrong else U_n.T)
+        dr, dz = drh * h, dh_new * (n - h)
+        if "no slope" not in wrong:
+            dr, dz = dr * r * (1 - r), dz * z * (1 - z)
+        da_rz = np.hstack([dz, dr] if "gates swapped" in wrong else [dr, dz])
+        dh = np.zeros_like(h)
+        if "no straight way" not in wrong:
+            dh += dh_new * (1 - z)
+        if "no r*h" not in wrong:
+            dh += drh * r
+        if "no gates" not in wrong:
+            dh += da_rz @ U_rz.T
+        dxW = np.hstack([da_rz, da_n])
+        seen = h if "h for r*h" in wrong else r * h
+        dU = np.hstack([h.T @ da_rz, seen.T @ da_n])
+        return dxW, dh, dU, dxW.sum(axis=1 if "axis" in wrong else 0)
+
+    return backward
+
+
+# --- 4.7 and 4.8 ----------------------------------------------------------------------------------
+
+
+def _last_wins(rows, g):
+    distinct, place = np.unique(rows, return_inverse=True)
+    out = np.zeros((len(distinct), *g.shape[1:]))
+    out[place] += g
+    return distinct, out
+
+
+def _first_wins(rows, g):
+    distinct, first = np.unique(rows, return_index=True)
+    return distinct, g[first]
+
+
+def _mean(rows, g):
+    distinct, sums = sum_rows(rows, g)
+    return distinct, sums / np.array([(rows == row).sum() for row in distinct])[:, None]
+
+
+def _as_they_came(rows, g):
+    distinct = np.array(list(dict.fromkeys(rows.tolist())))
+    return distinct, np.stack([g[rows == row].sum(axis=0) for row in distinct])
+
+
+def _through_time_with(wrong=None):
+    def backward(dout, caches, reset, U):
+        dxW = np.empty((*dout.shape[:2], U.shape[1]))
+        dU, db, dh = np.zeros_like(U), np.zeros(U.shape[1]), np.zeros(dout.shape[1:])
+        steps = range(len(caches))
+        for t in steps if wrong == "forwards" else reversed(steps):
+            if wrong == "early":
+                dh = dh * ~reset[t][:, None]
+            own = 0 if wrong == "last only" and t < len(caches) - 1 else dout[t]
+            dxW[t], dh, dU_t, db_t = gru_backward(own + dh, caches[t], U)
+            if wrong == "overwritten":
+                dU, db = dU_t, db_t
+            else:
+                dU, db = dU + dU_t, db + db_t
+            if wrong == "not carried":
+                dh = np.zeros_like(dh)
+            elif wrong == "all lanes":
+                dh = dh * (not reset[t].any())
+            elif wrong not in ("no cut", "early"):
+                dh = dh * ~reset[t][:, None]
+        return dxW, dU, db
+
+    return backward
+
+
+def _through_time_cases(rng):
+    cases = []
+    for T, B, H in ((5, 3, 2), (3, 2, 4)):
+        U, b = rng.normal(size=(H, 3 * H)), rng.normal(size=3 * H)
+        reset = np.zeros((T, B), bool)
+        reset[0] = True
+        reset[1, 1] = reset[T - 2, 0] = True
+        h, caches = np.zeros((B, H)), []
+        for t in range(T):
+            h = h * ~reset[t][:, None]
+            h, cache = gru(rng.normal(size=(B, 3 * H)), h, U, b)
+            caches.append(cache)
+        cases.append((rng.normal(size=(T, B, H)), caches, reset, U))
+    return cases
 
 
 EXERCISES = [
     Exercise(
         number="4.1",
+        title="a gradient measured by nudging",
+        right=_numerical_gradient,
+        cases=lambda rng: [
+            (_wavy, rng.normal(size=(2, 3)), 0.1),
+            (_wavy, rng.normal(size=4), 0.02),
+        ],
+        mistakes={
+            "that is the one-sided difference; go eps up and eps down, and divide by 2 eps": (
+                _one_sided
+            ),
+            "the two points lie 2 eps apart, so divide by 2 eps, not by eps": lambda f, x, eps: (
+                2 * _numerical_gradient(f, x, eps)
+            ),
+            "all entries are nudged at once; each has a slope of its own, so nudge one at a time": (
+                _all_at_once
+            ),
+            "an entry stays nudged while the next one is; put it back first": _never_put_back,
+            "it does not use the eps that it is given": lambda f, x, eps: _numerical_gradient(f, x),
+        },
+        hints=[
+            "np.ndindex(x.shape) goes through all indices of x, whatever its number of axes.",
+            "For each index i: a copy of x with eps added at i, another with eps taken away at i.",
+            "out[i] = (f(plus) - f(minus)) / (2 * eps)",
+        ],
+    ),
+    Exercise(
+        number="4.2",
         title="back through σ",
-        right=_sigmoid_backward,
+        right=lambda dy, y: dy * y * (1 - y),
         cases=lambda rng: [(rng.normal(size=(3, 2)), rng.random((3, 2)))],
         mistakes={
-            "dy is missing: the chain rule multiplies by what comes from above": lambda dy, y: (
-                y * (1 - y)
+            "dy is missing: the slope multiplies what comes from above": lambda dy, y: y * (1 - y),
+            "that is tanh's slope, 1 - y²; σ's is another": lambda dy, y: dy * (1 - y * y),
+            "y is σ(a) already, and you send it through σ once more": lambda dy, y: (
+                dy * sigmoid(y) * (1 - sigmoid(y))
             ),
-            "that is tanh's derivative, 1 - y²; σ's is y (1 - y)": lambda dy, y: dy * (1 - y * y),
+            "the slope is y (1 - y); you have only the 1 - y": lambda dy, y: dy * (1 - y),
+            "the slope is y (1 - y); you have only the y": lambda dy, y: dy * y,
         },
-        hints=["Write σ' with σ itself.", "σ' = σ (1 - σ), times what comes from above."],
+        hints=[
+            "Write σ' with σ itself: the text above the exercise has it.",
+            "What comes from above (dy) times the local slope, which is y (1 - y).",
+        ],
+    ),
+    Exercise(
+        number="4.3",
+        title="back through a dense layer",
+        right=dense_backward,
+        cases=_dense_cases,
+        parts=("dx", "dF", "df"),
+        mistakes={
+            "tanh is left out: first da = dy * tanh's slope, then the products": (
+                lambda dy, cache, F: _dense_from(dy, cache[0], F)
+            ),
+            "y is tanh(a) already, and you send it through tanh once more; the slope is 1 - y²": (
+                lambda dy, cache, F: _dense_from(dy * (1 - np.tanh(cache[1]) ** 2), cache[0], F)
+            ),
+            "the slope of tanh is 1 - y²; yours is σ's": lambda dy, cache, F: _dense_from(
+                dy * cache[1] * (1 - cache[1]), cache[0], F
+            ),
+            "f is added to every lane, so sum over the lanes, the rows: axis=0": (
+                lambda dy, cache, F: _dense_bias(dy, cache, F, lambda da: da.sum(axis=1))
+            ),
+            "f acts on every lane and what it owes adds up: a sum over the lanes, not their mean": (
+                lambda dy, cache, F: _dense_bias(dy, cache, F, lambda da: da.mean(axis=0))
+            ),
+            "f is added to every lane: it must be summed over them, down to the shape of f": (
+                lambda dy, cache, F: _dense_bias(dy, cache, F, lambda da: da)
+            ),
+        },
+        hints=[
+            "x, y = cache. Begin with da = dy * (1 - y * y): back through tanh.",
+            "dx has the shape of x, (B, X). Of da (B, Y) and F (X, Y) only one product gives it.",
+            "dx = da @ F.T, dF = x.T @ da. And f is added to every lane, so df is a sum.",
+            "return da @ F.T, x.T @ da, da.sum(axis=0)",
+        ],
+    ),
+    Exercise(
+        number="4.4",
+        title="back through h' = (1-z)*h + z*n",
+        right=_mix_backward,
+        cases=_mix_cases,
+        parts=("dz", "dn", "dh"),
+        mistakes={
+            "z stands in the line twice, and in (1-z)*h it has a minus: its slope is n - h": (
+                lambda dh_new, h, z, n: (dh_new * n, dh_new * z, dh_new * (1 - z))
+            ),
+            "more z means more n and less h: its slope is n - h, you have h - n": (
+                lambda dh_new, h, z, n: (dh_new * (h - n), dh_new * z, dh_new * (1 - z))
+            ),
+            "n's share of h' is z and h's is 1 - z; you have them the other way round": (
+                lambda dh_new, h, z, n: (dh_new * (n - h), dh_new * (1 - z), dh_new * z)
+            ),
+            "dh_new is missing: each slope multiplies what comes from above": (
+                lambda dh_new, h, z, n: (n - h, z, 1 - z)
+            ),
+        },
+        hints=[
+            "Take one of z, n, h for the variable, the others for numbers. What is its slope?",
+            "h' = h + z*(n - h), written another way. Now z stands there once.",
+            "dz = dh_new * (n - h), dn = dh_new * z, and dh likewise.",
+        ],
+    ),
+    Exercise(
+        number="4.5",
+        title="back through the candidate",
+        right=_candidate_backward,
+        cases=_candidate_cases,
+        parts=("da_n", "dr", "dh"),
+        mistakes={
+            "tanh is left out: da_n = dn * (1 - n²)": lambda dn, h, r, n, U_n: _candidate(
+                dn, h, r, U_n
+            ),
+            "n is tanh(a_n) already, and you send it through tanh once more; the slope is 1 - n²": (
+                lambda dn, h, r, n, U_n: _candidate(dn * (1 - np.tanh(n) ** 2), h, r, U_n)
+            ),
+            "going back through a product with U_n multiplies by U_n transposed": (
+                lambda *args: _candidate_wrong(*args, "untransposed")
+            ),
+            "h came in as r*h, so what arrives at r*h is multiplied by r on its way to h": (
+                lambda *args: _candidate_wrong(*args, "no r")
+            ),
+            "in r*h the slope for r is h, and for h it is r; you have them the other way round": (
+                lambda *args: _candidate_wrong(*args, "swapped")
+            ),
+        },
+        hints=[
+            "Three stations, last one first: tanh, the product with U_n, the product r*h.",
+            "da_n = dn * (1 - n * n). It sits where a dense layer has its da: drh = da_n @ U_n.T.",
+            "drh belongs to r*h. The slope of r*h for r is h, and for h it is r.",
+        ],
+    ),
+    Exercise(
+        number="4.6",
+        title="the GRU's gradient, whole",
+        right=gru_backward,
+        cases=_gru_cases,
+        parts=("dxW", "dh", "dU", "db"),
+        mistakes={
+            "dh lacks (1-z)*dh_new: h also goes straight into h'": _gru_with("no straight way"),
+            "dh lacks drh*r: h also goes into the candidate, by way of r*h": _gru_with("no r*h"),
+            "dh lacks what comes back through the gates: h also goes into r and z, through U": (
+                _gru_with("no gates")
+            ),
+            "what met U_n going forward was r*h, not h: its gradient is (r*h).T @ da_n": (
+                _gru_with("h for r*h")
+            ),
+            "b is added to every lane, so sum over the lanes, the rows: axis=0": _gru_with("axis"),
+            "going back through a product with U_n multiplies by U_n transposed": (
+                _gru_with("untransposed")
+            ),
+            "r and z come out of σ: dr and dz still need its slope, r (1-r) and z (1-z)": (
+                _gru_with("no slope")
+            ),
+            "n is tanh(a_n) already, and you send it through tanh once more; the slope is 1 - n²": (
+                _gru_with("tanh twice")
+            ),
+            "the columns' order is [r | z | n]; you have z before r": _gru_with("gates swapped"),
+        },
+        hints=[
+            "Use what you have: mix_backward gives dz, dn and the first part of dh;"
+            " candidate_backward gives da_n, dr and the second part.",
+            "da_r = sigmoid_backward(dr, r), da_z likewise. np.hstack([da_r, da_z, da_n]) is dxW.",
+            "The last part of dh comes through both gates: da_r @ U_r.T + da_z @ U_z.T.",
+            "dU = np.hstack([h.T @ da_r, h.T @ da_z, (r * h).T @ da_n]), and db sums dxW's rows.",
+        ],
+    ),
+    Exercise(
+        number="4.7",
+        title="the gradient of rows that were read more than once",
+        right=sum_rows,
+        cases=lambda rng: [
+            (np.array([4, 1, 4, 0, 4, 1, 7]), rng.normal(size=(7, 3))),
+            (np.array([9, 2, 9]), rng.normal(size=(3, 2))),
+        ],
+        parts=("rows", "sums"),
+        mistakes={
+            "of a row that was read several times only the last gradient is there. NumPy's"
+            " a[i] += g reads, adds and writes once for each distinct i: use np.add.at": _last_wins,
+            "of a row that was read several times only the first gradient is there": _first_wins,
+            "gradients of the same row are added up, not averaged: each reading moves the loss": (
+                _mean
+            ),
+            "rows that occur twice are there twice; they want one gradient, the sum": (
+                lambda rows, g: (np.sort(rows), g[np.argsort(rows, kind="stable")])
+            ),
+            "nothing is summed: rows that occur twice are there twice": lambda rows, g: (rows, g),
+            "the rows must come in ascending order": _as_they_came,
+        },
+        hints=[
+            "np.unique(rows) gives the distinct rows in ascending order.",
+            "distinct, place = np.unique(rows, return_inverse=True): place says where each of the"
+            " n gradients belongs.",
+            "sums = np.zeros((len(distinct), g.shape[1])); np.add.at(sums, place, g)",
+        ],
+    ),
+    Exercise(
+        number="4.8",
+        title="back through time",
+        right=_through_time_with(),
+        cases=_through_time_cases,
+        parts=("dxW", "dU", "db"),
+        mistakes={
+            "a reset does not cut: the old session's state was thrown away, so nothing may flow"
+            " back to it": _through_time_with("no cut"),
+            "the cut is on the wrong side of the step: a reset at t lies between t-1 and t, so"
+            " step t itself still gets what t+1 sends; cut what step t sends on": (
+                _through_time_with("early")
+            ),
+            "nothing is carried back: step t also gets the dh that step t+1 sends": (
+                _through_time_with("not carried")
+            ),
+            "dU and db hold one step's part: every step uses the same U and b, so add up": (
+                _through_time_with("overwritten")
+            ),
+            "only the last step's own dout is used; each step has one, to be added to what comes"
+            " from later": _through_time_with("last only"),
+            "it walks forwards in time; the last step comes first": _through_time_with("forwards"),
+            "one lane's reset cuts all lanes; each lane has its own session": (
+                _through_time_with("all lanes")
+            ),
+        },
+        hints=[
+            "for t in reversed(range(len(caches))): begin with dh = 0, the last step has no later.",
+            "gru_backward(dout[t] + dh, caches[t], U) gives step t's dxW, the dh to send on, and"
+            " this step's parts of dU and db.",
+            "Going forward, step t began with h * ~reset[t][:, None]. Going back, dh is multiplied"
+            " by the same.",
+        ],
     ),
 ]
