@@ -12,7 +12,7 @@ import json
 import os
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ class Exercise:
         parts: names of what is returned, where that is a tuple.
         run: (answer, arguments) to the result that is compared, where calling will not do.
         tolerance: relative; absolute too, times the largest entry of what is expected.
+        given: what a notebook goes on with in place of a wrong answer, where that is not `right`.
     """
 
     number: str
@@ -50,6 +51,7 @@ class Exercise:
     parts: Sequence[str] = ()
     run: Callable[[Any, tuple], Any] = lambda answer, args: answer(*args)
     tolerance: float = 1e-6
+    given: Callable | None = None
 
 
 class Wrong(Exception):
@@ -167,6 +169,10 @@ def _same(a: Any, b: Any, tolerance: float) -> bool:
             and set(a) == set(b)
             and all(_same(a[k], b[k], tolerance) for k in b)
         )
+    if is_dataclass(b):
+        return type(a) is type(b) and all(
+            _same(getattr(a, f.name), getattr(b, f.name), tolerance) for f in fields(b)
+        )
     if isinstance(b, list | tuple):
         return (
             isinstance(a, list | tuple | np.ndarray)
@@ -196,6 +202,11 @@ def _difference(found: list, expected: list, tolerance: float) -> str:
     for got, want in zip(found, expected, strict=True):
         if _same(got, want, tolerance):
             continue
+        if is_dataclass(want) and type(got) is type(want):
+            for f in fields(want):
+                pair = [getattr(got, f.name)], [getattr(want, f.name)]
+                if not _same(*pair, tolerance):
+                    return f"its {f.name}: {_difference(*pair, tolerance)}"
         if not isinstance(want, np.ndarray | float | int | np.generic):
             return f"{_short(got)} where {_short(want)} is expected"
         try:
@@ -265,7 +276,7 @@ def check(number: str, answer: Any) -> Any:
     else:
         text = verdict.text[0].upper() + verdict.text[1:]
         print(f"✗ {number}: {text}{'' if text[-1] in '.?!' else '.'}{more}")
-    return exercise.right
+    return exercise.given or exercise.right
 
 
 def hint(number: str) -> None:

@@ -1,0 +1,245 @@
+"""Exercises of notebook 10, fast on a CPU."""
+
+import numpy as np
+
+from checks import Exercise
+from gru4rec_np.losses import loss_and_gradient
+from gru4rec_np.optim import update
+
+
+def _flops(B, H, N):
+    return 3 * (2 * B * H * 3 * H + 2 * B * H * N)
+
+
+def _numbers(B, H, N):
+    return N * (H + 1) + B * 3 * H + H * 3 * H + 3 * H
+
+
+def _roof(q, peak, bandwidth):
+    return np.minimum(peak, q * bandwidth)
+
+
+def _counted(t, r, m):
+    # The long way: a column for each draw, lane by lane, the target first.
+    columns = np.column_stack([t, np.repeat(r, m, axis=1)])
+    lanes = [loss_and_gradient(lane[None], "cross-entropy")[0][0] for lane in columns]
+    return np.array(lanes)
+
+
+def _log_sum(t, r, weight):
+    top = np.maximum(t, r.max(axis=1))
+    total = np.exp(t - top) + (weight * np.exp(r - top[:, None])).sum(axis=1)
+    return top + np.log(total) - t
+
+
+def _overflowing(t, r, m):
+    with np.errstate(over="ignore", divide="ignore"):
+        return np.log(np.exp(t) + (m * np.exp(r)).sum(axis=1)) - t
+
+
+def _adagrad(p, a, rows, g, lr, eps):
+    p, a = p.copy(), a.copy()
+    update(p, g, {"a": a}, "adagrad", lr, rows=rows)
+    return p, a
+
+
+def _in_place(p, a, rows, g, lr, eps):
+    for k in range(len(rows)):
+        i = rows[k]
+        for j in range(p.shape[1]):
+            a[i, j] += g[k, j] * g[k, j]
+            p[i, j] -= lr * g[k, j] / np.sqrt(a[i, j] + eps)
+
+
+def _mistaken_adagrad(step, where=lambda rows: rows):
+    def mistake(p, a, rows, g, lr, eps):
+        p, a = p.copy(), a.copy()
+        rows = where(rows)
+        before, after = a[rows], a[rows] + g * g
+        a[rows] = after
+        p[rows] -= lr * step(g, before, after)
+        return p, a
+
+    return mistake
+
+
+def _run_in_place(answer, args):
+    p, a, rows, g, lr, eps = args
+    new_p, new_a = p.copy(), a.copy()
+    answer(new_p, new_a, rows, g, lr, eps)
+    if np.array_equal(p, new_p) and np.array_equal(a, new_a):
+        raise NotImplementedError
+    return new_p, new_a
+
+
+LOG_2 = np.log(2)
+
+
+def _reduce(x):
+    n = np.floor(x / LOG_2 + 0.5)
+    return n, x - n * LOG_2
+
+
+def _mistaken_reduce(whole, log=LOG_2):
+    def mistake(x):
+        n = whole(x / log)
+        return n, x - n * log
+
+    return mistake
+
+
+EXERCISES = [
+    Exercise(
+        number="10.1",
+        title="the operations of a step",
+        right=_flops,
+        cases=lambda rng: [(32, 100, 2080), (80, 224, 2128)],
+        mistakes={
+            "a multiplication and an addition are two operations": lambda B, H, N: (
+                _flops(B, H, N) / 2
+            ),
+            "that is the way forward only; the way back has twice as many": lambda B, H, N: (
+                _flops(B, H, N) / 3
+            ),
+            "on the way back each product turns into two, so it is three times the forward's": (
+                lambda B, H, N: _flops(B, H, N) * 2 / 3
+            ),
+            "U has three gates: it is (H, 3H)": lambda B, H, N: 6 * (B * H * H + B * H * N),
+            "the scores' product is missing, h V^T: (B, H) times (H, N)": lambda B, H, N: (
+                18 * B * H * H
+            ),
+        },
+        hints=[
+            "h U is (B, H) times (H, 3H); h V^T is (B, H) times (H, N).",
+            "Forward 2 B H 3H + 2 B H N, and twice that on the way back.",
+        ],
+    ),
+    Exercise(
+        number="10.2",
+        title="the bytes that a step must move",
+        right=lambda B, H, N: 16 * _numbers(B, H, N),
+        cases=lambda rng: [(32, 100, 2080), (80, 224, 2128)],
+        mistakes={
+            "they are read and written: each byte moves twice": lambda B, H, N: (
+                8 * _numbers(B, H, N)
+            ),
+            "those are numbers; a float32 has 4 bytes": lambda B, H, N: 4 * _numbers(B, H, N),
+            "those are the numbers of the weights alone; they have 4 bytes each, Adagrad keeps as "
+            "many, and all are read and written": lambda B, H, N: _numbers(B, H, N),
+            "the rows of W_x are 3H wide, one H for each gate": lambda B, H, N: (
+                16 * (_numbers(B, H, N) - 2 * B * H)
+            ),
+            "the biases are missing, b_y (N) and b (3H)": lambda B, H, N: (
+                16 * (_numbers(B, H, N) - N - 3 * H)
+            ),
+        },
+        hints=[
+            "Count the numbers of the weights first: N H + N + 3 B H + 3 H² + 3 H.",
+            "Adagrad's sums: twice. Read and written: twice again. 4 bytes each: 16 in all.",
+        ],
+    ),
+    Exercise(
+        number="10.3",
+        title="the roofline",
+        right=_roof,
+        cases=lambda rng: [(np.geomspace(0.1, 100, 20), 5e10, 1e10), (2.0, 7e10, 1e10)],
+        mistakes={
+            "the lower of the two limits holds, not the higher": lambda q, peak, bandwidth: (
+                np.maximum(peak, q * bandwidth)
+            ),
+            "q flops a byte times bytes a second; to divide gives no operations": (
+                lambda q, peak, bandwidth: np.minimum(peak, bandwidth / q)
+            ),
+            "the processor's limit is missing: nothing is faster than peak": (
+                lambda q, peak, bandwidth: q * bandwidth
+            ),
+        },
+        hints=[
+            "Memory alone would allow q * bandwidth operations per second.",
+            "np.minimum takes the lower of two, entry by entry; Python's min takes no arrays.",
+        ],
+    ),
+    Exercise(
+        number="10.4",
+        title="cross-entropy with counts",
+        right=_counted,
+        cases=lambda rng: [
+            (
+                scale * rng.normal(size=4),
+                scale * rng.normal(size=(4, 6)),
+                np.array([1, 3, 1, 2, 7, 1]),
+            )
+            for scale in (1, 3000)
+        ],
+        mistakes={
+            "the counts are missing: e^r_j counts m_j times": lambda t, r, m: _log_sum(t, r, 1),
+            "the counts weigh e^r, not r": lambda t, r, m: _log_sum(t, r * m, 1),
+            "the target is in the sum too, once": lambda t, r, m: (
+                (top := r.max(axis=1)) + np.log((m * np.exp(r - top[:, None])).sum(axis=1)) - t
+            ),
+            "e of large scores overflows: subtract the largest score of the lane first": (
+                _overflowing
+            ),
+        },
+        hints=[
+            "top = np.maximum(t, r.max(axis=1)); e^(r - top) never overflows.",
+            "log(e^t + Σ m e^r) = top + log(e^(t - top) + Σ m e^(r - top)).",
+        ],
+    ),
+    Exercise(
+        number="10.5",
+        title="Adagrad on rows in one pass",
+        right=_adagrad,
+        cases=lambda rng: [
+            (rng.normal(size=(9, 3)), rng.random((9, 3)), np.array([7, 0, 4]), g, 0.1, 1e-6)
+            for g in (rng.normal(size=(3, 3)), 1e-3 * rng.normal(size=(3, 3)))
+        ],
+        mistakes={
+            "the gradient's row k belongs to row rows[k] of p and a": _mistaken_adagrad(
+                lambda g, before, after: g / np.sqrt(after + 1e-6),
+                lambda rows: np.arange(len(rows)),
+            ),
+            "a takes in g² first, then the root is of the new a": _mistaken_adagrad(
+                lambda g, before, after: g / np.sqrt(before + 1e-6)
+            ),
+            "eps stands under the root": _mistaken_adagrad(
+                lambda g, before, after: g / (np.sqrt(after) + 1e-6)
+            ),
+            "the root is missing": _mistaken_adagrad(lambda g, before, after: g / (after + 1e-6)),
+        },
+        hints=[
+            "i = rows[k] is the row of p and a; k is the row of g.",
+            "First a[i, j] += g[k, j] * g[k, j], then p[i, j] -= ...",
+        ],
+        parts=("p", "a"),
+        run=_run_in_place,
+        tolerance=1e-9,
+        given=_in_place,
+    ),
+    Exercise(
+        number="10.6",
+        title="e^x: make x small",
+        right=_reduce,
+        cases=lambda rng: [(10 * rng.normal(size=40),)],
+        mistakes={
+            "the nearest whole number, not the next one below: add a half before the floor": (
+                _mistaken_reduce(np.floor)
+            ),
+            "it cuts towards 0; the nearest whole number leaves the smallest r": (
+                _mistaken_reduce(np.trunc)
+            ),
+            "the logarithm is the natural one: np.log(2) is 0.693": _mistaken_reduce(
+                lambda y: np.floor(y + 0.5), np.log2(2)
+            ),
+            "r is x minus n log 2, not x / log 2 minus n": lambda x: (
+                _reduce(x)[0],
+                x / LOG_2 - _reduce(x)[0],
+            ),
+        },
+        hints=[
+            "n is x / log 2, rounded to the nearest whole number.",
+            "np.floor(y + 0.5) rounds y; np.round does as well.",
+        ],
+        parts=("n", "r"),
+    ),
+]
