@@ -22,6 +22,7 @@ STOREYS = [
     {"__init__"},
     {"cli"},
     {"train", "evaluate", "recommend", "prepare", "course"},  # commands
+    {"compare"},  # trains many: it takes from train what train has for one
 ]
 MATHEMATICS = STOREYS[1] | {"activations"}
 DATA = {"sessions", "rawlogs", "shop", "batches"}
