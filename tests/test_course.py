@@ -5,7 +5,7 @@ import pytest
 
 import checks
 from checks import Exercise, judge
-from gru4rec_np import course
+from gru4rec_np import Sessions, course
 
 EVERY = [e for number in range(13) for e in checks.chapter(number)]
 MISTAKES = [(e, name) for e in EVERY for name in e.mistakes]
@@ -76,6 +76,15 @@ def test_wrong(answer, words):
     verdict = judge(TOY, answer)
     assert verdict.state == "wrong"
     assert words in verdict.text
+
+
+def test_a_dataclass_is_compared_by_its_fields():
+    log = Sessions.from_lists([["a", "b"], ["b", "a"]])
+    exercise = Exercise("0.9", "t", lambda log: log, lambda rng: [(log,)])
+    assert judge(exercise, lambda log: log.keep_sessions(log.lengths > 0)).state == "right"
+    verdict = judge(exercise, lambda log: log.keep_sessions(np.array([True, False])))
+    assert verdict.text == "its items: its shape is (2,), expected (4,)."
+    assert "expected" in judge(exercise, lambda log: 7).text
 
 
 def test_check_gives_back_what_works(monkeypatch, capsys):
