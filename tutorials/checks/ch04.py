@@ -4,7 +4,14 @@ import numpy as np
 
 from checks import Exercise
 from gru4rec_np.activations import sigmoid
-from gru4rec_np.cells import dense, dense_backward, gru, gru_backward
+from gru4rec_np.cells import (
+    dense,
+    dense_backward,
+    gru,
+    gru_backward,
+    gru_reset_after,
+    gru_reset_after_backward,
+)
 from gru4rec_np.optim import sum_rows
 
 # --- 4.1 ------------------------------------------------------------------------------------------
@@ -34,6 +41,13 @@ def _all_at_once(f, x, eps):
     return np.full_like(x, (f(x + eps) - f(x - eps)) / (2 * eps))
 
 
+def _rows_at_once(f, x, eps):
+    out = np.empty_like(x)
+    for i in range(len(x)):
+        out[i] = (f(_moved(x, i, eps)) - f(_moved(x, i, -eps))) / (2 * eps)
+    return out
+
+
 def _never_put_back(f, x, eps):
     x, out = x.copy(), np.empty_like(x)
     for i in np.ndindex(x.shape):
@@ -53,7 +67,8 @@ def _wavy(x):
 
 def _dense_cases(rng):
     cases = []
-    for B, X, Y in ((4, 3, 2), (2, 3, 5)):
+    # Square, so that a matrix that should be transposed is a mistake with a name, not an exception.
+    for B, X, Y in ((4, 3, 3), (2, 5, 5)):
         x, F, f = rng.normal(size=(B, X)), rng.normal(size=(X, Y)), rng.normal(size=Y)
         y, cache = dense(x, F, f)
         cases.append((rng.normal(size=y.shape), cache, F))
@@ -108,7 +123,13 @@ def _candidate_wrong(dn, h, r, n, U_n, how):
     drh = da @ U_n.T
     if how == "untransposed":
         return da, da @ U_n * h, da @ U_n * r
-    return {"no r": (da, dr, drh), "swapped": (da, drh * r, drh * h)}[how]
+    if how == "no r":
+        return da, dr, drh
+    if how == "no h":
+        return da, drh, drh * r
+    if how == "σ too":
+        return da, dr * r * (1 - r), drh * r
+    return da, drh * r, drh * h
 
 
 def _gru_cases(rng):
@@ -133,13 +154,17 @@ def _gru_with(*wrong):
         if "no slope" not in wrong:
             dr, dz = dr * r * (1 - r), dz * z * (1 - z)
         da_rz = np.hstack([dz, dr] if "gates swapped" in wrong else [dr, dz])
+        if "gates untransposed" in wrong:
+            U_rz = np.hstack([U_rz[:, :H].T, U_rz[:, H:].T])
         dh = np.zeros_like(h)
         if "no straight way" not in wrong:
             dh += dh_new * (1 - z)
         if "no r*h" not in wrong:
-            dh += drh * r
-        if "no gates" not in wrong:
-            dh += da_rz @ U_rz.T
+            dh += drh if "no r" in wrong else drh * r
+        if "no gate r" not in wrong:
+            dh += da_rz[:, :H] @ U_rz[:, :H].T
+        if "no gate z" not in wrong:
+            dh += da_rz[:, H:] @ U_rz[:, H:].T
         dxW = np.hstack([da_rz, da_n])
         seen = h if "h for r*h" in wrong else r * h
         dU = np.hstack([h.T @ da_rz, seen.T @ da_n])
@@ -148,7 +173,47 @@ def _gru_with(*wrong):
     return backward
 
 
-# --- 4.7 and 4.8 ----------------------------------------------------------------------------------
+# --- 4.7 ------------------------------------------------------------------------------------------
+
+
+def _reset_after_cases(rng):
+    cases = []
+    for B, H in ((4, 3), (2, 5)):
+        xW, h, (b, c) = (
+            rng.normal(size=(B, 3 * H)),
+            rng.normal(size=(B, H)),
+            rng.normal(size=(2, 3 * H)),
+        )
+        U = rng.normal(size=(H, 3 * H))
+        cases.append((rng.normal(size=(B, H)), gru_reset_after(xW, h, U, b, c)[1], U))
+    return cases
+
+
+def _reset_after_with(wrong):
+    """`gru_reset_after_backward` with the named mistake in it."""
+
+    def backward(dh_new, cache, U):
+        h, r, z, n, hU_n = cache
+        da_n = dh_new * z * (1 - n * n)
+        met_r = h if wrong == "h for hU_n" else hU_n
+        dr, dz = da_n * met_r * r * (1 - r), dh_new * (n - h) * z * (1 - z)
+        dxW = np.hstack([dr, dz, da_n])
+        dhU = dxW if wrong == "no r" else np.hstack([dr, dz, da_n * r])
+        dh = dhU @ U.T
+        if wrong != "no straight way":
+            dh = dh + dh_new * (1 - z)
+        dU = h.T @ dhU
+        if wrong == "r*h in dU":
+            H = h.shape[1]
+            dU = np.hstack([h.T @ dhU[:, : 2 * H], (r * h).T @ dhU[:, 2 * H :]])
+        if wrong == "everywhere":
+            dxW = dhU
+        return dxW, dh, dU, dxW.sum(axis=0), (dxW if wrong == "dc" else dhU).sum(axis=0)
+
+    return backward
+
+
+# --- 4.8 and 4.9 ----------------------------------------------------------------------------------
 
 
 def _last_wins(rows, g):
@@ -173,6 +238,12 @@ def _as_they_came(rows, g):
     return distinct, np.stack([g[rows == row].sum(axis=0) for row in distinct])
 
 
+def _whole_table(rows, g):
+    out = np.zeros((rows.max() + 1, g.shape[1]))
+    np.add.at(out, rows, g)
+    return np.unique(rows), out
+
+
 def _through_time_with(wrong=None):
     def backward(dout, caches, reset, U):
         dxW = np.empty((*dout.shape[:2], U.shape[1]))
@@ -191,9 +262,11 @@ def _through_time_with(wrong=None):
                 dh = np.zeros_like(dh)
             elif wrong == "all lanes":
                 dh = dh * (not reset[t].any())
+            elif wrong == "upside down":
+                dh = dh * reset[t][:, None]
             elif wrong not in ("no cut", "early"):
                 dh = dh * ~reset[t][:, None]
-        return dxW, dU, db
+        return dxW[::-1] if wrong == "turned round" else dxW, dU, db
 
     return backward
 
@@ -233,6 +306,8 @@ EXERCISES = [
             "all entries are nudged at once; each has a slope of its own, so nudge one at a time": (
                 _all_at_once
             ),
+            "range(len(x)) goes through the rows, so each row is nudged as one; go through all"
+            " indices with np.ndindex(x.shape)": _rows_at_once,
             "an entry stays nudged while the next one is; put it back first": _never_put_back,
             "it does not use the eps that it is given": lambda f, x, eps: _numerical_gradient(f, x),
         },
@@ -277,6 +352,15 @@ EXERCISES = [
             "the slope of tanh is 1 - y²; yours is σ's": lambda dy, cache, F: _dense_from(
                 dy * cache[1] * (1 - cache[1]), cache[0], F
             ),
+            "tanh's slope is taken at x F, without f; y has all in it: 1 - y²": (
+                lambda dy, cache, F: _dense_from(dy * (1 - np.tanh(cache[0] @ F) ** 2), cache[0], F)
+            ),
+            "going back through a product with F multiplies by F transposed": (
+                lambda dy, cache, F: (
+                    dy * (1 - cache[1] ** 2) @ F,
+                    *dense_backward(dy, cache, F)[1:],
+                )
+            ),
             "f is added to every lane, so sum over the lanes, the rows: axis=0": (
                 lambda dy, cache, F: _dense_bias(dy, cache, F, lambda da: da.sum(axis=1))
             ),
@@ -313,6 +397,24 @@ EXERCISES = [
             "dh_new is missing: each slope multiplies what comes from above": (
                 lambda dh_new, h, z, n: (n - h, z, 1 - z)
             ),
+            "h is multiplied by 1 - z in this line, so that is its slope": (
+                lambda dh_new, h, z, n: (dh_new * (n - h), dh_new * z, dh_new)
+            ),
+            "n is multiplied by z in this line, so that is its slope": (
+                lambda dh_new, h, z, n: (dh_new * (n - h), dh_new, dh_new * (1 - z))
+            ),
+            "σ's slope is in it already; here only dz is asked, the way through σ comes later": (
+                lambda dh_new, h, z, n: (
+                    dh_new * (n - h) * z * (1 - z),
+                    dh_new * z,
+                    dh_new * (1 - z),
+                )
+            ),
+            "the order of what is returned is dz, dn, dh": lambda dh_new, h, z, n: (
+                dh_new * z,
+                dh_new * (1 - z),
+                dh_new * (n - h),
+            ),
         },
         hints=[
             "Take one of z, n, h for the variable, the others for numbers. What is its slope?",
@@ -332,6 +434,15 @@ EXERCISES = [
             ),
             "n is tanh(a_n) already, and you send it through tanh once more; the slope is 1 - n²": (
                 lambda dn, h, r, n, U_n: _candidate(dn * (1 - np.tanh(n) ** 2), h, r, U_n)
+            ),
+            "the slope of tanh is 1 - n²; yours is σ's": lambda dn, h, r, n, U_n: _candidate(
+                dn * n * (1 - n), h, r, U_n
+            ),
+            "in r*h the slope for r is h, so what arrives at r*h is multiplied by h": (
+                lambda *args: _candidate_wrong(*args, "no h")
+            ),
+            "σ's slope is in it already; here only dr is asked, the way through σ comes later": (
+                lambda *args: _candidate_wrong(*args, "σ too")
             ),
             "going back through a product with U_n multiplies by U_n transposed": (
                 lambda *args: _candidate_wrong(*args, "untransposed")
@@ -359,7 +470,16 @@ EXERCISES = [
             "dh lacks (1-z)*dh_new: h also goes straight into h'": _gru_with("no straight way"),
             "dh lacks drh*r: h also goes into the candidate, by way of r*h": _gru_with("no r*h"),
             "dh lacks what comes back through the gates: h also goes into r and z, through U": (
-                _gru_with("no gates")
+                _gru_with("no gate r", "no gate z")
+            ),
+            "dh lacks what comes back through the gate r, da_r @ U_r.T": _gru_with("no gate r"),
+            "dh lacks what comes back through the gate z, da_z @ U_z.T": _gru_with("no gate z"),
+            "dh has only its first part, (1-z)*dh_new; h also goes into the candidate and both"
+            " gates": _gru_with("no r*h", "no gate r", "no gate z"),
+            "through the candidate dh gets drh*r, for what went in was r*h; the factor r is"
+            " missing": _gru_with("no r"),
+            "going back through a product with U_r or U_z multiplies by its transpose": (
+                _gru_with("gates untransposed")
             ),
             "what met U_n going forward was r*h, not h: its gradient is (r*h).T @ da_n": (
                 _gru_with("h for r*h")
@@ -386,6 +506,39 @@ EXERCISES = [
     ),
     Exercise(
         number="4.7",
+        title="the same with the reset after the product",
+        right=gru_reset_after_backward,
+        cases=_reset_after_cases,
+        parts=("dxW", "dh", "dU", "db", "dc"),
+        mistakes={
+            "r multiplies h U_n + c_n here, the cache's hU_n, so that is its slope, not h": (
+                _reset_after_with("h for hU_n")
+            ),
+            "the candidate's part of h U + c was multiplied by r, so its gradient is da_n * r": (
+                _reset_after_with("no r")
+            ),
+            "r stands only at h U_n + c_n: x W_n and b_n get da_n as it is": (
+                _reset_after_with("everywhere")
+            ),
+            "c_n is inside the brackets that r multiplies, so dc's last third is summed from"
+            " da_n * r": _reset_after_with("dc"),
+            "what met U_n going forward was h itself; r is in da_n * r already": (
+                _reset_after_with("r*h in dU")
+            ),
+            "dh lacks (1-z)*dh_new: h also goes straight into h'": (
+                _reset_after_with("no straight way")
+            ),
+        },
+        hints=[
+            "dz, dn and the straight way are as before: mix_backward. da_n = dn * (1 - n * n).",
+            "In a_n the factors that meet are r and hU_n: dr = da_n * hU_n, d(hU_n) = da_n * r.",
+            "dhU = np.hstack([da_r, da_z, da_n * r]) is the gradient of h U + c. It gives dh, dU,"
+            " dc like a dense layer; dxW has da_n itself.",
+            "dh + dhU @ U.T, h.T @ dhU, dxW.sum(axis=0), dhU.sum(axis=0)",
+        ],
+    ),
+    Exercise(
+        number="4.8",
         title="the gradient of rows that were read more than once",
         right=sum_rows,
         cases=lambda rng: [
@@ -404,6 +557,8 @@ EXERCISES = [
                 lambda rows, g: (np.sort(rows), g[np.argsort(rows, kind="stable")])
             ),
             "nothing is summed: rows that occur twice are there twice": lambda rows, g: (rows, g),
+            "sums has a row for every row of the table; only the distinct rows of the step are"
+            " asked for": _whole_table,
             "the rows must come in ascending order": _as_they_came,
         },
         hints=[
@@ -414,7 +569,7 @@ EXERCISES = [
         ],
     ),
     Exercise(
-        number="4.8",
+        number="4.9",
         title="back through time",
         right=_through_time_with(),
         cases=_through_time_cases,
@@ -435,6 +590,12 @@ EXERCISES = [
             "only the last step's own dout is used; each step has one, to be added to what comes"
             " from later": _through_time_with("last only"),
             "it walks forwards in time; the last step comes first": _through_time_with("forwards"),
+            "dxW lies backwards, its first entry is the last step's": (
+                _through_time_with("turned round")
+            ),
+            "it cuts where there is no reset and lets through where there is one: ~reset": (
+                _through_time_with("upside down")
+            ),
             "one lane's reset cuts all lanes; each lane has its own session": (
                 _through_time_with("all lanes")
             ),

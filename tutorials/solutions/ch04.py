@@ -65,6 +65,19 @@ def gru_backward(dh_new, cache, U):
 # exercise 4.7
 
 
+def gru_reset_after_backward(dh_new, cache, U):
+    h, r, z, n, hU_n = cache
+    dz, dn, dh = mix_backward(dh_new, h, z, n)
+    da_n = dn * (1 - n * n)
+    da_r, da_z = sigmoid_backward(da_n * hU_n, r), sigmoid_backward(dz, z)
+    dxW = np.hstack([da_r, da_z, da_n])
+    dhU = np.hstack([da_r, da_z, da_n * r])
+    return dxW, dh + dhU @ U.T, h.T @ dhU, dxW.sum(axis=0), dhU.sum(axis=0)
+
+
+# exercise 4.8
+
+
 def sum_rows(rows, g):
     distinct, place = np.unique(rows, return_inverse=True)
     sums = np.zeros((len(distinct), g.shape[1]))
@@ -72,7 +85,7 @@ def sum_rows(rows, g):
     return distinct, sums
 
 
-# exercise 4.8
+# exercise 4.9
 
 
 def gru_through_time(dout, caches, reset, U):
