@@ -1,0 +1,328 @@
+"""Exercises of notebook 1, sessions."""
+
+import dataclasses
+
+import numpy as np
+
+from checks import Exercise
+from gru4rec_np import Sessions
+from gru4rec_np.sessions import DAY, merge_repeats
+
+# --- 1.1 ------------------------------------------------------------------------------------------
+
+
+def _sessions(items, offsets, times=None):
+    items = np.asarray(items)
+    times = np.arange(len(items), dtype=float) if times is None else times
+    names = np.arange(items.max(initial=0) + 1)
+    return Sessions(items, np.asarray(offsets), times, names, np.arange(len(offsets) - 1))
+
+
+def _cases(offsets):
+    return _sessions(np.zeros(offsets[-1], np.int32), offsets).cases
+
+
+def _mask_of_cases(offsets):
+    return np.isin(np.arange(offsets[-1]), _cases(offsets))
+
+
+# --- 1.2 ------------------------------------------------------------------------------------------
+
+
+def _log(rng, n_sessions=60, n_items=40):
+    lengths = rng.integers(1, 6, n_sessions)
+    items = np.minimum(rng.geometric(0.08, lengths.sum()) - 1, n_items - 1).astype(np.int32)
+    again = rng.random(len(items)) < 0.2
+    items[1:][again[1:]] = items[:-1][again[1:]]
+    return _sessions(items, np.concatenate([[0], np.cumsum(lengths)]))
+
+
+def _no_rare(log, support, count=None):
+    count = log.support if count is None else count
+    return log.keep_events(count[log.items] >= support)
+
+
+def _no_short(log, length):
+    return log.keep_sessions(log.lengths >= length)
+
+
+def _clean(log, support, length):
+    return _no_short(_no_rare(log, support), length)
+
+
+def _clean_again(log, support, length):
+    before = None
+    while before != log.n_events:
+        before = log.n_events
+        log = _no_short(_no_rare(log, support), length)
+    return log
+
+
+def _clean_by_sessions(log, support, length):
+    session = np.repeat(np.arange(log.n_sessions), log.lengths)
+    pairs = np.unique(np.stack([session, log.items]), axis=1)
+    return _no_short(_no_rare(log, support, np.bincount(pairs[1])), length)
+
+
+def _clean_by_old_lengths(log, support, length):
+    long = log.lengths >= length
+    return _no_rare(log, support).keep_sessions(long)
+
+
+# --- 1.3 ------------------------------------------------------------------------------------------
+
+
+def _first_of_run(items, offsets):
+    kept = merge_repeats(_sessions(items, offsets))  # whose times are the events' numbers
+    return np.isin(np.arange(len(items)), kept.times)
+
+
+def _across(items, offsets):
+    return np.concatenate([[True], items[1:] != items[:-1]])
+
+
+def _last_of_run(items, offsets):
+    last = np.concatenate([items[1:] != items[:-1], [True]])
+    last[offsets[1:] - 1] = True
+    return last
+
+
+def _first_in_session(items, offsets):
+    session = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    _, first = np.unique(np.stack([session, items]), axis=1, return_index=True)
+    return np.isin(np.arange(len(items)), first)
+
+
+# --- 1.4 ------------------------------------------------------------------------------------------
+
+
+def _days_of_sessions(rng):
+    """A log whose last click is not its last session's, with a session that starts at the border
+    and some across it."""
+    starts = np.arange(12) * DAY / 4
+    lengths = rng.integers(1, 5, 12)
+    lengths[[3, 5, 7, 8]] = 3
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    place = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
+    times = np.repeat(starts, lengths) + place * DAY / 8
+    times[offsets[9] - 1] = starts[-1] + DAY / 2  # session 8 has the last click
+    return times, offsets
+
+
+def _in_test(times, offsets, days):
+    return _sessions(np.zeros(len(times), np.int32), offsets, times).starts >= (
+        times.max() - days * DAY
+    )
+
+
+# --- 1.5 ------------------------------------------------------------------------------------------
+
+
+def _two_catalogues(rng):
+    log = _log(rng, 30, 25)
+    log = dataclasses.replace(log, item_ids=100 + rng.permutation(log.n_items))
+    other = rng.permutation(np.concatenate([log.item_ids[2::2], np.arange(500, 520)]))
+    return log, np.concatenate([log.item_ids[:1], other])  # a frequent item is number 0
+
+
+def _restrict(log, item_ids):
+    return log.restrict(item_ids)
+
+
+def _renumbered(log, item_ids):
+    number = {item: i for i, item in enumerate(item_ids.tolist())}
+    new = np.array([number.get(i, -1) for i in log.item_ids.tolist()], np.int32)
+    return dataclasses.replace(log, items=new[log.items], item_ids=item_ids)
+
+
+def _restrict_without_numbers(log, item_ids):
+    known = np.isin(log.item_ids, item_ids)
+    log = _no_short(log.keep_events(known[log.items]), 2)
+    return dataclasses.replace(log, item_ids=item_ids)
+
+
+def _restrict_keeping_short(log, item_ids):
+    log = _renumbered(log, item_ids)
+    return log.keep_events(log.items >= 0)
+
+
+def _restrict_keeping_unknown(log, item_ids):
+    return _no_short(_renumbered(log, item_ids), 2)
+
+
+def _restrict_whole_sessions(log, item_ids):
+    log = _renumbered(log, item_ids)
+    bad = np.bincount(
+        np.repeat(np.arange(log.n_sessions), log.lengths), log.items < 0, log.n_sessions
+    )
+    return _no_short(log.keep_sessions(bad == 0), 2)
+
+
+def _restrict_short_first(log, item_ids):
+    log = _no_short(_renumbered(log, item_ids), 2)
+    return log.keep_events(log.items >= 0)
+
+
+def _restrict_but_item_0(log, item_ids):
+    log = _renumbered(log, item_ids)
+    return _no_short(log.keep_events(log.items > 0), 2)
+
+
+EXERCISES = [
+    Exercise(
+        number="1.1",
+        title="the cases of a log",
+        right=_cases,
+        cases=lambda rng: [
+            (np.array([0, 4, 5, 7]),),
+            (np.concatenate([[0], np.cumsum(rng.integers(1, 5, 20))]),),
+        ],
+        mistakes={
+            "the last event of every session has no next one; you left out only the log's very "
+            "last": lambda offsets: np.arange(offsets[-1] - 1),
+            "these are the answers, each session's events but its first; a case is the event "
+            "before the answer: each session's events but its last": lambda offsets: np.setdiff1d(
+                np.arange(offsets[-1]), offsets[:-1]
+            ),
+            "offsets[s + 1] is where the next session begins; the last event of session s is one "
+            "before it": lambda offsets: np.setdiff1d(np.arange(offsets[-1]), offsets[1:]),
+            "that is a mask of the events, rightly True where there is a next one; "
+            "np.flatnonzero(mask) gives their numbers": _mask_of_cases,
+        },
+        hints=[
+            "There are offsets[-1] events, numbered from 0. All are cases but one per session.",
+            "That one is the session's last: event offsets[s + 1] - 1.",
+            "Make a mask of ones (bool), set it to False at offsets[1:] - 1, take np.flatnonzero.",
+        ],
+    ),
+    Exercise(
+        number="1.2",
+        title="rare items go, then short sessions",
+        right=_clean,
+        cases=lambda rng: [(_log(rng), 5, 2), (_log(rng), 4, 3)],
+        mistakes={
+            "the short sessions go before the rare items here; so sessions that lose events "
+            "afterwards stay, too short": lambda log, support, length: _no_rare(
+                _no_short(log, length), support
+            ),
+            "an item with exactly min_support events, or a session with exactly min_length, is to "
+            "stay: >=, not >": lambda log, support, length: _clean(log, support + 1, length + 1),
+            "an item with exactly min_support events is to stay: >=, not >": (
+                lambda log, support, length: _clean(log, support + 1, length)
+            ),
+            "a session with exactly min_length events is to stay: >=, not >": (
+                lambda log, support, length: _clean(log, support, length + 1)
+            ),
+            "it repeats until nothing changes; one pass is asked for": _clean_again,
+            "the support is counted in sessions; it is the number of events: a session that has "
+            "an item twice counts twice": _clean_by_sessions,
+            "the sessions' lengths are those from before the rare items went; count them anew on "
+            "the log that is left": _clean_by_old_lengths,
+            "the rare items are gone, but the short sessions are still there": (
+                lambda log, support, length: _no_rare(log, support)
+            ),
+            "the short sessions are gone, but the rare items are still there": (
+                lambda log, support, length: _no_short(log, length)
+            ),
+        },
+        hints=[
+            "log.support is the number of events of each item; log.lengths that of each session.",
+            "log.support[log.items] is, for each event, the support of its item: compare that "
+            "with min_support and give it to keep_events.",
+            "log = log.keep_events(...), then the same with keep_sessions, on the new log.",
+        ],
+    ),
+    Exercise(
+        number="1.3",
+        title="the first of each run of the same item",
+        right=_first_of_run,
+        cases=lambda rng: [
+            (np.array([3, 3, 1, 3, 3, 3, 2, 2]), np.array([0, 4, 5, 8])),
+            (rng.integers(0, 3, 40), np.array([0, 1, 9, 17, 18, 30, 40])),
+        ],
+        mistakes={
+            "a session's first event is compared with the last one of the session before; they "
+            "have nothing to do with each other": _across,
+            "of each run you keep the last event; the first is to stay": _last_of_run,
+            "an item that comes back later in the session is dropped too; only consecutive "
+            "repeats are to go": _first_in_session,
+            "it is the other way round: True is for the events that stay": lambda items, offsets: (
+                ~_first_of_run(items, offsets)
+            ),
+        },
+        hints=[
+            "Compare items[1:] with items[:-1]. What of the very first event?",
+            "Afterwards set the first event of every session to True: those are offsets[:-1].",
+            "first = np.ones(len(items), bool); first[1:] = items[1:] != items[:-1]; "
+            "first[offsets[:-1]] = True.",
+        ],
+    ),
+    Exercise(
+        number="1.4",
+        title="the sessions that start in the last days",
+        right=_in_test,
+        cases=lambda rng: [
+            (*_days_of_sessions(rng), 1),
+            (*_days_of_sessions(rng), 0.75),
+            (*_days_of_sessions(rng), 2),
+        ],
+        mistakes={
+            "a session that starts before the border and ends after it belongs to training: what "
+            "counts is its first event": lambda times, offsets, days: (
+                np.maximum.reduceat(times, offsets[:-1]) >= times.max() - days * DAY
+            ),
+            "a session that starts exactly at the border belongs to the test set: >=, not >": (
+                lambda times, offsets, days: times[offsets[:-1]] > times.max() - days * DAY
+            ),
+            "the days are counted back from the start of the last session; the log ends with its "
+            "last click, times.max()": lambda times, offsets, days: (
+                times[offsets[:-1]] >= times[offsets[:-1]].max() - days * DAY
+            ),
+            "the days are counted back from times[-1]; the last line of the last session need not "
+            "be the log's last click: times.max()": lambda times, offsets, days: (
+                times[offsets[:-1]] >= times[-1] - days * DAY
+            ),
+            "that is an answer for each event; one for each session is asked for, so that none is "
+            "cut in two": lambda times, offsets, days: times >= times.max() - days * DAY,
+            "it is the other way round: True is for the test set": lambda times, offsets, days: (
+                ~_in_test(times, offsets, days)
+            ),
+            "it looks as if days were not turned into seconds": lambda times, offsets, days: (
+                times[offsets[:-1]] >= times.max() - days
+            ),
+        },
+        hints=[
+            "When does session s start? At times[offsets[s]].",
+            "The border is times.max() - days * 86_400.",
+            "times[offsets[:-1]] are all starts at once; compare them with the border.",
+        ],
+    ),
+    Exercise(
+        number="1.5",
+        title="a log in another catalogue's numbers",
+        right=_restrict,
+        cases=lambda rng: [_two_catalogues(rng), _two_catalogues(rng)],
+        mistakes={
+            "the right events are left, but with their old numbers: these now mean other "
+            "items": _restrict_without_numbers,
+            "sessions that are left with fewer than 2 events are still there": (
+                _restrict_keeping_short
+            ),
+            "events of unknown items are still there": _restrict_keeping_unknown,
+            "a session with one unknown item is dropped as a whole; only the event is to go": (
+                _restrict_whole_sessions
+            ),
+            "short sessions go before the unknown items here; so those that become short by it "
+            "stay": _restrict_short_first,
+            "the item with number 0 is dropped; it is known too: >= 0": _restrict_but_item_0,
+        },
+        hints=[
+            "For each item of the old catalogue, log.item_ids, look its id up: "
+            "number.get(id, -1) is the new number, or -1.",
+            "new = np.array([number.get(i, -1) for i in log.item_ids.tolist()]); then "
+            "new[log.items] are the events' new numbers.",
+            "Keep the events where new[log.items] >= 0, then sessions of 2 or more; new[log.items] "
+            "of what is left is what dataclasses.replace needs.",
+        ],
+    ),
+]
