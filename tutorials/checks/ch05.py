@@ -1,0 +1,624 @@
+"""Exercises of notebook 5: mini-batches whose lanes are sessions, and a museum of mistakes."""
+
+import numpy as np
+
+from checks import Exercise, Wrong
+from gru4rec_np import Sessions, batches, network, ranking
+
+# --- 5.1: padding ---------------------------------------------------------------------------------
+
+
+def _blocks(steps, B):
+    return [steps[i : i + B] for i in range(0, len(steps), B)]
+
+
+def _padding_share(steps, B):
+    cells = sum(len(block) * block.max() for block in _blocks(steps, B))
+    return float(1 - steps.sum() / cells)
+
+
+def _used_share(steps, B):
+    return 1 - _padding_share(steps, B)
+
+
+def _padded_to_the_longest_of_all(steps, B):
+    return float(1 - steps.sum() / (len(steps) * steps.max()))
+
+
+def _mean_of_shares(steps, B):
+    return float(np.mean([1 - b.sum() / (len(b) * b.max()) for b in _blocks(steps, B)]))
+
+
+def _last_block_full(steps, B):
+    return float(1 - steps.sum() / sum(B * block.max() for block in _blocks(steps, B)))
+
+
+def _per_used_cell(steps, B):
+    cells = sum(len(block) * block.max() for block in _blocks(steps, B))
+    return float(cells / steps.sum() - 1)
+
+
+# --- 5.2: session-parallel mini-batches -----------------------------------------------------------
+
+
+def _session_parallel(sessions, B):
+    b = batches.session_parallel(Sessions.from_lists(sessions), B)
+    ids = np.append(Sessions.from_lists(sessions).item_ids, -1)  # so that -1 stays -1
+    return ids[b.x], ids[b.y], b.reset
+
+
+def _lanes(sessions, B, move):
+    """The exercise's frame; move(lanes, waiting) makes the next step's lanes."""
+    waiting = [s for s in sessions if len(s) >= 2]
+    lanes = [(waiting.pop(0), 0) for _ in range(min(B, len(waiting)))]
+    B = len(lanes)
+    x, y, reset = [], [], []
+    while len(lanes) >= 2 and len(x) < sum(map(len, sessions)):
+        gone = [-1] * (B - len(lanes))
+        x.append([s[at] for s, at in lanes] + gone)
+        y.append([s[at + 1] for s, at in lanes] + gone)
+        reset.append([at == 0 for s, at in lanes] + [False] * len(gone))
+        lanes = move(lanes, waiting)
+    return np.array(x), np.array(y), np.array(reset)
+
+
+def _moves(more=2, take=0, begin=0, at_the_end=False, refill=True):
+    """A rule for what lanes do after a step; as it stands the right one."""
+
+    def move(lanes, waiting):
+        there, new = [], []
+        for session, at in lanes:
+            if at + more < len(session):
+                there.append((session, at + 1))
+            elif waiting and refill:
+                (new if at_the_end else there).append((waiting.pop(take), begin))
+        return there + new
+
+    return lambda sessions, B: _lanes(sessions, B, move)
+
+
+def _old_session_again(sessions, B):
+    def move(lanes, waiting):
+        return [
+            (s, at + 1) if at + 2 < len(s) else ((waiting.pop(0) if waiting else s), 0)
+            for s, at in lanes
+        ]
+
+    return _lanes(sessions, B, move)
+
+
+def _nobody_moves(sessions, B):
+    return _lanes(sessions, B, lambda lanes, waiting: list(lanes))
+
+
+def _run_lanes(answer, args):
+    """What its frame raises, in words that name the rule."""
+    try:
+        return answer(*args)
+    except IndexError as error:
+        if "pop" in str(error):
+            raise Wrong("waiting.pop(0), but nobody waits any more: then the lane goes") from error
+        raise Wrong(
+            "a lane asks for an event that its session does not have: a session's last event is "
+            "only ever a target, so at place len(session) - 2 it is done"
+        ) from error
+    except ValueError as error:
+        if "unpack" in str(error):
+            raise Wrong("each entry of `after` must be a pair (session, place)") from error
+        raise
+
+
+def _some_sessions(rng):
+    cases = []
+    for n, B in ((9, 3), (7, 4), (2, 5)):
+        lengths = rng.integers(2, 7, n)
+        first = np.cumsum(lengths) - lengths
+        cases.append(
+            ([list(range(a, a + k)) for a, k in zip(first.tolist(), lengths, strict=True)], B)
+        )
+    cases.append(([[5, 6, 7], [7, 5], [9], [6, 6, 5, 9], [5, 7, 9]], 2))
+    return cases
+
+
+# --- 5.3: the state that outlived its shopper -----------------------------------------------------
+
+
+def _states(x, reset, W, U, which=lambda reset, t: reset[t]):
+    h = np.zeros((x.shape[1], len(U)))
+    out = []
+    for t in range(len(x)):
+        h = np.where(which(reset, t)[:, None], 0, h)
+        h = np.tanh(W[x[t]] + h @ U)
+        out.append(h)
+    return np.array(out)
+
+
+def _never_reset(x, reset, W, U):
+    return _states(x, np.zeros_like(reset), W, U)
+
+
+def _reset_all(x, reset, W, U):
+    return _states(x, reset, W, U, lambda reset, t: np.full_like(reset[t], reset[t].any()))
+
+
+def _reset_others(x, reset, W, U):
+    return _states(x, ~reset, W, U)
+
+
+def _reset_after(x, reset, W, U):
+    return _states(x, reset, W, U, lambda reset, t: reset[t - 1] if t else ~reset[0] & False)
+
+
+def _stored_state_zeroed(x, reset, W, U):
+    h = np.zeros((x.shape[1], len(U)))
+    out = []
+    for t in range(len(x)):
+        h[reset[t]] = 0
+        h = np.tanh(W[x[t]] + h @ U)
+        out.append(h)
+    return np.array(out)
+
+
+def _stored_state_zeroed_after(x, reset, W, U):
+    h = np.zeros((x.shape[1], len(U)))
+    out = []
+    for t in range(len(x)):
+        h = np.tanh(W[x[t]] + h @ U)
+        out.append(h)
+        h[reset[t]] = 0
+    return np.array(out)
+
+
+def _output_zeroed(x, reset, W, U):
+    out = _states(x, np.zeros_like(reset), W, U)
+    out[reset] = 0
+    return out
+
+
+def _some_lanes(rng):
+    cases = []
+    for T, B, H, I in ((6, 3, 4, 5), (5, 4, 2, 7)):  # noqa: E741
+        reset = rng.random((T, B)) < 0.3
+        reset[0] = True
+        reset[2] = np.arange(B) == 1
+        reset[T - 1] = False
+        weights = rng.normal(size=(I, H)), rng.normal(size=(H, H))
+        cases.append((rng.integers(0, I, (T, B)), reset, *weights))
+    return cases
+
+
+# --- 5.4: the wrong chair -------------------------------------------------------------------------
+
+
+def _enter_step(h, keep, reset):
+    return network.enter_step(network.State([h], np.empty((len(h), 0), int)), keep, reset).h[0]
+
+
+def _first_lanes(h, keep, reset):
+    return h[: len(reset)] * ~reset[:, None]
+
+
+def _last_into_the_gap(h, keep, reset):
+    order = np.arange(len(h))
+    for b in np.flatnonzero(~keep):
+        if b < len(reset):
+            order[b] = np.flatnonzero(keep)[-1 - np.flatnonzero(~keep).tolist().index(b)]
+    return h[order[: len(reset)]] * ~reset[:, None]
+
+
+def _not_reset(h, keep, reset):
+    return h[keep]
+
+
+def _kept_inverted(h, keep, reset):
+    return h[keep] * reset[:, None]
+
+
+def _zeroed_in_place(h, keep, reset):
+    full = h * keep[:, None]
+    return full[: len(reset)] * ~reset[:, None]
+
+
+def _run_chairs(answer, args):
+    try:
+        return answer(*args)
+    except IndexError as error:
+        raise Wrong(
+            f"{error}. keep is about all B lanes of the step before, reset about the n that are "
+            "left: h must have n rows when reset is used"
+        ) from error
+
+
+def _leaving(rng):
+    cases = []
+    for B, gone, new in ((5, [1], []), (6, [0, 3], [2]), (4, [], [0, 3]), (3, [2], [0])):
+        keep = np.ones(B, bool)
+        keep[gone] = False
+        reset = np.zeros(int(keep.sum()), bool)
+        reset[new] = True
+        cases.append((rng.normal(size=(B, 3)), keep, reset))
+    return cases
+
+
+# --- 5.5: softened twice --------------------------------------------------------------------------
+
+
+def _softmax(r, axis=1):
+    e = np.exp(r - r.max(axis=axis, keepdims=True))
+    return e / e.sum(axis=axis, keepdims=True)
+
+
+def _pick(p, target):
+    return p[np.arange(len(target)), target]
+
+
+def _loss(h, V, target):
+    return -np.log(_pick(_softmax(h @ V.T), target))
+
+
+def _loss_twice(h, V, target):
+    return -np.log(_pick(_softmax(_softmax(h @ V.T)), target))
+
+
+def _loss_not_at_all(h, V, target):
+    return -_pick(h @ V.T, target)
+
+
+def _loss_over_lanes(h, V, target):
+    return -np.log(_pick(_softmax(h @ V.T, axis=0), target))
+
+
+def _probability(h, V, target):
+    return -_pick(_softmax(h @ V.T), target)
+
+
+def _log_missing_of_sum(h, V, target):
+    r = h @ V.T
+    return np.exp(r).sum(axis=1) - _pick(r, target)
+
+
+# --- 5.6: learning to predict nothing -------------------------------------------------------------
+
+
+def _at(log_p, y):
+    s, t = np.indices(y.shape)
+    return log_p[s, t, y]
+
+
+def _padded_loss(log_p, y):
+    return -float(_at(log_p, y)[y >= 0].mean())
+
+
+def _last_item(log_p, y):
+    return -float(_at(log_p, y).mean())
+
+
+def _item_zero(log_p, y):
+    return -float(_at(log_p, np.maximum(y, 0)).mean())
+
+
+def _over_all_cells(log_p, y):
+    return -float((_at(log_p, y) * (y >= 0)).mean())
+
+
+def _by_session(log_p, y):
+    there = y >= 0
+    return -float(((_at(log_p, y) * there).sum(axis=1) / there.sum(axis=1)).mean())
+
+
+def _by_step(log_p, y):
+    there = y >= 0
+    return -float(((_at(log_p, y) * there).sum(axis=0) / there.sum(axis=0)).mean())
+
+
+def _summed(log_p, y):
+    return -float(_at(log_p, y)[y >= 0].sum())
+
+
+def _drops_item_zero(log_p, y):
+    return -float(_at(log_p, y)[y > 0].mean())
+
+
+def _padded(rng):
+    cases = []
+    for steps, I in (([4, 2, 1], 5), ([3, 5, 1, 2], 4)):  # noqa: E741
+        y = rng.integers(0, I, (len(steps), max(steps)))
+        y[0, 0] = 0
+        y[np.arange(max(steps)) >= np.array(steps)[:, None]] = -1
+        cases.append((np.log(_softmax(rng.normal(size=(*y.shape, I)), axis=2)), y))
+    return cases
+
+
+# --- 5.7: a flattering race -----------------------------------------------------------------------
+
+
+def _ranks(scores, targets):
+    return ranking.ranks(scores, targets)
+
+
+def _ranks_in_batch(scores, targets):
+    among = scores[:, targets]
+    return 1 + (among > np.diagonal(among)[:, None]).sum(axis=1)
+
+
+def _ranks_in_batch_level(scores, targets):
+    among = scores[:, targets]
+    return (among >= np.diagonal(among)[:, None]).sum(axis=1)
+
+
+def _ranks_standard(scores, targets):
+    return ranking.ranks(scores, targets, ties="standard")
+
+
+def _ranks_off_by_one(scores, targets):
+    return 1 + ranking.ranks(scores, targets)
+
+
+def _ranks_upside_down(scores, targets):
+    return ranking.ranks(-scores, targets)
+
+
+def _ranks_in_batch_twice(scores, targets):
+    return 1 + _ranks_in_batch_level(scores, targets)
+
+
+def _ranks_of_the_diagonal(scores, targets):
+    return 1 + (scores > np.diagonal(scores)[:, None]).sum(axis=1)
+
+
+def _ranks_of_the_diagonal_level(scores, targets):
+    return ranking.ranks(scores, np.arange(len(targets)))
+
+
+# --- 5.8: yesterday's answer ----------------------------------------------------------------------
+
+
+def _questions(items, offsets):
+    cases = _log(items, offsets).cases
+    return items[cases], items[cases + 1]
+
+
+def _log(items, offsets):
+    n = len(items)
+    ids = np.arange(items.max() + 1)
+    return Sessions(items, offsets, np.arange(n), ids, np.arange(len(offsets) - 1))
+
+
+def _same_again(items, offsets):
+    cases = _log(items, offsets).cases
+    return items[cases], items[cases]
+
+
+def _next_again(items, offsets):
+    cases = _log(items, offsets).cases
+    return items[cases + 1], items[cases + 1]
+
+
+def _all_same(items, offsets):
+    return items, items
+
+
+def _across(items, offsets):
+    return items[:-1], items[1:]
+
+
+def _backwards(items, offsets):
+    x, y = _questions(items, offsets)
+    return y, x
+
+
+def _last_left_out(items, offsets):
+    cases = _log(items, offsets).cases
+    inside = np.isin(cases + 1, cases)
+    return items[cases[inside]], items[cases[inside] + 1]
+
+
+EXERCISES = [
+    Exercise(
+        number="5.1",
+        title="the share of padding",
+        right=_padding_share,
+        cases=lambda rng: [(rng.integers(1, 9, n), B) for n, B in ((12, 4), (11, 4), (7, 3))],
+        mistakes={
+            "that is the share of cells in use; wanted is the rest": _used_share,
+            "every block is padded to the longest session of all; the longest of its own block "
+            "is enough": _padded_to_the_longest_of_all,
+            "that is the mean of the blocks' shares; a wide block has more cells and counts more: "
+            "add up the cells first": _mean_of_shares,
+            "the last block may hold fewer than B sessions; its cells are counted as if it were "
+            "full": _last_block_full,
+            "that is padding per used cell; divide by all cells": _per_used_cell,
+        },
+        hints=[
+            "How many cells has one block? Its number of sessions times its longest one.",
+            "Add up the cells of all blocks steps[i : i + B], i = 0, B, 2B, ...",
+            "1 - steps.sum() / cells",
+        ],
+    ),
+    Exercise(
+        number="5.2",
+        title="session-parallel mini-batches",
+        right=_session_parallel,
+        run=_run_lanes,
+        cases=_some_sessions,
+        parts=("x", "y", "reset"),
+        mistakes={
+            "a session is given up one event too early: its last question is never asked": _moves(
+                more=3
+            ),
+            "the new session stands at the end of the row; it belongs where the old one was, or "
+            "every lane behind it moves to another lane's state": _moves(at_the_end=True),
+            "a lane leaves as soon as its session ends, though others wait": _moves(refill=False),
+            "the session that has waited longest is the first, waiting.pop(0)": _moves(take=-1),
+            "a new session starts at its first event, place 0": _moves(begin=1),
+            "no lane moves on: the next place is at + 1": _nobody_moves,
+            "when nobody waits, the lane goes; here it starts its old session again": (
+                _old_session_again
+            ),
+        },
+        hints=[
+            "Build a new list. Each old lane puts one entry into it, or none.",
+            "A session with len(session) events asks len(session) - 1 questions; after the one at "
+            "place at, the next is at at + 1, if at + 2 < len(session).",
+            "Three cases: (session, at + 1) while there is a question left; else "
+            "(waiting.pop(0), 0) if waiting; else nothing.",
+        ],
+    ),
+    Exercise(
+        number="5.3",
+        title="a state ends with its session",
+        right=_states,
+        cases=_some_lanes,
+        mistakes={
+            "no lane is ever reset: a new shopper starts with what the last one left": _never_reset,
+            "all lanes are reset when one session starts: the other shoppers are still there, "
+            "and are forgotten": _reset_all,
+            "the lanes that go on are reset, those that start are not": _reset_others,
+            "the reset comes after the step: a session's first event is mixed with the last "
+            "shopper's state, then forgotten itself": _reset_after,
+            "h[...] = 0 also writes into the array that is already in `out`: make a new array, "
+            "say np.where(reset[t][:, None], 0, h)": _stored_state_zeroed,
+            "the reset comes after the step, when a session's first event is already mixed with "
+            "the last shopper's state; and h[...] = 0 also writes into what is in `out`": (
+                _stored_state_zeroed_after
+            ),
+            "what is zeroed is the state after the step; it must be the state before it": (
+                _output_zeroed
+            ),
+        },
+        hints=[
+            "Which argument is never used?",
+            "reset[t] (B,) tells which lanes start a session at step t: before that step their "
+            "rows of h are zero, the others stay.",
+            "First line of the loop: h = np.where(reset[t][:, None], 0, h)",
+        ],
+    ),
+    Exercise(
+        number="5.4",
+        title="every shopper keeps the own chair",
+        right=_enter_step,
+        run=_run_chairs,
+        cases=_leaving,
+        mistakes={
+            "the first n states are kept, whoever left: if lane 1 of 5 leaves, lane 2 gets the "
+            "state of lane 1": _first_lanes,
+            "the last lane is moved into the gap; the lanes that stay must keep their order, as x "
+            "and y do": _last_into_the_gap,
+            "lanes that start a session are not reset": _not_reset,
+            "just the lanes that start keep their state; it is the other way round": _kept_inverted,
+            "the state of a lane that left is zeroed, but it still has its place": _zeroed_in_place,
+        },
+        hints=[
+            "Which argument is never used?",
+            "Let lane 0 of 3 leave. Which two rows of h must be left?",
+            "h[keep] has the rows of the lanes that stay, in their order, and is a copy.",
+        ],
+    ),
+    Exercise(
+        number="5.5",
+        title="one softmax is enough",
+        right=_loss,
+        cases=lambda rng: [
+            (2 * rng.normal(size=(B, H)), rng.normal(size=(I, H)), rng.integers(0, I, B))
+            for B, H, I in ((4, 3, 6), (7, 2, 9))  # noqa: E741
+        ],
+        mistakes={
+            "softmax is applied twice: `output` are probabilities already, and all of 0...1 "
+            "looks nearly the same to a second one": _loss_twice,
+            "now there is no softmax at all: that is minus the target's score": _loss_not_at_all,
+            "the softmax runs over the lanes (axis 0); it must run over the items": (
+                _loss_over_lanes
+            ),
+            "the logarithm is missing: that is minus the target's probability": _probability,
+            "log is missing before the sum: log p = r - log Σ e^r": _log_missing_of_sum,
+        },
+        hints=[
+            "What does each row of `output` sum to? And what do the last lines make of `output`?",
+            "`output` is p already. The last lines compute log softmax of what they get.",
+            "Give the last lines the scores; the lines of e and output are then not needed.",
+        ],
+    ),
+    Exercise(
+        number="5.6",
+        title="no loss where there is no event",
+        right=_padded_loss,
+        cases=_padded,
+        mistakes={
+            "padding is counted: in NumPy -1 is an index, the last item's, so the model learns "
+            "that it follows every session's end": _last_item,
+            "padding is counted as if item 0 had been clicked": _item_zero,
+            "padding adds nothing to the sum any more, but is still counted in the mean": (
+                _over_all_cells
+            ),
+            "that is the mean over sessions of their means; an event of a short session then "
+            "counts more than one of a long session": _by_session,
+            "that is the mean over steps of their means; late events count too much": _by_step,
+            "that is the sum; wanted is the mean over the events": _summed,
+            "y > 0 leaves item 0 out, which is an item like any other": _drops_item_zero,
+        },
+        hints=[
+            "What is log_p[s, t, -1]?",
+            "Only cells with y >= 0 are events; sum and count must both leave the others out.",
+            "-log_p[s, t, y][y >= 0].mean()",
+        ],
+    ),
+    Exercise(
+        number="5.7",
+        title="a rank among all items",
+        right=_ranks,
+        cases=lambda rng: [
+            (rng.integers(0, 9, (B, I)).astype(float), rng.integers(0, I, B))
+            for B, I in ((5, 20), (8, 30))  # noqa: E741
+        ],
+        mistakes={
+            "the target only races against the other lanes' targets, not against all items": (
+                _ranks_in_batch
+            ),
+            "ties are counted now, but the race is still among the batch's targets": (
+                _ranks_in_batch_level
+            ),
+            "ties are counted now, the target itself too (so add no 1), and the race is still "
+            "among the batch's targets": _ranks_in_batch_twice,
+            "all items race now, but the diagonal of scores is no target's score: row b's target "
+            "stands in column targets[b]; and ties must count": _ranks_of_the_diagonal,
+            "the diagonal of scores is no target's score: row b's target stands in column "
+            "targets[b]": _ranks_of_the_diagonal_level,
+            "ties are decided for the target: an item with an equal score must count as "
+            "better": _ranks_standard,
+            "off by one: >= counts the target itself already, so add no 1": _ranks_off_by_one,
+            "the lowest score gets rank 1; the highest must": _ranks_upside_down,
+        },
+        hints=[
+            "Against how many items does a target race here? Against how many should it?",
+            "The target's score: scores[np.arange(len(targets)), targets]. The race: the whole "
+            "row.",
+            "The conservative rank counts the items of the row with a score >= the target's.",
+        ],
+    ),
+    Exercise(
+        number="5.8",
+        title="the target is the next event",
+        right=_questions,
+        cases=lambda rng: [
+            (rng.integers(0, 30, 14), np.array([0, 3, 5, 9, 14])),
+            (rng.integers(0, 30, 9), np.array([0, 2, 9])),
+        ],
+        parts=("x", "y"),
+        mistakes={
+            "the target is the input itself: the model learns to repeat what it was "
+            "just told": _same_again,
+            "the input is the target already: the model is told the answer": _next_again,
+            "input and target are all events, each its own target": _all_same,
+            "a session's last event asks for the first one of the next shopper: stop one "
+            "earlier in each session": _across,
+            "input and target are swapped: it learns to predict the past": _backwards,
+            "each session's last question is missing": _last_left_out,
+        },
+        hints=[
+            "Take the session [7, 8, 9]. Which pairs do you want, and which does the code make?",
+            "7 asks for 8, 8 asks for 9: x is the session without its last event, y without its "
+            "first.",
+            "y.extend(items[a + 1 : z])",
+        ],
+    ),
+]
