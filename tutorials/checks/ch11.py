@@ -1,0 +1,525 @@
+"""Exercises of notebook 11, CUDA by puzzles: each answer is the text of a kernel."""
+
+import numpy as np
+
+from checks import Exercise
+from checks.cuda import Launch, blocks, nothing
+from gru4rec_np.activations import sigmoid
+from gru4rec_np.cells import gru_reset_after
+from gru4rec_np.losses import bpr, bpr_backward
+from gru4rec_np.optim import sum_rows
+
+NAN = np.float32(np.nan)
+THREADS = 128  # of a block
+SIDE = 16  # of a tile
+
+
+def _numbers(rng, *shape):
+    return rng.normal(size=shape).astype(np.float32)
+
+
+def _is_written(answer, written):
+    """An answer with NaN wherever nothing was written."""
+    return np.where(written, answer, NAN)
+
+
+# --- map ------------------------------------------------------------------------------------------
+
+
+def _sgd(p, g, rate):
+    return p - rate * g
+
+
+def _launch_sgd(p, g, rate):
+    n, out = len(p), nothing(len(p))
+    arguments = (p, g, np.float32(rate), np.int32(n), out)
+    return (blocks(n, THREADS),), (THREADS,), arguments, (out,)
+
+
+# --- gather ---------------------------------------------------------------------------------------
+
+
+def _gather(E, x):
+    return E[x]
+
+
+def _launch_gather(E, x):
+    (n,), (_, H) = x.shape, E.shape
+    out = nothing(n, H)
+    return (n,), (32,), (E, x, np.int32(H), out), (out,)
+
+
+def _gather_cases(rng):
+    return [
+        (_numbers(rng, I, H), rng.integers(0, I, n).astype(np.int32))
+        for I, H, n in ((300, 96, 50), (40, 20, 7))  # noqa: E741
+    ]
+
+
+# --- sum ------------------------------------------------------------------------------------------
+
+
+def _row_sums(x):
+    return x.sum(axis=1)
+
+
+def _launch_row_sums(x):
+    n, N = x.shape
+    out = nothing(n)
+    return (n,), (THREADS,), (x, np.int32(N), out), (out,)
+
+
+def _of_places(x, chosen):
+    """The sum over the numbers of those threads only for which `chosen` holds."""
+    return np.where(chosen(np.arange(x.shape[1]) % THREADS), x, 0).sum(axis=1)
+
+
+# --- softmax --------------------------------------------------------------------------------------
+
+
+def _softmax(y):
+    e = np.exp(y - y.max(axis=1, keepdims=True))
+    return e / e.sum(axis=1, keepdims=True)
+
+
+def _softmax_without_maximum(y):
+    with np.errstate(over="ignore", invalid="ignore"):
+        e = np.exp(y)
+        return e / e.sum(axis=1, keepdims=True)
+
+
+def _for_each_thread(y, reduce):
+    """A reduction by each thread of the numbers that are its own, (n, N)."""
+    out = np.empty_like(y)
+    for t in range(min(THREADS, y.shape[1])):
+        out[:, t::THREADS] = reduce(y[:, t::THREADS], axis=1, keepdims=True)
+    return out
+
+
+def _softmax_by_own_maxima(y):
+    e = np.exp(y - _for_each_thread(y, np.max))
+    return e / e.sum(axis=1, keepdims=True)
+
+
+def _softmax_by_own_sums(y):
+    e = np.exp(y - y.max(axis=1, keepdims=True))
+    with np.errstate(invalid="ignore"):  # 0 / 0
+        return e / _for_each_thread(e, np.sum)
+
+
+def _launch_softmax(y):
+    n, N = y.shape
+    out = nothing(n, N)
+    return (n,), (THREADS,), (y, np.int32(N), out), (out,)
+
+
+def _softmax_cases(rng):
+    return [(_numbers(rng, 6, 320) * 2,), (_numbers(rng, 3, 50) * 100,)]
+
+
+# --- product --------------------------------------------------------------------------------------
+
+
+def _product(A, B):
+    return A @ B
+
+
+def _whole_tiles_only(A, B):
+    K = A.shape[1] // SIDE * SIDE
+    return A[:, :K] @ B[:K]
+
+
+def _last_tile_only(A, B):
+    k0 = (A.shape[1] - 1) // SIDE * SIDE
+    return A[:, k0:] @ B[k0:]
+
+
+def _stale(A, B):
+    k0 = A.shape[1] // SIDE * SIDE  # of the last tile, which is not full
+    old = slice(k0 - SIDE + A.shape[1] % SIDE, k0)
+    return A @ B + A[:, old] @ B[old]
+
+
+def _tiles_turned(A, B, of):
+    """Each tile of A or B read as if it were transposed."""
+    (M, K), N = A.shape, B.shape[1]
+
+    def up(n):
+        return blocks(n, SIDE) * SIDE
+
+    A = np.pad(A, ((0, up(M) - M), (0, up(K) - K)))
+    B = np.pad(B, ((0, up(K) - K), (0, up(N) - N)))
+    turned = A if of == "A" else B
+    for i in range(0, turned.shape[0], SIDE):
+        for j in range(0, turned.shape[1], SIDE):
+            tile = turned[i : i + SIDE, j : j + SIDE]
+            tile[:] = tile.T.copy()
+    return (A @ B)[:M, :N]
+
+
+def _launch_product(A, B):
+    (M, K), N = A.shape, B.shape[1]
+    C = nothing(M, N)
+    grid = (blocks(N, SIDE), blocks(M, SIDE))
+    return grid, (SIDE, SIDE), (A, B, np.int32(M), np.int32(K), np.int32(N), C), (C,)
+
+
+def _product_cases(rng):
+    return [(_numbers(rng, M, K), _numbers(rng, K, N)) for M, K, N in ((48, 72, 64), (9, 21, 18))]
+
+
+# --- scatter-add ----------------------------------------------------------------------------------
+
+ITEMS = 40
+
+
+def _scatter(x, d):
+    G = np.zeros((ITEMS, d.shape[1]), d.dtype)
+    rows, total = sum_rows(x, d)
+    G[rows] = total
+    return G
+
+
+def _scatter_wrong(x, d, how):
+    G = np.zeros((ITEMS, d.shape[1]), d.dtype)
+    for lane in range(len(x)):
+        if x[lane] in x[:lane]:
+            continue
+        same = np.flatnonzero(x == x[lane])
+        if how == "first":
+            same = same[:1]
+        elif how == "neighbours":
+            run = np.flatnonzero(x[lane:] != x[lane])
+            same = np.arange(lane, lane + run[0] if run.size else len(x))
+        elif how == "others":
+            same = same[1:]
+        G[x[lane]] = d[same].sum(axis=0) + (d[lane] if how == "twice" else 0)
+    return G
+
+
+def _launch_scatter(x, d):
+    n, H = d.shape
+    G = np.zeros((ITEMS, H), np.float32)
+    return (n,), (32,), (x, d, np.int32(n), np.int32(H), G), (G,)
+
+
+def _scatter_cases(rng):
+    runs = np.array([3, 3, 3, 9, 3, 0, 9, 9, 1, 3, 17, 9, 0], np.int32)
+    drawn = (ITEMS * rng.random(32) ** 3).astype(np.int32)
+    return [(drawn, _numbers(rng, 32, 96)), (runs, _numbers(rng, len(runs), 20))]
+
+
+# --- the gates ------------------------------------------------------------------------------------
+
+
+def _gates(xW, hU, h):
+    H = h.shape[1]
+    nil = np.zeros((H, 3 * H), h.dtype)  # the product is already in hU
+    return gru_reset_after(xW, h, nil, nil[0], hU)[0]
+
+
+def _gates_wrong(xW, hU, h, how):
+    n, H = h.shape
+    if how == "rows":  # row b sought at b * H, in what has 3H numbers a row
+        at = np.arange(n)[:, None] * H + np.arange(3 * H)
+        xW, hU = xW.ravel()[at], hU.ravel()[at]
+    (x_r, x_z, x_n), (h_r, h_z, h_n) = np.split(xW, 3, axis=1), np.split(hU, 3, axis=1)
+    if how == "order":
+        x_r, x_z, h_r, h_z = x_z, x_r, h_z, h_r
+    r, z = sigmoid(x_r + h_r), sigmoid(x_z + h_z)
+    n = np.tanh(r * (x_n + h_n) if how == "reset" else x_n + r * h_n)
+    return z * h + (1 - z) * n if how == "swapped" else (1 - z) * h + z * n
+
+
+def _launch_gates(xW, hU, h):
+    n, H = h.shape
+    h_new = nothing(n, H)
+    arguments = (xW, hU, h, np.int32(n), np.int32(H), h_new)
+    return (blocks(n * H, THREADS),), (THREADS,), arguments, (h_new,)
+
+
+def _gates_cases(rng):
+    return [
+        (_numbers(rng, n, 3 * H), _numbers(rng, n, 3 * H), _numbers(rng, n, H))
+        for n, H in ((12, 96), (5, 7))
+    ]
+
+
+# --- the loss -------------------------------------------------------------------------------------
+
+
+def _bpr(r):
+    losses, cache = bpr(r)
+    return losses, bpr_backward(cache)
+
+
+def _bpr_wrong(r, how):
+    B, N = r.shape
+    lanes, n = np.arange(B), N if how == "columns" else N - 1
+    of_target = r[lanes, lanes] if how != "column 0" else r[:, 0]
+    d = r - of_target[:, None]
+    if how == "sign":
+        d = -d
+    each, dr = np.logaddexp(0, d), sigmoid(d)
+    if how != "own":
+        each[lanes, lanes] = dr[lanes, lanes] = 0
+    if how == "sign":
+        dr = -dr
+    dr /= n
+    if how != "no pull":
+        dr[lanes, lanes] = -np.where(lanes[:, None] == np.arange(N), 0, dr).sum(axis=1)
+    return each.sum(axis=1) / n, dr
+
+
+def _launch_bpr(r):
+    B, N = r.shape
+    losses, dr = nothing(B), nothing(B, N)
+    return (B,), (THREADS,), (r, np.int32(N), dr, losses), (losses, dr)
+
+
+def _bpr_cases(rng):
+    return [(_numbers(rng, 16, 320) * 2,), (_numbers(rng, 5, 40) * 60,)]
+
+
+EXERCISES = [
+    Exercise(
+        number="11.1",
+        title="a step of gradient descent, one thread for each weight",
+        right=_sgd,
+        cases=lambda rng: [
+            (_numbers(rng, n), _numbers(rng, n), np.float32(0.3)) for n in (10_000, 100)
+        ],
+        mistakes={
+            "it goes up the slope: p - rate * g, not p + rate * g": lambda p, g, rate: p + rate * g,
+            "the rate is missing": lambda p, g, rate: p - g,
+            "the last weight is never written: i < n, not i < n - 1": lambda p, g, rate: (
+                _is_written(_sgd(p, g, rate), np.arange(len(p)) < len(p) - 1)
+            ),
+            "weight 0 is never written: threads count from 0": lambda p, g, rate: _is_written(
+                _sgd(p, g, rate), np.arange(len(p)) > 0
+            ),
+            "all of out is NaN: nothing was written, or it was made from what was in out before, "
+            "and there was nothing": lambda p, g, rate: np.full_like(p, np.nan),
+        },
+        hints=[
+            "Which weight is this thread's? Count the threads of the blocks before this one, then "
+            "those before it in its own.",
+            "int i = blockIdx.x * blockDim.x + threadIdx.x; and only if (i < n).",
+            "if (i < n) out[i] = p[i] - rate * g[i];",
+        ],
+        run=Launch("sgd", _launch_sgd, goal=1),
+        tolerance=1e-5,
+    ),
+    Exercise(
+        number="11.2",
+        title="rows of a table, one block for each row",
+        right=_gather,
+        cases=_gather_cases,
+        mistakes={
+            "block b copies row b of the table; it must be row x[b]": lambda E, x: E[: len(x)],
+            "the table lies row by row, so row r begins at r * H and its numbers are side by "
+            "side": lambda E, x: E.ravel()[(x[:, None] + np.arange(E.shape[1]) * len(E)) % E.size],
+            "only the first 32 numbers of a row are copied, one for each thread; H may be more: "
+            "let k go on in steps of blockDim.x": lambda E, x: _is_written(
+                E[x], np.arange(E.shape[1]) < 32
+            ),
+            "the first number of each row is never copied": lambda E, x: _is_written(
+                E[x], np.arange(E.shape[1]) > 0
+            ),
+        },
+        hints=[
+            "The block has 32 threads for H numbers: each takes every 32nd.",
+            "for (int k = threadIdx.x; k < H; k += blockDim.x) ... ; number k of row r stands at "
+            "r * H + k.",
+            "out[blockIdx.x * H + k] = E[x[blockIdx.x] * H + k];",
+        ],
+        run=Launch(
+            "gather",
+            _launch_gather,
+            goal=1.04,
+            least=lambda E, x: 4 * (len(x) + 2 * len(x) * E.shape[1]),  # not all of E
+        ),
+    ),
+    Exercise(
+        number="11.3",
+        title="the sum of a row, by halves in shared memory",
+        right=_row_sums,
+        cases=lambda rng: [(_numbers(rng, 8, 1000),), (_numbers(rng, 3, 50),)],
+        mistakes={
+            "only thread 0's own numbers are in the sum; the other 127 places of `part` must come "
+            "in too": lambda x: _of_places(x, lambda t: t == 0),
+            "the last halving is missing: places 0 and 1 are still to be added up, so go on while "
+            "half > 0": lambda x: _of_places(x, lambda t: t % 2 == 0),
+            "places 64 to 127 are left out: the first half is 64, half of the threads": lambda x: (
+                _of_places(x, lambda t: t < 64)
+            ),
+            "nothing is written to out: thread 0 has the sum in part[0]": lambda x: np.full(
+                len(x), np.nan
+            ),
+        },
+        hints=[
+            "Fold the array: the lower half of the places adds what stands in the upper half. Then "
+            "the same with the lower half. How many times, for 128 places?",
+            "After each folding, and before the first, all threads wait: __syncthreads(). It must "
+            "stand outside of the if.",
+            "for (int half = 64; half > 0; half /= 2) { if (t < half) part[t] += part[t + half]; "
+            "__syncthreads(); }  One __syncthreads() before it, and out[row] by thread 0 after.",
+        ],
+        run=Launch("row_sums", _launch_row_sums, goal=1.01),
+        tolerance=1e-5,
+    ),
+    Exercise(
+        number="11.4",
+        title="the softmax of a row",
+        right=_softmax,
+        cases=_softmax_cases,
+        mistakes={
+            "for large scores e^y overflows, and ∞ / ∞ is NaN: subtract the row's maximum "
+            "first": _softmax_without_maximum,
+            "the exponentials are not divided by their sum": lambda y: np.exp(
+                y - y.max(axis=1, keepdims=True)
+            ),
+            "each thread subtracts the maximum of its own numbers; block_max gives that of the "
+            "whole row": _softmax_by_own_maxima,
+            "each thread divides by the sum of its own numbers; block_sum gives that of the whole "
+            "row": _softmax_by_own_sums,
+        },
+        hints=[
+            "Three loops over the row, each like that of the gather: the maximum, the sum, the "
+            "result. Between them, block_max and block_sum.",
+            "float top = -INFINITY; a loop with top = fmaxf(top, y[k]); then top = block_max(top), "
+            "outside of the loop: all threads must come to it, even those that had no number.",
+            "float sum = 0; a loop with sum += expf(y[k] - top); sum = block_sum(sum); a loop with "
+            "out[k] = expf(y[k] - top) / sum;",
+        ],
+        run=Launch("softmax", _launch_softmax, goal=2),
+        tolerance=1e-5,
+    ),
+    Exercise(
+        number="11.5",
+        title="a matrix product by tiles in shared memory",
+        right=_product,
+        cases=_product_cases,
+        mistakes={
+            "the last tile is left out where K is no multiple of 16: go on while "
+            "k0 < K": _whole_tiles_only,
+            "only the last tile is in the result: sum is set to 0 again for each "
+            "tile": _last_tile_only,
+            "places of a tile outside of the matrix keep the numbers of the tile before: put 0 "
+            "there": _stale,
+            "B's tile is used transposed: B_tile[j][x] is what meets A_tile[y][j]": lambda A, B: (
+                _tiles_turned(A, B, "B")
+            ),
+            "A's tile is used transposed: A_tile[y][j] is what meets B_tile[j][x]": lambda A, B: (
+                _tiles_turned(A, B, "A")
+            ),
+        },
+        hints=[
+            "For each k0 = 0, 16, 32, ... < K: each thread loads one number of A's tile and one of "
+            "B's; all wait; each adds up 16 products; all wait.",
+            "Thread (y, x) loads A[row][k0 + x] and B[k0 + y][column]: side by side in x. Outside "
+            "of the matrix it loads 0.",
+            "A_tile[y][x] = row < M && k0 + x < K ? A[row * K + k0 + x] : 0;  likewise B_tile[y][x]"
+            " with k0 + y < K && column < N.",
+            "sum += A_tile[y][j] * B_tile[j][x], for j from 0 to 15. A __syncthreads() before this "
+            "loop and one after it.",
+        ],
+        run=Launch("product", _launch_product, goal=2.76),
+        tolerance=1e-5,
+    ),
+    Exercise(
+        number="11.6",
+        title="gradients of duplicate rows added up, the same bits every time",
+        right=_scatter,
+        cases=_scatter_cases,
+        mistakes={
+            "only the first lane of each item counts; those that follow with the same item must "
+            "be added": lambda x, d: _scatter_wrong(x, d, "first"),
+            "the first lane of each item is counted twice": lambda x, d: _scatter_wrong(
+                x, d, "twice"
+            ),
+            "the first lane of each item is left out of its sum": lambda x, d: _scatter_wrong(
+                x, d, "others"
+            ),
+            "the sum ends at the first lane with another item; the same item may come again "
+            "later": lambda x, d: _scatter_wrong(x, d, "neighbours"),
+        },
+        hints=[
+            "The block of the first lane with an item adds up all its lanes. What do the others "
+            "do?",
+            "A lane is not the first if an `other` before it has the same item: then the block "
+            "returns at once.",
+            "for (int other = 0; other < lane; other++) if (x[other] == x[lane]) return;",
+            "Then for each k: sum d[other * H + k] over the others from lane to n - 1 with "
+            "x[other] == x[lane], and G[x[lane] * H + k] = sum.",
+        ],
+        run=Launch(
+            "scatter_add",
+            _launch_scatter,
+            goal=3.35,
+            least=lambda x, d: x.nbytes + d.nbytes + len(np.unique(x)) * d.shape[1] * 4,
+            repeatable=True,
+        ),
+        tolerance=1e-5,
+    ),
+    Exercise(
+        number="11.7",
+        title="the gates of a GRU, all in one kernel",
+        right=_gates,
+        cases=_gates_cases,
+        mistakes={
+            "z and 1 - z have changed places: here z weighs the new n": lambda xW, hU, h: (
+                _gates_wrong(xW, hU, h, "swapped")
+            ),
+            "r and z have changed places: a row of xW and hU is [r | z | n]": lambda xW, hU, h: (
+                _gates_wrong(xW, hU, h, "order")
+            ),
+            "the reset gate scales x's part too: n = tanh(xW_n + r * hU_n)": lambda xW, hU, h: (
+                _gates_wrong(xW, hU, h, "reset")
+            ),
+            "a row of xW and hU has 3H numbers: lane b's begins at 3 * H * b": lambda xW, hU, h: (
+                _gates_wrong(xW, hU, h, "rows")
+            ),
+        },
+        hints=[
+            "Thread i has lane b = i / H and unit k = i % H. Where in xW are its three numbers?",
+            "At 3 * H * b + k, and H and 2 * H further on.",
+            "float r = sigmoid(xW[at] + hU[at]); likewise z at at + H; then n with tanhf.",
+        ],
+        run=Launch("gates", _launch_gates, goal=1),
+        tolerance=1e-5,
+    ),
+    Exercise(
+        number="11.8",
+        title="a sampled loss and its gradient, one block for each lane",
+        right=_bpr,
+        cases=_bpr_cases,
+        parts=("losses", "dr"),
+        mistakes={
+            "the target is counted among its own negatives, with r_i - r_i = 0": lambda r: (
+                _bpr_wrong(r, "own")
+            ),
+            "it divides by all N columns; n = N - 1 of them are negatives": lambda r: _bpr_wrong(
+                r, "columns"
+            ),
+            "the target's own gradient is missing: minus the sum of the others'": lambda r: (
+                _bpr_wrong(r, "no pull")
+            ),
+            "the target is taken to be column 0; lane b's is column b": lambda r: _bpr_wrong(
+                r, "column 0"
+            ),
+            "the wrong way round: the loss is large where a negative is above the target, so "
+            "softplus(r_j - r_i)": lambda r: _bpr_wrong(r, "sign"),
+        },
+        hints=[
+            "Each thread goes over its columns j with two sums: of the losses and of the gradients "
+            "that it writes. It skips j == lane.",
+            "For a negative j, with d = r[j] - r[lane]: loss += softplus(d) / n, and "
+            "dr[j] = sigmoid(d) / n.",
+            "After the loop block_sum both. Thread 0 writes losses[lane], and dr[lane] = -(the sum "
+            "of the gradients).",
+        ],
+        run=Launch("bpr", _launch_bpr, goal=1.12),
+        tolerance=1e-5,
+    ),
+]

@@ -1,0 +1,178 @@
+"""CUDA puzzles: the answer is a kernel's text, which the emulator compiles, runs and counts.
+
+`Launch` is what an exercise of notebook 11 has for its `run`; `cost` shows what an answer asks of
+the memory. Imports the emulator and the checks.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from gru4rec_np.errors import InputError
+from gru4rec_np.kernels.cuda import FOLDER
+from gru4rec_np.kernels.emulator import Fault, Module, Report
+
+from . import Wrong, find
+
+HOLE = "/* your code */"
+SECTOR = 32  # bytes
+WIDTH = 120  # characters of a table
+
+# What to do about each kind of fault.
+ADVICE = {
+    "race": "Let __syncthreads() stand between the two, or give each thread a place of its own.",
+    "race between blocks": "Blocks run in any order, and no barrier holds one back for another: "
+    "each place may be written by one block only, unless by atomics.",
+    "out of bounds": "There are more threads than work, or the index is wrong: those past the end "
+    "must do nothing, or load 0.",
+    "uninitialised": "Shared memory starts with rubbish: it must be written before it is read.",
+    "barrier": "All threads of a block must come to the same __syncthreads(): not inside an `if` "
+    "that some of them skip, nor after a `return` of some.",
+    "order": "Some value depends on which thread came first.",
+}
+
+
+def nothing(*shape: int) -> np.ndarray:
+    """An output (shape) before the launch: NaN, so that what nobody wrote is seen."""
+    return np.full(shape, np.nan, np.float32)
+
+
+def blocks(n: int, size: int) -> int:
+    """How many blocks of `size` threads cover n."""
+    return -(-n // size)
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How the kernel of a puzzle is launched; called with its text and a case, it does so.
+
+    Attributes:
+        name: of the kernel.
+        setup: a case to (grid, block, the kernel's arguments, its outputs).
+        goal: the score that can be had: sectors asked for, over those that the arrays fill.
+        least: a case to the bytes that must move; if None, those of all the arrays.
+        repeatable: the result must not depend on the order of the threads.
+    """
+
+    name: str
+    setup: Callable[..., tuple[tuple, tuple, tuple, tuple]]
+    goal: float
+    least: Callable[..., int] | None = None
+    repeatable: bool = False
+
+    def __call__(self, source: Any, args: tuple) -> Any:
+        """The outputs of a kernel.
+
+        Raises:
+            NotImplementedError: the hole is still there.
+            Wrong: it does not compile, or is at fault.
+        """
+        if not isinstance(source, str):
+            raise Wrong("the answer is the kernel's text")
+        if HOLE in source:
+            raise NotImplementedError
+        outputs = self.run(source, args)[0]
+        return outputs if len(outputs) > 1 else outputs[0]
+
+    def run(self, source: str, args: tuple, profile: bool = False) -> tuple[tuple, Report | None]:
+        """The outputs of a kernel, and its traffic if asked for.
+
+        Raises:
+            Wrong: as above.
+        """
+        grid, block, arguments, outputs = self.setup(*args)
+        try:
+            kernel = _compiled(self.name, source).get_function(self.name)
+            report = kernel(grid, block, arguments, profile=profile)
+        except Fault as fault:
+            raise Wrong(explain(fault, self.name, source, len(block))) from None
+        except InputError as error:
+            raise Wrong(_compiler_says(str(error), self.name, source)) from None
+        if self.repeatable and kernel.depends_on_order and not profile:
+            raise Wrong(
+                "the sum is right, but its last bits depend on which thread comes first, as they "
+                "do with atomics. Let one block add up all the duplicates of an item, in order"
+            )
+        return outputs, report
+
+    def score(self, report: Report, args: tuple) -> float:
+        """Sectors that a kernel asks for, over those that must move."""
+        asked = sum(report.total(sort).sectors for sort in ("loads", "stores", "atomics"))
+        arrays = [a for a in self.setup(*args)[2] if isinstance(a, np.ndarray)]
+        least = self.least(*args) if self.least else sum(a.nbytes for a in arrays)
+        return asked / blocks(least, SECTOR)
+
+
+@lru_cache(64)
+def _compiled(name: str, source: str) -> Module:
+    return Module(FOLDER / f"{name}.cu", ("-Dreal=float",), checks=True, source=source)
+
+
+def cost(number: str, source: Any) -> None:
+    """Print what each line of a right answer asks of the memory, and its score."""
+    exercise = find(number)
+    launch: Launch = exercise.run
+    if not isinstance(source, str) or HOLE in source:
+        print(f"Once {number} is right, what it asks of the memory stands here.")
+        return
+    args = exercise.cases(np.random.default_rng(0))[0]
+    try:
+        report = launch.run(source, args, profile=True)[1]
+    except Wrong as error:
+        print(error)
+        return
+    file = f"{launch.name}.cu"  # and not the lines of what it includes
+    own = {place: line for place, line in report.lines.items() if place[0] == file}
+    table = str(Report(launch.name, own)).splitlines()[:-1]
+    print("\n".join(line[:WIDTH] for line in table))
+    score = launch.score(report, args)
+    ending = "the goal is met" if score <= launch.goal * 1.02 else f"{launch.goal:.3g} can be had"
+    print(f"Score: {score:.3g} times the sectors that must move; {ending}.")
+
+
+# --- words ----------------------------------------------------------------------------------------
+
+
+def explain(fault: Fault, name: str, source: str, sizes: int = 1) -> str:
+    """A fault in short: what happened, the lines, what to do.
+
+    Args:
+        name: of the kernel and, with .cu, of its file. sizes: how many a thread's place has.
+    """
+    text = str(fault).removeprefix(f"{name}: ")
+    text = re.sub(rf"\b{name}\.cu:(\d+)", r"line \1", text)
+    text = re.sub(r"\b(\w+\.cuh):(\d+)", r"line \2 of \1", text)
+    text = re.sub(r"argument \d+ \((\w+)\)", r"\1", text)
+    text = re.sub(r"(thread|block) \(([^)]*)\)", lambda m: _place(m, sizes), text)
+    text = re.sub(  # all shared arrays of the puzzles hold numbers of 4 bytes
+        r"byte (\d+) of (shared array \w+) \((\d+) bytes\)",
+        lambda m: f"place {int(m[1]) // 4} of {m[2]} ({int(m[3]) // 4} places)",
+        text,
+    )
+    own = dict.fromkeys(line for file, line in fault.lines if file == f"{name}.cu")
+    shown = [f"    line {line}: {source.splitlines()[line - 1].strip()}" for line in sorted(own)]
+    return "\n".join([f"{text}.", *shown, ADVICE.get(fault.kind, "")]).rstrip()
+
+
+def _place(found: re.Match, sizes: int) -> str:
+    """ "thread (3, 0, 0)" as "thread 3", where threads have one number."""
+    place = found[2].split(", ")[:sizes]
+    return f"{found[1]} {place[0] if sizes == 1 else '(' + ', '.join(place) + ')'}"
+
+
+def _compiler_says(text: str, name: str, source: str) -> str:
+    """The compiler's first error, without paths."""
+    found = re.search(rf"{name}\.cu:(\d+):\d+: (?:fatal )?error: (.*)", text)
+    if not found:
+        return text
+    line = int(found[1])
+    own = source.splitlines()[line - 1 : line]
+    return f"it does not compile. Line {line}: {found[2]}." + "".join(
+        f"\n    line {line}: {code.strip()}" for code in own
+    )
