@@ -1,0 +1,142 @@
+"""Exercises of notebook 12, honest results."""
+
+import math
+
+import numpy as np
+
+from checks import Exercise
+from gru4rec_np.bootstrap import interval
+
+
+def _spread(values, ddof=1):
+    s = values.std(ddof=ddof)
+    return values.mean(), s, s / np.sqrt(len(values))
+
+
+def _resample(values, session, drawn):
+    S = session.max() + 1
+    sums, counts = np.bincount(session, values, S), np.bincount(session, minlength=S)
+    return sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
+
+
+def _mean_of_means(values, session, drawn):
+    return (np.bincount(session, values) / np.bincount(session))[drawn].mean(axis=1)
+
+
+def _each_once(values, session, drawn):
+    return np.array([values[np.isin(session, row)].mean() for row in drawn])
+
+
+def _resample_cases(rng):
+    session = np.repeat(np.arange(6), [1, 3, 2, 7, 1, 2])
+    return [
+        (rng.random(len(session)), session, rng.integers(0, 6, (5, 6))),
+        ((rng.random(len(session)) < 0.5).astype(float), session, rng.integers(0, 6, (5, 6))),
+    ]
+
+
+EXERCISES = [
+    Exercise(
+        number="12.1",
+        title="mean, spread, standard error",
+        right=_spread,
+        cases=lambda rng: [(rng.normal(size=n),) for n in (4, 7)],
+        mistakes={
+            "the sum of squares goes over n - 1: np.std has ddof for it": lambda v: _spread(v, 0),
+            "the standard error is s over the root of n, not over n": lambda v: (
+                *_spread(v)[:2],
+                v.std(ddof=1) / len(v),
+            ),
+            "that is the variance; its root is the standard deviation": lambda v: (
+                v.mean(),
+                v.var(ddof=1),
+                v.var(ddof=1) / np.sqrt(len(v)),
+            ),
+        },
+        hints=["values.std(ddof=1) divides by n - 1.", "Three things: mean, s, s / np.sqrt(n)."],
+        parts=("mean", "standard deviation", "standard error"),
+    ),
+    Exercise(
+        number="12.2",
+        title="a measure on sessions drawn again",
+        right=_resample,
+        cases=_resample_cases,
+        mistakes={
+            "that is a mean of sessions' means; the mean is over cases, so a long session counts "
+            "for more": _mean_of_means,
+            "a session drawn twice counts twice": _each_once,
+            "those are the values of cases with these numbers; drawn lists sessions": (
+                lambda values, session, drawn: values[drawn].mean(axis=1)
+            ),
+            "divided by the number of all cases, not by that of the cases drawn": (
+                lambda values, session, drawn: (
+                    np.bincount(session, values)[drawn].sum(axis=1) / len(values)
+                )
+            ),
+        },
+        hints=[
+            "np.bincount(session, values) is the sum of the values of each session.",
+            "sums[drawn] is (R, S): the sums of the drawn sessions. The numbers of cases likewise.",
+            "sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)",
+        ],
+    ),
+    Exercise(
+        number="12.3",
+        title="a paired interval",
+        right=lambda a, b: tuple(interval(a - b)),
+        cases=lambda rng: [
+            ((common := rng.normal(size=500)) + 0.3 * rng.normal(size=500), common + 0.1)
+        ],
+        mistakes={
+            "that pairs nothing: take the differences first, then their quantiles": lambda a, b: (
+                tuple(np.quantile(a, [0.025, 0.975]) - np.quantile(b, [0.975, 0.025]))
+            ),
+            "quantiles of a minus the same quantiles of b are not quantiles of a - b": (
+                lambda a, b: tuple(np.quantile(a, [0.025, 0.975]) - np.quantile(b, [0.025, 0.975]))
+            ),
+            "5% on each side leaves 90%; the middle 95% leaves 2.5% on each": lambda a, b: tuple(
+                np.quantile(a - b, [0.05, 0.95])
+            ),
+            "the difference is a - b": lambda a, b: tuple(np.quantile(b - a, [0.025, 0.975])),
+        },
+        hints=["First a - b, of each resample.", "np.quantile(a - b, 0.025) is the low end."],
+        parts=("low", "high"),
+    ),
+    Exercise(
+        number="12.4",
+        title="choose on validation, report once",
+        right=lambda validation, test: test[np.argmax(validation)],
+        cases=lambda rng: [(rng.random(9), rng.random(9)) for _ in range(2)],
+        mistakes={
+            "that is the winner's curse: the best on the test set was chosen on the test set": (
+                lambda validation, test: test.max()
+            ),
+            "the validation result chose the setting, so it is too good; report that setting's "
+            "test result": lambda validation, test: validation.max(),
+            "that is the mean of all settings; one was chosen": lambda validation, test: (
+                test.mean()
+            ),
+        },
+        hints=["Which setting has the best validation result? np.argmax.", "Its test result."],
+    ),
+    Exercise(
+        number="12.5",
+        title="how many sessions it takes",
+        right=lambda d, s: math.ceil((1.96 * s / d) ** 2),
+        cases=lambda rng: [(0.01, 0.37), (0.003, 0.5), (0.1, 0.2)],
+        mistakes={
+            "the root is missing: solve 1.96 s / sqrt(S) <= d for S": lambda d, s: math.ceil(
+                1.96 * s / d
+            ),
+            "1.96 is missing: one standard error is not a 95% interval": lambda d, s: math.ceil(
+                (s / d) ** 2
+            ),
+            "round up: with fewer the difference cannot be told yet": lambda d, s: math.floor(
+                (1.96 * s / d) ** 2
+            ),
+            "it needs a whole number of sessions": lambda d, s: (1.96 * s / d) ** 2,
+        },
+        hints=["1.96 s / sqrt(S) = d. Square both sides.", "math.ceil((1.96 * s / d) ** 2)"],
+        tolerance=1e-12,
+    ),
+]
