@@ -61,6 +61,7 @@ def changing(x, y):
         (lambda x, y: (x - y, y @ x), "sum: the second is subtracted; product: the product is"),
         (lambda x, y: (x + y, -(x @ y)), "product: its sign is the opposite"),
         (lambda x, y: (2 * (x + y), x @ y), "sum: every entry is 2 times"),
+        (lambda x, y: (3 * (x + y), 3 * (x @ y)), "sum, product: every entry is 3 times"),
         (lambda x, y: (x + y, (x @ y).T), "product: it is transposed"),
         (lambda x, y: (x + y, (x @ y)[:2]), "product: its shape is (2, 3), expected (3, 3)"),
         (lambda x, y: x + y, "must return 2 things (sum, product)"),

@@ -139,22 +139,22 @@ def _named_mistake(
     if len({len(f) for f in found} | {len(e) for e in expected}) > 1:
         return f"it must return {len(expected[0])} things{_named(exercise)}, not {len(found[0])}"
 
-    lines = []
+    said: dict[str, list[str]] = {}  # what is wrong, to the parts where it shows
     for i in range(len(expected[0])):
         mine, want = [f[i] for f in found], [e[i] for e in expected]
         tolerance = exercise.tolerance
         if all(_same(m, w, tolerance) for m, w in zip(mine, want, strict=True)):
             continue
-        label = f"{exercise.parts[i]}: " if exercise.parts else ""
         for name, results in made.items():
             theirs = [r[i] for r in results]
             same = all(_same(m, t, tolerance) for m, t in zip(mine, theirs, strict=True))
             if same and not all(_same(t, w, tolerance) for t, w in zip(theirs, want, strict=True)):
-                lines.append(label + name)
+                text = name
                 break
         else:
-            lines.append(label + _difference(mine, want, tolerance))
-    return "; ".join(lines)
+            text = _difference(mine, want, tolerance)
+        said.setdefault(text, []).extend(exercise.parts[i : i + 1])
+    return "; ".join(f"{', '.join(at)}: {text}" if at else text for text, at in said.items())
 
 
 def _named(exercise: Exercise) -> str:
