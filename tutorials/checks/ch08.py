@@ -1,0 +1,605 @@
+"""Exercises of notebook 8, training: Adagrad, rows that repeat, dropout, one step, one epoch."""
+
+import copy
+
+import numpy as np
+
+from checks import Exercise, Wrong
+from gru4rec_np import optim
+from gru4rec_np.batches import session_parallel
+from gru4rec_np.cells import gru, gru_backward
+from gru4rec_np.losses import loss_and_gradient
+from gru4rec_np.scoring import scores, scores_backward
+from gru4rec_np.sessions import Sessions
+
+# --- 8.1 ------------------------------------------------------------------------------------------
+
+
+def _adagrad(p, g, a, learning_rate):
+    p, state = p.copy(), {"a": a.copy()}
+    optim.update(p, g, state, "adagrad", learning_rate)
+    return p, state["a"]
+
+
+def _adagrad_cases(rng):
+    # Small gradients too, which show where the 1e-6 stands.
+    size = 10.0 ** rng.uniform(-4, 0.5, (4, 3))
+    g = rng.normal(size=(4, 3)) * size
+    g[0, 0] = 0
+    return [
+        (rng.normal(size=(4, 3)), g, np.zeros((4, 3)), 0.1),
+        (rng.normal(size=(4, 3)), g, rng.random((4, 3)) * size**2, 0.05),
+    ]
+
+
+def _without_epsilon(p, g, a, learning_rate):
+    with np.errstate(invalid="ignore"):
+        return p - learning_rate * g / np.sqrt(a + g * g), a + g * g
+
+
+# --- 8.2 ------------------------------------------------------------------------------------------
+
+
+def _sums(rows, g, at):
+    """Distinct rows, and what `at` makes of the gradients of each."""
+    distinct = np.unique(rows)
+    return distinct, np.array([at(g[rows == row]) for row in distinct])
+
+
+def _in_order_of_appearance(rows, g):
+    distinct = np.array(list(dict.fromkeys(rows.tolist())))
+    return distinct, np.array([g[rows == row].sum(axis=0) for row in distinct])
+
+
+def _all_rows(rows, g):
+    sums = np.zeros((rows.max() + 1, *g.shape[1:]))
+    np.add.at(sums, rows, g)
+    return np.arange(len(sums)), sums
+
+
+# --- 8.3 ------------------------------------------------------------------------------------------
+
+
+def update(p, a, v, rows, g, learning_rate, momentum):
+    optim.update(p, g, {"a": a, "v": v}, "adagrad", learning_rate, momentum, rows)
+
+
+def _after(change):
+    """What a function that changes p, a, v in place makes of copies of them."""
+
+    def changed(p, a, v, *rest):
+        p, a, v = p.copy(), a.copy(), v.copy()
+        change(p, a, v, *rest)
+        return p, a, v
+
+    return changed
+
+
+def _update_in_place(answer, args):
+    """What an answer leaves in the arrays that it was to change."""
+    args = copy.deepcopy(args)
+    before = copy.deepcopy(args[:3])
+    if answer(*args) is ...:
+        return None
+    if all(np.array_equal(x, y) for x, y in zip(args[:3], before, strict=True)):
+        raise Wrong(
+            "p, a and v are as they were: change them in place, as p[rows] += ... does; what the "
+            "function returns is not looked at"
+        )
+    return args[:3]
+
+
+def _variant(v_of, move, a_of=lambda a, g: a + g * g):
+    """An update in which one line is another one."""
+
+    def update(p, a, v, rows, g, learning_rate, momentum):
+        a[rows] = a_of(a[rows], g)
+        step = learning_rate * g / np.sqrt(a[rows] + 1e-6)
+        old = v[rows].copy()
+        v[rows] = v_of(old, step, momentum)
+        p[rows] += move(old, v[rows], step)
+
+    return _after(update)
+
+
+def _velocity_not_kept(p, a, v, rows, g, learning_rate, momentum):
+    a[rows] += g * g
+    p[rows] += momentum * v[rows] - learning_rate * g / np.sqrt(a[rows] + 1e-6)
+
+
+def _old_sum(p, a, v, rows, g, learning_rate, momentum):
+    v[rows] = momentum * v[rows] - learning_rate * g / np.sqrt(a[rows] + 1e-6)
+    a[rows] += g * g
+    p[rows] += v[rows]
+
+
+def _coasting(p, a, v, rows, g, learning_rate, momentum):
+    a[rows] += g * g
+    v *= momentum
+    v[rows] -= learning_rate * g / np.sqrt(a[rows] + 1e-6)
+    p += v
+
+
+def _update_cases(rng):
+    def one(rows, momentum):
+        rest = rng.normal(size=(len(rows), 3)), 0.1, momentum
+        return rng.normal(size=(6, 3)), rng.random((6, 3)), rng.normal(size=(6, 3)), rows, *rest
+
+    return [one(np.array([1, 3, 4]), 0.3), one(np.arange(6), 0.9)]
+
+
+# --- 8.4 ------------------------------------------------------------------------------------------
+
+
+def _blocks(scale, draw=lambda rng, s, shape: rng.uniform(-s, s, shape)):
+    """init_block with another scale or another draw."""
+
+    def init_block(rng, rows, widths):
+        return np.hstack([draw(rng, scale(rows, w, sum(widths)), (rows, w)) for w in widths])
+
+    return init_block
+
+
+def _one_draw(rng, rows, widths):
+    s = np.sqrt(6 / (rows + sum(widths)))
+    return rng.uniform(-s, s, (rows, sum(widths)))
+
+
+init_block = _blocks(lambda rows, width, total: np.sqrt(6 / (rows + width)))
+
+# --- 8.5 ------------------------------------------------------------------------------------------
+
+
+def dropout_mask(u, p):
+    return (u >= p).astype(u.dtype) / (1 - p)
+
+
+# --- 8.6, 8.7 -------------------------------------------------------------------------------------
+
+
+def forward(W, x, items, log_q, h, mask_e, mask_h):
+    e = W["V_y"][x] * mask_e
+    h_new, cell = gru(e @ W["W_x"], h, W["U0"], W["b0"])
+    out = h_new * mask_h
+    r, V = scores(out, W["V_y"], W["b_y"], items)
+    losses, dr = loss_and_gradient(r, "cross-entropy", log_q=log_q)
+    return losses, out, (e, cell, V, dr)
+
+
+def _flat(answer):
+    """An answer to 8.6 with its cache spread out, so that each part is compared by itself."""
+
+    def flat(*args):
+        found = answer(*args)
+        if found is None or found is ...:
+            return found
+        if not isinstance(found, tuple) or len(found) != 3:
+            raise Wrong("it must return losses, out and the cache (e, gru's cache, V, dr)")
+        losses, out, cache = found
+        if cache is None or cache is ...:
+            return losses, out, None
+        if not isinstance(cache, tuple | list) or len(cache) != 4:
+            raise Wrong("the third thing is a tuple of four: (e, gru's cache, V, dr)")
+        if not isinstance(cache[1], tuple):
+            raise Wrong("second in the cache comes gru's own cache: (e, gru's cache, V, dr)")
+        e, cell, V, dr = cache
+        return losses, out, e, np.stack(cell), V, dr
+
+    return flat
+
+
+def _forward(state=lambda h, mask: h, masked=True, log_q_sign=1, bias=True, to_output=True):
+    """forward with one thing otherwise."""
+
+    def wrong(W, x, items, log_q, h, mask_e, mask_h):
+        e = W["V_y"][x] * (mask_e if masked else 1)
+        h_new, cell = gru(e @ W["W_x"], h, W["U0"], W["b0"])
+        out = h_new * mask_h
+        r, V = scores(out if to_output else h_new, W["V_y"], W["b_y"] * bias, items)
+        losses, dr = loss_and_gradient(r, "cross-entropy", log_q=log_q_sign * log_q)
+        return losses, state(out, h_new), (e, cell, V, dr)
+
+    return _flat(wrong)
+
+
+def backward(W, out, mask_e, mask_h, cache, batch_size):
+    e, cell, V, dr = cache
+    dout, dV, db = scores_backward(dr / batch_size, out, V)
+    dxW, _, dU0, db0 = gru_backward(dout * mask_h, cell, W["U0"])
+    return e.T @ dxW, dU0, db0, (dxW @ W["W_x"].T) * mask_e, dV, db
+
+
+def _backward(hidden=True, embedded=True, per_lane=False, divided=True):
+    def wrong(W, out, mask_e, mask_h, cache, batch_size):
+        n = len(out) if per_lane else batch_size if divided else 1
+        one_e = mask_e if embedded else np.ones_like(mask_e)
+        one_h = mask_h if hidden else np.ones_like(mask_h)
+        return backward(W, out, one_e, one_h, cache, n)
+
+    return wrong
+
+
+def _state_for_input(W, out, mask_e, mask_h, cache, batch_size):
+    e, cell, V, dr = cache
+    dout, dV, db = scores_backward(dr / batch_size, out, V)
+    dxW, dh, dU0, db0 = gru_backward(dout * mask_h, cell, W["U0"])
+    return e.T @ dxW, dU0, db0, dh * mask_e, dV, db
+
+
+def _undropped_input(W, out, mask_e, mask_h, cache, batch_size):
+    e, cell, V, dr = cache
+    keep = np.where(mask_e > 0, mask_e, 1)
+    found = backward(W, out, mask_e, mask_h, (e / keep, cell, V, dr), batch_size)
+    return found
+
+
+def _weights(rng, n_items=7, H=3):
+    return {
+        "W_x": rng.normal(size=(H, 3 * H)),
+        "U0": rng.normal(size=(H, 3 * H)),
+        "b0": rng.normal(size=3 * H),
+        "V_y": rng.normal(size=(n_items, H)),
+        "b_y": rng.normal(size=n_items),
+    }
+
+
+def _step(rng):
+    """Arguments of forward: 4 lanes, 3 extra samples, duplicates among them, both masks."""
+    B, H = 4, 3
+    x, items = np.array([2, 5, 2, 0]), np.array([5, 1, 5, 2, 6, 5, 0])
+    masks = [dropout_mask(rng.random((B, H)), p) for p in (0.3, 0.4)]
+    return _weights(rng), x, items, rng.random(len(items)), rng.normal(size=(B, H)), *masks
+
+
+def _backward_cases(rng):
+    W, x, items, log_q, h, mask_e, mask_h = _step(rng)
+    _, out, cache = forward(W, x, items, log_q, h, mask_e, mask_h)
+    return [(W, out, mask_e, mask_h, cache, 6)]
+
+
+# --- 8.8 ------------------------------------------------------------------------------------------
+
+
+def epoch(batches, h, samples, step):
+    losses = []
+    for t, extra in enumerate(samples):
+        n = batches.lanes[t]
+        h = h[batches.keep[t, : len(h)]] * ~batches.reset[t, :n, None]
+        x, y = batches.x[t, :n], batches.y[t, :n]
+        of_lanes, h = step(x, np.concatenate([y, extra]), h)
+        losses.append(of_lanes.mean())
+    return np.array(losses), h
+
+
+def _epoch(
+    keep=lambda batches, t, h, n: h[batches.keep[t, : len(h)]],
+    before=lambda h, reset: h * ~reset,
+    after=lambda h, reset: h,
+    x=lambda batches, t, n: batches.x[t, :n],
+    items=lambda y, extra: np.concatenate([y, extra]),
+    mean=lambda of_lanes: of_lanes.mean(),
+    carried=1,
+):
+    """epoch with one line otherwise."""
+
+    def wrong(batches, h, samples, step):
+        losses = []
+        for t, extra in enumerate(samples):
+            n = batches.lanes[t]
+            reset = batches.reset[t, :n, None]
+            h = before(keep(batches, t, h, n), reset)
+            of_lanes, h = step(x(batches, t, n), items(batches.y[t, :n], extra), h)
+            h = after(h, reset) * carried
+            losses.append(mean(of_lanes))
+        return np.array(losses), h
+
+    return wrong
+
+
+def _toy_step(x, items, h):
+    """A step whose loss tells who fed what, in which order, with which state."""
+    if (x < 0).any() or (items < 0).any():
+        raise Wrong(
+            "the step gets the item -1, which stands where there is no lane: take the first n "
+            "columns of x[t] and y[t], n = batches.lanes[t]"
+        )
+    if len(h) != len(x):
+        raise Wrong(
+            f"the step gets {len(x)} items, but the states of {len(h)} lanes: some have gone, and "
+            "keep[t] says which stay"
+        )
+    place = 1 + np.arange(len(items))
+    losses = h.sum(axis=1) + x * 0.1 + np.cos(items @ np.sqrt(place)) * (1 + np.arange(len(x)))
+    return losses, 0.5 * h + np.cos(x[:, None] + np.arange(h.shape[1]))
+
+
+def _epoch_cases(rng):
+    logs = [
+        [[0, 1, 2], [3, 4], [5, 6, 7, 1, 2], [2, 3], [4, 4, 0, 1], [6, 1], [7, 0, 3]],
+        [[1, 2], [5, 6, 7, 1, 2], [2, 3, 4, 0]],  # the leftmost lane is the first to go
+    ]
+    cases = []
+    for log in logs:
+        b = session_parallel(Sessions.from_lists(log), 3, min_lanes=1)
+        samples = rng.integers(0, 8, (len(b), 2))
+        cases.append((b, np.zeros((3, 2)), iter(list(samples)), _toy_step))
+    return cases
+
+
+EXERCISES = [
+    Exercise(
+        number="8.1",
+        title="Adagrad",
+        right=_adagrad,
+        cases=_adagrad_cases,
+        parts=("p", "a"),
+        mistakes={
+            "the 1e-6 stands outside the root; it belongs under it: sqrt(a + 1e-6)": (
+                lambda p, g, a, lr: (p - lr * g / (np.sqrt(a + g * g) + 1e-6), a + g * g)
+            ),
+            "the 1e-6 is missing: where every gradient was 0 so far, 0/0 is not a number": (
+                _without_epsilon
+            ),
+            "the step divides by the old a: a takes in g² first, then the step is made": (
+                lambda p, g, a, lr: (p - lr * g / np.sqrt(a + 1e-6), a + g * g)
+            ),
+            "a sums the gradients themselves; it is the sum of their squares": (
+                lambda p, g, a, lr: (p - lr * g / np.sqrt(np.abs(a + g) + 1e-6), a + g)
+            ),
+            "a is only this step's g²: it must remember all those before, a + g²": (
+                lambda p, g, a, lr: (p - lr * g / np.sqrt(g * g + 1e-6), g * g)
+            ),
+            "the root is missing: divide by sqrt(a + 1e-6), not by a + 1e-6": (
+                lambda p, g, a, lr: (p - lr * g / (a + g * g + 1e-6), a + g * g)
+            ),
+            "it climbs: the loss falls against the gradient, so the step is taken away": (
+                lambda p, g, a, lr: (p + lr * g / np.sqrt(a + g * g + 1e-6), a + g * g)
+            ),
+            "one number for the whole matrix: every entry has its own sum a": (
+                lambda p, g, a, lr: (
+                    p - lr * g / np.sqrt((a + g * g).sum() + 1e-6),
+                    a + g * g,
+                )
+            ),
+        },
+        hints=[
+            "Two lines: first a takes in this gradient, then p moves.",
+            "a = a + g², entry by entry. Then a step is g over the root of (a + 1e-6).",
+            "a = a + g * g; p = p - learning_rate * g / np.sqrt(a + 1e-6). New arrays, no +=.",
+        ],
+    ),
+    Exercise(
+        number="8.2",
+        title="one sum for each row",
+        right=optim.sum_rows,
+        cases=lambda rng: [
+            (np.array([5, 2, 5, 0, 2, 5]), rng.normal(size=(6, 3))),
+            (np.array([3, 1]), rng.normal(size=(2, 4))),
+            (np.array([4, 4, 4, 1]), rng.normal(size=4)),
+        ],
+        parts=("rows", "sums"),
+        mistakes={
+            "of a row that occurs more than once only the last gradient is left: "
+            "sums[i] += g with a repeated i writes several times, it does not add": (
+                lambda rows, g: _sums(rows, g, lambda x: x[-1])
+            ),
+            "of a row that occurs more than once only the first gradient is left": (
+                lambda rows, g: _sums(rows, g, lambda x: x[0])
+            ),
+            "the gradients of a row are averaged; they add up, for the loss is a sum over its uses": (  # noqa: E501
+                lambda rows, g: _sums(rows, g, lambda x: x.mean(axis=0))
+            ),
+            "the rows are in order of appearance; ascending is asked": _in_order_of_appearance,
+            "rows that do not occur are there as well, with zeros: of a million items a step "
+            "would touch them all": _all_rows,
+            "nothing is summed: these are the rows sorted, the duplicates still there": (
+                lambda rows, g: (np.sort(rows), g[np.argsort(rows, kind="stable")])
+            ),
+        },
+        hints=[
+            "np.unique can also say, for each entry, which of the distinct rows it is.",
+            "distinct, place = np.unique(rows, return_inverse=True). place is (n,).",
+            "np.add.at(sums, place, g) adds for every occurrence; sums[place] += g does not. "
+            "sums starts as zeros of shape (len(distinct), *g.shape[1:]).",
+        ],
+    ),
+    Exercise(
+        number="8.3",
+        title="momentum, on some rows",
+        right=_after(update),
+        given=update,
+        run=_update_in_place,
+        cases=_update_cases,
+        parts=("p", "a", "v"),
+        mistakes={
+            "rows that are not listed move too: their velocity fades and they coast on; "
+            "touch p[rows], a[rows], v[rows] only": _after(_coasting),
+            "p is right, but the new velocity is not kept: put it back, v[rows] = ...": _after(
+                _velocity_not_kept
+            ),
+            "the step divides by the old a: a[rows] takes in g² first": _after(_old_sum),
+            "p moves by the old velocity: v is renewed first, then p += v": _variant(
+                lambda v, step, m: m * v - step, lambda old, new, step: old
+            ),
+            "the step's sign: v = momentum v - step, as p += v goes downhill": _variant(
+                lambda v, step, m: m * v + step, lambda old, new, step: new
+            ),
+            "p -= v goes uphill, for v has the minus sign already: p += v": _variant(
+                lambda v, step, m: m * v - step, lambda old, new, step: -new
+            ),
+            "the step is counted twice: it is in v already, so p += v is all": _variant(
+                lambda v, step, m: m * v - step, lambda old, new, step: new - step
+            ),
+            "that is an average, (1 - momentum) times the step; here the whole step enters v": (
+                _variant(lambda v, step, m: m * v - (1 - m) * step, lambda old, new, step: new)
+            ),
+        },
+        hints=[
+            "a[rows] is a copy. Change it and put it back: a[rows] += ... does both.",
+            "Four lines: a[rows], then step, then v[rows], then p[rows].",
+            "a[rows] += g * g; step = learning_rate * g / np.sqrt(a[rows] + 1e-6); "
+            "v[rows] = momentum * v[rows] - step; p[rows] += v[rows].",
+        ],
+    ),
+    Exercise(
+        number="8.4",
+        title="initial weights, gate by gate",
+        right=init_block,
+        cases=lambda rng: [
+            (np.random.default_rng(3), 5, [4, 4, 4]),
+            (np.random.default_rng(4), 30, [2, 7]),
+        ],
+        mistakes={
+            "the scale is that of the whole matrix: each gate is a matrix of its own, "
+            "sqrt(6 / (rows + its width))": _blocks(
+                lambda rows, width, total: np.sqrt(6 / (rows + total))
+            ),
+            "it is drawn as one matrix: draw block after block, each with its own scale": (
+                _one_draw
+            ),
+            "the 6 is outside the root: sqrt(6 / (rows + width))": _blocks(
+                lambda rows, width, total: 6 / np.sqrt(rows + width)
+            ),
+            "the columns are not in the sum: sqrt(6 / (rows + width))": _blocks(
+                lambda rows, width, total: np.sqrt(6 / rows)
+            ),
+            "all weights are positive: uniform between -s and s": _blocks(
+                lambda rows, width, total: np.sqrt(6 / (rows + width)),
+                lambda rng, s, shape: rng.uniform(0, s, shape),
+            ),
+            "a normal distribution; here it is uniform": _blocks(
+                lambda rows, width, total: np.sqrt(6 / (rows + width)),
+                lambda rng, s, shape: rng.normal(0, s, shape),
+            ),
+        },
+        hints=[
+            "One block after the other: each has its own scale, and the order of drawing counts.",
+            "rng.uniform(-s, s, (rows, width)) is one block, with s = np.sqrt(6 / (rows + width)).",
+            "np.hstack([...]) of the blocks, one for each width in widths.",
+        ],
+    ),
+    Exercise(
+        number="8.5",
+        title="a dropout mask",
+        right=dropout_mask,
+        cases=lambda rng: [(rng.random((5, 4)), 0.3), (rng.random((8, 2)), 0.8)],
+        mistakes={
+            "what is kept must be made larger, by 1 / (1 - p), or the mean shrinks": (
+                lambda u, p: (u >= p).astype(float)
+            ),
+            "p is the share that is dropped, not the share that stays": (
+                lambda u, p: (u < p) / (1 - p)
+            ),
+            "p is the share that is dropped, not the share that stays (nor is 1/p the scale)": (
+                lambda u, p: (u < p) / p
+            ),
+            "the scale is 1 / (1 - p): p of the entries go, 1 - p are left to make up for them": (
+                lambda u, p: (u >= p) / p
+            ),
+            "what is kept must grow, not shrink: divide by 1 - p": (
+                lambda u, p: (u >= p) * (1 - p)
+            ),
+        },
+        hints=[
+            "u < p happens with probability p: those entries are dropped.",
+            "(u >= p) is 1 where an entry stays; divide so that its mean over many draws is 1.",
+        ],
+    ),
+    Exercise(
+        number="8.6",
+        title="a step forward",
+        right=_flat(forward),
+        given=forward,
+        run=lambda answer, args: _flat(answer)(*args),
+        cases=lambda rng: [_step(rng)],
+        parts=("losses", "out", "e", "gru's cache", "V", "dr"),
+        mistakes={
+            "the state handed on is the one before dropout: the next step starts from the dropped "
+            "one, h' * mask_h": _forward(state=lambda out, h_new: h_new),
+            "the embeddings are not dropped: V_y[x] * mask_e": _forward(masked=False),
+            "log_q has the wrong sign: give it to the loss as it is": _forward(log_q_sign=-1),
+            "log_q is not given to the loss: loss_and_gradient(..., log_q=log_q)": _forward(
+                log_q_sign=0
+            ),
+            "the scores come from h' before dropout: score with out": _forward(to_output=False),
+            "the bias b_y is missing from the scores": _forward(bias=False),
+        },
+        hints=[
+            "e is what the lanes feed in: rows x of the table V_y, times mask_e.",
+            "The cell wants x W, here e @ W['W_x'], then h, W['U0'] and W['b0'].",
+            "out = h_new * mask_h is both what is scored and the next state. "
+            "scores(out, W['V_y'], W['b_y'], items) gives r and V.",
+        ],
+    ),
+    Exercise(
+        number="8.7",
+        title="a step backward",
+        right=backward,
+        cases=_backward_cases,
+        parts=("dW_x", "dU0", "db0", "dE", "dV", "db_y"),
+        mistakes={
+            "the gradient at h' is not dropped: what mask_h put out gets no gradient, dout * mask_h": (  # noqa: E501
+                _backward(hidden=False)
+            ),
+            "the gradient at the embeddings is not dropped: times mask_e": (
+                _backward(embedded=False)
+            ),
+            "divided by the lanes that are there; the loss is the sum over the lanes divided by "
+            "batch_size, even when lanes have gone": _backward(per_lane=True),
+            "not divided by batch_size: dr / batch_size, once, at the start": (
+                _backward(divided=False)
+            ),
+            "that is dh, what flows to the step before; the embeddings' gradient comes through "
+            "W_x: dxW @ W_x.T": _state_for_input,
+            "W_x was fed the dropped embeddings: its gradient is e.T @ dxW with e from the cache": (
+                _undropped_input
+            ),
+        },
+        hints=[
+            "The forward step, from its last line to its first. dr is divided by batch_size.",
+            "scores_backward(dr / batch_size, out, V) gives dout, dV, db_y. "
+            "out = h' * mask_h, so dh' = dout * mask_h.",
+            "gru_backward(dh', cell, W['U0']) gives dxW, dh, dU0, db0; dh goes into the past and "
+            "is not used here. xW = e W_x: dW_x = e.T @ dxW, and de = dxW @ W_x.T.",
+            "e = V_y[x] * mask_e, so dE = de * mask_e.",
+        ],
+    ),
+    Exercise(
+        number="8.8",
+        title="an epoch",
+        right=epoch,
+        cases=_epoch_cases,
+        parts=("losses", "h"),
+        mistakes={
+            "the state is never reset: a new session starts from another shopper's": (
+                _epoch(before=lambda h, reset: h)
+            ),
+            "the state is reset after the step, which wipes out a session's first click": (
+                _epoch(before=lambda h, reset: h, after=lambda h, reset: h * ~reset)
+            ),
+            "the state is not handed on: every step starts from zeros": _epoch(carried=0),
+            "all states are reset as soon as one lane starts a session: only its own is": (
+                _epoch(before=lambda h, reset: h * (not reset.any()))
+            ),
+            "reset the wrong way round: where reset is True the state becomes 0": (
+                _epoch(before=lambda h, reset: h * reset)
+            ),
+            "when a lane goes, the wrong states stay: h[:n] leaves out the last one, keep[t] "
+            "says which": _epoch(keep=lambda b, t, h, n: h[:n]),
+            "the lanes' targets come first among the items, then the extra samples": (
+                _epoch(items=lambda y, extra: np.concatenate([extra, y]))
+            ),
+            "x and y are the wrong way round? x is fed in": (_epoch(x=lambda b, t, n: b.y[t, :n])),
+            "a step's sum is kept, where the mean over its lanes is asked": (
+                _epoch(mean=lambda of_lanes: of_lanes.sum())
+            ),
+        },
+        hints=[
+            "Three things in each step: bring the state into this step, call step, keep the mean.",
+            "h[batches.keep[t, :len(h)]] are the lanes that are still there; then times "
+            "~batches.reset[t, :n, None].",
+            "x = batches.x[t, :n]; items = np.concatenate([batches.y[t, :n], extra]).",
+            "of_lanes, h = step(x, items, h); losses.append(of_lanes.mean()).",
+        ],
+    ),
+]
