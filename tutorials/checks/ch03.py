@@ -1,0 +1,285 @@
+"""Exercises of notebook 3, recurrence: one step of each cell, the row look-up, the two z's."""
+
+import numpy as np
+
+from checks import Exercise
+from gru4rec_np import cells
+from gru4rec_np.activations import sigmoid
+
+# --- the cells, and the cells with a mistake in them ----------------------------------------------
+
+
+def _rnn(xW, h, U, b):
+    return cells.rnn(xW, h, U, b)[0]
+
+
+def _gru(xW, h, U, b):
+    return cells.gru(xW, h, U, b)[0]
+
+
+def _gru_with(wrong):
+    def step(xW, h, U, b):
+        H = h.shape[1]
+        if wrong == "no b":
+            b = np.zeros_like(b)
+        if wrong == "order":
+            swap = np.r_[H : 2 * H, :H, 2 * H : 3 * H]
+            xW, U, b = xW[:, swap], U[:, swap], b[swap]
+        squash = np.tanh if wrong == "tanh gates" else sigmoid
+        r, z = np.split(squash(xW[:, : 2 * H] + h @ U[:, : 2 * H] + b[: 2 * H]), 2, axis=1)
+        U_n = U[:, 2 * H :]
+        seen = {"reset after": r * (h @ U_n), "no r": h @ U_n}.get(wrong, (r * h) @ U_n)
+        a_n = xW[:, 2 * H :] + seen + b[2 * H :]
+        n = sigmoid(a_n) if wrong == "σ candidate" else np.tanh(a_n)
+        if wrong == "z for h":
+            return z * h + (1 - z) * n
+        if wrong == "r*h kept":
+            return (1 - z) * r * h + z * n
+        return h + z * n if wrong == "no 1-z" else (1 - z) * h + z * n
+
+    return step
+
+
+def _lstm(xW, hc, U, b):
+    return cells.lstm(xW, hc, U, b)[0]
+
+
+def _lstm_with(wrong):
+    def step(xW, hc, U, b):
+        h, c = np.split(hc, 2, axis=1)
+        a_i, a_f, a_o, a_n = np.split(xW + (c if wrong == "c in gates" else h) @ U + b, 4, axis=1)
+        if wrong == "i and f":
+            a_i, a_f = a_f, a_i
+        if wrong == "o and n":
+            a_o, a_n = a_n, a_o
+        i, f, o = sigmoid(a_i), sigmoid(a_f), sigmoid(a_o)
+        n = sigmoid(a_n) if wrong == "σ candidate" else np.tanh(a_n)
+        c = c + i * n if wrong == "no f" else f * c + i * n
+        if wrong == "1-f":
+            c = f * np.split(hc, 2, axis=1)[1] + (1 - f) * n
+        shown = o * (c if wrong == "no tanh" else np.tanh(c))
+        if wrong == "h kept":
+            return np.hstack([shown, shown])
+        return np.hstack([c, shown] if wrong == "order" else [shown, c])
+
+    return step
+
+
+def _reset_after(xW, h, U, b, c):
+    return cells.gru_reset_after(xW, h, U, b, c)[0]
+
+
+def _reset_after_with(wrong):
+    def step(xW, h, U, b, c):
+        H = h.shape[1]
+        in_gates = xW + h @ U + b + (0 if wrong == "no c" else c)
+        r, z = np.split(sigmoid(in_gates[:, : 2 * H]), 2, axis=1)
+        hU_n, b_n, c_n = h @ U[:, 2 * H :], b[2 * H :], c[2 * H :]
+        seen = {
+            "before": (r * h) @ U[:, 2 * H :] + b_n + c_n,
+            "c outside": b_n + r * hU_n + c_n,
+            "b inside": r * (hU_n + b_n + c_n),
+            "all inside": r * (xW[:, 2 * H :] + hU_n + b_n + c_n) - xW[:, 2 * H :],
+        }.get(wrong, b_n + r * (hU_n + c_n))
+        n = np.tanh(xW[:, 2 * H :] + seen)
+        return z * h + (1 - z) * n if wrong == "z for h" else (1 - z) * h + z * n
+
+    return step
+
+
+def _cell_cases(gates, states, biases=1):
+    """Arguments of a cell with this many gates and states, lanes and units unlike in number."""
+
+    def cases(rng):
+        out = []
+        for B, H in ((4, 3), (2, 5)):
+            xW, U = rng.normal(size=(B, gates * H)), rng.normal(size=(H, gates * H))
+            b = rng.normal(size=(biases, gates * H))
+            out.append((xW, rng.normal(size=(B, states * H)), U, *b))
+        return out
+
+    return cases
+
+
+# --- the two z's ----------------------------------------------------------------------------------
+
+
+def _change(W, U, b, how, block=1):
+    """The given block of columns of each changed, the rest as it is."""
+    out = []
+    for weight in (W, U, b):
+        parts = np.split(weight, 3, axis=-1)
+        parts[block] = how(parts[block])
+        out.append(np.concatenate(parts, axis=-1))
+    return tuple(out)
+
+
+def _z_cases(rng):
+    return [tuple(rng.normal(size=s) for s in ((7, 3 * H), (H, 3 * H), 3 * H)) for H in (2, 3)]
+
+
+EXERCISES = [
+    Exercise(
+        number="3.1",
+        title="one step of the simple recurrent network",
+        right=_rnn,
+        cases=_cell_cases(1, 1),
+        mistakes={
+            "the sum is right, tanh of it is missing": lambda xW, h, U, b: xW + h @ U + b,
+            "b is added after tanh; it belongs inside": lambda xW, h, U, b: np.tanh(xW + h @ U) + b,
+            "b is missing": lambda xW, h, U, b: np.tanh(xW + h @ U),
+            "rows are lanes, so the state stands left: h @ U; you multiply by U transposed": (
+                lambda xW, h, U, b: np.tanh(xW + h @ U.T + b)
+            ),
+            "the old state is left out: without h U nothing is remembered": lambda xW, h, U, b: (
+                np.tanh(xW + b)
+            ),
+            "h is added as it is; it must go through U": lambda xW, h, U, b: np.tanh(xW + h + b),
+            "that is σ; g is tanh here": lambda xW, h, U, b: sigmoid(xW + h @ U + b),
+        },
+        hints=[
+            "Three things are added up: xW, the product of h and U, and b.",
+            "@ is the matrix product, and np.tanh works on every entry.",
+            "np.tanh(xW + h @ U + b)",
+        ],
+    ),
+    Exercise(
+        number="3.2",
+        title="a product with 1-of-N vectors as a row look-up",
+        right=lambda x, W: W[x],
+        cases=lambda rng: [(np.array([4, 0, 4, 2]), rng.normal(size=(5, 6)))],
+        mistakes={
+            "those are columns; an item is a row of W": lambda x, W: W[:, x],
+            "items are counted from 0, as rows are; yours are one too low": lambda x, W: W[x - 1],
+            "items are counted from 0, as rows are; yours are one too high": lambda x, W: np.roll(
+                W, -1, axis=0
+            )[x],
+            "each item is there once; two lanes may be at the same item, each wants its row": (
+                lambda x, W: W[np.unique(x)]
+            ),
+            "the rows are in the order of the table; they must be in that of the lanes": (
+                lambda x, W: W[np.sort(x)]
+            ),
+            "the rows are added up; each lane wants its own": lambda x, W: W[x].sum(axis=0),
+        },
+        hints=[
+            "A 1-of-N vector times W: all of W's rows times 0, but for one.",
+            "NumPy takes an array of row numbers between the brackets.",
+            "return W[x]",
+        ],
+    ),
+    Exercise(
+        number="3.3",
+        title="one step of the GRU",
+        right=_gru,
+        cases=_cell_cases(3, 1),
+        mistakes={
+            "z is the share of the candidate n here, 1 - z that of the old state; you have them the"
+            " other way round": _gru_with("z for h"),
+            "r is applied after the product; here it multiplies h before it, (r*h) @ U_n": (
+                _gru_with("reset after")
+            ),
+            "r is not used: the candidate sees r*h, not h": _gru_with("no r"),
+            "the columns' order is [r | z | n]; you have z before r": _gru_with("order"),
+            "b is missing": _gru_with("no b"),
+            "r only decides what the candidate sees; the part that is kept is (1-z)*h": (
+                _gru_with("r*h kept")
+            ),
+            "the old state is kept whole; its share is 1 - z": _gru_with("no 1-z"),
+            "gates are between 0 and 1: σ, not tanh": _gru_with("tanh gates"),
+            "the candidate has tanh, not σ: a state may be negative": _gru_with("σ candidate"),
+        },
+        hints=[
+            "xW_r, xW_z, xW_n = np.split(xW, 3, axis=1); U and b can be split likewise"
+            " (b with axis=0).",
+            "r = sigmoid(xW_r + h @ U_r + b_r), z likewise.",
+            "n = np.tanh(xW_n + (r * h) @ U_n + b_n)",
+            "return (1 - z) * h + z * n",
+        ],
+    ),
+    Exercise(
+        number="3.4",
+        title="weights for the other z",
+        right=lambda W, U, b: _change(W, U, b, np.negative),
+        cases=_z_cases,
+        parts=("W", "U", "b"),
+        mistakes={
+            "1 - σ(a) = σ(-a): what goes into σ changes its sign, so -w, not 1 - w": (
+                lambda W, U, b: _change(W, U, b, lambda w: 1 - w)
+            ),
+            "only z changes its meaning; you have negated r and n too": lambda W, U, b: (
+                -W,
+                -U,
+                -b,
+            ),
+            "those are r's columns, the first third; z's are the middle one": lambda W, U, b: (
+                _change(W, U, b, np.negative, 0)
+            ),
+            "those are n's columns, the last third; z's are the middle one": lambda W, U, b: (
+                _change(W, U, b, np.negative, 2)
+            ),
+            "it is as it was; all three go into σ, so all three are negated": lambda W, U, b: (
+                W,
+                U,
+                b,
+            ),
+        },
+        hints=[
+            "The other z is one minus yours. Which a gives σ(a) = 1 - σ(a before)?",
+            "σ(-a) = 1 - σ(a), and a = x W_z + h U_z + b_z: negate all three.",
+            "A copy of W, then its columns H to 2H times -1; U and b likewise. H = len(U).",
+        ],
+    ),
+    Exercise(
+        number="3.5",
+        title="one step of the LSTM",
+        right=_lstm,
+        cases=_cell_cases(4, 2),
+        mistakes={
+            "i and f are swapped; the columns' order is [i | f | o | n]": _lstm_with("i and f"),
+            "o and n are swapped; the columns' order is [i | f | o | n]": _lstm_with("o and n"),
+            "the memory shows through tanh: h' = o*tanh(c')": _lstm_with("no tanh"),
+            "the order of what is returned is [h' | c']": _lstm_with("order"),
+            "the forget gate is not used: the old memory's share is f": _lstm_with("no f"),
+            "that is a GRU's mix; the LSTM has two gates, c' = f*c + i*n": _lstm_with("1-f"),
+            "the gates look at h, the first half of the state; c is the second": (
+                _lstm_with("c in gates")
+            ),
+            "the candidate has tanh, not σ": _lstm_with("σ candidate"),
+            "the second half is the memory c', not h' once more": _lstm_with("h kept"),
+        },
+        hints=[
+            "h, c = np.split(hc, 2, axis=1). All gates at once: xW + h @ U + b; split it by 4.",
+            "i, f, o go through sigmoid, n through np.tanh.",
+            "c_new = f * c + i * n, and what shows of it is o * np.tanh(c_new).",
+            "return np.hstack([h_new, c_new])",
+        ],
+    ),
+    Exercise(
+        number="3.6",
+        title="the GRU with its reset after the product",
+        right=_reset_after,
+        cases=_cell_cases(3, 1, biases=2),
+        mistakes={
+            "r is applied before the product, as in 3.3; here it is r*(h U_n + c_n)": (
+                _reset_after_with("before")
+            ),
+            "c_n belongs inside: r multiplies all of h U_n + c_n": _reset_after_with("c outside"),
+            "b_n is the input's bias and stays outside: r multiplies h U_n + c_n only": (
+                _reset_after_with("b inside")
+            ),
+            "x W_n and b_n stay outside: r multiplies h U_n + c_n only": (
+                _reset_after_with("all inside")
+            ),
+            "the gates r and z have their c too": _reset_after_with("no c"),
+            "z is the share of the candidate n here, 1 - z that of the old state": (
+                _reset_after_with("z for h")
+            ),
+        },
+        hints=[
+            "One product for everything: hU = h @ U + c, split by 3. And xW + b, split by 3.",
+            "r and z are sigmoid of the sum of their two parts.",
+            "n = np.tanh(x_n + r * hU_n), with x_n the last third of xW + b.",
+        ],
+    ),
+]
