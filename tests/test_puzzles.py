@@ -59,7 +59,7 @@ PLANTED = {
     ),
     "uphill": ("11.1", {"p[i] - ": "p[i] + "}, "It goes up the slope"),
     "adds to nothing": ("11.1", {"out[i] = ": "out[i] += "}, "All of out is NaN"),
-    "does not compile": ("11.1", {"p[i] -": "q[i] -"}, "It does not compile. Line 4:"),
+    "does not compile": ("11.1", {"p[i] -": "q[i] -"}, "It does not compile: "),
     "another name": ("11.1", {"void sgd": "void step"}, "has no kernel 'sgd'; it has step"),
     "the block's own row": ("11.2", {"row = x[lane]": "row = lane"}, "Block b copies row b"),
     "one round only": (
@@ -91,6 +91,21 @@ PLANTED = {
     "ends too early": ("11.3", {"half > 0": "half > 1"}, "The last halving is missing"),
     "starts too high": ("11.3", {"half = 64": "half = 128"}, "out of bounds: "),
     "never written": ("11.3", {"part[t] = mine": "if (t < N) part[t] = mine"}, "uninitialised: "),
+    "one round of a row": (
+        "11.4",
+        {"for (int k = threadIdx.x; k < N; k += blockDim.x)": "if (int k = threadIdx.x; k < N)"},
+        "Only the first 128 numbers of a row",
+    ),
+    "a barrier within the loop": (
+        "11.4",
+        {"fmaxf(top, y[k])": "block_max(fmaxf(top, y[k]))"},
+        "barrier: ",
+    ),
+    "reduced by one thread": (
+        "11.4",
+        {"    sum = block_sum": "    if (threadIdx.x == 0) sum = block_sum"},
+        "All threads of a block must come to",
+    ),
     "overflow": ("11.4", {" - top": ""}, "For large scores e^y overflows"),
     "own maximum": ("11.4", {"top = block_max(top);": ""}, "Each thread subtracts the maximum"),
     "own sum": ("11.4", {"sum = block_sum(sum);": ""}, "Each thread divides by the sum of its own"),
@@ -151,6 +166,12 @@ PLANTED = {
         "11.8",
         {"dr[lane] = -sum": "dr[lane] = 0"},
         "The target's own gradient is missing",
+    ),
+    "sums, not means": ("11.8", {" / (N - 1)": ""}, "Losses and gradients are sums"),
+    "all write the sum": (
+        "11.8",
+        {"if (threadIdx.x == 0) {": "{"},
+        "only one of them may write",
     ),
     "sum of thread 0": ("11.8", {"loss = block_sum(loss);": ""}, "losses: entry ["),
     "written to what is const": ("11.8", {"sum += dr[j]": "sum += r[j]"}, "does not compile"),

@@ -342,7 +342,7 @@ EXERCISES = [
     ),
     Exercise(
         number="11.3",
-        title="the sum of a row, by halves in shared memory",
+        title="the sum of a row",
         right=_row_sums,
         cases=lambda rng: [(_numbers(rng, 8, 1000),), (_numbers(rng, 3, 50),)],
         mistakes={
@@ -376,6 +376,11 @@ EXERCISES = [
         mistakes={
             "for large scores e^y overflows, and ∞ / ∞ is NaN: subtract the row's maximum "
             "first": _softmax_without_maximum,
+            "only the first 128 numbers of a row are done, one for each thread; N may be more: let "
+            "k go on in steps of blockDim.x": lambda y: _is_written(
+                np.pad(_softmax(y[:, :THREADS]), ((0, 0), (0, max(0, y.shape[1] - THREADS)))),
+                np.arange(y.shape[1]) < THREADS,
+            ),
             "the exponentials are not divided by their sum": lambda y: np.exp(
                 y - y.max(axis=1, keepdims=True)
             ),
@@ -397,7 +402,7 @@ EXERCISES = [
     ),
     Exercise(
         number="11.5",
-        title="a matrix product by tiles in shared memory",
+        title="a matrix product",
         right=_product,
         cases=_product_cases,
         mistakes={
@@ -501,6 +506,9 @@ EXERCISES = [
             ),
             "it divides by all N columns; n = N - 1 of them are negatives": lambda r: _bpr_wrong(
                 r, "columns"
+            ),
+            "losses and gradients are sums, not yet means: divide by n = N - 1": lambda r: tuple(
+                (r.shape[1] - 1) * a for a in _bpr(r)
             ),
             "the target's own gradient is missing: minus the sum of the others'": lambda r: (
                 _bpr_wrong(r, "no pull")

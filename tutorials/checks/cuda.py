@@ -28,14 +28,21 @@ WIDTH = 120  # characters of a table
 ADVICE = {
     "race": "Let __syncthreads() stand between the two, or give each thread a place of its own.",
     "race between blocks": "Blocks run in any order, and no barrier holds one back for another: "
-    "each place may be written by one block only, unless by atomics.",
+    "each place may be written by one block only, unless by atomics. Does the index depend on "
+    "blockIdx.x, and does each block keep to its part?",
     "out of bounds": "There are more threads than work, or the index is wrong: those past the end "
     "must do nothing, or load 0.",
     "uninitialised": "Shared memory starts with rubbish: it must be written before it is read.",
-    "barrier": "All threads of a block must come to the same __syncthreads(): not inside an `if` "
-    "that some of them skip, nor after a `return` of some.",
+    "barrier": "All threads of a block must come to the same __syncthreads(), and to each call of "
+    "block_sum or block_max: not inside an `if` that some of them skip or a loop that some leave "
+    "earlier, nor after a `return` of some.",
     "order": "Some value depends on which thread came first.",
 }
+ADVICE["warp"] = ADVICE["barrier"]
+ALL_WRITE = (
+    "Every thread comes to this line: each must write a place of its own, or only one of them may "
+    "write, say `if (threadIdx.x == 0)`."
+)
 
 
 def nothing(*shape: int) -> np.ndarray:
@@ -157,7 +164,10 @@ def explain(fault: Fault, name: str, source: str, sizes: int = 1) -> str:
     )
     own = dict.fromkeys(line for file, line in fault.lines if file == f"{name}.cu")
     shown = [f"    line {line}: {source.splitlines()[line - 1].strip()}" for line in sorted(own)]
-    return "\n".join([f"{text}.", *shown, ADVICE.get(fault.kind, "")]).rstrip()
+    advice = ADVICE.get(fault.kind, "")
+    if fault.kind == "race" and len(set(fault.lines)) == 1 and text.count("write at") == 2:
+        advice = ALL_WRITE
+    return "\n".join([f"{text}.", *shown, advice]).rstrip()
 
 
 def _place(found: re.Match, sizes: int) -> str:
@@ -173,6 +183,6 @@ def _compiler_says(text: str, name: str, source: str) -> str:
         return text
     line = int(found[1])
     own = source.splitlines()[line - 1 : line]
-    return f"it does not compile. Line {line}: {found[2]}." + "".join(
-        f"\n    line {line}: {code.strip()}" for code in own
-    )
+    shown = [f"    line {line}: {code.strip()}" for code in own]
+    about = "Look there, and at the line before."
+    return "\n".join([f"it does not compile: {found[2]}.", *shown, about])
