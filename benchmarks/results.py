@@ -17,21 +17,12 @@ import numpy as np
 
 # Settings chosen on a validation set, the training log's last day; see docs/results.md.
 ROWS = {
-    "cross-entropy": "",
-    "BPR-max": "--params loss=bpr-max,input=shared,sample_alpha=0.5,learning_rate=0.05,"
-    "momentum=0.2,dropout_p_embed=0.2",
-    "TOP1-max": "--params loss=top1-max,input=shared,n_sample=512,sample_alpha=0.5,"
-    "learning_rate=0.05,momentum=0.2,dropout_p_embed=0.2",
-    "TOP1-max, LSTM": "--backend numpy --params unit=lstm,loss=top1-max,input=shared,n_sample=512,"
-    "sample_alpha=0.5,learning_rate=0.07,momentum=0.2,dropout_p_embed=0.2",
-    "TOP1-max, simple RNN": "--backend numpy --params unit=rnn,loss=top1-max,input=shared,"
-    "n_sample=512,sample_alpha=0.5,learning_rate=0.05,momentum=0.2,dropout_p_embed=0.3",
-    "TOP1": "--params loss=top1,input=shared,final_act=tanh,n_sample=128,sample_alpha=0.5,"
-    "learning_rate=0.07,momentum=0.2,dropout_p_embed=0.3",
-    "BPR": "--params loss=bpr,input=shared,final_act=elu-0.5,n_sample=512,sample_alpha=0.25,"
-    "dropout_p_embed=0.2,dropout_p_hidden=0.2,n_epochs=10",
-    "cross-entropy, 1-of-N input, in-batch negatives": "--params input=onehot,n_sample=0,logq=0,"
-    "reset_after=False,dropout_p_embed=0",
+    "cross-entropy": "--config rsc15-100k-cross-entropy",
+    "BPR-max": "--config rsc15-100k-bpr-max",
+    "TOP1-max": "--config rsc15-100k-top1-max",
+    "TOP1": "--config rsc15-100k-top1",
+    "BPR": "--config rsc15-100k-bpr",
+    "cross-entropy, 1-of-N input, in-batch negatives": "--config rsc15-100k-onehot",
 }
 
 
