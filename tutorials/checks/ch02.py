@@ -1,0 +1,371 @@
+"""Exercises of notebook 2, measuring."""
+
+import itertools
+
+import numpy as np
+
+from checks import Exercise
+from gru4rec_np import Sessions
+from gru4rec_np.baselines import SPOP, Markov
+from gru4rec_np.ranking import TIES, metrics, ranks
+
+# --- 2.1 and 2.4 ----------------------------------------------------------------------------------
+
+
+def _scores(rng):
+    """Few distinct scores, so that many are equal, and some that are not."""
+    scores = rng.integers(0, 5, (12, 9)).astype(float)
+    scores[::3] = rng.normal(size=(4, 9))
+    return scores, rng.integers(0, 9, 12)
+
+
+def _of_targets(scores, targets):
+    return np.take_along_axis(scores, targets[:, None], axis=1)
+
+
+def _sorted_rank(scores, targets):
+    order = np.argsort(-scores, axis=1, kind="stable")
+    return np.argmax(order == targets[:, None], axis=1) + 1
+
+
+def _above(scores, targets):
+    return (scores > _of_targets(scores, targets)).sum(axis=1)
+
+
+def _equal(scores, targets):
+    return (scores == _of_targets(scores, targets)).sum(axis=1)
+
+
+def _three(scores, targets):
+    return tuple(ranks(scores, targets, ties) for ties in TIES)
+
+
+def _three_from(a, e):
+    return a + e, a + 1, (2 * a + e + 1) / 2
+
+
+# --- 2.2 ------------------------------------------------------------------------------------------
+
+
+def _metrics(ranks, k):
+    return tuple(metrics(ranks, k).values())
+
+
+def _mrr(ranks, k):
+    return _metrics(ranks, k)[1]
+
+
+def _recall(ranks, k):
+    return _metrics(ranks, k)[0]
+
+
+# --- 2.3 ------------------------------------------------------------------------------------------
+
+
+def _log(items, offsets, n_items):
+    return Sessions(
+        np.asarray(items, np.int32),
+        np.asarray(offsets),
+        np.arange(len(items), dtype=float),
+        np.arange(n_items),
+        np.arange(len(offsets) - 1),
+    )
+
+
+def _followers(items, offsets, n_items):
+    chain = Markov()
+    chain._learn(_log(items, offsets, n_items))
+    return chain.follows.toarray()
+
+
+def _count(pairs, n_items):
+    out = np.zeros((n_items, n_items))
+    np.add.at(out, tuple(pairs), 1)
+    return out
+
+
+def _across(items, offsets, n_items):
+    return _count((items[:-1], items[1:]), n_items)
+
+
+def _once(items, offsets, n_items):
+    return (_followers(items, offsets, n_items) > 0).astype(float)
+
+
+def _all_later(items, offsets, n_items):
+    pairs = [
+        (items[e], items[f])
+        for begin, end in itertools.pairwise(offsets)
+        for e in range(begin, end)
+        for f in range(e + 1, end)
+    ]
+    return _count(np.array(pairs).T, n_items)
+
+
+def _both_ways(items, offsets, n_items):
+    counts = _followers(items, offsets, n_items)
+    return counts + counts.T
+
+
+def _probabilities(items, offsets, n_items):
+    counts = _followers(items, offsets, n_items)
+    return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+
+
+def _log_cases(rng):
+    offsets = np.concatenate([[0], np.cumsum(rng.integers(1, 6, 20))])
+    return [
+        (np.array([0, 1, 0, 1, 2, 3, 3, 1]), np.array([0, 5, 8]), 5),
+        (rng.integers(0, 4, offsets[-1]), offsets, 6),
+    ]
+
+
+# --- 2.5 ------------------------------------------------------------------------------------------
+
+
+def _s_pop(session, pop):
+    method = SPOP()
+    method.pop = pop
+    log = _log(session, [0, len(session)], len(pop))
+    return method.scores(log, np.array([len(session) - 1]))[0]
+
+
+def _count_items(session, pop):
+    return np.bincount(session, minlength=len(pop))
+
+
+# --- 2.6 ------------------------------------------------------------------------------------------
+
+
+def _similarity(c, s, lmbd, alpha):
+    sim = c / ((s[:, None] + lmbd) ** alpha * (s + lmbd) ** (1 - alpha))
+    np.fill_diagonal(sim, 0)
+    return sim
+
+
+def _with_diagonal(c, s, lmbd, alpha):
+    return c / ((s[:, None] + lmbd) ** alpha * (s + lmbd) ** (1 - alpha))
+
+
+def _no_damping(c, s, lmbd, alpha):
+    return _similarity(c, s, 0, alpha)
+
+
+def _damped_after(c, s, lmbd, alpha):
+    sim = c / (s[:, None] ** alpha * s ** (1 - alpha) + lmbd)
+    np.fill_diagonal(sim, 0)
+    return sim
+
+
+def _swapped(c, s, lmbd, alpha):
+    return _similarity(c, s, lmbd, 1 - alpha)
+
+
+def _alpha_twice(c, s, lmbd, alpha):
+    sim = c / ((s[:, None] + lmbd) * (s + lmbd)) ** alpha
+    np.fill_diagonal(sim, 0)
+    return sim
+
+
+def _one_side(c, s, lmbd, alpha):
+    sim = c / (s + lmbd)[:, None]
+    np.fill_diagonal(sim, 0)
+    return sim
+
+
+def _joint_counts(rng):
+    C = rng.poisson(0.6, (30, 7)).astype(float)
+    return C.T @ C, C.sum(axis=0)
+
+
+EXERCISES = [
+    Exercise(
+        number="2.1",
+        title="the rank, by counting",
+        right=ranks,
+        cases=lambda rng: [_scores(rng), _scores(rng)],
+        mistakes={
+            "items with the target's own score are counted as worse; they are to count as "
+            "better: >=, not >": lambda scores, targets: _above(scores, targets) + 1,
+            "the best rank would be 0; the target itself is one of the items that score >= the "
+            "target, so it is counted, too": lambda scores, targets: ranks(scores, targets) - 1,
+            "the target itself is counted twice: it is among the items that score >= the target "
+            "already": lambda scores, targets: ranks(scores, targets) + 1,
+            "the best rank would be 0, and items with the target's score are counted as worse: "
+            "count >=, not >, and the target with them": _above,
+            "it counts the items that score less or the same; the highest score is the best": (
+                lambda scores, targets: ranks(-scores, targets)
+            ),
+            "it compares with the target's number; compare with the target's score, "
+            "scores[row, targets[row]]": lambda scores, targets: (scores >= targets[:, None]).sum(
+                axis=1
+            ),
+            "a sort puts items of equal score in the order of their numbers, so a tie is won or "
+            "lost by the number; count instead": _sorted_rank,
+        },
+        hints=[
+            "First the target's score of each row: scores[np.arange(n), targets].",
+            "Compare the whole row with it: it must have shape (n, 1) to be set against (n, I).",
+            "t = scores[np.arange(len(targets)), targets][:, None]; then sum scores >= t along "
+            "each row.",
+        ],
+    ),
+    Exercise(
+        number="2.2",
+        title="Recall@K and MRR@K",
+        right=_metrics,
+        cases=lambda rng: [
+            (np.array([1, 20, 21, 3, 400, 2]), 20),
+            (rng.integers(1, 15, 50).astype(float), 5),
+        ],
+        mistakes={
+            "rank K is still a hit: <=, not <": lambda ranks, k: _metrics(ranks, k - 1),
+            "ranks beyond K must count 0 in MRR@K": lambda ranks, k: (
+                _recall(ranks, k),
+                (1 / ranks).mean(),
+            ),
+            "the mean is over the hits only; it is over all cases, misses count 0": (
+                lambda ranks, k: (_recall(ranks, k), (1 / ranks[ranks <= k]).mean())
+            ),
+            "it is 1 over the mean rank; take 1/rank of each case first, the mean after": (
+                lambda ranks, k: (_recall(ranks, k), 1 / ranks.mean())
+            ),
+            "ranks begin with 1 here: 1/rank, not 1/(rank + 1)": lambda ranks, k: (
+                _recall(ranks, k),
+                np.where(ranks <= k, 1 / (ranks + 1), 0).mean(),
+            ),
+            "the hits are counted, not their share: divide by the number of cases": (
+                lambda ranks, k: (_recall(ranks, k) * len(ranks), _mrr(ranks, k) * len(ranks))
+            ),
+            "it divides by K (that would be precision); each case has one right answer, so its "
+            "recall is 0 or 1": lambda ranks, k: (_recall(ranks, k) / k, _mrr(ranks, k)),
+        },
+        parts=("recall", "mrr"),
+        hints=[
+            "hit = ranks <= k is an array of True and False; its mean is a share.",
+            "For MRR, 1 / ranks where hit, else 0 (np.where, or times hit); then the mean.",
+            "return hit.mean(), (hit / ranks).mean()",
+        ],
+    ),
+    Exercise(
+        number="2.3",
+        title="which item followed which, and how often",
+        right=_followers,
+        cases=_log_cases,
+        mistakes={
+            "a session's first item is counted as following the last one of the session before: "
+            "leave out pairs that lie across a border": _across,
+            "a pair that occurs several times is counted once: m[i, j] += 1 does that with arrays "
+            "of indices; np.add.at(m, (i, j), 1) adds each time": _once,
+            "every later item of the session is counted; only the one right after is asked for": (
+                _all_later
+            ),
+            "pairs are counted in both directions; only j after i is asked for": _both_ways,
+            "these are probabilities, each row divided by its sum; the counts themselves are "
+            "asked for": _probabilities,
+        },
+        hints=[
+            "Pairs are items[e], items[e + 1] for each case e: an event that has a next one.",
+            "All events but the session's last are cases: a mask that is False at offsets[1:] - 1.",
+            "m = np.zeros((n_items, n_items)); np.add.at(m, (items[e], items[e + 1]), 1), e an "
+            "array of all cases.",
+        ],
+    ),
+    Exercise(
+        number="2.4",
+        title="ties: conservative, standard, median",
+        right=_three,
+        cases=lambda rng: [_scores(rng), _scores(rng)],
+        mistakes={
+            "e includes the target, so a + e is the rank; one too many was added": (
+                lambda scores, targets: (
+                    _above(scores, targets) + _equal(scores, targets) + 1,
+                    *_three(scores, targets)[1:],
+                )
+            ),
+            "with nothing above it the target has rank 1, not 0: a + 1": lambda scores, targets: (
+                _three(scores, targets)[0],
+                _above(scores, targets),
+                _three(scores, targets)[2],
+            ),
+            "the order is (conservative, standard, median); the first two are swapped": (
+                lambda scores, targets: (
+                    _three(scores, targets)[1],
+                    _three(scores, targets)[0],
+                    _three(scores, targets)[2],
+                )
+            ),
+            "it is rounded down: the mean of two ranks may be a half": lambda scores, targets: (
+                *_three(scores, targets)[:2],
+                np.floor(_three(scores, targets)[2]),
+            ),
+            "above and below are swapped: a counts the items that score more": (
+                lambda scores, targets: _three(-scores, targets)
+            ),
+            "e does not include the target itself here; it should": lambda scores, targets: (
+                _three_from(_above(scores, targets), _equal(scores, targets) - 1)
+            ),
+        },
+        parts=("conservative", "standard", "median"),
+        hints=[
+            "As in 2.1, t is the target's score of each row, of shape (n, 1).",
+            "a = (scores > t).sum(axis=1), e = (scores == t).sum(axis=1).",
+            "return a + e, a + 1, (a + e + a + 1) / 2",
+        ],
+    ),
+    Exercise(
+        number="2.5",
+        title="S-POP",
+        right=_s_pop,
+        cases=lambda rng: [
+            (np.array([2, 0, 2, 2, 5, 0, 4]), rng.random(8)),
+            (np.array([3]), rng.random(6)),
+            (rng.integers(0, 9, 15), rng.random(9)),
+        ],
+        mistakes={
+            "an item that was clicked several times counts once: out[session] += 1 does that; "
+            "np.bincount or np.add.at counts each time": lambda session, pop: (
+                (_count_items(session, pop) > 0) + pop
+            ),
+            "the last click is not counted; it is a part of the session so far": (
+                lambda session, pop: _count_items(session[:-1], pop) + pop
+            ),
+            "the popularity is missing: items of equal count would be tied": _count_items,
+            "it is a product; then what is not in the session scores 0, and popularity outweighs "
+            "the count: add them": lambda session, pop: _count_items(session, pop) * pop,
+            "items that are not in the session score 0; they are to score their popularity": (
+                lambda session, pop: np.where(
+                    _count_items(session, pop) > 0, _count_items(session, pop) + pop, 0
+                )
+            ),
+            "it is the share of the session, below 1, so that popularity can outweigh it; use the "
+            "count": lambda session, pop: _count_items(session, pop) / len(session) + pop,
+        },
+        hints=[
+            "How often does each of the I items stand in session? That is an array of length I.",
+            "np.bincount(session, minlength=...) counts.",
+            "return np.bincount(session, minlength=len(pop)) + pop",
+        ],
+    ),
+    Exercise(
+        number="2.6",
+        title="Item-KNN's similarity",
+        right=_similarity,
+        cases=lambda rng: [(*_joint_counts(rng), 20.0, 0.5), (*_joint_counts(rng), 4.0, 0.8)],
+        mistakes={
+            "an item is its own neighbour here: the diagonal must be 0": _with_diagonal,
+            "λ is missing: add it to each support before the power": _no_damping,
+            "λ is added after the powers are taken; it belongs inside: (s + λ)^α": _damped_after,
+            "α and 1 - α are swapped: row i has α, column j has 1 - α": _swapped,
+            "both sides have the power α; the column's is 1 - α": _alpha_twice,
+            "only the row's support divides; the column's does, too": _one_side,
+        },
+        hints=[
+            "With size = s + lmbd, row i is divided by size[i]**alpha, column j by "
+            "size[j]**(1 - alpha).",
+            "size[:, None] ** alpha has shape (I, 1): it goes with the rows. "
+            "size ** (1 - alpha) has shape (I,): it goes with the columns.",
+            "Divide, then np.fill_diagonal(sim, 0). It changes sim in place and returns nothing.",
+        ],
+    ),
+]
