@@ -137,7 +137,8 @@ def _named_mistake(
         if all(_same(f, r, exercise.tolerance) for f, r in zip(found, results, strict=True)):
             return name
     if len({len(f) for f in found} | {len(e) for e in expected}) > 1:
-        return f"it must return {len(expected[0])} things{_named(exercise)}, not {len(found[0])}"
+        things = "1 thing" if len(expected[0]) == 1 else f"{len(expected[0])} things"
+        return f"it must return {things}{_named(exercise)}, not {len(found[0])}"
 
     said: dict[str, list[str]] = {}  # what is wrong, to the parts where it shows
     for i in range(len(expected[0])):
