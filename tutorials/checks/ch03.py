@@ -25,16 +25,22 @@ def _gru_with(wrong):
         if wrong == "order":
             swap = np.r_[H : 2 * H, :H, 2 * H : 3 * H]
             xW, U, b = xW[:, swap], U[:, swap], b[swap]
-        squash = np.tanh if wrong == "tanh gates" else sigmoid
+        squash = {"tanh gates": np.tanh, "bare gates": np.asarray}.get(wrong, sigmoid)
         r, z = np.split(squash(xW[:, : 2 * H] + h @ U[:, : 2 * H] + b[: 2 * H]), 2, axis=1)
         U_n = U[:, 2 * H :]
         seen = {"reset after": r * (h @ U_n), "no r": h @ U_n}.get(wrong, (r * h) @ U_n)
         a_n = xW[:, 2 * H :] + seen + b[2 * H :]
+        if wrong == "r on x":
+            a_n = r * (xW[:, 2 * H :] + h @ U_n) + b[2 * H :]
+        if wrong == "no tanh":
+            return (1 - z) * h + z * a_n
         n = sigmoid(a_n) if wrong == "σ candidate" else np.tanh(a_n)
         if wrong == "z for h":
             return z * h + (1 - z) * n
         if wrong == "r*h kept":
             return (1 - z) * r * h + z * n
+        if wrong == "nothing kept":
+            return z * n
         return h + z * n if wrong == "no 1-z" else (1 - z) * h + z * n
 
     return step
@@ -57,7 +63,13 @@ def _lstm_with(wrong):
         c = c + i * n if wrong == "no f" else f * c + i * n
         if wrong == "1-f":
             c = f * np.split(hc, 2, axis=1)[1] + (1 - f) * n
+        if wrong == "h for c":
+            c = f * h + i * n
         shown = o * (c if wrong == "no tanh" else np.tanh(c))
+        if wrong == "old c":
+            shown = o * np.tanh(np.split(hc, 2, axis=1)[1])
+        if wrong == "only h":
+            return shown
         if wrong == "h kept":
             return np.hstack([shown, shown])
         return np.hstack([c, shown] if wrong == "order" else [shown, c])
@@ -78,6 +90,7 @@ def _reset_after_with(wrong):
         seen = {
             "before": (r * h) @ U[:, 2 * H :] + b_n + c_n,
             "c outside": b_n + r * hU_n + c_n,
+            "no r": b_n + hU_n + c_n,
             "b inside": r * (hU_n + b_n + c_n),
             "all inside": r * (xW[:, 2 * H :] + hU_n + b_n + c_n) - xW[:, 2 * H :],
         }.get(wrong, b_n + r * (hU_n + c_n))
@@ -87,12 +100,12 @@ def _reset_after_with(wrong):
     return step
 
 
-def _cell_cases(gates, states, biases=1):
+def _cell_cases(gates, states, biases=1, sizes=((4, 3), (2, 5))):
     """Arguments of a cell with this many gates and states, lanes and units unlike in number."""
 
     def cases(rng):
         out = []
-        for B, H in ((4, 3), (2, 5)):
+        for B, H in sizes:
             xW, U = rng.normal(size=(B, gates * H)), rng.normal(size=(H, gates * H))
             b = rng.normal(size=(biases, gates * H))
             out.append((xW, rng.normal(size=(B, states * H)), U, *b))
@@ -114,6 +127,12 @@ def _change(W, U, b, how, block=1):
     return tuple(out)
 
 
+def _rows_negated(W, H):
+    W = W.copy()
+    W[H : 2 * H] *= -1
+    return W
+
+
 def _z_cases(rng):
     return [tuple(rng.normal(size=s) for s in ((7, 3 * H), (H, 3 * H), 3 * H)) for H in (2, 3)]
 
@@ -123,7 +142,8 @@ EXERCISES = [
         number="3.1",
         title="one step of the simple recurrent network",
         right=_rnn,
-        cases=_cell_cases(1, 1),
+        # Square, so that a product taken wrongly has a name and is not just an exception.
+        cases=_cell_cases(1, 1, sizes=((3, 3), (5, 5))),
         mistakes={
             "the sum is right, tanh of it is missing": lambda xW, h, U, b: xW + h @ U + b,
             "b is added after tanh; it belongs inside": lambda xW, h, U, b: np.tanh(xW + h @ U) + b,
@@ -135,7 +155,19 @@ EXERCISES = [
                 np.tanh(xW + b)
             ),
             "h is added as it is; it must go through U": lambda xW, h, U, b: np.tanh(xW + h + b),
-            "that is σ; g is tanh here": lambda xW, h, U, b: sigmoid(xW + h @ U + b),
+            "rows are lanes, so the state stands left: h @ U; you have U @ h": lambda xW, h, U, b: (
+                np.tanh(xW + U @ h + b)
+            ),
+            "* multiplies entry by entry; the matrix product is @": lambda xW, h, U, b: np.tanh(
+                xW + h * U + b
+            ),
+            "there is one tanh, around the whole sum": lambda xW, h, U, b: (
+                np.tanh(xW) + np.tanh(h @ U + b)
+            ),
+            "xW is the product already, it only needs adding; it is h that goes through U": (
+                lambda xW, h, U, b: np.tanh(xW @ U + h + b)
+            ),
+            "that is σ; here it is tanh": lambda xW, h, U, b: sigmoid(xW + h @ U + b),
         },
         hints=[
             "Three things are added up: xW, the product of h and U, and b.",
@@ -180,7 +212,12 @@ EXERCISES = [
                 _gru_with("reset after")
             ),
             "r is not used: the candidate sees r*h, not h": _gru_with("no r"),
-            "the columns' order is [r | z | n]; you have z before r": _gru_with("order"),
+            "r and z have changed places: the columns' order is [r | z | n], r goes into the"
+            " candidate, z into the mix": _gru_with("order"),
+            "r multiplies the old state only, not x W_n": _gru_with("r on x"),
+            "the candidate's tanh is missing": _gru_with("no tanh"),
+            "r and z are sums that have not gone through σ": _gru_with("bare gates"),
+            "(1-z)*h is missing: what is not renewed stays": _gru_with("nothing kept"),
             "b is missing": _gru_with("no b"),
             "r only decides what the candidate sees; the part that is kept is (1-z)*h": (
                 _gru_with("r*h kept")
@@ -218,6 +255,11 @@ EXERCISES = [
             "those are n's columns, the last third; z's are the middle one": lambda W, U, b: (
                 _change(W, U, b, np.negative, 2)
             ),
+            "those are rows; a gate is a block of columns, [:, H : 2 * H]": lambda W, U, b: (
+                _rows_negated(W, len(U)),
+                _rows_negated(U, len(U)),
+                _change(W, U, b, np.negative)[2],
+            ),
             "it is as it was; all three go into σ, so all three are negated": lambda W, U, b: (
                 W,
                 U,
@@ -246,6 +288,11 @@ EXERCISES = [
                 _lstm_with("c in gates")
             ),
             "the candidate has tanh, not σ": _lstm_with("σ candidate"),
+            "h' shows the new memory c', not the old one": _lstm_with("old c"),
+            "the memory is carried on as f*c; h is only what shows of it": _lstm_with("h for c"),
+            "that is h'; the state is both, [h' | c'], so that the next step has the memory": (
+                _lstm_with("only h")
+            ),
             "the second half is the memory c', not h' once more": _lstm_with("h kept"),
         },
         hints=[
@@ -264,6 +311,7 @@ EXERCISES = [
             "r is applied before the product, as in 3.3; here it is r*(h U_n + c_n)": (
                 _reset_after_with("before")
             ),
+            "r is not used: it multiplies h U_n + c_n": _reset_after_with("no r"),
             "c_n belongs inside: r multiplies all of h U_n + c_n": _reset_after_with("c outside"),
             "b_n is the input's bias and stays outside: r multiplies h U_n + c_n only": (
                 _reset_after_with("b inside")
