@@ -1,0 +1,631 @@
+"""Exercises of notebook 6: the ranking losses and what they tell every score.
+
+Mistakes are written with masks and plain formulas, so that each stands in a line or two.
+"""
+
+import numpy as np
+
+from checks import Exercise, Wrong
+from gru4rec_np import losses
+from gru4rec_np.activations import sigmoid
+
+
+def _softplus(x):
+    return np.logaddexp(0, x)
+
+
+def _softmax(r, axis=1):
+    e = np.exp(r - r.max(axis=axis, keepdims=True))
+    return e / e.sum(axis=axis, keepdims=True)
+
+
+def _lse(r):
+    return np.logaddexp.reduce(r, axis=1)
+
+
+def _target(r):
+    return np.diagonal(r)[:, None]
+
+
+def _is_target(r):
+    return np.eye(*r.shape, dtype=bool)
+
+
+def _first_column(r):
+    return np.arange(r.shape[1]) == np.zeros((len(r), 1), int)
+
+
+def _scores(rng, spread=1.0):
+    """Lanes and columns of several sizes, B < N."""
+    return [rng.normal(0, spread, shape) for shape in ((3, 5), (4, 4), (2, 7))]
+
+
+def _large_scores():
+    """Apart by up to 2e4, the target above, below and level."""
+    r = np.random.default_rng(0).normal(size=(4, 6))
+    r[0, 3] = r[1, 1] = 1e4
+    r[2] *= 1e4
+    r[3, 3] = -1e4
+    return r
+
+
+def _also_at(right, *large):
+    """A run for answers that are right on usual scores: they must be so on large ones too."""
+
+    def run(answer, args):
+        result = answer(*args)
+        if _close(result, right(*args)):
+            with np.errstate(all="ignore"):
+                found = answer(*large)
+            if not np.isfinite(found).all():
+                raise Wrong(
+                    "it is right for small numbers; for such as 1e4 something overflows, or is "
+                    "rounded to 0 before a logarithm or a division: the result has inf or NaN"
+                )
+            if not _close(found, right(*large)):
+                raise Wrong(
+                    f"it is right for small numbers; for such as {large[0].ravel()[:3]} it is "
+                    f"{np.ravel(found)[:3]}, expected {np.ravel(right(*large))[:3]}"
+                )
+        return result
+
+    return run
+
+
+def _close(found, expected):
+    try:
+        return np.shape(found) == np.shape(expected) and np.allclose(
+            found, expected, 1e-6, 1e-6 * np.abs(expected).max()
+        )
+    except (TypeError, ValueError):  # a hole, or no numbers
+        return False
+
+
+# --- cross-entropy --------------------------------------------------------------------------------
+
+
+def _cross_entropy(r):
+    return losses.cross_entropy(r)[0]
+
+
+def _cross_entropy_gradient(r):
+    return losses.cross_entropy_backward(losses.cross_entropy(r)[1])
+
+
+# --- BPR ------------------------------------------------------------------------------------------
+
+
+def _bpr(r):
+    loss, cache = losses.bpr(r)
+    return loss, losses.bpr_backward(cache)
+
+
+def _bpr_with_itself(r):
+    return _softplus(r - _target(r)).sum(axis=1) / (r.shape[1] - 1), _bpr(r)[1]
+
+
+def _bpr_target_pulls_itself(r):
+    loss, dr = _bpr(r)
+    return loss, dr - _is_target(r) * 0.5 / (r.shape[1] - 1)
+
+
+def _bpr_turned(r):
+    d = r - _target(r)
+    n = r.shape[1] - 1
+    dr = np.where(_is_target(r), 0, -sigmoid(-d) / n)
+    dr = dr - _is_target(r) * dr.sum(axis=1, keepdims=True)
+    return (_softplus(-d) * ~_is_target(r)).sum(axis=1) / n, dr
+
+
+def _bpr_log_of_mean(r):
+    n = r.shape[1] - 1
+    return -np.log((sigmoid(_target(r) - r) * ~_is_target(r)).sum(axis=1) / n), _bpr(r)[1]
+
+
+def _bpr_without_log(r):
+    n = r.shape[1] - 1
+    return -(sigmoid(_target(r) - r) * ~_is_target(r)).sum(axis=1) / n, _bpr(r)[1]
+
+
+def _times(f, factor):
+    def scaled(r):
+        n = r.shape[1] - 1
+        return tuple(part * factor(n) for part in f(r))
+
+    return scaled
+
+
+def _no_target_gradient(f):
+    def without(r):
+        loss, dr = f(r)
+        return loss, dr * ~_is_target(r)
+
+    return without
+
+
+def _first_column_is_target(f):
+    """f with column 0 as every row's target: row by row, each a batch of one lane."""
+
+    def first(r):
+        rows = [f(row[None]) for row in r]
+        if isinstance(rows[0], tuple):
+            return tuple(np.concatenate(part) for part in zip(*rows, strict=True))
+        return np.concatenate(rows)
+
+    return first
+
+
+# --- TOP1 -----------------------------------------------------------------------------------------
+
+
+def _top1(r):
+    loss, cache = losses.top1(r)
+    return loss, losses.top1_backward(cache)
+
+
+def _slope(x):
+    return sigmoid(x) * (1 - sigmoid(x))
+
+
+def _top1_parts(r):
+    """σ'(r_j - r_i) at the negatives, 2 r σ'(r²) everywhere, n."""
+    return (
+        _slope(r - _target(r)) * ~_is_target(r),
+        2 * r * _slope(r * r),
+        r.shape[1] - 1,
+    )
+
+
+def _top1_of(slope, regular, n, r):
+    """A gradient from its parts."""
+    dr = (slope + regular * ~_is_target(r)) / n
+    return dr - _is_target(r) * slope.sum(axis=1, keepdims=True) / n
+
+
+def _top1_no_regularisation(r):
+    slope, regular, n = _top1_parts(r)
+    loss = (sigmoid(r - _target(r)) * ~_is_target(r)).sum(axis=1) / n
+    return loss, _top1_of(slope, 0 * regular, n, r)
+
+
+def _top1_target_regularised(r):
+    loss, dr = _top1(r)
+    _, regular, n = _top1_parts(r)
+    return loss + sigmoid(_target(r) ** 2)[:, 0] / n, dr + regular * _is_target(r) / n
+
+
+def _top1_with_itself(r):
+    n = r.shape[1] - 1
+    return (sigmoid(r - _target(r)) + sigmoid(r * r)).sum(axis=1) / n, _top1(r)[1]
+
+
+def _top1_square_outside(r):
+    slope, _, n = _top1_parts(r)
+    negatives = ~_is_target(r)
+    loss = ((sigmoid(r - _target(r)) + sigmoid(r) ** 2) * negatives).sum(axis=1) / n
+    return loss, _top1_of(slope, 2 * sigmoid(r) * _slope(r), n, r)
+
+
+def _top1_inner_derivative_missing(r):
+    slope, _, n = _top1_parts(r)
+    return _top1(r)[0], _top1_of(slope, _slope(r * r), n, r)
+
+
+def _top1_factor_two_missing(r):
+    slope, regular, n = _top1_parts(r)
+    return _top1(r)[0], _top1_of(slope, regular / 2, n, r)
+
+
+def _top1_regularisation_sent_to_target(r):
+    loss, dr = _top1(r)
+    dr = dr * ~_is_target(r)
+    return loss, dr - _is_target(r) * dr.sum(axis=1, keepdims=True)
+
+
+def _top1_sigma_for_slope(r):
+    _, regular, n = _top1_parts(r)
+    return _top1(r)[0], _top1_of(sigmoid(r - _target(r)) * ~_is_target(r), regular, n, r)
+
+
+def _top1_turned(r):
+    n = r.shape[1] - 1
+    slope, regular, n = _top1_parts(r)
+    negatives = ~_is_target(r)
+    loss = ((sigmoid(_target(r) - r) + sigmoid(r * r)) * negatives).sum(axis=1) / n
+    return loss, _top1_of(-slope, regular, n, r)
+
+
+# --- the -max losses ------------------------------------------------------------------------------
+
+
+def _negatives_softmax(r):
+    return _softmax(np.where(_is_target(r), -np.inf, r))
+
+
+def _bpr_max(r, bpreg):
+    return losses.bpr_max(r, bpreg)[0]
+
+
+def _bpr_max_gradient(r, bpreg):
+    return losses.bpr_max_backward(losses.bpr_max(r, bpreg)[1], bpreg)
+
+
+def _ranking_part(r, s):
+    """-log Σ_j s_j σ(r_i - r_j), with the logarithm of each term."""
+    with np.errstate(divide="ignore"):
+        return -_lse(np.log(s) - _softplus(r - _target(r)))
+
+
+def _size(r, s):
+    return (s * r * r).sum(axis=1)
+
+
+def _max_of(weights, regular):
+    """bpr-max with other weights in its first and in its second part."""
+    return lambda r, bpreg: _ranking_part(r, weights(r)) + bpreg * _size(r, regular(r))
+
+
+def _no_weights(r):
+    return ~_is_target(r) / (r.shape[1] - 1)
+
+
+def _zeroed_softmax(r):
+    return _softmax(r) * ~_is_target(r)
+
+
+def _max_turned(r, bpreg):
+    s = _negatives_softmax(r)
+    with np.errstate(divide="ignore"):
+        return -_lse(np.log(s) - _softplus(_target(r) - r)) + bpreg * _size(r, s)
+
+
+def _max_log_inside(r, bpreg):
+    s = _negatives_softmax(r)
+    return (s * _softplus(r - _target(r))).sum(axis=1) + bpreg * _size(r, s)
+
+
+def _max_target_regularised(r, bpreg):
+    return _bpr_max(r, bpreg) + bpreg * _target(r)[:, 0] ** 2
+
+
+def _max_score_not_squared(r, bpreg):
+    s = _negatives_softmax(r)
+    return _ranking_part(r, s) + bpreg * (s * r).sum(axis=1)
+
+
+def _max_regularisation_subtracted(r, bpreg):
+    return _bpr_max(r, -bpreg)
+
+
+def _p(r, s):
+    part = s * sigmoid(_target(r) - r)
+    return part / part.sum(axis=1, keepdims=True)
+
+
+def _max_gradient(r, bpreg, ranking=None, regular=None, target=None):
+    """bpr-max's gradient with parts of it replaced."""
+    s = _negatives_softmax(r)
+    p = _p(r, s)
+    if ranking is None:
+        ranking = s - p * sigmoid(_target(r) - r)
+    if regular is None:
+        regular = s * (2 * r + r * r - _size(r, s)[:, None])
+    if target is None:
+        target = -(p * sigmoid(r - _target(r))).sum(axis=1, keepdims=True)
+    return ranking + bpreg * regular + _is_target(r) * target
+
+
+def _max_s_constant(r, bpreg):
+    p = _p(r, _negatives_softmax(r))
+    return _max_gradient(r, bpreg, ranking=p * sigmoid(r - _target(r)))
+
+
+def _max_s_constant_in_size(r, bpreg):
+    return _max_gradient(r, bpreg, regular=2 * r * _negatives_softmax(r))
+
+
+def _max_s_constant_in_both(r, bpreg):
+    s = _negatives_softmax(r)
+    return _max_gradient(r, bpreg, _p(r, s) * sigmoid(r - _target(r)), 2 * r * s)
+
+
+def _max_no_regularisation(r, bpreg):
+    return _max_gradient(r, 0.0)
+
+
+def _max_size_not_subtracted(r, bpreg):
+    return _max_gradient(r, bpreg, regular=_negatives_softmax(r) * (2 * r + r * r))
+
+
+def _max_size_per_row_missing(r, bpreg):
+    s = _negatives_softmax(r)
+    return _max_gradient(r, bpreg, regular=s * (2 * r + r * r - s * r * r))
+
+
+def _max_s_for_p(r, bpreg):
+    s = _negatives_softmax(r)
+    d = r - _target(r)
+    return _max_gradient(
+        r, bpreg, s - s * sigmoid(-d), target=-(s * sigmoid(d)).sum(axis=1, keepdims=True)
+    )
+
+
+def _max_target_up(r, bpreg):
+    p = _p(r, _negatives_softmax(r))
+    return _max_gradient(r, bpreg, target=(p * sigmoid(r - _target(r))).sum(axis=1, keepdims=True))
+
+
+def _max_target_forgotten(r, bpreg):
+    return _max_gradient(r, bpreg, target=0.0)
+
+
+def _max_row_sums_to_nothing(r, bpreg):
+    dr = _max_gradient(r, bpreg, target=0.0)
+    return dr - _is_target(r) * dr.sum(axis=1, keepdims=True)
+
+
+EXERCISES = [
+    Exercise(
+        number="6.1",
+        title="cross-entropy, at any score",
+        right=_cross_entropy,
+        cases=lambda rng: [(r,) for r in _scores(rng)],
+        run=_also_at(_cross_entropy, _large_scores()),
+        mistakes={
+            "column 0 is taken as every row's target; row b's target is column b": (
+                _first_column_is_target(_cross_entropy)
+            ),
+            "the sum runs over the lanes (axis 0); it must run over the columns": lambda r: (
+                np.diagonal(-np.log(_softmax(r, axis=0)))
+            ),
+            "the shift by the row's maximum is not taken back: it must be added to the logarithm": (
+                lambda r: _lse(r - r.max(axis=1, keepdims=True)) - np.diagonal(r)
+            ),
+            "the sum runs over the negatives only; the target's e^r belongs to it": lambda r: (
+                _lse(np.where(_is_target(r), -np.inf, r)) - np.diagonal(r)
+            ),
+            "that is the mean over the lanes; return each lane's loss": lambda r: _cross_entropy(
+                r
+            ).mean(),
+            "the target's score is missing: the loss is log Σ e^r - r_i": _lse,
+        },
+        hints=[
+            "Subtract each row's maximum: top = r.max(axis=1, keepdims=True). Where does it come "
+            "back?",
+            "log Σ e^r = top + log Σ e^(r - top): no term is above 1, and one is 1, so the "
+            "logarithm is of something between 1 and N.",
+            "(top + np.log(np.exp(r - top).sum(axis=1, keepdims=True)))[:, 0] - np.diagonal(r)",
+        ],
+    ),
+    Exercise(
+        number="6.2",
+        title="what cross-entropy tells the scores",
+        right=_cross_entropy_gradient,
+        cases=lambda rng: [(r,) for r in _scores(rng)],
+        run=_also_at(_cross_entropy_gradient, _large_scores()),
+        mistakes={
+            "that is the softmax alone; 1 has to be subtracted at each row's target": lambda r: (
+                _softmax(r)
+            ),
+            "1 is subtracted from every entry; only the target's has it": lambda r: _softmax(r) - 1,
+            "1 is subtracted in column 0; row b's target is column b": lambda r: (
+                _softmax(r) - _first_column(r)
+            ),
+            "it is divided by the number of lanes; each lane's own loss is meant": lambda r: (
+                _cross_entropy_gradient(r) / len(r)
+            ),
+            "the softmax runs over the lanes (axis 0); it must run over the columns": lambda r: (
+                _softmax(r, axis=0) - _is_target(r)
+            ),
+            "the target's push is right, the negatives' is missing: Σ e^r has them all": lambda r: (
+                _cross_entropy_gradient(r) * _is_target(r)
+            ),
+            "p (1 - p) is the slope of p; the loss has the logarithm of p": lambda r: (
+                _softmax(r) * (1 - _softmax(r))
+            ),
+        },
+        hints=[
+            "Two parts: log Σ_k e^(r_k), which has all scores, and -r_i.",
+            "The derivative of log Σ_k e^(r_k) with respect to r_j is e^(r_j) / Σ_k e^(r_k), the "
+            "softmax.",
+            "p = softmax(r), then p[lanes, lanes] -= 1 with lanes = np.arange(len(r)).",
+        ],
+    ),
+    Exercise(
+        number="6.3",
+        title="softplus, at any score",
+        right=_softplus,
+        cases=lambda rng: [
+            (rng.normal(0, 3, (3, 4)),),
+            (np.array([-38.0, -45.0, -60.0]),),
+        ],
+        run=_also_at(_softplus, np.array([1e4, -1e4, 800.0, -800.0])),
+        mistakes={
+            "that is log(1 + e^-x): the sign of x is turned": lambda x: _softplus(-x),
+            "that is max(x, 0) alone; near 0 it lacks log(1 + e^-|x|)": lambda x: np.maximum(x, 0),
+            "max(x, 0) is missing: for positive x, log(1 + e^x) = x + log(1 + e^-x)": lambda x: (
+                np.log1p(np.exp(-np.abs(x)))
+            ),
+            "1 + e^-45 is rounded to 1, so the logarithm is 0: np.log1p(y) is log(1 + y) without "
+            "computing 1 + y": lambda x: np.maximum(x, 0) + np.log(1 + np.exp(-np.abs(x))),
+            "that is |x| + ...: for negative x nothing is to be added": lambda x: (
+                np.abs(x) + np.log1p(np.exp(-np.abs(x)))
+            ),
+        },
+        hints=[
+            "Take e^x out of the sum: log(1 + e^x) = x + log(e^-x + 1). For which x is that "
+            "better?",
+            "Both cases in one: max(x, 0) + log(1 + e^-|x|).",
+            "np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))",
+        ],
+    ),
+    Exercise(
+        number="6.4",
+        title="BPR and its gradient",
+        right=_bpr,
+        cases=lambda rng: [(r,) for r in _scores(rng, 2.0)],
+        parts=("loss", "gradient"),
+        mistakes={
+            "the target counts as its own negative: r_i - r_i = 0 adds log 2": _bpr_with_itself,
+            "the target's entry has a part from the target itself, σ(0)/n; the sum runs over the "
+            "negatives": _bpr_target_pulls_itself,
+            "the difference is the wrong way round: the loss is small where the target is below": (
+                _bpr_turned
+            ),
+            "that is the logarithm of the mean; the mean of the logarithms is meant": (
+                _bpr_log_of_mean
+            ),
+            "the logarithm is missing": _bpr_without_log,
+            "1/n is missing, n = N - 1 the number of negatives": _times(_bpr, lambda n: n),
+            "it is divided by N; there are n = N - 1 negatives": _times(
+                _bpr, lambda n: n / (n + 1)
+            ),
+            "the target is told nothing: each negative that is pushed down pushes it up": (
+                _no_target_gradient(_bpr)
+            ),
+            "column 0 is taken as every row's target; row b's target is column b": (
+                _first_column_is_target(_bpr)
+            ),
+        },
+        hints=[
+            "d = r - np.diagonal(r)[:, None] has all r_j - r_i. The loss of one pair is "
+            "softplus(d), and softplus' = σ.",
+            "np.fill_diagonal(x, 0) takes the targets out of the sum, in place.",
+            "dr = sigmoid(d) / n with 0 on the diagonal; then the diagonal is minus the row's sum.",
+        ],
+    ),
+    Exercise(
+        number="6.5",
+        title="TOP1 and its gradient",
+        right=_top1,
+        cases=lambda rng: [(r,) for r in _scores(rng, 1.5)],
+        parts=("loss", "gradient"),
+        mistakes={
+            "the regularisation σ(r_j²) is missing": _top1_no_regularisation,
+            "the target is regularised too; only negatives are to stay near 0": (
+                _top1_target_regularised
+            ),
+            "the target counts as its own negative": _top1_with_itself,
+            "that is σ(r_j)²; it must be σ(r_j²)": _top1_square_outside,
+            "σ(r_j²) has an inner derivative, 2 r_j": _top1_inner_derivative_missing,
+            "the inner derivative of r_j² is 2 r_j; the 2 is missing": _top1_factor_two_missing,
+            "the target's entry is minus the sum of everything; of the regularisation it knows "
+            "nothing": _top1_regularisation_sent_to_target,
+            "that is σ where the slope belongs: σ' = σ (1 - σ)": _top1_sigma_for_slope,
+            "the difference is the wrong way round: it must be r_j - r_i": _top1_turned,
+            "1/n is missing, n = N - 1 the number of negatives": _times(_top1, lambda n: n),
+            "it is divided by N; there are n = N - 1 negatives": _times(
+                _top1, lambda n: n / (n + 1)
+            ),
+            "the target is told nothing: each negative that is pushed down pushes it up": (
+                _no_target_gradient(_top1)
+            ),
+        },
+        hints=[
+            "Two sums over the negatives. Only the first one has r_i in it.",
+            "With a = σ(r_j - r_i), its slope is a (1 - a). With c = σ(r_j²), its slope along r_j "
+            "is 2 r_j c (1 - c).",
+            "slope = a * (1 - a), diagonal 0. dr = slope + 2 * r * c * (1 - c), diagonal 0; then "
+            "the diagonal is -slope.sum(axis=1). All of it / n.",
+        ],
+    ),
+    Exercise(
+        number="6.6",
+        title="softmax over the negatives",
+        right=_negatives_softmax,
+        cases=lambda rng: [(r,) for r in _scores(rng)],
+        run=_also_at(_negatives_softmax, _large_scores()),
+        mistakes={
+            "the target takes part: its score must not be in the sum": _softmax,
+            "the target's entry is zeroed, but its score is still in the sum: the negatives' "
+            "shares must add up to 1": _zeroed_softmax,
+            "the target's score is replaced by 0, and e^0 = 1: replace it by -inf": lambda r: (
+                _softmax(r * ~_is_target(r))
+            ),
+            "the softmax runs over the lanes (axis 0); it must run over the columns": lambda r: (
+                _softmax(np.where(_is_target(r), -np.inf, r), axis=0)
+            ),
+            "column 0 is taken as every row's target; row b's target is column b": lambda r: (
+                _softmax(np.where(_first_column(r), -np.inf, r))
+            ),
+        },
+        hints=[
+            "Which score makes e^r exactly 0?",
+            "Work on a copy: r = r.copy(); np.fill_diagonal(r, -np.inf).",
+            "Then the usual softmax, shifted by the row's maximum.",
+        ],
+    ),
+    Exercise(
+        number="6.7",
+        title="BPR-max, at any score",
+        right=_bpr_max,
+        cases=lambda rng: [
+            (r, bpreg) for r, bpreg in zip(_scores(rng, 1.5), (1.0, 0.3, 2.0), strict=True)
+        ],
+        run=_also_at(_bpr_max, _large_scores(), 0.0),
+        mistakes={
+            "the softmax has the target in it; s is over the negatives": _max_of(
+                _softmax, _softmax
+            ),
+            "s comes from a softmax with the target, zeroed afterwards: the negatives' shares must "
+            "add up to 1": _max_of(_zeroed_softmax, _zeroed_softmax),
+            "the negatives are not weighted by s but all alike": _max_of(_no_weights, _no_weights),
+            "the regularisation is not weighted by s": _max_of(_negatives_softmax, _no_weights),
+            "the regularisation is summed without its weights s": _max_of(
+                _negatives_softmax, lambda r: ~_is_target(r)
+            ),
+            "the target is regularised too": _max_target_regularised,
+            "the regularisation is missing": lambda r, bpreg: _bpr_max(r, 0.0),
+            "bpreg is not used": lambda r, bpreg: _bpr_max(r, 1.0),
+            "the regularisation is subtracted": _max_regularisation_subtracted,
+            "the scores in the regularisation are not squared": _max_score_not_squared,
+            "the difference is the wrong way round: it must be σ(r_i - r_j)": _max_turned,
+            "the logarithm stands inside the sum; it belongs outside": _max_log_inside,
+        },
+        hints=[
+            "log of a sum of tiny things: what did you do about that in 6.1?",
+            "log(s_j σ(r_i - r_j)) = log s_j - softplus(r_j - r_i), and log s_j is r_j minus the "
+            "log Σ e^r of the negatives. Then the loss is minus a log-sum-exp of these.",
+            "With q = r and -inf on its diagonal, lse the log-sum-exp of each row: "
+            "lse(q) - lse(q - softplus(r - r_i)) + bpreg * (s * r * r).sum(axis=1)",
+        ],
+    ),
+    Exercise(
+        number="6.8",
+        title="what BPR-max tells the scores",
+        right=_bpr_max_gradient,
+        cases=lambda rng: [
+            (r, bpreg) for r, bpreg in zip(_scores(rng, 1.5), (1.0, 0.3, 2.0), strict=True)
+        ],
+        mistakes={
+            "in the logarithm s is treated as a constant; it is made of the scores": (
+                _max_s_constant
+            ),
+            "in the regularisation s is treated as a constant; it is made of the scores": (
+                _max_s_constant_in_size
+            ),
+            "s is treated as a constant in both parts; it is made of the scores": (
+                _max_s_constant_in_both
+            ),
+            "the regularisation's part is missing": _max_no_regularisation,
+            "Σ_k s_k r_k² is missing: more weight for one negative is less for the others": (
+                _max_size_not_subtracted
+            ),
+            "that is s_j r_j² where the sum Σ_k s_k r_k² over the row belongs": (
+                _max_size_per_row_missing
+            ),
+            "s stands where p belongs: p_j is s_j σ(r_i - r_j), divided by the sum": _max_s_for_p,
+            "the target's sign is turned: it would be pushed down": _max_target_up,
+            "the target is told nothing": _max_target_forgotten,
+            "the target's entry is minus the sum of the others. That holds without regularisation, "
+            "but r_i is in none of r_j²": _max_row_sums_to_nothing,
+        },
+        hints=[
+            "Chain rule through log A_j = r_j - lse - softplus(r_j - r_i), where lse is over the "
+            "negatives and has the derivative s_j; -log Σ A_j has the derivative -p_j.",
+            "dr_j = s_j - p_j σ(r_i - r_j), dr_i = -Σ_j p_j σ(r_j - r_i).",
+            "And the regularisation: bpreg s_j (2 r_j + r_j² - Σ_k s_k r_k²), since "
+            "∂s_k/∂r_j = s_k ([k = j] - s_j).",
+        ],
+    ),
+]
