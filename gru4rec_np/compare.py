@@ -143,15 +143,15 @@ def parser() -> cli.Parser:
         f"its own size: {', '.join(CONFIGURATIONS)} (default: all but the configurations)",
     )
     p.add_argument(
-        "--seeds", type=cli.positive, metavar="N", help="seeds 1 to N of each method (default: 3)"
+        "--seeds", type=cli.positive, metavar="N", help="seeds 1 to N of each method (default: 2)"
     )
     p.add_argument(
         "--sizes",
         type=cli.positive,
         metavar="N",
         nargs="+",
-        help="units of GRU4Rec, each by each loss; RNN, LSTM and NARM have the largest "
-        "(default: 50 100)",
+        help="units of GRU4Rec, each by each loss; RNN, LSTM and NARM, which are slower, have the "
+        "smallest (default: 50 100)",
     )
     p.add_argument(
         "--params",
@@ -206,15 +206,15 @@ def methods(
                 random = "seed" in getattr(cls, "__dataclass_fields__", {})
                 found.append(Method(name, 0, seeds if random else None, cls))
         elif name == "NARM":
-            make = partial(NARM, hidden=max(sizes), backend=backend)
-            found.append(Method(f"NARM {max(sizes)}", 1, seeds, make))
+            make = partial(NARM, hidden=min(sizes), backend=backend)
+            found.append(Method(f"NARM {min(sizes)}", 1, seeds, make))
         else:
             values = read_config(NETWORKS.get(name, name))
             values |= parse_params(params, values["input"]) | {"backend": backend}
             if name in CONFIGURATIONS:
                 found.append(Method(name, 1, seeds, partial(GRU4Rec, **values)))
                 continue
-            for size in sorted(set(sizes)) if name in LOSSES else [max(sizes)]:
+            for size in sorted(set(sizes)) if name in LOSSES else [min(sizes)]:
                 label = f"{values.get('unit', 'gru').upper()} {values['loss']} {size}"
                 make = partial(GRU4Rec, **{**values, "layers": [size]})
                 found.append(Method(label, 1, seeds, make))
@@ -500,7 +500,7 @@ def main() -> None:
     rows = methods(
         given.get("models"),
         given.get("sizes", [50, 100]),
-        given.get("seeds", 3),
+        given.get("seeds", 2),
         given.get("params", ""),
         data["backend"],
         shop,
@@ -518,7 +518,7 @@ def main() -> None:
 
     def document(layout: Callable[[Sequence[str], Sequence[Sequence[str]]], str]) -> str:
         text = tables(rows, found, k, layout)
-        text += [notes(test.n_sessions, given.get("seeds", 3), REFERENCE in runs)]
+        text += [notes(test.n_sessions, given.get("seeds", 2), REFERENCE in runs)]
         if given.get("paper"):
             text += [paper_table(runs, layout), ABOUT_PAPER]
         return "\n\n".join(text + [f"Not trained: {n}: {why}" for n, why in failed.items()])

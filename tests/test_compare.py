@@ -56,7 +56,7 @@ def test_what_it_leaves(run, logs):
     assert {p.name for p in out.iterdir()} == {
         "compare.csv", "compare.md", "compare.png", "models", "ranks"
     }  # fmt: skip
-    labels = ["POP", "Item-KNN", "BPR-MF", "GRU top1-max 4", "GRU top1-max 8", "LSTM top1-max 8"]
+    labels = ["POP", "Item-KNN", "BPR-MF", "GRU top1-max 4", "GRU top1-max 8", "LSTM top1-max 4"]
     assert list(found) == labels
     assert [r["table"] for r in found.values()] == ["Simple methods"] * 3 + [
         "Recurrent networks"
@@ -74,12 +74,12 @@ def test_what_it_leaves(run, logs):
     for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
         assert len({line.count("|") for line in table.splitlines()}) == 1
     # The models are there to be used, and give what the table says.
-    file = next((out / "models").glob("LSTM-top1-max-8-seed1-*"))
+    file = next((out / "models").glob("LSTM-top1-max-4-seed1-*"))
     done = command("evaluate", file, "--test", logs / "test.csv")
     seeds = [models.load(f) for f in (out / "models").glob("LSTM*")]
     test = read_table(logs / "test.csv")
     mean = np.mean([m.evaluate(test)["recall@20"] for m in seeds])
-    assert done.returncode == 0 and float(found["LSTM top1-max 8"]["recall"]) == pytest.approx(mean)
+    assert done.returncode == 0 and float(found["LSTM top1-max 4"]["recall"]) == pytest.approx(mean)
     item = models.load(file).item_ids[0]
     assert command("recommend", file, item).returncode == 0
 
@@ -245,7 +245,7 @@ def test_the_shop_with_its_oracle(tmp_path):
     done = command("compare", "--shop-sessions", 400, "--shop-items", 40, *QUICK, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     found = rows(tmp_path / "runs/compare-shop")
-    assert len(found) == 7 + 5 * 2 + 3 and "NARM 8" in found
+    assert len(found) == 7 + 5 * 2 + 3 and "NARM 4" in found
     assert max(found, key=lambda name: float(found[name]["mrr"])) == "oracle"
     assert all(row["recall_best"] != "oracle" for row in found.values())
 
