@@ -3,6 +3,8 @@
 Mistakes are written with masks and plain formulas, so that each stands in a line or two.
 """
 
+import copy
+
 import numpy as np
 
 from checks import Exercise, Wrong
@@ -56,16 +58,18 @@ def _also_at(right, *large):
         result = answer(*args)
         if _close(result, right(*args)):
             with np.errstate(all="ignore"):
-                found = answer(*large)
+                found = answer(*copy.deepcopy(large))
             if not np.isfinite(found).all():
                 raise Wrong(
                     "it is right for small numbers; for such as 1e4 something overflows, or is "
                     "rounded to 0 before a logarithm or a division: the result has inf or NaN"
                 )
-            if not _close(found, right(*large)):
+            expected = right(*large)
+            if not _close(found, expected):
+                at = np.argmax(np.abs(np.subtract(found, expected)))
                 raise Wrong(
-                    f"it is right for small numbers; for such as {large[0].ravel()[:3]} it is "
-                    f"{np.ravel(found)[:3]}, expected {np.ravel(right(*large))[:3]}"
+                    "it is right for small numbers, but not for such as 1e4: an entry is "
+                    f"{np.ravel(found)[at]:g}, expected {np.ravel(expected)[at]:g}"
                 )
         return result
 
@@ -197,6 +201,11 @@ def _top1_target_regularised(r):
 def _top1_with_itself(r):
     n = r.shape[1] - 1
     return (sigmoid(r - _target(r)) + sigmoid(r * r)).sum(axis=1) / n, _top1(r)[1]
+
+
+def _top1_target_pulls_itself(r):
+    loss, dr = _top1(r)
+    return loss, dr - _is_target(r) * 0.25 / (r.shape[1] - 1)
 
 
 def _top1_square_outside(r):
@@ -350,6 +359,16 @@ def _max_s_for_p(r, bpreg):
     )
 
 
+def _max_s_and_p_swapped(r, bpreg):
+    s = _negatives_softmax(r)
+    return _max_gradient(r, bpreg, _p(r, s) - s * sigmoid(_target(r) - r))
+
+
+def _max_sigma_turned(r, bpreg):
+    s = _negatives_softmax(r)
+    return _max_gradient(r, bpreg, s - _p(r, s) * sigmoid(r - _target(r)))
+
+
 def _max_target_up(r, bpreg):
     p = _p(r, _negatives_softmax(r))
     return _max_gradient(r, bpreg, target=(p * sigmoid(r - _target(r))).sum(axis=1, keepdims=True))
@@ -384,6 +403,8 @@ EXERCISES = [
             "the sum runs over the negatives only; the target's e^r belongs to it": lambda r: (
                 _lse(np.where(_is_target(r), -np.inf, r)) - np.diagonal(r)
             ),
+            "its shape is (B, B): (B, 1) and (B,) were subtracted, and NumPy made a table of all "
+            "pairs; take both as (B,), with [:, 0]": lambda r: _lse(r)[:, None] - np.diagonal(r),
             "that is the mean over the lanes; return each lane's loss": lambda r: _cross_entropy(
                 r
             ).mean(),
@@ -410,6 +431,10 @@ EXERCISES = [
             "1 is subtracted from every entry; only the target's has it": lambda r: _softmax(r) - 1,
             "1 is subtracted in column 0; row b's target is column b": lambda r: (
                 _softmax(r) - _first_column(r)
+            ),
+            "1 is subtracted from all of the first B columns; row b has it in column b alone: "
+            "dr[lanes, lanes] with lanes = np.arange(B)": lambda r: (
+                _softmax(r) - (np.arange(r.shape[1]) < len(r))
             ),
             "it is divided by the number of lanes; each lane's own loss is meant": lambda r: (
                 _cross_entropy_gradient(r) / len(r)
@@ -506,6 +531,8 @@ EXERCISES = [
                 _top1_target_regularised
             ),
             "the target counts as its own negative": _top1_with_itself,
+            "the target's entry has a part from the target itself, σ'(0)/n; the sum runs over the "
+            "negatives": _top1_target_pulls_itself,
             "that is σ(r_j)²; it must be σ(r_j²)": _top1_square_outside,
             "σ(r_j²) has an inner derivative, 2 r_j": _top1_inner_derivative_missing,
             "the inner derivative of r_j² is 2 r_j; the 2 is missing": _top1_factor_two_missing,
@@ -574,6 +601,9 @@ EXERCISES = [
             "the regularisation is summed without its weights s": _max_of(
                 _negatives_softmax, lambda r: ~_is_target(r)
             ),
+            "the regularisation sums all r², even the target's, without weights s": _max_of(
+                _negatives_softmax, np.ones_like
+            ),
             "the target is regularised too": _max_target_regularised,
             "the regularisation is missing": lambda r, bpreg: _bpr_max(r, 0.0),
             "bpreg is not used": lambda r, bpreg: _bpr_max(r, 1.0),
@@ -615,6 +645,8 @@ EXERCISES = [
                 _max_size_per_row_missing
             ),
             "s stands where p belongs: p_j is s_j σ(r_i - r_j), divided by the sum": _max_s_for_p,
+            "s and p have changed places: it is s_j - p_j σ(r_i - r_j)": _max_s_and_p_swapped,
+            "σ(r_j - r_i) stands where σ(r_i - r_j) belongs": _max_sigma_turned,
             "the target's sign is turned: it would be pushed down": _max_target_up,
             "the target is told nothing": _max_target_forgotten,
             "the target's entry is minus the sum of the others. That holds without regularisation, "
