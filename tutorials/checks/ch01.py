@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from checks import Exercise
+from checks import Exercise, Wrong
 from gru4rec_np import Sessions
 from gru4rec_np.sessions import DAY, merge_repeats
 
@@ -35,6 +35,23 @@ def _log(rng, n_sessions=60, n_items=40):
     again = rng.random(len(items)) < 0.2
     items[1:][again[1:]] = items[:-1][again[1:]]
     return _sessions(items, np.concatenate([[0], np.cumsum(lengths)]))
+
+
+def _run_log(answer, args):
+    """As calling does, but what is no log is told as that, and a mask of items, too."""
+    try:
+        log = answer(*args)
+    except IndexError as error:
+        if "boolean" not in str(error):
+            raise
+        raise Wrong(
+            "a mask has the wrong length: keep_events wants one True or False for each event of "
+            "the log that it is called on (log.support has a number for each item, "
+            "log.support[log.items] one for each event), keep_sessions one for each session"
+        ) from error
+    if log is not None and log is not Ellipsis and not isinstance(log, Sessions):
+        raise Wrong(f"it must return Sessions, what keep_sessions gives, not {type(log).__name__}")
+    return log
 
 
 def _no_rare(log, support, count=None):
@@ -224,7 +241,13 @@ EXERCISES = [
             "the short sessions are gone, but the rare items are still there": (
                 lambda log, support, length: _no_short(log, length)
             ),
+            "the log is as it was: keep_events and keep_sessions do not change it, they return a "
+            "new one": lambda log, support, length: log,
+            "compact() gives the items new numbers; here they are to keep theirs": (
+                lambda log, support, length: _clean(log, support, length).compact()
+            ),
         },
+        run=_run_log,
         hints=[
             "log.support is the number of events of each item; log.lengths that of each session.",
             "log.support[log.items] is, for each event, the support of its item: compare that "
@@ -248,6 +271,14 @@ EXERCISES = [
             "repeats are to go": _first_in_session,
             "it is the other way round: True is for the events that stay": lambda items, offsets: (
                 ~_first_of_run(items, offsets)
+            ),
+            "one entry is missing: the log's very first event has none before it, and stays": (
+                lambda items, offsets: items[1:] != items[:-1]
+            ),
+            "these are the numbers of the events that stay; True or False for every event is asked "
+            "for": lambda items, offsets: np.flatnonzero(_first_of_run(items, offsets)),
+            "these are the items that stay; True or False for every event is asked for": (
+                lambda items, offsets: items[_first_of_run(items, offsets)]
             ),
         },
         hints=[
@@ -290,6 +321,13 @@ EXERCISES = [
             "it looks as if days were not turned into seconds": lambda times, offsets, days: (
                 times[offsets[:-1]] >= times.max() - days
             ),
+            "the border is one day back, whatever days says": lambda times, offsets, days: _in_test(
+                times, offsets, 1
+            ),
+            "<= finds what starts before the border, the training set; True is for the test "
+            "set": lambda times, offsets, days: times[offsets[:-1]] <= times.max() - days * DAY,
+            "these are the numbers of the test sessions; True or False for every session is asked "
+            "for": lambda times, offsets, days: np.flatnonzero(_in_test(times, offsets, days)),
         },
         hints=[
             "When does session s start? At times[offsets[s]].",
@@ -315,7 +353,21 @@ EXERCISES = [
             "short sessions go before the unknown items here; so those that become short by it "
             "stay": _restrict_short_first,
             "the item with number 0 is dropped; it is known too: >= 0": _restrict_but_item_0,
+            "the right events are left, but all is still as in the old catalogue: items and "
+            "item_ids are to be those of the other one": lambda log, item_ids: dataclasses.replace(
+                _restrict_without_numbers(log, item_ids), item_ids=log.item_ids
+            ),
+            "the items have their new numbers, but item_ids is still the old catalogue": (
+                lambda log, item_ids: dataclasses.replace(
+                    _restrict(log, item_ids), item_ids=log.item_ids
+                )
+            ),
+            "it looks for the items' old numbers among the ids; an event's id is "
+            "log.item_ids[log.items]": lambda log, item_ids: log.keep_events(
+                np.isin(log.items, item_ids)
+            ),
         },
+        run=_run_log,
         hints=[
             "For each item of the old catalogue, log.item_ids, look its id up: "
             "number.get(id, -1) is the new number, or -1.",

@@ -202,6 +202,14 @@ EXERCISES = [
             ),
             "a sort puts items of equal score in the order of their numbers, so a tie is won or "
             "lost by the number; count instead": _sorted_rank,
+            "argsort says which item stands in a place; asked is the place of an item": (
+                lambda scores, targets: np.take_along_axis(
+                    np.argsort(-scores, axis=1), targets[:, None], axis=1
+                )[:, 0]
+            ),
+            "it is summed over the cases; each row has a rank of its own: sum(axis=1)": (
+                lambda scores, targets: (scores >= _of_targets(scores, targets)).sum(axis=0)
+            ),
         },
         hints=[
             "First the target's score of each row: scores[np.arange(n), targets].",
@@ -237,6 +245,7 @@ EXERCISES = [
             "the hits are counted, not their share: divide by the number of cases": (
                 lambda ranks, k: (_recall(ranks, k) * len(ranks), _mrr(ranks, k) * len(ranks))
             ),
+            "first recall, then MRR; they are swapped": lambda ranks, k: _metrics(ranks, k)[::-1],
             "it divides by K (that would be precision); each case has one right answer, so its "
             "recall is 0 or 1": lambda ranks, k: (_recall(ranks, k) / k, _mrr(ranks, k)),
         },
@@ -257,6 +266,13 @@ EXERCISES = [
             "leave out pairs that lie across a border": _across,
             "a pair that occurs several times is counted once: m[i, j] += 1 does that with arrays "
             "of indices; np.add.at(m, (i, j), 1) adds each time": _once,
+            "a pair that occurs several times is counted once (np.add.at(m, (i, j), 1) adds each "
+            "time), and a session's first item as following the last one of the session before": (
+                lambda items, offsets, n_items: (_across(items, offsets, n_items) > 0).astype(float)
+            ),
+            "row and column are swapped: i, the earlier one, is the row": (
+                lambda items, offsets, n_items: _followers(items, offsets, n_items).T
+            ),
             "every later item of the session is counted; only the one right after is asked for": (
                 _all_later
             ),
@@ -286,7 +302,7 @@ EXERCISES = [
             "with nothing above it the target has rank 1, not 0: a + 1": lambda scores, targets: (
                 _three(scores, targets)[0],
                 _above(scores, targets),
-                _three(scores, targets)[2],
+                _above(scores, targets) + _equal(scores, targets) / 2,
             ),
             "the order is (conservative, standard, median); the first two are swapped": (
                 lambda scores, targets: (
@@ -359,6 +375,12 @@ EXERCISES = [
             "α and 1 - α are swapped: row i has α, column j has 1 - α": _swapped,
             "both sides have the power α; the column's is 1 - α": _alpha_twice,
             "only the row's support divides; the column's does, too": _one_side,
+            "both supports go with the columns: an array of shape (I,) does; for the rows it must "
+            "be (I, 1), size[:, None]. And the diagonal must be 0": (
+                lambda c, s, lmbd, alpha: c / (s + lmbd)
+            ),
+            "both supports go with the columns: an array of shape (I,) does; for the rows it must "
+            "be (I, 1), size[:, None]": lambda c, s, lmbd, alpha: _one_side(c.T, s, lmbd, alpha).T,
         },
         hints=[
             "With size = s + lmbd, row i is divided by size[i]**alpha, column j by "
