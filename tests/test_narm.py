@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from threadpoolctl import threadpool_info, threadpool_limits
 
-from gru4rec_np import NARM, GradientError, InputError, Sessions, Shop, gradcheck, narm
+from conftest import shared
+from gru4rec_np import NARM, GradientError, InputError, Sessions, Shop, gradcheck, narm, read_table
+from gru4rec_np.batches import draw_negatives
 from gru4rec_np.kernels import load
 from gru4rec_np.narm import (
     attend,
@@ -194,7 +197,7 @@ def test_a_wrong_gradient_is_seen(name):
 
 def test_the_formulas_of_the_paper():
     """One session, one event and one unit after the other, with plain loops."""
-    hp = NARM(embedding=3, hidden=2, backend="numpy")
+    hp = NARM(embedding=3, hidden=2, normalise=False, backend="numpy")
     W, problem = random_problem(hp, [4])
     out, _ = encode(W, hp, NUMPY, problem["x"], problem["there"])
 
@@ -349,7 +352,7 @@ def test_a_step_touches_only_its_rows():
         hp.weights, hp, NUMPY, np.array([5, 9, 5]), np.array([9, 5, 7]), grid([2, 1]),
         np.array([20, 20]), np.zeros(1000, np.float32), rng,
     )  # fmt: skip
-    hp._update(memory, g)
+    hp._update(memory, g, 0.001)
     changed = (hp.weights["emb"] != before).any(axis=1)
     assert np.flatnonzero(changed).tolist() == [5, 7, 9, 20]
     assert memory["emb"]["t"][changed].tolist() == [[1]] * 4  # once, however often a row occurs
@@ -387,7 +390,7 @@ def same_weights(a, b):
     "extra",
     [
         {},
-        {"normalise": True},
+        {"normalise": False},
         {"n_sample": 16},
         {"n_sample": 16, "sample_alpha": 0},
         {"grad_cap": 0.1},
@@ -410,12 +413,30 @@ def test_every_option_trains(log, extra):
 def test_options_change_what_they_say(log):
     one = NARM(**SMALL).fit(log)
     for other in (
-        {"normalise": True}, {"n_sample": 8}, {"dropout_p_embed": 0}, {"dropout_p_context": 0},
-        {"grad_cap": 0.01}, {"learning_rate": 0.01}, {"batch_size": 8}, {"n_epochs": 2},
+        {"normalise": False}, {"n_sample": 8}, {"dropout_p_embed": 0}, {"dropout_p_context": 0},
+        {"grad_cap": 0.01}, {"learning_rate": 0.01}, {"decay": False},
+        {"batch_size": 8}, {"n_epochs": 2},
     ):  # fmt: skip
         assert not same_weights(one, NARM(**{**SMALL, **other}).fit(log)), other
     few = NARM(**SMALL, n_sample=8).fit(log)
     assert not same_weights(few, NARM(**SMALL, n_sample=8, sample_alpha=0).fit(log))
+
+
+@pytest.mark.parametrize("alpha", [0, 0.5])
+def test_negatives_are_drawn_by_support(log, monkeypatch, alpha):
+    drawn = []
+
+    def spy(*args):
+        drawn.append(draw_negatives(*args))
+        return drawn[-1]
+
+    monkeypatch.setattr(narm, "draw_negatives", spy)
+    NARM(**SMALL, n_sample=2000, sample_alpha=alpha).fit(log)
+    assert len(drawn) == -(-log.n_sessions // SMALL["batch_size"])
+    assert not (drawn[0] == drawn[1]).all()
+    support = log.compact().support
+    share = np.bincount(np.concatenate(drawn), minlength=len(support)) / (2000 * len(drawn))
+    np.testing.assert_allclose(share, support**alpha / (support**alpha).sum(), atol=0.003)
 
 
 def test_the_same_seed_gives_the_same_bits(log, model):
@@ -442,6 +463,20 @@ def test_the_number_of_threads_does_not_show():
         for n in ("1", "2")
     ]
     assert digests[0] == digests[1]
+
+
+def test_blas_has_one_thread(log):
+    """The test above may pass by luck: two threads do not always add in another order."""
+    seen = []
+
+    def look(*_):
+        seen.extend(p["num_threads"] for p in threadpool_info() if p["user_api"] == "blas")
+
+    with threadpool_limits(2, "blas"):
+        model = NARM(**SMALL).fit(log, on_epoch=look)
+        model.ops.rank_targets = lambda *args: look() or NUMPY.rank_targets(*args)
+        model.ranks(log)
+    assert seen and set(seen) == {1}
 
 
 @pytest.mark.parametrize("longest", [200, 4])
@@ -527,6 +562,7 @@ def test_a_very_long_session():
     tracemalloc.stop()
     assert peak < 100e6  # 20,000 by 20,000 floats are 1.6e9 bytes, and that for one of 8 units
     assert len(ranks) == 19_999 + 2 and before.max() == 19_999
+    assert model.history[0]["events"] == 19_999 + 2
     assert narm.LONGEST // 2 <= np.count_nonzero(weights) <= narm.LONGEST
 
 
@@ -556,6 +592,7 @@ def test_before_fit(tmp_path):
     ("name", "wrong"),
     [
         ("embedding", 0), ("embedding", 2.5), ("hidden", -1), ("hidden", "10"), ("normalise", 1),
+        ("decay", "yes"),
         ("n_sample", -1), ("sample_alpha", -0.5), ("batch_size", 0), ("n_epochs", 0),
         ("learning_rate", 0), ("learning_rate", float("nan")), ("dropout_p_embed", 1),
         ("dropout_p_context", -0.1), ("grad_cap", -1), ("seed", -1), ("backend", "tpu"),
@@ -590,3 +627,14 @@ def test_the_command_shows_the_weights(model, tmp_path):
     best, (one, _, two) = model.recommend([a, "nothing", b], 3, attention=True)
     assert third.split()[:2] == ["3", best[2][0]]
     assert attention == f"attention: {a} {one:.3f}, nothing 0.000, {b} {two:.3f}"
+
+
+# --- real clicks ---------------------------------------------------------------------------------
+
+
+def test_accuracy_on_real_clicks():
+    """The defaults, one seed."""
+    train = read_table(shared("data/rsc15-100k/train.tsv"))
+    test = read_table(shared("data/rsc15-100k/test.tsv"))
+    found = NARM(seed=1).fit(train).evaluate(test)
+    assert found["recall@20"] >= 0.680 and found["mrr@20"] >= 0.360
