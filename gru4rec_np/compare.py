@@ -36,6 +36,7 @@ from gru4rec_np.sessions import Sessions
 from gru4rec_np.shop import Shop
 from gru4rec_np.train import (
     CONFIGURATIONS,
+    about_oracle,
     add_data_options,
     data_settings,
     load_data,
@@ -51,6 +52,7 @@ REFERENCE = "Item-KNN"  # what gains are over, as in the first paper
 TABLES = ("Simple methods", "Recurrent networks")
 FILES = ("compare.csv", "compare.md", "compare.png")
 RESAMPLES = 2000
+FEW = 30  # test sessions; from fewer, what others would do cannot be told
 NOISE = "not more than noise"
 
 # Recall@20 and MRR@20 that Hidasi et al. 2016 (arXiv 1511.06939) give for RSC15.
@@ -69,8 +71,10 @@ PAPER = {
 ABOUT_PAPER = (
     "Published: Hidasi et al. 2016 (arXiv 1511.06939), on the whole of RSC15: 31,637,239 training "
     "clicks, 37,483 items, 71,222 test clicks. On other data the figures are others, and methods "
-    "may come in another order."
+    "may come in another order; and here GRU4Rec has other hyperparameters."
 )
+
+Layout = Callable[[Sequence[str], Sequence[Sequence[str]]], str]  # head and rows to a table
 
 DESCRIPTION = """\
 Train and evaluate all methods on a click log, several seeds where a method is random, and lay them
@@ -418,7 +422,7 @@ def tables(
     rows: list[Method],
     found: dict[str, dict[str, Any]],
     k: int,
-    layout: Callable[[Sequence[str], Sequence[Sequence[str]]], str],
+    layout: Layout,
 ) -> list[str]:
     """The two tables and the differences, each as `layout` of head and rows has it."""
     out = []
@@ -459,12 +463,14 @@ def notes(n_sessions: int, n_seeds: int, reference: bool) -> str:
         f"sessions and the seeds, {RESAMPLES:,} resamples; with 0 inside, the difference is "
         f"{NOISE}. Of twenty such intervals about one misses by chance."
     ]
+    if n_seeds == 1:
+        parts += ["With one seed, what another one would give is not in the intervals."]
+    if n_sessions < FEW:
+        parts += [f"{n_sessions} sessions are too few for that: believe no difference here."]
     return " ".join(parts)
 
 
-def paper_table(
-    runs: dict[str, list[Run]], layout: Callable[[Sequence[str], Sequence[Sequence[str]]], str]
-) -> str:
+def paper_table(runs: dict[str, list[Run]], layout: Layout) -> str:
     """The published figures beside those found here."""
     head = ["method", "Recall@20 published", "here", "MRR@20 published", "here"]
     lines = []
@@ -516,9 +522,11 @@ def main() -> None:
     session = np.searchsorted(test.offsets, test.cases, side="right")
     found = summary(runs, session, k)
 
-    def document(layout: Callable[[Sequence[str], Sequence[Sequence[str]]], str]) -> str:
+    def document(layout: Layout) -> str:
         text = tables(rows, found, k, layout)
         text += [notes(test.n_sessions, given.get("seeds", 2), REFERENCE in runs)]
+        if "oracle" in runs:
+            text += [about_oracle(parts)]
         if given.get("paper"):
             text += [paper_table(runs, layout), ABOUT_PAPER]
         return "\n\n".join(text + [f"Not trained: {n}: {why}" for n, why in failed.items()])

@@ -380,7 +380,7 @@ def main() -> None:
     print(f"\nnext item among {train.n_items:,}, {len(test.cases):,} cases, ties {data['ties']}")
     print(report.table(results, K))
     if shop:
-        print(_about_oracle(parts))
+        print(about_oracle(parts))
 
     write_results(out, data, model, results, ranks)
     print(f"\nwritten to {out}/: {', '.join(FILES)}")
@@ -388,7 +388,7 @@ def main() -> None:
     print("try:", shlex.join(["python", "-m", "gru4rec_np.recommend", *example]))
 
 
-def _about_oracle(parts: dict[str, Sessions]) -> str:
+def about_oracle(parts: dict[str, Sessions]) -> str:
     """What the oracle's row means: it is exact only where it sees all that the shop did."""
     dropped = parts["raw"].n_events - parts["train"].n_events - parts["test"].n_events
     if not dropped:

@@ -246,6 +246,7 @@ def test_the_shop_with_its_oracle(tmp_path):
     assert done.returncode == 0, done.stderr
     found = rows(tmp_path / "runs/compare-shop")
     assert len(found) == 7 + 5 * 2 + 3 and "NARM 4" in found
+    assert "(oracle: " in done.stdout
     assert max(found, key=lambda name: float(found[name]["mrr"])) == "oracle"
     assert all(row["recall_best"] != "oracle" for row in found.values())
 
@@ -288,6 +289,7 @@ def test_a_log_with_one_session(tmp_path):
     done = command("compare", *log, *QUICK, "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr and "POP" in done.stdout
+    assert "1 sessions are too few" in done.stdout
 
 
 def test_help():
