@@ -346,7 +346,7 @@ def decode(
     """Scores emb_k·out, their cross-entropy, the mean over the cases, and its gradient.
 
     At most CASES cases at a time. With samples, a case's scores are those of the targets of the
-    cases at its time and of the samples, less log q, as in GRU4Rec (`scoring.log_proposal`).
+    cases scored with it and of the samples, less log q, as in GRU4Rec (`scoring.log_proposal`).
 
     Args:
         out: (E, X) from `encode`. y: (E,) targets. samples: (S,) items; None to score all items.
@@ -358,10 +358,11 @@ def decode(
     loss, dout = 0.0, np.empty_like(out)
     columns = len(emb) if samples is None else CASES + len(samples)
     size = max(1, min(CASES, SCORES // columns))
+    demb = np.zeros_like(emb) if samples is None else None
     for first in range(0, len(y), size):
         at = slice(first, first + size)
         if samples is None:
-            items, V = np.arange(len(emb)), emb
+            V = emb
             cases, cache = cross_entropy(out[at] @ V.T, y[at])
             dr = cross_entropy_backward(cache, y[at])
         else:
@@ -372,7 +373,12 @@ def decode(
         loss += float(cases.sum()) / len(y)
         dr /= len(y)
         dout[at] = dr @ V
-        g.add_rows("emb", items, dr.T @ out[at])
+        if samples is None:
+            demb += dr.T @ out[at]
+        else:
+            g.add_rows("emb", items, dr.T @ out[at])
+    if samples is None:
+        g.add_rows("emb", np.arange(len(emb)), demb)
     return loss, dout
 
 
