@@ -1,0 +1,321 @@
+"""Exercises of notebook 7, sampling the output: scores of few items, draws, collisions, logQ."""
+
+from types import SimpleNamespace
+
+import numpy as np
+
+from checks import Exercise, Wrong
+from gru4rec_np import batches, optim, scoring
+
+# --- 7.1 ------------------------------------------------------------------------------------------
+
+
+def scores(h, V_y, b_y, items):
+    return scoring.scores(h, V_y, b_y, items)[0]
+
+
+class _Table(np.ndarray):
+    """An output table that will not be scored as a whole."""
+
+    def __array_ufunc__(self, ufunc, method, *inputs, **kwargs):
+        if ufunc is np.matmul and any(_MANY in np.shape(x) for x in inputs):
+            raise Wrong(
+                f"it scores all {_MANY} items and picks some then, which is what should be spared: "
+                "look the rows up first, V_y[items]"
+            )
+        inputs = [np.asarray(x) for x in inputs]
+        return getattr(ufunc, method)(*inputs, **kwargs)
+
+
+_MANY = 37
+
+
+def _run_scores(answer, args):
+    h, V_y, b_y, items = args
+    found = answer(h, V_y.view(_Table), b_y, items)
+    return np.asarray(found) if isinstance(found, np.ndarray) else found
+
+
+def _scores_cases(rng):
+    items = np.array([30, 2, 2, 36, 0, 30])
+    return [
+        (rng.normal(size=(3, 4)), rng.normal(size=(_MANY, 4)), rng.normal(size=_MANY), items),
+    ]
+
+
+# --- 7.2, 7.3 -------------------------------------------------------------------------------------
+
+
+def draw(u, distribution):
+    rng = SimpleNamespace(random=lambda shape: u)
+    return batches.draw_negatives(rng, distribution, u.shape)
+
+
+def _cumulative(weights):
+    cumulative = np.cumsum(weights)
+    return cumulative / cumulative[-1]
+
+
+def _draw_cases(rng):
+    # The first item can never be drawn; some numbers lie right on a bound.
+    quarters = np.array([0, 0.25, 0.25, 0.5, 1])
+    exact = np.array([[0, 0.25, 0.5], [0.1, 0.49, 0.999]])
+    return [(exact, quarters), (rng.random((4, 5)), _cumulative(rng.random(30)))]
+
+
+# --- 7.4 ------------------------------------------------------------------------------------------
+
+
+def backward(dr, h, V, items):
+    dh, dV, db = scoring.scores_backward(dr, h, V)
+    rows, dV = optim.sum_rows(items, dV)
+    return dh, rows, dV, optim.sum_rows(items, db)[1]
+
+
+def _backward(at=lambda x: x.sum(axis=0), bias=lambda dr: dr.sum(axis=0)):
+    """backward with something else made of the gradients of one row."""
+
+    def wrong(dr, h, V, items):
+        rows = np.unique(items)
+        dV, db = dr.T @ h, bias(dr)
+        return (
+            dr @ V,
+            rows,
+            np.array([at(dV[items == row]) for row in rows]),
+            np.array([at(db[items == row]) for row in rows]),
+        )
+
+    return wrong
+
+
+def _backward_cases(rng):
+    # As many columns as lanes once, so that the axes can be mixed up.
+    return [
+        (rng.normal(size=(3, N)), rng.normal(size=(3, 4)), rng.normal(size=(N, 4)), items)
+        for N, items in ((6, np.array([9, 4, 4, 0, 9, 9])), (3, np.array([5, 1, 5])))
+    ]
+
+
+# --- 7.5 ------------------------------------------------------------------------------------------
+
+
+def collisions(items, B):
+    hit = items[None, :] == items[:B, None]
+    hit[np.arange(B), np.arange(B)] = False
+    return hit
+
+
+def _only_samples(items, B):
+    hit = collisions(items, B)
+    hit[:, :B] = False
+    return hit
+
+
+def _only_lanes(items, B):
+    hit = collisions(items, B)
+    hit[:, B:] = False
+    return hit
+
+
+def _any_double(items, B):
+    double = (items[None, :] == items[:, None]).sum(axis=0) > 1
+    return np.broadcast_to(double, (B, len(items))).copy()
+
+
+# --- 7.6 ------------------------------------------------------------------------------------------
+
+
+def _log_q_cases(rng):
+    log_support = np.log(rng.integers(1, 500, 9))
+    return [
+        (log_support, np.array([3, 0, 3]), np.array([8, 3, 1, 1, 5]), 0.75),
+        (log_support, np.array([2, 7]), np.array([4, 2]), 0.3),
+    ]
+
+
+EXERCISES = [
+    Exercise(
+        number="7.1",
+        title="scores of a few items",
+        right=scores,
+        run=_run_scores,
+        cases=_scores_cases,
+        mistakes={
+            "the bias is missing: + b_y[items]": lambda h, V_y, b_y, items: h @ V_y[items].T,
+            "these are the biases of the first items of the catalogue, not of those in `items`": (
+                lambda h, V_y, b_y, items: h @ V_y[items].T + b_y[: len(items)]
+            ),
+            "these are the first rows of the catalogue, not the rows `items`": (
+                lambda h, V_y, b_y, items: h @ V_y[: len(items)].T + b_y[items]
+            ),
+            "the columns are sorted; column c must belong to items[c]": (
+                lambda h, V_y, b_y, items: h @ V_y[np.sort(items)].T + b_y[np.sort(items)]
+            ),
+        },
+        hints=[
+            "An array indexed by an array of numbers gives those rows, repeated ones repeatedly.",
+            "V_y[items] is (N, H). Which product of h (B, H) with it is (B, N)?",
+            "h @ V_y[items].T + b_y[items]",
+        ],
+    ),
+    Exercise(
+        number="7.2",
+        title="the distribution of the extra samples",
+        right=batches.negative_distribution,
+        cases=lambda rng: [(rng.integers(1, 300, 12), alpha) for alpha in (0.75, 0.0, 1.0)],
+        mistakes={
+            "these are the probabilities; their running sum is asked, np.cumsum": (
+                lambda support, alpha: support**alpha / (support**alpha).sum()
+            ),
+            "the power comes after the sum: (a + b)^alpha is not a^alpha + b^alpha": (
+                lambda support, alpha: _cumulative(support) ** alpha
+            ),
+            "it does not end at 1: divide by the sum": (
+                lambda support, alpha: np.cumsum(support.astype(float) ** alpha)
+            ),
+            "support is multiplied by alpha, which cancels; it is raised to alpha": (
+                lambda support, alpha: _cumulative(support)
+            ),
+            "it ends at 1, but starts at 0: entry i is the sum up to and with item i": (
+                lambda support, alpha: np.concatenate([[0], _cumulative(support**alpha)[:-1]])
+            ),
+        },
+        hints=[
+            "Three steps: weights, running sum, divide so that it ends at 1.",
+            "weights = support ** sample_alpha; np.cumsum(weights).",
+        ],
+    ),
+    Exercise(
+        number="7.3",
+        title="drawing by the inverse of the distribution",
+        right=draw,
+        cases=_draw_cases,
+        mistakes={
+            "where u is just a bound, it belongs to the next item, as item i's part is "
+            '[F[i-1], F[i]): side="right". With "left" u = 0 draws an item that has no part': (
+                lambda u, F: np.searchsorted(F, u)
+            ),
+            "one too low: the first i with u < F[i] is the item itself": (
+                lambda u, F: np.searchsorted(F, u, side="right") - 1
+            ),
+            "one too high: searchsorted counts from 0, as items do": (
+                lambda u, F: np.searchsorted(F, u, side="right") + 1
+            ),
+            "the distribution is not used: all items are equally likely": (
+                lambda u, F: (u * len(F)).astype(int)
+            ),
+            "that is the nearest bound; asked is the part that u lies in": (
+                lambda u, F: np.abs(F - u[..., None]).argmin(axis=-1)
+            ),
+        },
+        hints=[
+            "Find the first item whose F is larger than u.",
+            "F ascends, so this is a binary search; NumPy has it, np.searchsorted, and it takes "
+            "arrays of any shape for u.",
+            'Try F = [0, 0.5, 1] and u = 0: the answer must be 1. Which side, "left" or "right"?',
+        ],
+    ),
+    Exercise(
+        number="7.4",
+        title="back from the scores, items that repeat",
+        right=backward,
+        cases=_backward_cases,
+        parts=("dh", "rows", "dV", "db"),
+        mistakes={
+            "an item that occurs more than once gets the gradient of its last column only; "
+            "they must be added (dV[place] += ... does not, np.add.at does)": _backward(
+                lambda x: x[-1]
+            ),
+            "an item that occurs more than once gets the gradient of its first column only": (
+                _backward(lambda x: x[0])
+            ),
+            "an item's gradients are averaged over its columns; they add up": _backward(
+                lambda x: x.mean(axis=0)
+            ),
+            "nothing is summed: one row for each column. Each item may come once": (
+                lambda dr, h, V, items: (dr @ V, items, dr.T @ h, dr.sum(axis=0))
+            ),
+            "db is the mean over the lanes; the bias is added in each, so the lanes' sum": (
+                _backward(bias=lambda dr: dr.mean(axis=0))
+            ),
+        },
+        hints=[
+            "r = h Vᵀ + b. So dh = dr V, dV = drᵀ h, and db sums dr over the lanes.",
+            "Then sum what belongs to one item: rows, place = np.unique(items, "
+            "return_inverse=True).",
+            "sums = np.zeros((len(rows), H)); np.add.at(sums, place, dV). The same for db.",
+        ],
+    ),
+    Exercise(
+        number="7.5",
+        title="collisions",
+        right=collisions,
+        cases=lambda rng: [
+            (np.array([3, 7, 3, 1, 3, 9, 1, 9]), 4),
+            (np.array([5, 2, 2, 5, 0]), 2),
+        ],
+        mistakes={
+            "a lane's own column is marked as well: there the target is no negative, it is False": (
+                lambda items, B: items[None, :] == items[:B, None]
+            ),
+            "other lanes' targets are negatives too: lanes 0 and 2 may ask for the same item": (
+                _only_samples
+            ),
+            "the extra samples are negatives too, not the lanes' targets only": _only_lanes,
+            "every item that repeats is marked in every lane; a lane looks for its own target": (
+                _any_double
+            ),
+            "it is the wrong way round: True where there is a collision": (
+                lambda items, B: ~collisions(items, B)
+            ),
+        },
+        hints=[
+            "Lane b's target is items[b]. Compare it with all columns, all lanes at once.",
+            "items[:B, None] is (B, 1), items is (N,): == gives (B, N).",
+            "Then the lanes' own columns, [b, b], are set to False: hit[range(B), range(B)].",
+        ],
+    ),
+    Exercise(
+        number="7.6",
+        title="log q",
+        right=scoring.log_proposal,
+        cases=_log_q_cases,
+        mistakes={
+            "alpha is for the extra samples only: the lanes' targets come as the clicks do": (
+                lambda log_support, targets, samples, alpha: (
+                    alpha * log_support[np.concatenate([targets, samples])]
+                )
+            ),
+            "the extra samples were drawn by support^alpha: times alpha": (
+                lambda log_support, targets, samples, alpha: log_support[
+                    np.concatenate([targets, samples])
+                ]
+            ),
+            "alpha is at the targets; it belongs to the extra samples": (
+                lambda log_support, targets, samples, alpha: np.concatenate(
+                    [alpha * log_support[targets], log_support[samples]]
+                )
+            ),
+            "the samples come first; the columns are the targets', then the samples'": (
+                lambda log_support, targets, samples, alpha: np.concatenate(
+                    [alpha * log_support[samples], log_support[targets]]
+                )
+            ),
+            "the logarithm of a power is alpha times the logarithm, not the logarithm to alpha": (
+                lambda log_support, targets, samples, alpha: np.concatenate(
+                    [log_support[targets], np.maximum(log_support[samples], 0) ** alpha]
+                )
+            ),
+            "support itself is given, where its logarithm is asked": (
+                lambda log_support, targets, samples, alpha: np.exp(
+                    scoring.log_proposal(log_support, targets, samples, alpha)
+                )
+            ),
+        },
+        hints=[
+            "log_support[items] is log q for q = support.",
+            "log(support^alpha) = alpha log(support).",
+            "np.concatenate of the targets' and the samples'.",
+        ],
+    ),
+]
