@@ -6,7 +6,6 @@ Hidasi et al. 2016 (arXiv 1511.06939). Imports the network, the data layer and t
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,20 +13,13 @@ from typing import Any
 import numpy as np
 
 from gru4rec_np import checkpoint, network
-from gru4rec_np.batches import (
-    draw_negatives,
-    guide_table,
-    negative_distribution,
-    session_parallel,
-)
 from gru4rec_np.errors import InputError
 from gru4rec_np.hyperparameters import Hyperparameters
 from gru4rec_np.kernels import load, one_blas_thread
-from gru4rec_np.optim import init_state
 from gru4rec_np.ranking import metrics, top
 from gru4rec_np.sessions import Sessions, as_sessions, check_k, index_of, item_list
+from gru4rec_np.training import Training
 
-CHUNK = 64  # steps whose negatives are drawn at once, and between two calls of `on_chunk`
 LANES = 512  # sessions that are evaluated side by side
 
 
@@ -66,89 +58,63 @@ class GRU4Rec(Hyperparameters):
 
     # --- training ---------------------------------------------------------------------------------
 
-    @np.errstate(over="ignore", invalid="ignore", divide="ignore")  # the loss is looked at instead
-    @one_blas_thread
     def fit(
         self,
         train: Any,
         on_chunk: Callable[[int, int, int, float], None] | None = None,
         on_epoch: Callable[[dict[str, float]], None] | None = None,
+        validation: Any = None,
+        patience: int = 0,
+        resume: str | Path | None = None,
     ) -> GRU4Rec:
-        """Train from fresh weights.
+        """Train from fresh weights, or go on with a training that was stopped.
 
         Args:
             train: `Sessions`, or a Polars or pandas frame with the columns SessionId, ItemId,
                 Time.
             on_chunk: called about every `CHUNK` steps with the epoch, from 1, its events done so
-                far, its events in all, and their mean loss so far.
+                far, its events in all, and their mean loss so far. It may call
+                `self.training.save(path)`, and raise `training.Stopped`.
             on_epoch: called after each epoch with what it added to `history`.
+            validation: sessions that are not trained on; Recall@20 and MRR@20 on them join
+                `history`, and the weights at the end are those of the epoch with the best
+                Recall@20.
+            patience: with `validation`, stop after this many epochs without a better one; 0: never.
+            resume: a file that `training.save` wrote, of the same log and hyperparameters (n_epochs
+                may be larger) on the same backend; the weights at the end are to the bit those of a
+                training that was never stopped.
 
         Returns:
             self.
 
         Raises:
-            InputError: nothing to train on, or the loss stopped being a number.
+            InputError: nothing to train on, the loss stopped being a number or exploded, or the
+                file to go on from does not fit.
         """
         train = as_sessions(train)
         train = train.keep_sessions(train.lengths >= 2).compact()
-        min_lanes = 1 if self.n_sample else 2  # a lane alone needs extra samples as its negatives
-        if train.n_sessions < min_lanes:
+        if patience < 0 or (patience and validation is None):
             raise InputError(
-                f"nothing to train on: {train.n_sessions} session(s) with 2 events or more, "
-                f"{min_lanes} needed with n_sample={self.n_sample}"
+                f"patience: must be a whole number >= 0, and 0 without validation, not {patience}"
             )
-        rng = np.random.default_rng(self.seed)
+        self.training = Training(self, self.ops, train)
+        if resume is not None:
+            self.training.load(resume)
         self._set_catalogue(train.item_ids)
-        self.weights = network.init_weights(self, train.n_items, rng)
-        self.history: list[dict[str, float]] = []
+        self.weights, self.history = self.training.weights, self.training.history
         self.losses = np.empty(0)
-        # Whole windows only: a window takes bptt steps.
-        chunk = -(-CHUNK // self.bptt) * self.bptt
-        memory = {n: init_state(p, self.adapt, self.momentum) for n, p in self.weights.items()}
-        log_support = np.log(train.support).astype(np.float32)
-        negatives = negative_distribution(train.support, self.sample_alpha)
-        guide = guide_table(negatives)
+        judge = None
+        if validation is not None:
+            known = as_sessions(validation).restrict(self.item_ids)
 
-        run = self.ops.stepper and self.ops.stepper(self, self.weights, memory, log_support)
-        run = run or network.stepper(self, self.weights, memory, self.ops, log_support)
+            def judge() -> dict[str, float]:
+                return self.evaluate(known)
 
-        for epoch in range(1, self.n_epochs + 1):
-            began = time.perf_counter()
-            order = rng.permutation(train.n_sessions) if self.train_random_order else None
-            batches = session_parallel(train, self.batch_size, min_lanes, order)
-            state = network.zero_state(self, batches.x.shape[1])
-            done, total, total_loss, of_epoch = 0, int(batches.lanes.sum()), 0.0, []
-            for first in range(0, len(batches), chunk):
-                steps = range(first, min(first + chunk, len(batches)))
-                samples = draw_negatives(rng, negatives, (len(steps), self.n_sample), guide)
-                losses, state = run(batches, steps, samples, state, rng)
-                losses *= self.batch_size  # a step's loss is divided by it, even with fewer lanes
-                lanes = batches.lanes[steps.start : steps.stop]
-                per_event = losses / np.add.reduceat(lanes, range(0, len(steps), self.bptt))
-                of_epoch.append(per_event)
-                if not np.isfinite(losses).all():
-                    raise InputError(
-                        f"the loss is {losses[~np.isfinite(losses)][0]} at epoch {epoch}, before "
-                        f"step {steps.stop}: training diverged; try a lower learning_rate than "
-                        f"{self.learning_rate:g} or a grad_cap of 1"
-                    )
-                done += int(lanes.sum())
-                total_loss += losses.sum()
-                if on_chunk:
-                    on_chunk(epoch, done, total, float(total_loss / done))
-            seconds = time.perf_counter() - began
-            self.losses = np.concatenate([self.losses, *of_epoch])
-            self.history.append(
-                {
-                    "epoch": epoch,
-                    "loss": float(total_loss / total),
-                    "events": total,
-                    "seconds": seconds,
-                    "events_per_second": total / seconds,
-                }
-            )
-            if on_epoch:
-                on_epoch(self.history[-1])
+        try:
+            self.training.run(on_chunk, on_epoch, judge, patience)
+        finally:
+            self.losses = np.concatenate([self.losses, *self.training.losses])
+            del self.training
         return self
 
     # --- evaluation and recommendation ------------------------------------------------------------

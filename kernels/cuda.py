@@ -319,11 +319,11 @@ class CudaBackend:
     ) -> Callable | None:
         """As `network.stepper`, on the device; None if the model is not a usual one.
 
-        W and memory are changed when an epoch ends.
+        W and memory are changed when an epoch ends, and when its `fetch` is called.
         """
         from gru4rec_np.kernels.cuda_steps import DeviceSteps
 
-        return DeviceSteps(self, hp, W, memory, log_support).run if usual(hp) else None
+        return DeviceSteps(self, hp, W, memory, log_support) if usual(hp) else None
 
 
 def _plain(array: np.ndarray) -> np.ndarray:

@@ -32,7 +32,7 @@ class DeviceSteps:
     A step is at most 12 launches, the same for every step: which step it is, how many lanes are
     left and how many items are distinct stands in `now`, on the device. So the launches are
     captured once an epoch, whose arrays they name, and each step replays them. Negatives are sent,
-    and the losses fetched, once a call of `run`; weights come back when the epoch ends.
+    and the losses fetched, once a call; weights come back when the epoch ends.
 
     Args:
         ops: the backend. The others as those of network.stepper.
@@ -218,7 +218,7 @@ class DeviceSteps:
             "step", "end_step", (1,), now, at["of_lanes"], 1 / hp.batch_size, self.chunk["losses"]
         )
 
-    def run(
+    def __call__(
         self,
         batches: Any,
         steps: range,

@@ -6,6 +6,7 @@ same parts numba_steps.py runs many steps at once. Imports the mathematics.
 
 from __future__ import annotations
 
+import math
 from types import EllipsisType
 
 import numpy as np
@@ -126,9 +127,20 @@ def gru_reset_after_backward(dh_new, cache, U, hidden_act=("tanh", 0.0)):
 # --- the loss -------------------------------------------------------------------------------------
 
 
+def roomy(shape, dtype):
+    """An empty array with nothing else within 512 bytes after it.
+
+    Where a loop reads one array and writes another, compiled code first asks whether the second
+    begins so close behind the first that a vector instruction could read what it has yet to write.
+    Then it goes number by number, and a sum in the loop has other last bits. Of short arrays, the
+    allocator's mood would decide.
+    """
+    size = math.prod(shape)
+    return np.empty(size + 512 // np.dtype(dtype).itemsize, dtype)[:size].reshape(shape)
+
+
 @jit
-def _lane_losses(y, g, count, weight, own, log_weights, kind, act, bpreg, smoothing, lanes):
-    term = np.empty_like(y[0])
+def _lane_losses(y, g, term, count, weight, own, log_weights, kind, act, bpreg, smoothing, lanes):
     for b in range(len(y)):
         lanes[b] = lane_loss(
             y[b], g[b], term, b, count, weight, own[b], log_weights, kind, act[0], act[1],
@@ -138,12 +150,14 @@ def _lane_losses(y, g, count, weight, own, log_weights, kind, act, bpreg, smooth
 
 def loss_and_gradient(raw, loss, final_act=("linear", 0.0), bpreg=1.0, smoothing=0.0, log_q=None):
     """As `losses.loss_and_gradient`: here each column is an item of its own, counted once."""
-    y, g = np.array(raw, order="C"), np.empty(raw.shape, raw.dtype)
-    lanes, count = np.empty(len(raw), raw.dtype), np.ones(raw.shape[1], raw.dtype)
-    weight = count.copy() if log_q is None else np.exp(-log_q).astype(raw.dtype)
+    B, N = raw.shape
+    shapes = ((B, N), (B, N), (N,), (N,), (N,), (B,))
+    y, g, term, count, weight, lanes = (roomy(shape, raw.dtype) for shape in shapes)
+    y[:], count[:] = raw, 1
+    weight[:] = 1 if log_q is None else np.exp(-log_q)
     log_weights = 0.0 if log_q is None else -float(log_q.sum())
     _lane_losses(
-        y, g, count, weight, weight[: len(raw)], log_weights, LOSSES.index(loss),
+        y, g, term, count, weight, weight[:B], log_weights, LOSSES.index(loss),
         coded(final_act), bpreg, smoothing, lanes,
     )  # fmt: skip
     return lanes, g

@@ -16,6 +16,7 @@ STOREYS = [
     {"kernels"},
     {"hyperparameters"},
     {"network"},
+    {"training"},
     {"gru4rec", "narm", "baselines"},
     {"neighbours", "factors"},
     {"models"},

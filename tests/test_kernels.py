@@ -460,3 +460,17 @@ def test_accuracy_on_real_clicks(backend, settings, recall, mrr):
     ]
     assert np.mean([f["recall@20"] for f in found]) >= recall - 2 * 0.002 / np.sqrt(3)
     assert np.mean([f["mrr@20"] for f in found]) >= mrr - 2 * 0.001 / np.sqrt(3)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_loss_has_the_same_bits_wherever_its_arrays_lie(loss):
+    """Short arrays close behind each other: compiled loops take another way there, see `roomy`."""
+    rng = np.random.default_rng(0)
+    r = rng.normal(size=(2, 26)).astype(np.float32)
+    ops, others, seen = kernels.load("numba"), [], set()
+    for _ in range(300):
+        lanes, dr = ops.loss_and_gradient(r, loss)
+        seen.add(lanes.tobytes() + dr.tobytes())
+        others.append(np.empty(int(rng.integers(1, 80)), np.float32))  # moves what comes next
+        del others[: int(rng.integers(0, 3))]
+    assert len(seen) == 1
