@@ -94,7 +94,7 @@ def execute(notebook: nbformat.NotebookNode, timeout: int = 300) -> nbformat.Not
         client = NotebookClient(
             notebook, manager, timeout=timeout, resources={"metadata": {"path": str(TUTORIALS)}}
         )
-        client.execute(env=environment)
+        client.execute(env=environment, cleanup_kc=True)  # or the kernel would stay
     return notebook
 
 
