@@ -210,7 +210,7 @@ def methods(
                 random = "seed" in getattr(cls, "__dataclass_fields__", {})
                 found.append(Method(name, 0, seeds if random else None, cls))
         elif name == "NARM":
-            make = partial(NARM, hidden=min(sizes), backend=backend)
+            make = partial(NARM, embedding=min(sizes), hidden=min(sizes), backend=backend)
             found.append(Method(f"NARM {min(sizes)}", 1, seeds, make))
         else:
             values = read_config(NETWORKS.get(name, name))
