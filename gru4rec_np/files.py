@@ -3,6 +3,7 @@
 Imports nothing of ours.
 """
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +22,8 @@ def write_whole(path: str | Path, save: Callable[[Path], object]) -> None:
     part = path.with_name(f"{path.stem}.part{path.suffix}")
     try:
         save(part)
+        with open(part, "rb") as file:
+            os.fsync(file.fileno())  # on the disk, before its name says that it is whole
         part.replace(path)
     except OSError as error:
         error.filename = str(path)  # nobody knows the temporary one

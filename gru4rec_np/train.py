@@ -17,7 +17,7 @@ from typing import Any
 import tomli_w
 from tqdm import tqdm
 
-from gru4rec_np import cli, hyperparameters, report
+from gru4rec_np import cli, hyperparameters, report, runs
 from gru4rec_np.baselines import POP, SPOP, Markov, Oracle
 from gru4rec_np.errors import InputError
 from gru4rec_np.factors import BPRMF
@@ -60,6 +60,14 @@ DATA_OPTIONS: dict[str, tuple[Any, str]] = {
     "ties": ("conservative", f"rank of equal scores: {', '.join(TIES)}"),
     "backend": ("auto", f"what runs the hot operations: {', '.join(BACKENDS)}"),
 }
+# What it needs to be watched and stopped; not for the other commands.
+RUN_OPTIONS: dict[str, tuple[Any, str]] = {
+    "validation": ("", "hold out a part of the training sessions, as --split does, to keep the "
+                       "epoch with the best Recall@20 on it"),
+    "patience": (0, "with --validation, stop after so many epochs without a better one; 0: never"),
+    "checkpoint": ("5m", "write down where the training stands every 5m (minutes) or every 5000 "
+                         "(steps); 0: only at the start and when it is stopped"),
+}  # fmt: skip
 SPLIT_OPTIONS = ("split", "min_item_support", "min_session_length", "merge_repeats")
 SHOP_OPTIONS = ("shop_sessions", "shop_items", "shop_seed")
 COLUMN_OPTIONS = ("session_column", "item_column", "time_column")
@@ -70,6 +78,7 @@ CONFIGURATIONS = {
 }
 
 FILES = ("model.npz", "config.toml", "history.csv", "metrics.json", "curves.png")
+TRAINING = "training.npz"  # where an unfinished run stands
 
 
 DESCRIPTION = """\
@@ -97,6 +106,11 @@ def parser() -> cli.Parser:
         argument_default=argparse.SUPPRESS,
     )
     p.add_argument("--out", metavar="DIR", help="where the results go (default: runs/<log's name>)")
+    p.add_argument(
+        "--resume",
+        metavar="DIR",
+        help="go on with the run that was stopped there, to the bits that it would have had; alone",
+    )
     shipped = "; or, of those that come with this program: " + ", ".join(CONFIGURATIONS)
     p.add_argument(
         "--config",
@@ -105,6 +119,9 @@ def parser() -> cli.Parser:
     )
     p.add_argument("--params", metavar="A=1,B=2", help=PARAMS)
     add_data_options(p)
+    group = p.add_argument_group("run")
+    for name, (default, text) in RUN_OPTIONS.items():
+        _add_option(group, name, default, text)
     model = p.add_argument_group("hyperparameters")
     for name, field in FIELDS.items():
         extra = ["--epochs"] if name == "n_epochs" else []
@@ -124,7 +141,8 @@ def _add_option(group: Any, name: str, default: Any, text: str, *more_names: str
     shown = "/".join(map(str, default)) or "none" if isinstance(default, list) else default
     options: dict[str, Any] = {"action": argparse.BooleanOptionalAction} if flag else {}
     if not flag:
-        special = {"train": "FILE", "test": "FILE", "split": "D|S"}
+        special = {"train": "FILE", "test": "FILE", "split": "D|S", "validation": "D|S"}
+        special |= {"checkpoint": "N|Nm"}
         kind = {int: "N", float: "X", list: "N/N"}.get(type(default), "NAME")
         options["metavar"] = special.get(name, kind)
     suffix = f" (default: {shown})" if shown != "" else ""
@@ -147,6 +165,11 @@ def settings(argv: list[str]) -> tuple[dict[str, Any], GRU4Rec, Path]:
     """
     given = parse(parser(), argv)
     out, config, params = (given.pop(name, None) for name in ("out", "config", "params"))
+    resume = given.pop("resume", None)
+    if resume is not None:
+        if given or (out, config, params) != (None, None, None):
+            raise InputError("resume: goes alone; the run's options are in its config.toml")
+        out, config = resume, _unfinished(Path(resume))
 
     values: dict[str, Any] = read_config(config) if config else {}
     if params is not None:
@@ -156,11 +179,48 @@ def settings(argv: list[str]) -> tuple[dict[str, Any], GRU4Rec, Path]:
             text = hyperparameters.parse_value(name, text)
         values[name] = text
 
-    data = data_settings(values)
+    data = data_settings(values) | _run_settings(values)
     values = {name: value for name, value in values.items() if name not in data}
     model = GRU4Rec(**values, backend=data["backend"])
     name = Path(data["train"]).name.split(".")[0] if data["train"] else "shop"
-    return data, model, Path(out or f"runs/{name}")
+    out = Path(out or f"runs/{name}")
+    if resume is None and (out / TRAINING).exists():
+        raise InputError(
+            f"--out {out}: an unfinished run is there; --resume {out} goes on with it, or delete "
+            f"{out / TRAINING}"
+        )
+    return data, model, out
+
+
+def _unfinished(folder: Path) -> str:
+    """The configuration of a run that can go on.
+
+    Raises:
+        InputError: there is none.
+    """
+    if not (folder / TRAINING).is_file():
+        raise InputError(
+            f"resume: {folder}: nothing to go on with, there is no {TRAINING}: the run is "
+            "finished, or was stopped in its first steps"
+        )
+    return str(folder / "config.toml")
+
+
+def _run_settings(given: dict[str, Any]) -> dict[str, Any]:
+    """The options of RUN_OPTIONS, as `data_settings`."""
+    run = {n: _data_value(n, given.get(n, default)) for n, (default, _) in RUN_OPTIONS.items()}
+    if run["validation"]:
+        try:
+            cli.parse_split(run["validation"])
+        except InputError as error:
+            raise InputError(str(error).replace("split:", "validation:")) from None
+    if run["patience"] < 0 or (run["patience"] and not run["validation"]):
+        raise InputError(
+            "patience: must be a whole number >= 0, and 0 without --validation, not "
+            f"{run['patience']}"
+        )
+    runs.parse_interval(run["checkpoint"])
+    return run
 
 
 def parse(p: cli.Parser, argv: list[str]) -> dict[str, Any]:
@@ -224,7 +284,7 @@ def _with_dashes(option: str) -> str:
 
 def _data_value(name: str, value: Any) -> Any:
     """A data option, from the command line (text) or a TOML file, as its default's type."""
-    default = DATA_OPTIONS[name][0]
+    default = {**DATA_OPTIONS, **RUN_OPTIONS}[name][0]
     if isinstance(default, int) and not isinstance(default, bool) and isinstance(value, str):
         try:
             return int(value)
@@ -255,7 +315,9 @@ def read_config(config: str) -> dict[str, Any]:
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not a TOML file: {error}") from None
-    hyperparameters.check_names((n for n in values if n not in DATA_OPTIONS), str(path))
+    hyperparameters.check_names(
+        (n for n in values if n not in DATA_OPTIONS and n not in RUN_OPTIONS), str(path)
+    )
     return values
 
 
@@ -299,8 +361,21 @@ def load_data(data: dict[str, Any]) -> tuple[dict[str, Sessions], Shop | None]:
         raise InputError(f"{where}: {error}") from None
 
 
-def train_with_progress(model: GRU4Rec, train: Sessions) -> None:
-    """Fit the model behind a progress bar, with a line for each epoch."""
+def train_with_progress(
+    model: GRU4Rec,
+    train: Sessions,
+    validation: Sessions | None,
+    patience: int,
+    keeper: runs.Keeper,
+) -> None:
+    """Fit the model behind a progress bar, with a line for each epoch.
+
+    Goes on from what the keeper has kept, if there is something.
+
+    Raises:
+        Stopped: a signal asked for it.
+    """
+    resume = keeper.path if keeper.path.exists() else None
     with tqdm(unit=" events", unit_scale=True, dynamic_ncols=True, disable=None) as bar:
 
         def on_chunk(epoch: int, done: int, total: int, loss: float) -> None:
@@ -308,44 +383,49 @@ def train_with_progress(model: GRU4Rec, train: Sessions) -> None:
             bar.set_description(f"epoch {epoch}/{model.n_epochs}", refresh=False)
             bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
             bar.update((epoch - 1) * total + done - bar.n)
+            keeper.after_chunk(model.training)
 
         def on_epoch(row: dict[str, float]) -> None:
             bar.clear()
+            valid = f"   Recall@20 {row['recall@20']:.4f}" if "recall@20" in row else ""
             print(
                 f"epoch {row['epoch']:>{len(str(model.n_epochs))}}/{model.n_epochs}"
-                f"   loss {row['loss']:.4f}   {row['events_per_second']:,.0f} events/s"
+                f"   loss {row['loss']:.4f}{valid}   {row['events_per_second']:,.0f} events/s"
                 f"   {row['seconds']:.1f} s",
                 flush=True,
             )
 
-        model.fit(train, on_chunk, on_epoch)
+        model.fit(train, on_chunk, on_epoch, validation, patience, resume)
 
 
-def write_results(
-    out: Path,
-    data: dict[str, Any],
-    model: GRU4Rec,
-    results: dict[str, dict[str, float]],
-    ranks: dict[str, Any],
-) -> None:
-    """Leave configuration, history, metrics and plot in a directory, beside the model."""
+def write_config(out: Path, data: dict[str, Any], model: GRU4Rec) -> None:
+    """Leave in a directory what it takes to run again, or to go on."""
     absolute = {n: str(Path(data[n]).resolve()) for n in ("train", "test") if data[n]}
     config = {**data, **absolute, **model.hyperparameters()}
     for name in _unused(data):
         del config[name]
-    text = io.StringIO()
-    rows = csv.DictWriter(text, model.history[0], lineterminator="\n")
-    rows.writeheader()
-    rows.writerows(model.history)
-
     write_text(
         out / "config.toml",
         "# python -m gru4rec_np.train --config config.toml\n"
         + tomli_w.dumps({n: v for n, v in config.items() if v != ""}),
     )
+
+
+def write_results(
+    out: Path,
+    model: GRU4Rec,
+    results: dict[str, dict[str, float]],
+    ranks: dict[str, Any],
+) -> None:
+    """Leave history, metrics and plot in a directory, beside the model."""
+    text = io.StringIO()
+    rows = csv.DictWriter(text, model.history[0], lineterminator="\n")
+    rows.writeheader()
+    rows.writerows(model.history)
+
     write_text(out / "history.csv", text.getvalue())
     write_text(out / "metrics.json", json.dumps(results, indent=2) + "\n")
-    updates = len(model.losses) // model.n_epochs
+    updates = len(model.losses) // len(model.history)
     report.plot_curves(out / "curves.png", model.losses, updates, ranks)
 
 
@@ -354,9 +434,25 @@ def main() -> None:
     data, model, out = settings(sys.argv[1:])
     cli.check_output(out, FILES, [Path(data[name]) for name in ("train", "test") if data[name]])
     parts, shop = load_data(data)
-    train, test = parts["train"], parts["test"]
     out.mkdir(parents=True, exist_ok=True)
+    with runs.alone(out):
+        run(data, model, out, parts, shop)
 
+
+def run(
+    data: dict[str, Any],
+    model: GRU4Rec,
+    out: Path,
+    parts: dict[str, Sessions],
+    shop: Shop | None,
+) -> None:
+    """Train, compare, write: what `main` does when all is read."""
+    write_config(out, data, model)
+    test = parts["test"]
+    if data["validation"]:
+        parts["train"], parts["validation"] = _held_out(parts["train"], data)
+        test = test.restrict(parts["train"].item_ids)
+    train = parts["train"]
     if shop:
         print(f"simulated shop: {shop.n_items:,} items, seed {shop.seed}")
     print(report.describe(parts), "", sep="\n")
@@ -365,7 +461,16 @@ def main() -> None:
         f"loss {model.loss}, {model.n_sample} extra negatives; backend {model.ops.name} "
         f"({model.ops.why})"
     )
-    train_with_progress(model, train)
+    keeper = runs.Keeper(out / TRAINING, *runs.parse_interval(data["checkpoint"]))
+    try:
+        with keeper:
+            train_with_progress(model, train, parts.get("validation"), data["patience"], keeper)
+    except runs.Stopped:
+        again = shlex.join(["python", "-m", "gru4rec_np.train", "--resume", str(out)])
+        print(f"stopped; to go on: {again}", file=sys.stderr)
+        sys.exit(128 + keeper.asked)
+    if parts.get("validation") and len(model.history) < model.n_epochs:
+        print(f"no better epoch in {data['patience']}: stopped")
     model.save(out / "model.npz")  # now, whatever becomes of the rest
 
     methods = [POP(), SPOP(), BPRMF(), ItemKNN(), VSKNN(), Markov()]
@@ -382,15 +487,29 @@ def main() -> None:
     if shop:
         print(about_oracle(parts))
 
-    write_results(out, data, model, results, ranks)
+    write_results(out, model, results, ranks)
+    keeper.path.unlink(missing_ok=True)
     print(f"\nwritten to {out}/: {', '.join(FILES)}")
     example = [str(out), *map(str, test.session(0)[:2])]
     print("try:", shlex.join(["python", "-m", "gru4rec_np.recommend", *example]))
 
 
+def _held_out(train: Sessions, data: dict[str, Any]) -> tuple[Sessions, Sessions]:
+    """Training sessions, and those of the validation set.
+
+    Raises:
+        InputError: nothing is left of one of them.
+    """
+    try:
+        return split(train, **cli.parse_split(data["validation"]))
+    except InputError as error:
+        raise InputError(f"validation: {error}") from None
+
+
 def about_oracle(parts: dict[str, Sessions]) -> str:
     """What the oracle's row means: it is exact only where it sees all that the shop did."""
-    dropped = parts["raw"].n_events - parts["train"].n_events - parts["test"].n_events
+    kept = sum(part.n_events for name, part in parts.items() if name != "raw")
+    dropped = parts["raw"].n_events - kept
     if not dropped:
         return "(oracle: the best that any method can reach on this shop, on average)"
     return (

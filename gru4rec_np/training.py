@@ -48,6 +48,7 @@ class Training:
         losses: list of (updates,) arrays, the mean loss over the events of every update, in order.
         history: one dict for each epoch that is over.
         epoch, step: where the run stands: `step` steps of `epoch`, from 1, are done.
+        chunk: steps between two calls of `on_chunk`.
         best: (score, epoch, weights) of the best epoch so far, where epochs are judged.
 
     Raises:
@@ -63,6 +64,7 @@ class Training:
                 f"{self.min_lanes} needed with n_sample={hp.n_sample}"
             )
         self.hp, self.ops, self.train = hp, ops, train
+        self.chunk = -(-CHUNK // hp.bptt) * hp.bptt  # whole windows only: a window takes bptt steps
         self.rng = np.random.default_rng(hp.seed)
         self.weights = network.init_weights(hp, train.n_items, self.rng)
         self.memory = {n: init_state(p, hp.adapt, hp.momentum) for n, p in self.weights.items()}
@@ -98,8 +100,7 @@ class Training:
         Raises:
             InputError: the loss stopped being a number or exploded.
         """
-        hp, train, rng = self.hp, self.train, self.rng
-        chunk = -(-CHUNK // hp.bptt) * hp.bptt  # whole windows only: a window takes bptt steps
+        hp, train, rng, chunk = self.hp, self.train, self.rng, self.chunk
         log_support = np.log(train.support).astype(np.float32)
         negatives = negative_distribution(train.support, hp.sample_alpha)
         guide = guide_table(negatives)
