@@ -70,6 +70,7 @@ def changing(x, y):
         (lambda x, y: (x + np.nan, x @ y), "sum: 9 of 9 entries are NaN"),
         (lambda x, y: (x["a"], y), "it stopped with IndexError"),
         (changing, "it changes its arguments"),
+        (lambda x, y: (x > 0, x @ y), "sum: entry ["),
         (lambda x, y: ("no", x @ y), "sum: 'no' where"),
     ],
 )
@@ -159,3 +160,40 @@ def test_no_notebook(tmp_path):
     path.write_text("no")
     with pytest.raises(course.InputError, match=r"01-sessions.ipynb: not a notebook"):
         course.title_of(path)
+
+
+def test_a_factor_is_one_in_all_cases():
+    """Of a single number, or in one case only, any two numbers would have a factor."""
+    toy = Exercise("0.9", "t", lambda x: x, lambda rng: [(4.0,), (5.0,)])
+    assert judge(toy, lambda x: 8.0).text == "it is 8, expected 4"
+    toy = Exercise("0.9", "t", lambda x: x, lambda rng: [(np.arange(1.0, 4),), (np.ones(4),)])
+    assert (
+        judge(toy, lambda x: 2 * x).text == "every entry is 2 times the right one: a factor is off"
+    )
+    assert judge(toy, lambda x: x * len(x)).text.startswith("entry [2] is 9, expected 3")
+    toy = Exercise("0.9", "t", lambda x: x > 1, lambda rng: [(np.arange(1.0, 4),)])
+    assert (
+        judge(toy, lambda x: x < 3).text
+        == "entry [0] is True, expected False (2 of 3 entries differ)"
+    )
+
+
+def test_words_stay_as_they_are(monkeypatch, capsys):
+    """They may begin with a variable: f is not F, σ is not Σ."""
+    toy = Exercise("0.9", "t", two, TOY.cases, {"σ comes first": lambda x, y: (x, y)})
+    monkeypatch.setattr(checks, "chapter", lambda number: [toy])
+    checks.check("0.9", lambda x, y: (x, y))
+    assert "✗ 0.9: σ comes first." in capsys.readouterr().out
+
+
+def mended_soon(x, y):
+    raise NotImplementedError("mend it, then take this line away")
+
+
+def test_an_open_exercise_may_say_what_to_do(monkeypatch, capsys):
+    monkeypatch.setattr(checks, "chapter", lambda number: [TOY])
+    checks.check("0.9", mended_soon)
+    assert (
+        "not yet: a sum and a product; mend it, then take this line away."
+        in capsys.readouterr().out
+    )

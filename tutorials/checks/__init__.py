@@ -60,7 +60,11 @@ class Wrong(Exception):
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is to be said of an answer: state "right", "open" or "wrong", and the words."""
+    """What is to be said of an answer: state "right", "open" or "wrong", and the words.
+
+    An answer is open while it returns nothing or raises NotImplementedError, whose text, if it has
+    one, says what to do.
+    """
 
     state: str
     text: str = ""
@@ -99,8 +103,8 @@ def judge(exercise: Exercise, answer: Any) -> Verdict:
         given = copy.deepcopy(args)
         try:
             result = exercise.run(answer, given)
-        except NotImplementedError:
-            return Verdict("open")
+        except NotImplementedError as error:
+            return Verdict("open", str(error))
         except Wrong as error:
             return Verdict("wrong", str(error))
         except Exception as error:  # whatever a reader's code may raise
@@ -155,7 +159,9 @@ def _named_mistake(
         else:
             text = _difference(mine, want, tolerance)
         said.setdefault(text, []).extend(exercise.parts[i : i + 1])
-    return "; ".join(f"{', '.join(at)}: {text}" if at else text for text, at in said.items())
+    lines = [f"{', '.join(at)}: {text}" if at else text for text, at in said.items()]
+    rest = f"; and {len(lines) - 2} more: mend the first one first" if len(lines) > 2 else ""
+    return "; ".join(lines[:2]) + rest
 
 
 def _named(exercise: Exercise) -> str:
@@ -224,18 +230,36 @@ def _difference(found: list, expected: list, tolerance: float) -> str:
             return f"{np.isnan(got).sum()} of {got.size} entries are NaN, the first at {first}"
         if got.ndim == 2 and got.shape[0] == got.shape[1] and _same(got.T, want, tolerance):
             return "it is transposed"
-        ratio = float((got * want).sum() / ((want * want).sum() or 1))
-        if abs(ratio) > 1e-12 and _same(got, want * ratio, tolerance):
-            if abs(ratio + 1) < 1e-9:
-                return "its sign is the opposite of the right one, everywhere"
+        ratio = _ratio(found, expected, tolerance)
+        if ratio is not None and abs(ratio + 1) < 1e-9:
+            return "its sign is the opposite of the right one, everywhere"
+        if ratio is not None:
             return f"every entry is {ratio:.6g} times the right one: a factor is off"
         gap = np.abs(got - want)
         at = np.unravel_index(int(np.nanargmax(gap)), want.shape)
         place = f"entry {[int(i) for i in at]}" if want.ndim else "it"
         wrong = int((gap > tolerance * max(1e-300, float(np.abs(want).max()))).sum())
         share = f" ({wrong} of {want.size} entries differ)" if want.size > 1 else ""
-        return f"{place} is {got[at]:.6g}, expected {want[at]:.6g}{share}"
+        truth = np.asarray(expected[0]).dtype == bool
+        mine, right = (bool(x[at]) if truth else f"{x[at]:.6g}" for x in (got, want))
+        return f"{place} is {mine}, expected {right}{share}"
     return "it differs from what is expected"
+
+
+def _ratio(found: list, expected: list, tolerance: float) -> float | None:
+    """The factor by which all that was found differs from what is expected, in every case.
+
+    None if there is no such factor, or so few numbers that any two would have one.
+    """
+    got = [np.asarray(f, float) for f in found]
+    want = [np.asarray(e, float) for e in expected]
+    if any(g.shape != w.shape or not np.isfinite(w).all() for g, w in zip(got, want, strict=True)):
+        return None
+    ratio = sum((g * w).sum() for g, w in zip(got, want, strict=True))
+    ratio = float(ratio / (sum((w * w).sum() for w in want) or 1))
+    alike = all(_same(g, w * ratio, tolerance) for g, w in zip(got, want, strict=True))
+    enough = sum(np.count_nonzero(w) for w in want) >= 3
+    return ratio if alike and enough and abs(ratio) > 1e-12 else None
 
 
 def _short(value: Any) -> str:
@@ -273,9 +297,10 @@ def check(number: str, answer: Any) -> Any:
         return answer
     more = f' hint("{number}") helps.' if exercise.hints else ""
     if verdict.state == "open":
-        print(f"… {number} not yet: {exercise.title}. Fill the hole, run the cell again.{more}")
+        todo = verdict.text or "fill the hole, run the cell again"
+        print(f"… {number} not yet: {exercise.title}; {todo}.{more}")
     else:
-        text = verdict.text[0].upper() + verdict.text[1:]
+        text = verdict.text  # as it stands: it may begin with the name of a variable
         print(f"✗ {number}: {text}{'' if text[-1] in '.?!' else '.'}{more}")
     return exercise.given or exercise.right
 
