@@ -1,4 +1,4 @@
-"""The exercise of notebook 0, start here."""
+"""Exercises of notebook 0, start here."""
 
 import numpy as np
 
@@ -20,10 +20,46 @@ EXERCISES = [
             "rank k itself counts too: k or better": lambda ranks, k: np.mean(ranks < k),
             "that is how many; divide by the number of cases": lambda ranks, k: np.sum(ranks <= k),
             "that is the share of ranks worse than k": lambda ranks, k: np.mean(ranks > k),
+            "the wrong way round: a small rank is a good one": lambda ranks, k: np.mean(ranks >= k),
+            "that is one answer for each case; their share is asked for, one number": (
+                lambda ranks, k: ranks <= k
+            ),
+            "it takes 5, whatever k is": lambda ranks, k: np.mean(ranks <= 5),
+            "divide by the number of cases, not by k": lambda ranks, k: np.sum(ranks <= k) / k,
         },
         hints=[
             "ranks <= k is an array of True and False.",
             "The mean of True and False is the share of True.",
         ],
-    )
+    ),
+    Exercise(
+        number="0.2",
+        title="Recall@K after n clicks",
+        right=lambda ranks, before, n, k: _recall(ranks[before == n], k),
+        cases=lambda rng: [
+            (rng.integers(1, 12, 200).astype(float), rng.integers(1, 5, 200), n, k)
+            for n, k in ((1, 5), (3, 2))
+        ],
+        mistakes={
+            "divide by the number of cases with n clicks, not by that of all cases": (
+                lambda ranks, before, n, k: np.mean((before == n) & (ranks <= k))
+            ),
+            "those with n clicks only, not n or fewer": lambda ranks, before, n, k: _recall(
+                ranks[before <= n], k
+            ),
+            "those with n clicks only, not n or more": lambda ranks, before, n, k: _recall(
+                ranks[before >= n], k
+            ),
+            "that is the share of all cases; before says which have n clicks": (
+                lambda ranks, before, n, k: _recall(ranks, k)
+            ),
+            "rank k itself counts too: k or better": lambda ranks, before, n, k: np.mean(
+                ranks[before == n] < k
+            ),
+        },
+        hints=[
+            "before == n is a mask; ranks[mask] are the ranks of those cases.",
+            "recall(ranks[before == n], k)",
+        ],
+    ),
 ]

@@ -1,4 +1,4 @@
-"""The solution of notebook 0, start here."""
+"""Solutions of notebook 0, start here."""
 
 import numpy as np
 
@@ -7,3 +7,10 @@ import numpy as np
 
 def recall(ranks, k):
     return np.mean(ranks <= k)
+
+
+# exercise 0.2
+
+
+def recall_after(ranks, before, n, k):
+    return recall(ranks[before == n], k)
