@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from gru4rec_np import __version__, checkpoint, cli, report
+import gru4rec_np
+from gru4rec_np import checkpoint, cli, report
 from gru4rec_np.bootstrap import interval, resampled_means
 from gru4rec_np.errors import InputError
 from gru4rec_np.files import write_text
@@ -244,7 +245,7 @@ def identity(model: Any, data: str, ties: str) -> str:
     Args:
         model: not yet trained. data: the `digest`.
     """
-    about = {"version": __version__, "model": model.name, "data": data, "ties": ties}
+    about = {"version": gru4rec_np.__version__, "model": model.name, "data": data, "ties": ties}
     if hasattr(model, "hyperparameters"):
         about |= {"parameters": model.hyperparameters(), "backend": model.ops.name}
     elif dataclasses.is_dataclass(model):
