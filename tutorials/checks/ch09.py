@@ -1,0 +1,599 @@
+"""Exercises of notebook 9, NARM: the attention there and back, the mask, the decoder, padding."""
+
+import numpy as np
+
+from checks import Exercise
+from gru4rec_np.activations import sigmoid
+from gru4rec_np.narm import attend as package_attend
+from gru4rec_np.narm import attend_backward as package_attend_backward
+from gru4rec_np.narm import local, local_backward
+
+
+def _weights(rng, H):
+    return rng.normal(size=(H, H)), rng.normal(size=(H, H)), rng.normal(size=H)
+
+
+# --- 9.1 and 9.2 ----------------------------------------------------------------------------------
+
+
+def attend(h, A1, A2, v):
+    """The package's `attend` for one session: c_l (H,), s (J, H), α (J,)."""
+    c, (s, a) = package_attend(h[-1:] @ A1, (h @ A2)[:, None], h[:, None], v)
+    return c[0], s[:, 0], a[:, 0]
+
+
+def _session_cases(rng):
+    return [(rng.normal(size=(J, H)), *_weights(rng, H)) for J, H in ((5, 3), (3, 4), (4, 4))]
+
+
+def _attend_with(wrong):
+    """`attend` with the named mistake in it."""
+
+    def attend(h, A1, A2, v):
+        if wrong == "swapped":
+            A1, A2 = A2, A1
+        q = h[{"first": 0, "own": slice(None)}.get(wrong, -1)] @ A1
+        before = q + h @ A2
+        s = np.tanh(before) if wrong == "tanh" else before if wrong == "no σ" else sigmoid(before)
+        a = s.sum(axis=1) if wrong == "no v" else s @ v
+        if wrong == "softmax":
+            a = np.exp(a) / np.exp(a).sum()
+        if wrong == "divided":
+            a = a / a.sum()
+        if wrong == "without the last":
+            return a[:-1] @ h[:-1], s, a
+        return a @ (s if wrong == "s" else h) / (len(h) if wrong == "mean" else 1), s, a
+
+    return attend
+
+
+def look_back(h, A1, A2, v):
+    """The package's `local` for one session, and its α, which `local` does not keep."""
+    c, _ = local(h, np.ones((len(h), 1), bool), A1, A2, v)
+    return c, np.tril(sigmoid((h @ A1)[:, None] + h @ A2) @ v)
+
+
+def _look_back_with(wrong):
+    def look_back(h, A1, A2, v):
+        q, k = h @ A1, h @ A2
+        before = q[None] + k[:, None] if wrong == "turned" else q[:, None] + k[None]
+        if wrong == "before σ":
+            before = before * np.tri(len(h))[:, :, None]
+        a = sigmoid(before) @ v
+        if wrong == "strictly":
+            a = np.tril(a, -1)
+        elif wrong == "upside down":
+            a = np.triu(a)
+        elif wrong == "one too many":
+            a = np.tril(a, 1)
+        elif wrong == "turned":
+            a = np.tril(a)
+        elif wrong == "softmax":
+            a = causal_softmax(a)
+        return a @ h, a
+
+    return look_back
+
+
+# --- 9.3 ------------------------------------------------------------------------------------------
+
+
+def _attend_backward(dc, s, a, h, v):
+    """The package's `attend_backward` for one session."""
+    dq, dk, dh, dv = package_attend_backward(dc[None], (s[:, None], a[:, None]), h[:, None], v)
+    return dq[0], dk[:, 0], dh[:, 0], dv
+
+
+def _attend_backward_cases(rng):
+    cases = []
+    for h, *weights in _session_cases(rng):
+        _, s, a = attend(h, *weights)
+        cases.append((rng.normal(size=h.shape[1]), s, a, h, weights[2]))
+    return cases
+
+
+def _attend_backward_with(wrong):
+    def attend_backward(dc, s, a, h, v):
+        da = a * (h @ dc) if wrong == "a twice" else h @ dc
+        ds = np.outer(da, np.ones_like(v) if wrong == "no v" else v)
+        slope = {"no slope": 1, "tanh": 1 - s * s, "again": sigmoid(s) * (1 - sigmoid(s))}
+        dk = ds * slope.get(wrong, s * (1 - s))
+        dq = dk.sum(axis=0)
+        if wrong == "q unsummed":
+            dq = dk
+        if wrong == "q last":
+            dq = dk[-1]
+        if wrong == "q mean":
+            dq = dk.mean(axis=0)
+        dh = np.outer(a, dc)
+        if wrong == "no α":
+            dh = np.tile(dc, (len(h), 1))
+        if wrong == "da for α":
+            dh = np.outer(da, dc)
+        dv = s.sum(axis=0) if wrong == "no da" else a @ s if wrong == "α for da" else da @ s
+        return dq, dk, dh, dv
+
+    return attend_backward
+
+
+# --- 9.4 and 9.5 ----------------------------------------------------------------------------------
+
+
+def causal_softmax(e):
+    seen = np.tri(len(e), dtype=bool)
+    p = np.exp(np.where(seen, e - e.max(axis=1, keepdims=True, where=seen, initial=-np.inf), 0))
+    p *= seen
+    return p / p.sum(axis=1, keepdims=True)
+
+
+def _softmax_cases(rng):
+    # The last row's numbers are beyond exp; the first row may not see the largest of its numbers.
+    large = rng.normal(size=(3, 3))
+    large[2] += 1000
+    ahead = rng.normal(size=(4, 4))
+    ahead[0, 3] += 1000
+    return [(rng.normal(size=(5, 5)),), (large,), (ahead,)]
+
+
+def _softmax_with(wrong):
+    @np.errstate(all="ignore")
+    def causal_softmax(e):
+        seen = np.tri(len(e), dtype=bool)
+        if wrong == "zeros":
+            e, seen = np.where(seen, e, 0), True
+        if wrong == "no mask":
+            seen = True
+        axis = 0 if wrong == "axis" else 1
+        if wrong == "strictly":
+            seen = np.tri(len(e), k=-1, dtype=bool)
+        if wrong == "max of all":
+            p = np.exp(e - e.max(axis=1, keepdims=True)) * seen
+            return p / p.sum(axis=1, keepdims=True)
+        if wrong == "no max":
+            p = np.exp(e) * seen
+            return p / p.sum(axis=1, keepdims=True)
+        if wrong == "after":
+            p = np.exp(e - e.max(axis=1, keepdims=True))
+            return p / p.sum(axis=1, keepdims=True) * seen
+        e = np.where(seen, e, -np.inf)
+        p = np.exp(e - e.max(axis=axis, keepdims=True))
+        return p / p.sum(axis=axis, keepdims=True)
+
+    return causal_softmax
+
+
+def _softmax_backward(da, a):
+    return a * (da - (a * da).sum(axis=1, keepdims=True))
+
+
+def _softmax_backward_cases(rng):
+    return [(rng.normal(size=(T, T)), causal_softmax(rng.normal(size=(T, T)))) for T in (4, 3)]
+
+
+# --- 9.6 ------------------------------------------------------------------------------------------
+
+
+def _session_backward(dc, h, A1, A2, v):
+    """The package's `local_backward` for one session, and c_g's part."""
+    H, there = h.shape[1], np.ones((len(h), 1), bool)
+    _, cache = local(h, there, A1, A2, v)
+    dh, *others = local_backward(dc[:, H:], cache, there, A1, A2, v)
+    return dh + dc[:, :H], *others
+
+
+def _session_backward_cases(rng):
+    return [
+        (rng.normal(size=(len(h), 2 * h.shape[1])), h, *weights)
+        for h, *weights in _session_cases(rng)
+    ]
+
+
+def _session_backward_with(wrong):
+    def session_backward(dc, h, A1, A2, v):
+        H, T = h.shape[1], len(h)
+        dq, dk, dvalue, dv = np.zeros_like(h), np.zeros_like(h), np.zeros_like(h), 0
+        dg, dl = dc[:, :H], dc[:, H:]
+        if wrong == "halves":
+            dg, dl = dl, dg
+        for t in range(T):
+            J = T if wrong == "no mask" else t + 1
+            s = sigmoid(h[t] @ A1 + h[:J] @ A2)
+            dq_t, dk_t, dvalue_t, dv_t = _attend_backward(dl[t], s, s @ v, h[:J], v)
+            dq[t] += dq_t
+            if wrong == "overwritten":
+                dk[:J], dvalue[:J] = 0, 0
+            dk[:J] += dk_t
+            dvalue[:J] += dvalue_t
+            dv = dv_t if wrong == "last dv" else dv + dv_t
+        A1_, A2_ = (A2, A1) if wrong == "swapped" else (A1, A2)
+        parts = {
+            "no c_g": dg,
+            "no value": dvalue,
+            "no query": dq @ (A1_ if wrong == "untransposed" else A1_.T),
+            "no key": dk @ (A2_ if wrong == "untransposed" else A2_.T),
+        }
+        parts.pop(wrong, None)
+        if wrong == "only c_g and value":
+            parts = {"no c_g": dg, "no value": dvalue}
+        dA1, dA2 = h.T @ dq, h.T @ dk
+        return sum(parts.values()), *((dA2, dA1) if wrong == "dA swapped" else (dA1, dA2)), dv
+
+    return session_backward
+
+
+# --- 9.7 ------------------------------------------------------------------------------------------
+
+
+def _decoder_backward(dr, c, B, emb):
+    dout = dr @ emb
+    return dout @ B, dout.T @ c, dr.T @ (c @ B.T)
+
+
+def _decoder_cases(rng):
+    # X = 2H, so that a matrix that should be transposed is a mistake with a name, no exception.
+    return [
+        (
+            rng.normal(size=(n, items)),
+            rng.normal(size=(n, X)),
+            rng.normal(size=(X, X)),
+            rng.normal(size=(items, X)),
+        )
+        for n, items, X in ((3, 5, 4), (6, 4, 2))
+    ]
+
+
+# --- 9.8 ------------------------------------------------------------------------------------------
+
+
+def _padded_backward_with(wrong=None):
+    def padded_backward(p, y, n):
+        B, T = y.shape
+        there = np.arange(T) < n[:, None]
+        if wrong == "one too many":
+            there = np.arange(T) <= n[:, None]
+        if wrong == "all":
+            there = np.ones_like(there)
+        count = there.sum()
+        if wrong == "cells":
+            count = y.size
+        if wrong == "sessions":
+            count = n[:, None, None] * B
+        if wrong == "rows":
+            count = B
+        dr = p.copy()
+        if wrong == "half":
+            dr *= there[:, :, None]
+        b, t = np.indices(y.shape)
+        dr[b, t, y] -= 1
+        if wrong == "half":
+            return dr / count
+        return (p if wrong == "no target" else dr) * there[:, :, None] / count
+
+    return padded_backward
+
+
+def _padded_cases(rng):
+    cases = []
+    for n, items in (([4, 2, 1], 5), ([1, 3], 4)):
+        n = np.array(n)
+        y = rng.integers(0, items, (len(n), n.max() + 1))
+        y[np.arange(y.shape[1]) >= n[:, None]] = -1
+        p = rng.random((*y.shape, items))
+        cases.append((p / p.sum(axis=2, keepdims=True), y, n))
+    return cases
+
+
+EXERCISES = [
+    Exercise(
+        number="9.1",
+        title="looking back once",
+        right=attend,
+        cases=_session_cases,
+        parts=("c_l", "s", "α"),
+        mistakes={
+            "v is missing: α_j is s_j·v, not the sum of s_j": _attend_with("no v"),
+            "A1 and A2 are swapped: A1 is for the one who asks, h_t, A2 for those who are asked": (
+                _attend_with("swapped")
+            ),
+            "σ is missing; without it α_j would be a plain sum of one part from h_t and one from"
+            " h_j": _attend_with("no σ"),
+            "it is σ here, not tanh": _attend_with("tanh"),
+            "it asks with the first state; h_t is the newest, the last row of h": (
+                _attend_with("first")
+            ),
+            "every h_j asks for itself; all are asked by the same h_t, the last row of h": (
+                _attend_with("own")
+            ),
+            "your weights are a softmax; here they are not, that comes later": (
+                _attend_with("softmax")
+            ),
+            "your weights are divided by their sum; here they stay as they are": (
+                _attend_with("divided")
+            ),
+            "it adds up the s_j; what is collected are the states h_j": _attend_with("s"),
+            "it is a sum over j, not a mean: do not divide by the number of clicks": (
+                _attend_with("mean")
+            ),
+            "the newest click is left out of the sum; j goes up to and with t": (
+                _attend_with("without the last")
+            ),
+        },
+        hints=[
+            "h_t is h[-1]. h_t A1 is one row, h A2 has a row for each j: NumPy adds the one to"
+            " each of the others.",
+            "s = sigmoid(h[-1] @ A1 + h @ A2), shape (J, H). α_j is the product of row j with v.",
+            "a = s @ v, and c_l = a @ h.",
+        ],
+    ),
+    Exercise(
+        number="9.2",
+        title="looking back from every step, and only back",
+        right=look_back,
+        cases=_session_cases,
+        parts=("c_l", "α"),
+        mistakes={
+            "step t looks at clicks after t, which are what it must guess: α must be 0 for j > t": (
+                _look_back_with("no mask")
+            ),
+            "step t does not look at its own click; it may, only j > t is forbidden": (
+                _look_back_with("strictly")
+            ),
+            "it looks ahead instead of back: row t of α is step t, so its columns j <= t stay,"
+            " the lower triangle": _look_back_with("upside down"),
+            "it still sees one click too many, j = t + 1, the very one to be guessed": (
+                _look_back_with("one too many")
+            ),
+            "the zeros stand before σ, and σ(0) is 1/2: those clicks still count; the zeros belong"
+            " into α": _look_back_with("before σ"),
+            "the asker and the asked are turned round: row t of α is what h_t A1 asks": (
+                _look_back_with("turned")
+            ),
+            "a softmax is not asked for here": _look_back_with("softmax"),
+        },
+        hints=[
+            "Which entries of the (T, T) array a belong to a click that step t cannot know yet?",
+            "Row t, column j: the forbidden ones have j > t, above the diagonal. They must be 0.",
+            "np.tril keeps the lower triangle and the diagonal: a = np.tril(s @ v).",
+        ],
+    ),
+    Exercise(
+        number="9.3",
+        title="back through one look",
+        right=_attend_backward,
+        cases=_attend_backward_cases,
+        parts=("dq", "dk", "dh", "dv"),
+        mistakes={
+            "v is missing on the way to s: s_j moves α_j by v, so ds_j = dα_j v": (
+                _attend_backward_with("no v")
+            ),
+            "σ's slope is missing: what arrives at s still has to go back through σ": (
+                _attend_backward_with("no slope")
+            ),
+            "the slope of σ is s (1-s); yours is tanh's": _attend_backward_with("tanh"),
+            "s is σ(q + k) already, and you send it through σ once more; the slope is s (1-s)": (
+                _attend_backward_with("again")
+            ),
+            "the one q stands in every s_j, so dq is the sum over j, of shape (H,)": (
+                _attend_backward_with("q unsummed")
+            ),
+            "dq holds the last click's part only; the one q stands in every s_j: sum over j": (
+                _attend_backward_with("q last")
+            ),
+            "the one q stands in every s_j, and what it owes adds up: a sum over j, not a mean": (
+                _attend_backward_with("q mean")
+            ),
+            "h_j enters c_l times α_j, so dh_j is α_j dc": _attend_backward_with("no α"),
+            "h_j enters c_l times α_j, so dh_j is α_j dc; you took dα_j": (
+                _attend_backward_with("da for α")
+            ),
+            "dα_j is h_j·dc, without α_j: in α_j h_j the slope for α_j is h_j": (
+                _attend_backward_with("a twice")
+            ),
+            "what comes from above is missing: v moves α_j by s_j, so dv is the sum of dα_j s_j": (
+                _attend_backward_with("no da")
+            ),
+            "dv is the sum of dα_j s_j; you took α_j itself": _attend_backward_with("α for da"),
+        },
+        hints=[
+            "The last line first: in α_j h_j the slope for α_j is h_j, so dα_j = h_j·dc, for all j"
+            " at once h @ dc. And h_j gets α_j dc: np.outer(a, dc).",
+            "α_j = s_j·v: ds = np.outer(da, v), and v is in every line: dv = da @ s.",
+            "dk = ds * s * (1 - s), for k_j is in its own line only; q is in all of them.",
+            "dq = dk.sum(axis=0)",
+        ],
+    ),
+    Exercise(
+        number="9.4",
+        title="a softmax over what may be seen",
+        right=causal_softmax,
+        cases=_softmax_cases,
+        mistakes={
+            "the zeros come after the softmax: the hidden clicks have taken their share already,"
+            " and the rows no longer add up to 1": _softmax_with("after"),
+            "the hidden entries are 0 before the softmax, and exp(0) is 1, so they get a share;"
+            " they must be -inf there": _softmax_with("zeros"),
+            "the softmax runs down the columns; row t is one question, so it runs along the rows,"
+            " axis=1": _softmax_with("axis"),
+            "the mask is missing: row t must be a softmax over its columns j <= t": (
+                _softmax_with("no mask")
+            ),
+            "step t's own click is left out, and the first row has nothing to look at: j = t is"
+            " allowed": _softmax_with("strictly"),
+            "exp of 1000 is too large for a float: take each row's maximum away first, which"
+            " changes nothing else": _softmax_with("no max"),
+            "the maximum that you take away is one that the row may not see; where that is much"
+            " larger nothing is left (0/0). Mask first, then the maximum": (
+                _softmax_with("max of all")
+            ),
+        },
+        hints=[
+            "exp(-inf) is 0: entries that are -inf before the softmax get nothing.",
+            "e = np.where(np.tri(len(e), dtype=bool), e, -np.inf), then a softmax of each row.",
+            "p = np.exp(e - e.max(axis=1, keepdims=True)), and divide by the rows' sums.",
+        ],
+    ),
+    Exercise(
+        number="9.5",
+        title="back through the softmax",
+        right=_softmax_backward,
+        cases=_softmax_backward_cases,
+        mistakes={
+            "the part -Σ is missing: each e_i also sits in the sum below, and moves all α of its"
+            " row": lambda da, a: a * da,
+            "a (1-a) is only how α_i moves with its own e_i; e_i moves the others of its row too": (
+                lambda da, a: a * (1 - a) * da
+            ),
+            "the Σ must run along the rows (axis=1, keepdims=True), as the softmax did": (
+                lambda da, a: a * (da - (a * da).sum(axis=0))
+            ),
+            "the sum is right, but spread over the wrong axis: keepdims=True leaves it a column,"
+            " one number for each row": lambda da, a: a * (da - (a * da).sum(axis=1)),
+            "in the Σ each dα_j counts with its α_j": (
+                lambda da, a: a * (da - da.sum(axis=1, keepdims=True))
+            ),
+            "the Σ is a sum, not a mean": (
+                lambda da, a: a * (da - (a * da).mean(axis=1, keepdims=True))
+            ),
+            "the factor α_i in front is missing": (
+                lambda da, a: da - (a * da).sum(axis=1, keepdims=True)
+            ),
+            "the Σ runs over the whole array; every row is a softmax by itself": (
+                lambda da, a: a * (da - (a * da).sum())
+            ),
+            "the Σ is added; more for one is less for the others: it has a minus": (
+                lambda da, a: a * (da + (a * da).sum(axis=1, keepdims=True))
+            ),
+        },
+        hints=[
+            "In one row: de_i = Σ_j dα_j ∂α_j/∂e_i, and ∂α_j/∂e_i = α_j (1 if i = j, else 0)"
+            " - α_j α_i.",
+            "So de_i = α_i dα_i - α_i Σ_j α_j dα_j. The mask needs nothing: where α is 0, de is 0.",
+            "a * (da - (a * da).sum(axis=1, keepdims=True))",
+        ],
+    ),
+    Exercise(
+        number="9.6",
+        title="back through a whole session",
+        right=_session_backward,
+        cases=_session_backward_cases,
+        parts=("dh", "dA1", "dA2", "dv"),
+        mistakes={
+            "h_t is c_g too: dh lacks the left half of dc": _session_backward_with("no c_g"),
+            "h_t also asks, as q_t = h_t A1: dh lacks dq @ A1.T": (
+                _session_backward_with("no query")
+            ),
+            "h_j is also asked, as k_j = h_j A2: dh lacks dk @ A2.T": (
+                _session_backward_with("no key")
+            ),
+            "h_j is also what is collected: dh lacks the α_j dc of every later step": (
+                _session_backward_with("no value")
+            ),
+            "dh has what h_j is worth as c_g and when it is collected; it also asks (dq @ A1.T)"
+            " and is asked (dk @ A2.T)": _session_backward_with("only c_g and value"),
+            "the halves of dc are swapped: c = [c_g | c_l]": _session_backward_with("halves"),
+            "steps look ahead: at step t only h[: t + 1] is there": (
+                _session_backward_with("no mask")
+            ),
+            "each step writes over what the later part of the session asked of h_j before: click j"
+            " is looked at by every step from j on, so add up (+=)": (
+                _session_backward_with("overwritten")
+            ),
+            "dv holds one step's part; every step uses the same v, so add up": (
+                _session_backward_with("last dv")
+            ),
+            "A1 and A2 are swapped on the way to dh: q came through A1, k through A2": (
+                _session_backward_with("swapped")
+            ),
+            "dA1 and dA2 are swapped: q came through A1, k through A2": (
+                _session_backward_with("dA swapped")
+            ),
+            "going back through a product with A1 or A2 multiplies by its transpose": (
+                _session_backward_with("untransposed")
+            ),
+        },
+        hints=[
+            "Step t: _, s, a = attend(h[: t + 1], A1, A2, v), then"
+            " attend_backward(dc[t, H:], s, a, h[: t + 1], v).",
+            "Keep dq and dk of all steps in (T, H) arrays: dq[t] = ..., but dk[: t + 1] += ..., and"
+            " dh[: t + 1] += ... with what `attend_backward` gives for h.",
+            "After the loop: dA1 = h.T @ dq, dA2 = h.T @ dk.",
+            "dh has four parts: dc[:, :H], the sum from the loop, dq @ A1.T, dk @ A2.T.",
+        ],
+    ),
+    Exercise(
+        number="9.7",
+        title="back through the decoder",
+        right=_decoder_backward,
+        cases=_decoder_cases,
+        parts=("dc", "dB", "demb"),
+        mistakes={
+            "out = c Bᵀ, so going back multiplies by B itself, dc = dout @ B: you transposed once"
+            " too often": lambda dr, c, B, emb: (
+                dr @ emb @ B.T,
+                (dr @ emb).T @ c,
+                dr.T @ (c @ B.T),
+            ),
+            "dB has the shape of B, (X, 2H): dout.T @ c, not c.T @ dout": lambda dr, c, B, emb: (
+                dr @ emb @ B,
+                c.T @ (dr @ emb),
+                dr.T @ (c @ B.T),
+            ),
+            "what met emb was B c, not c": lambda dr, c, B, emb: (
+                dr @ emb @ B,
+                (dr @ emb).T @ c,
+                dr.T @ c,
+            ),
+            "what met emb was B c, c @ B.T in rows; you have c @ B": lambda dr, c, B, emb: (
+                dr @ emb @ B,
+                (dr @ emb).T @ c,
+                dr.T @ (c @ B),
+            ),
+            "B is left out on the way to c": lambda dr, c, B, emb: (
+                dr @ emb,
+                (dr @ emb).T @ c,
+                dr.T @ (c @ B.T),
+            ),
+            "the order of what is returned is dc, dB, demb": lambda dr, c, B, emb: (
+                (dr @ emb).T @ c,
+                dr @ emb @ B,
+                dr.T @ (c @ B.T),
+            ),
+        },
+        hints=[
+            "Two products: out = c @ B.T (n, X), then r = out @ emb.T (n, I). The last one first.",
+            "dout = dr @ emb, demb = dr.T @ out: the shapes leave no other way.",
+            "dc = dout @ B, dB = dout.T @ c.",
+        ],
+    ),
+    Exercise(
+        number="9.8",
+        title="no gradient from padding",
+        right=_padded_backward_with(),
+        cases=_padded_cases,
+        mistakes={
+            "padding is counted: the cells from n on are no events, their gradient is 0, and the"
+            " mean is over the events only": _padded_backward_with("all"),
+            "the padding's gradient is 0, but it still counts in the mean: divide by the number of"
+            " events, n.sum()": _padded_backward_with("cells"),
+            "you take the mean of the sessions' means, so an event of a short session counts more;"
+            " every event counts alike: divide by n.sum()": _padded_backward_with("sessions"),
+            "it is divided by the number of sessions; the mean is over the events, n.sum()": (
+                _padded_backward_with("rows")
+            ),
+            "a session of n events has them at t = 0 ... n-1; you count t = n too": (
+                _padded_backward_with("one too many")
+            ),
+            "the padding still gets its -1: y is -1 there, which NumPy takes for the last item."
+            " Mask after the -1, not before": _padded_backward_with("half"),
+            "the -1 at the target is missing: dr is p minus 1 at y": (
+                _padded_backward_with("no target")
+            ),
+        },
+        hints=[
+            "there = np.arange(T) < n[:, None] is (B, T): which cells are events.",
+            "For an event dr is p with 1 taken away at y. b, t = np.indices(y.shape), then"
+            " dr[b, t, y] -= 1 on a copy; the padding's -1 falls anywhere, and goes next.",
+            "dr * there[:, :, None] / there.sum()",
+        ],
+    ),
+]
