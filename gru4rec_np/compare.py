@@ -33,6 +33,7 @@ from gru4rec_np.kernels import one_blas_thread
 from gru4rec_np.losses import LOSSES
 from gru4rec_np.models import BASELINES
 from gru4rec_np.narm import NARM
+from gru4rec_np.runs import alone
 from gru4rec_np.sessions import Sessions
 from gru4rec_np.shop import Shop
 from gru4rec_np.train import (
@@ -516,7 +517,9 @@ def main() -> None:
     parts, _ = load_data(data)
     print(report.describe(parts), "", f"results go to {out}/", "", sep="\n", flush=True)
 
-    runs, failed = run_all(rows, parts, data["ties"], k, out)
+    out.mkdir(parents=True, exist_ok=True)
+    with alone(out):
+        runs, failed = run_all(rows, parts, data["ties"], k, out)
     if not runs:
         raise InputError(f"no method could be trained; {next(iter(failed.values()))}")
     test = parts["test"]

@@ -224,8 +224,8 @@ def test_a_method_that_fails_is_said_and_the_others_stand(logs, tmp_path):
     args = arguments(logs, tmp_path, "--models", "POP", "bpr-max", "--params", "learning_rate=1e30")
     done = command(*args)
     assert done.returncode == 0, done.stderr
-    assert re.search(r"GRU bpr-max 8 +not trained: the loss is", done.stdout)
-    assert "Not trained: GRU bpr-max 4: the loss is" in (tmp_path / "compare.md").read_text()
+    assert re.search(r"GRU bpr-max 8 +not trained: .*loss is", done.stdout)
+    assert "Not trained: GRU bpr-max 4: " in (tmp_path / "compare.md").read_text()
     assert list(rows(tmp_path)) == ["POP"]
 
 
