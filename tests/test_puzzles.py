@@ -8,6 +8,7 @@ import pytest
 
 import run
 from checks import chapter, cuda, find, judge
+from gru4rec_np.errors import InputError
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++")
 
@@ -104,9 +105,10 @@ PLANTED = {
     "reduced by one thread": (
         "11.4",
         {"    sum = block_sum": "    if (threadIdx.x == 0) sum = block_sum"},
-        "All threads of a block must come to",
+        "earlier, nor after a `return` of some.\nwarp: thread 0 of block 0 waits at line ",
     ),
     "overflow": ("11.4", {" - top": ""}, "For large scores e^y overflows"),
+    "from zero": ("11.4", {"top = -INFINITY": "top = 0"}, "The maximum starts at 0"),
     "own maximum": ("11.4", {"top = block_max(top);": ""}, "Each thread subtracts the maximum"),
     "own sum": ("11.4", {"sum = block_sum(sum);": ""}, "Each thread divides by the sum of its own"),
     "whole tiles": ("11.5", {"k0 < K;": "k0 + SIDE <= K;"}, "The last tile is left out"),
@@ -121,6 +123,11 @@ PLANTED = {
         "uninitialised: read at line 13 by thread",
     ),
     "tile transposed": ("11.5", {"B_tile[j][x]": "B_tile[x][j]"}, "B's tile is used transposed"),
+    "both tiles transposed": (
+        "11.5",
+        {"A_tile[y][j] * B_tile[j][x]": "A_tile[j][y] * B_tile[x][j]"},
+        "Both tiles are used transposed",
+    ),
     "no second barrier": (
         "11.5",
         {"B_tile[j][x];\n        __syncthreads();": "B_tile[j][x];"},
@@ -157,6 +164,11 @@ PLANTED = {
         "z and 1 - z have changed",
     ),
     "rows of H": ("11.7", {"i / H * 3 * H + i % H": "i"}, "A row of xW and hU has 3H numbers"),
+    "three matrices": (
+        "11.7",
+        {"i / H * 3 * H + i % H": "i", "at + H]": "at + n * H]", "at + 2 * H]": "at + 2 * n * H]"},
+        "XW and hU are not three matrices one after another",
+    ),
     "target its own negative": (
         "11.8",
         {"        if (j == lane) continue;\n": ""},
@@ -173,7 +185,8 @@ PLANTED = {
         {"if (threadIdx.x == 0) {": "{"},
         "only one of them may write",
     ),
-    "sum of thread 0": ("11.8", {"loss = block_sum(loss);": ""}, "losses: entry ["),
+    "loss of thread 0": ("11.8", {"loss = block_sum(loss);": ""}, "losses: only thread 0's own"),
+    "pull of thread 0": ("11.8", {"sum = block_sum(sum);": ""}, "dr: only thread 0's own columns"),
     "written to what is const": ("11.8", {"sum += dr[j]": "sum += r[j]"}, "does not compile"),
 }
 
@@ -189,6 +202,29 @@ def test_a_mistaken_kernel_is_told_what_is_wrong(name):
     assert verdict.state == "wrong"
     assert words.lower() in verdict.text.lower()
     assert not re.search(r"(^|\s)/\w", verdict.text)  # no path of this machine
+
+
+def test_what_the_notebook_says_of_a_sum_by_one_thread():
+    exercise, by_halves = find("11.3"), solution("11.3")
+    begin, end = by_halves.index("    for (int half"), by_halves.index("    if (t == 0)")
+    alone = "    if (t == 0) for (int j = 1; j < 128; j++) mine += part[j];\n"
+    alone = by_halves[:begin] + alone + by_halves[end:].replace("part[0]", "mine")
+    assert judge(exercise, alone).state == "right"
+    args = exercise.cases(np.random.default_rng(0))[0]
+    seen = [exercise.run.run(text, args, profile=True)[1] for text in (by_halves, alone)]
+    score, same = (exercise.run.score(report, args) for report in seen)
+    assert score == same
+    requests = [report.total("shared_loads").requests for report in seen]
+    assert requests[0] == 136
+    assert requests[1] > 1000
+
+
+def test_without_a_compiler_it_is_said_what_to_install(monkeypatch):
+    source = solution("11.1").replace("rate * g", "rate*g")  # compiled by no other test
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(InputError, match=r"this notebook .*apt install g"):
+        cuda.require_compiler()
+    assert "this notebook compiles its kernels" in judge(find("11.1"), source).text
 
 
 @pytest.mark.parametrize("number", NUMBERS)

@@ -88,6 +88,12 @@ def _softmax_without_maximum(y):
         return e / e.sum(axis=1, keepdims=True)
 
 
+def _softmax_from_zero(y):
+    e = np.exp(y - np.maximum(y.max(axis=1, keepdims=True), 0))
+    with np.errstate(invalid="ignore"):  # 0 / 0
+        return e / e.sum(axis=1, keepdims=True)
+
+
 def _for_each_thread(y, reduce):
     """A reduction by each thread of the numbers that are its own, (n, N)."""
     out = np.empty_like(y)
@@ -114,7 +120,8 @@ def _launch_softmax(y):
 
 
 def _softmax_cases(rng):
-    return [(_numbers(rng, 6, 320) * 2,), (_numbers(rng, 3, 50) * 100,)]
+    low = np.array([[0], [-1000], [0]], np.float32)  # a row whose scores are all far below 0
+    return [(_numbers(rng, 6, 320) * 2,), (_numbers(rng, 3, 50) * 100 + low,)]
 
 
 # --- product --------------------------------------------------------------------------------------
@@ -141,7 +148,7 @@ def _stale(A, B):
 
 
 def _tiles_turned(A, B, of):
-    """Each tile of A or B read as if it were transposed."""
+    """Each tile of A or B or both read as if it were transposed."""
     (M, K), N = A.shape, B.shape[1]
 
     def up(n):
@@ -149,11 +156,11 @@ def _tiles_turned(A, B, of):
 
     A = np.pad(A, ((0, up(M) - M), (0, up(K) - K)))
     B = np.pad(B, ((0, up(K) - K), (0, up(N) - N)))
-    turned = A if of == "A" else B
-    for i in range(0, turned.shape[0], SIDE):
-        for j in range(0, turned.shape[1], SIDE):
-            tile = turned[i : i + SIDE, j : j + SIDE]
-            tile[:] = tile.T.copy()
+    for turned in [matrix for name, matrix in (("A", A), ("B", B)) if name in of]:
+        for i in range(0, turned.shape[0], SIDE):
+            for j in range(0, turned.shape[1], SIDE):
+                tile = turned[i : i + SIDE, j : j + SIDE]
+                tile[:] = tile.T.copy()
     return (A @ B)[:M, :N]
 
 
@@ -223,6 +230,8 @@ def _gates_wrong(xW, hU, h, how):
     if how == "rows":  # row b sought at b * H, in what has 3H numbers a row
         at = np.arange(n)[:, None] * H + np.arange(3 * H)
         xW, hU = xW.ravel()[at], hU.ravel()[at]
+    elif how == "matrices":  # as if all of r came first, then all of z
+        xW, hU = (np.concatenate(a.reshape(3, n, H), axis=1) for a in (xW, hU))
     (x_r, x_z, x_n), (h_r, h_z, h_n) = np.split(xW, 3, axis=1), np.split(hU, 3, axis=1)
     if how == "order":
         x_r, x_z, h_r, h_z = x_z, x_r, h_z, h_r
@@ -261,14 +270,15 @@ def _bpr_wrong(r, how):
     if how == "sign":
         d = -d
     each, dr = np.logaddexp(0, d), sigmoid(d)
+    counted = np.arange(N) % THREADS == 0 if how == "thread 0" else np.full(N, True)
     if how != "own":
         each[lanes, lanes] = dr[lanes, lanes] = 0
     if how == "sign":
         dr = -dr
     dr /= n
     if how != "no pull":
-        dr[lanes, lanes] = -np.where(lanes[:, None] == np.arange(N), 0, dr).sum(axis=1)
-    return each.sum(axis=1) / n, dr
+        dr[lanes, lanes] = -np.where(lanes[:, None] == np.arange(N), 0, dr)[:, counted].sum(axis=1)
+    return each[:, counted].sum(axis=1) / n, dr
 
 
 def _launch_bpr(r):
@@ -332,6 +342,8 @@ EXERCISES = [
             "for (int k = threadIdx.x; k < H; k += blockDim.x) ... ; number k of row r stands at "
             "r * H + k.",
             "out[blockIdx.x * H + k] = E[x[blockIdx.x] * H + k];",
+            "It is right, but the score says that 1.04 can be had? Which read is the same in every "
+            "turn of the loop?",
         ],
         run=Launch(
             "gather",
@@ -376,6 +388,8 @@ EXERCISES = [
         mistakes={
             "for large scores e^y overflows, and ∞ / ∞ is NaN: subtract the row's maximum "
             "first": _softmax_without_maximum,
+            "the maximum starts at 0, so that a row of negative scores is shifted by 0, and if all "
+            "of its e^y are 0, 0 / 0 is NaN: start at -INFINITY": _softmax_from_zero,
             "only the first 128 numbers of a row are done, one for each thread; N may be more: let "
             "k go on in steps of blockDim.x": lambda y: _is_written(
                 np.pad(_softmax(y[:, :THREADS]), ((0, 0), (0, max(0, y.shape[1] - THREADS)))),
@@ -417,6 +431,10 @@ EXERCISES = [
             ),
             "A's tile is used transposed: A_tile[y][j] is what meets B_tile[j][x]": lambda A, B: (
                 _tiles_turned(A, B, "A")
+            ),
+            "both tiles are used transposed: thread (y, x) goes along row y of A's tile and down "
+            "column x of B's, A_tile[y][j] and B_tile[j][x]": lambda A, B: _tiles_turned(
+                A, B, "AB"
             ),
         },
         hints=[
@@ -485,6 +503,10 @@ EXERCISES = [
             "a row of xW and hU has 3H numbers: lane b's begins at 3 * H * b": lambda xW, hU, h: (
                 _gates_wrong(xW, hU, h, "rows")
             ),
+            "xW and hU are not three matrices one after another; each row is [r | z | n], so that "
+            "z stands H places behind r, and n another H": lambda xW, hU, h: _gates_wrong(
+                xW, hU, h, "matrices"
+            ),
         },
         hints=[
             "Thread i has lane b = i / H and unit k = i % H. Where in xW are its three numbers?",
@@ -513,6 +535,8 @@ EXERCISES = [
             "the target's own gradient is missing: minus the sum of the others'": lambda r: (
                 _bpr_wrong(r, "no pull")
             ),
+            "only thread 0's own columns are in the sum; block_sum gives that of the whole "
+            "row": lambda r: _bpr_wrong(r, "thread 0"),
             "the target is taken to be column 0; lane b's is column b": lambda r: _bpr_wrong(
                 r, "column 0"
             ),

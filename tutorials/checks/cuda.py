@@ -16,7 +16,7 @@ import numpy as np
 
 from gru4rec_np.errors import InputError
 from gru4rec_np.kernels.cuda import FOLDER
-from gru4rec_np.kernels.emulator import Fault, Module, Report
+from gru4rec_np.kernels.emulator import Fault, Module, Report, build
 
 from . import Wrong, find
 
@@ -43,6 +43,17 @@ ALL_WRITE = (
     "Every thread comes to this line: each must write a place of its own, or only one of them may "
     "write, say `if (threadIdx.x == 0)`."
 )
+
+
+def require_compiler() -> None:
+    """Raises InputError, with what to install, where there is no g++."""
+    try:
+        build.require_compiler()
+    except InputError:
+        raise InputError(
+            "this notebook compiles its kernels with g++, which is not installed: install it "
+            "(apt install g++) and run this cell again"
+        ) from None
 
 
 def nothing(*shape: int) -> np.ndarray:
@@ -95,6 +106,7 @@ class Launch:
         """
         grid, block, arguments, outputs = self.setup(*args)
         try:
+            require_compiler()
             kernel = _compiled(self.name, source).get_function(self.name)
             report = kernel(grid, block, arguments, profile=profile)
         except Fault as fault:
@@ -147,7 +159,7 @@ def cost(number: str, source: Any) -> None:
 
 
 def explain(fault: Fault, name: str, source: str, sizes: int = 1) -> str:
-    """A fault in short: what happened, the lines, what to do.
+    """A fault in short: what happened, the lines, what to do; that first, if it says more.
 
     Args:
         name: of the kernel and, with .cu, of its file. sizes: how many a thread's place has.
@@ -157,6 +169,11 @@ def explain(fault: Fault, name: str, source: str, sizes: int = 1) -> str:
     text = re.sub(r"\b(\w+\.cuh):(\d+)", r"line \2 of \1", text)
     text = re.sub(r"argument \d+ \((\w+)\)", r"\1", text)
     text = re.sub(r"(thread|block) \(([^)]*)\)", lambda m: _place(m, sizes), text)
+    text = re.sub(  # of block_sum and block_max: shuffles are no puzzle's business
+        r"__shfl\w+ at (.*) of (thread .*): mask \w+ names lane (\d+), which",
+        r"\2 waits at \1 for thread \3 of its warp, which",
+        text,
+    )
     text = re.sub(  # all shared arrays of the puzzles hold numbers of 4 bytes
         r"byte (\d+) of (shared array \w+) \((\d+) bytes\)",
         lambda m: f"place {int(m[1]) // 4} of {m[2]} ({int(m[3]) // 4} places)",
@@ -167,7 +184,9 @@ def explain(fault: Fault, name: str, source: str, sizes: int = 1) -> str:
     advice = ADVICE.get(fault.kind, "")
     if fault.kind == "race" and len(set(fault.lines)) == 1 and text.count("write at") == 2:
         advice = ALL_WRITE
-    return "\n".join([f"{text}.", *shown, advice]).rstrip()
+    parts = [f"{text}.", *shown]
+    parts = [advice, *parts] if fault.kind in ("barrier", "warp") else [*parts, advice]
+    return "\n".join(parts).rstrip()
 
 
 def _place(found: re.Match, sizes: int) -> str:
