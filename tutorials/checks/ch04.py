@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from checks import Exercise
+from checks import Exercise, Wrong
 from gru4rec_np.activations import sigmoid
 from gru4rec_np.cells import (
     dense,
@@ -55,6 +55,17 @@ def _never_put_back(f, x, eps):
         plus = f(x)
         x[i] -= 2 * eps
         out[i] = (plus - f(x)) / (2 * eps)
+    return out
+
+
+def _run_nudged(answer, args):
+    """As calling does, but a gradient that is 0 everywhere is told as that."""
+    out = answer(*args)
+    if isinstance(out, np.ndarray) and out.dtype.kind == "f" and not out.any():
+        raise Wrong(
+            "it is 0 everywhere, as if plus and minus were the same array. `plus = x` makes no "
+            "copy, only a second name for x; take x.copy()"
+        )
     return out
 
 
@@ -123,6 +134,8 @@ def _candidate_wrong(dn, h, r, n, U_n, how):
     drh = da @ U_n.T
     if how == "untransposed":
         return da, da @ U_n * h, da @ U_n * r
+    if how == "no U_n":
+        return da, da * h, da * r
     if how == "no r":
         return da, dr, drh
     if how == "no h":
@@ -150,21 +163,22 @@ def _gru_with(*wrong):
         U_rz, U_n = U[:, : 2 * H], U[:, 2 * H :]
         da_n = dh_new * z * (1 - (np.tanh(n) if "tanh twice" in wrong else n) ** 2)
         drh = da_n @ (U_n if "untransposed" in wrong else U_n.T)
+        if "no U_n" in wrong:
+            drh = da_n
         dr, dz = drh * h, dh_new * (n - h)
         if "no slope" not in wrong:
             dr, dz = dr * r * (1 - r), dz * z * (1 - z)
         da_rz = np.hstack([dz, dr] if "gates swapped" in wrong else [dr, dz])
-        if "gates untransposed" in wrong:
-            U_rz = np.hstack([U_rz[:, :H].T, U_rz[:, H:].T])
+        U_r, U_z = U_rz[:, :H], U_rz[:, H:]
         dh = np.zeros_like(h)
         if "no straight way" not in wrong:
             dh += dh_new * (1 - z)
         if "no r*h" not in wrong:
             dh += drh if "no r" in wrong else drh * r
         if "no gate r" not in wrong:
-            dh += da_rz[:, :H] @ U_rz[:, :H].T
+            dh += da_rz[:, :H] @ (U_r if "U_r untransposed" in wrong else U_r.T)
         if "no gate z" not in wrong:
-            dh += da_rz[:, H:] @ U_rz[:, H:].T
+            dh += da_rz[:, H:] @ (U_z if "U_z untransposed" in wrong else U_z.T)
         dxW = np.hstack([da_rz, da_n])
         seen = h if "h for r*h" in wrong else r * h
         dU = np.hstack([h.T @ da_rz, seen.T @ da_n])
@@ -194,21 +208,27 @@ def _reset_after_with(wrong):
 
     def backward(dh_new, cache, U):
         h, r, z, n, hU_n = cache
+        H = h.shape[1]
+        U_n = U[:, 2 * H :]
         da_n = dh_new * z * (1 - n * n)
-        met_r = h if wrong == "h for hU_n" else hU_n
-        dr, dz = da_n * met_r * r * (1 - r), dh_new * (n - h) * z * (1 - z)
+        dr = da_n * (h if wrong == "h for hU_n" else hU_n)
+        if wrong in ("dr of 4.5", "all of 4.5"):
+            dr = da_n @ U_n.T * h
+        dr, dz = dr * r * (1 - r), dh_new * (n - h) * z * (1 - z)
         dxW = np.hstack([dr, dz, da_n])
         dhU = dxW if wrong == "no r" else np.hstack([dr, dz, da_n * r])
-        dh = dhU @ U.T
+        dh, dU = dhU @ U.T, h.T @ dhU
+        if wrong in ("by way of r*h", "all of 4.5"):
+            dh = dxW[:, : 2 * H] @ U[:, : 2 * H].T + da_n @ U_n.T * r
+            dU = np.hstack([h.T @ dxW[:, : 2 * H], (r * h).T @ da_n])
         if wrong != "no straight way":
             dh = dh + dh_new * (1 - z)
-        dU = h.T @ dhU
         if wrong == "r*h in dU":
-            H = h.shape[1]
             dU = np.hstack([h.T @ dhU[:, : 2 * H], (r * h).T @ dhU[:, 2 * H :]])
         if wrong == "everywhere":
             dxW = dhU
-        return dxW, dh, dU, dxW.sum(axis=0), (dxW if wrong == "dc" else dhU).sum(axis=0)
+        dc = dxW if wrong in ("dc", "all of 4.5") else dhU
+        return dxW, dh, dU, dxW.sum(axis=0), dc.sum(axis=0)
 
     return backward
 
@@ -253,7 +273,10 @@ def _through_time_with(wrong=None):
             if wrong == "early":
                 dh = dh * ~reset[t][:, None]
             own = 0 if wrong == "last only" and t < len(caches) - 1 else dout[t]
+            later = dh
             dxW[t], dh, dU_t, db_t = gru_backward(own + dh, caches[t], U)
+            if wrong == "running sum":
+                dh = dh + later
             if wrong == "overwritten":
                 dU, db = dU_t, db_t
             else:
@@ -276,9 +299,8 @@ def _through_time_cases(rng):
     for T, B, H in ((5, 3, 2), (3, 2, 4)):
         U, b = rng.normal(size=(H, 3 * H)), rng.normal(size=3 * H)
         reset = np.zeros((T, B), bool)
-        reset[0] = True
-        reset[1, 1] = reset[T - 2, 0] = True
-        h, caches = np.zeros((B, H)), []
+        reset[0, 0] = reset[1, 1] = reset[T - 2, 0] = True
+        h, caches = rng.normal(size=(B, H)), []  # not zeros, or dU's part of step 0 would be 0
         for t in range(T):
             h = h * ~reset[t][:, None]
             h, cache = gru(rng.normal(size=(B, 3 * H)), h, U, b)
@@ -306,11 +328,17 @@ EXERCISES = [
             "all entries are nudged at once; each has a slope of its own, so nudge one at a time": (
                 _all_at_once
             ),
+            "all entries are nudged at once, which gives but one number; each has a slope of its"
+            " own, so nudge one at a time": lambda f, x, eps: (f(x + eps) - f(x - eps)) / (2 * eps),
+            "`/ 2 * eps` divides by 2 and then multiplies by eps; write `/ (2 * eps)`": (
+                lambda f, x, eps: _numerical_gradient(f, x, eps) * eps**2
+            ),
             "range(len(x)) goes through the rows, so each row is nudged as one; go through all"
             " indices with np.ndindex(x.shape)": _rows_at_once,
             "an entry stays nudged while the next one is; put it back first": _never_put_back,
             "it does not use the eps that it is given": lambda f, x, eps: _numerical_gradient(f, x),
         },
+        run=_run_nudged,
         hints=[
             "np.ndindex(x.shape) goes through all indices of x, whatever its number of axes.",
             "For each index i: a copy of x with eps added at i, another with eps taken away at i.",
@@ -375,7 +403,6 @@ EXERCISES = [
             "x, y = cache. Begin with da = dy * (1 - y * y): back through tanh.",
             "dx has the shape of x, (B, X). Of da (B, Y) and F (X, Y) only one product gives it.",
             "dx = da @ F.T, dF = x.T @ da. And f is added to every lane, so df is a sum.",
-            "return da @ F.T, x.T @ da, da.sum(axis=0)",
         ],
     ),
     Exercise(
@@ -447,6 +474,9 @@ EXERCISES = [
             "going back through a product with U_n multiplies by U_n transposed": (
                 lambda *args: _candidate_wrong(*args, "untransposed")
             ),
+            "U_n is left out: da_n comes back through the product first, drh = da_n @ U_n.T": (
+                lambda *args: _candidate_wrong(*args, "no U_n")
+            ),
             "h came in as r*h, so what arrives at r*h is multiplied by r on its way to h": (
                 lambda *args: _candidate_wrong(*args, "no r")
             ),
@@ -456,7 +486,10 @@ EXERCISES = [
         },
         hints=[
             "Three stations, last one first: tanh, the product with U_n, the product r*h.",
-            "da_n = dn * (1 - n * n). It sits where a dense layer has its da: drh = da_n @ U_n.T.",
+            "Two of the three are elementwise: there the gradient is multiplied by the slope, entry"
+            " by entry. The third is a product with a matrix, as in 4.3.",
+            "Back through tanh: da_n = dn * (1 - n * n). In 4.3's words da_n is da, U_n is F and"
+            " r*h is x; so drh is what dx was there.",
             "drh belongs to r*h. The slope of r*h for r is h, and for h it is r.",
         ],
     ),
@@ -479,7 +512,16 @@ EXERCISES = [
             "through the candidate dh gets drh*r, for what went in was r*h; the factor r is"
             " missing": _gru_with("no r"),
             "going back through a product with U_r or U_z multiplies by its transpose": (
-                _gru_with("gates untransposed")
+                _gru_with("U_r untransposed", "U_z untransposed")
+            ),
+            "going back through the product with U_r multiplies by U_r transposed": (
+                _gru_with("U_r untransposed")
+            ),
+            "going back through the product with U_z multiplies by U_z transposed": (
+                _gru_with("U_z untransposed")
+            ),
+            "U_n is left out: da_n comes back through the product first, drh = da_n @ U_n.T": (
+                _gru_with("no U_n")
             ),
             "what met U_n going forward was r*h, not h: its gradient is (r*h).T @ da_n": (
                 _gru_with("h for r*h")
@@ -528,13 +570,21 @@ EXERCISES = [
             "dh lacks (1-z)*dh_new: h also goes straight into h'": (
                 _reset_after_with("no straight way")
             ),
+            "dr is still that of 4.5, drh * h; r multiplies hU_n now, so dr = da_n * hU_n": (
+                _reset_after_with("dr of 4.5")
+            ),
+            "the candidate's way is still that by r*h; here h meets all of U in one product, h U,"
+            " whose gradient is [da_r | da_z | da_n * r]": _reset_after_with("by way of r*h"),
+            "the middle is still 4.5's. r multiplies hU_n now: dr = da_n * hU_n. And h meets"
+            " all of U in one product; its gradient, [da_r | da_z | da_n * r], gives dh, dU, dc": (
+                _reset_after_with("all of 4.5")
+            ),
         },
         hints=[
             "dz, dn and the straight way are as before: mix_backward. da_n = dn * (1 - n * n).",
             "In a_n the factors that meet are r and hU_n: dr = da_n * hU_n, d(hU_n) = da_n * r.",
             "dhU = np.hstack([da_r, da_z, da_n * r]) is the gradient of h U + c. It gives dh, dU,"
             " dc like a dense layer; dxW has da_n itself.",
-            "dh + dhU @ U.T, h.T @ dhU, dxW.sum(axis=0), dhU.sum(axis=0)",
         ],
     ),
     Exercise(
@@ -589,6 +639,13 @@ EXERCISES = [
             ),
             "only the last step's own dout is used; each step has one, to be added to what comes"
             " from later": _through_time_with("last only"),
+            "dout[t] is left out, so all is 0: what comes in at step t is dout[t] + dh": (
+                lambda dout, caches, reset, U: tuple(
+                    0 * part for part in _through_time_with()(dout, caches, reset, U)
+                )
+            ),
+            "dh is no running sum: what step t+1 sent is already inside what step t returns; dh is"
+            " replaced, not added to": _through_time_with("running sum"),
             "it walks forwards in time; the last step comes first": _through_time_with("forwards"),
             "dxW lies backwards, its first entry is the last step's": (
                 _through_time_with("turned round")
