@@ -87,8 +87,33 @@ def _old_session_again(sessions, B):
     return _lanes(sessions, B, move)
 
 
+def _finished_lane_stays(sessions, B):
+    def move(lanes, waiting):
+        there = []
+        for session, at in lanes:
+            if at + 2 < len(session):
+                there.append((session, at + 1))
+            else:
+                there.append((waiting.pop(0), 0) if waiting else (session, at))
+        return there
+
+    return _lanes(sessions, B, move)
+
+
 def _nobody_moves(sessions, B):
     return _lanes(sessions, B, lambda lanes, waiting: list(lanes))
+
+
+_BEGUN_AT_1 = "a new session starts at place 1: its first event is never fed. Start at 0"
+
+
+def _begins_at_1(answer):
+    """Whether a session that takes over a lane is never fed its first event, here 6 and 9."""
+    try:
+        x, _, _ = answer([[0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 10, 11]], 2)
+        return 7 in x and 6 not in x
+    except Exception:  # it has other mistakes than this one
+        return False
 
 
 def _run_lanes(answer, args):
@@ -98,6 +123,8 @@ def _run_lanes(answer, args):
     except IndexError as error:
         if "pop" in str(error):
             raise Wrong("waiting.pop(0), but nobody waits any more: then the lane goes") from error
+        if _begins_at_1(answer):
+            raise Wrong(_BEGUN_AT_1) from error
         raise Wrong(
             "a lane asks for an event that its session does not have: a session's last event is "
             "only ever a target, so at place len(session) - 2 it is done"
@@ -120,7 +147,50 @@ def _some_sessions(rng):
     return cases
 
 
-# --- 5.3: the state that outlived its shopper -----------------------------------------------------
+# --- 5.3: yesterday's answer ----------------------------------------------------------------------
+
+
+def _questions(items, offsets):
+    cases = _log(items, offsets).cases
+    return items[cases], items[cases + 1]
+
+
+def _log(items, offsets):
+    n = len(items)
+    ids = np.arange(items.max() + 1)
+    return Sessions(items, offsets, np.arange(n), ids, np.arange(len(offsets) - 1))
+
+
+def _same_again(items, offsets):
+    cases = _log(items, offsets).cases
+    return items[cases], items[cases]
+
+
+def _next_again(items, offsets):
+    cases = _log(items, offsets).cases
+    return items[cases + 1], items[cases + 1]
+
+
+def _all_same(items, offsets):
+    return items, items
+
+
+def _across(items, offsets):
+    return items[:-1], items[1:]
+
+
+def _backwards(items, offsets):
+    x, y = _questions(items, offsets)
+    return y, x
+
+
+def _last_left_out(items, offsets):
+    cases = _log(items, offsets).cases
+    inside = np.isin(cases + 1, cases)
+    return items[cases[inside]], items[cases[inside] + 1]
+
+
+# --- 5.4: the state that outlived its shopper -----------------------------------------------------
 
 
 def _states(x, reset, W, U, which=lambda reset, t: reset[t]):
@@ -187,7 +257,7 @@ def _some_lanes(rng):
     return cases
 
 
-# --- 5.4: the wrong chair -------------------------------------------------------------------------
+# --- 5.5: the wrong chair -------------------------------------------------------------------------
 
 
 def _enter_step(h, keep, reset):
@@ -240,7 +310,7 @@ def _leaving(rng):
     return cases
 
 
-# --- 5.5: softened twice --------------------------------------------------------------------------
+# --- 5.6: softened twice --------------------------------------------------------------------------
 
 
 def _softmax(r, axis=1):
@@ -277,7 +347,7 @@ def _log_missing_of_sum(h, V, target):
     return np.exp(r).sum(axis=1) - _pick(r, target)
 
 
-# --- 5.6: learning to predict nothing -------------------------------------------------------------
+# --- 5.7: learning to predict nothing -------------------------------------------------------------
 
 
 def _at(log_p, y):
@@ -329,7 +399,7 @@ def _padded(rng):
     return cases
 
 
-# --- 5.7: a flattering race -----------------------------------------------------------------------
+# --- 5.8: a flattering race -----------------------------------------------------------------------
 
 
 def _ranks(scores, targets):
@@ -370,49 +440,6 @@ def _ranks_of_the_diagonal_level(scores, targets):
     return ranking.ranks(scores, np.arange(len(targets)))
 
 
-# --- 5.8: yesterday's answer ----------------------------------------------------------------------
-
-
-def _questions(items, offsets):
-    cases = _log(items, offsets).cases
-    return items[cases], items[cases + 1]
-
-
-def _log(items, offsets):
-    n = len(items)
-    ids = np.arange(items.max() + 1)
-    return Sessions(items, offsets, np.arange(n), ids, np.arange(len(offsets) - 1))
-
-
-def _same_again(items, offsets):
-    cases = _log(items, offsets).cases
-    return items[cases], items[cases]
-
-
-def _next_again(items, offsets):
-    cases = _log(items, offsets).cases
-    return items[cases + 1], items[cases + 1]
-
-
-def _all_same(items, offsets):
-    return items, items
-
-
-def _across(items, offsets):
-    return items[:-1], items[1:]
-
-
-def _backwards(items, offsets):
-    x, y = _questions(items, offsets)
-    return y, x
-
-
-def _last_left_out(items, offsets):
-    cases = _log(items, offsets).cases
-    inside = np.isin(cases + 1, cases)
-    return items[cases[inside]], items[cases[inside] + 1]
-
-
 EXERCISES = [
     Exercise(
         number="5.1",
@@ -450,8 +477,11 @@ EXERCISES = [
             "every lane behind it moves to another lane's state": _moves(at_the_end=True),
             "a lane leaves as soon as its session ends, though others wait": _moves(refill=False),
             "the session that has waited longest is the first, waiting.pop(0)": _moves(take=-1),
-            "a new session starts at its first event, place 0": _moves(begin=1),
+            _BEGUN_AT_1: _moves(begin=1),
             "no lane moves on: the next place is at + 1": _nobody_moves,
+            "nobody waits, and a lane whose session is done still stays: it must leave": (
+                _finished_lane_stays
+            ),
             "when nobody waits, the lane goes; here it starts its old session again": (
                 _old_session_again
             ),
@@ -466,7 +496,33 @@ EXERCISES = [
     ),
     Exercise(
         number="5.3",
-        title="a state ends with its session",
+        title="exhibit 1",
+        right=_questions,
+        cases=lambda rng: [
+            (rng.integers(0, 30, 14), np.array([0, 3, 5, 9, 14])),
+            (rng.integers(0, 30, 9), np.array([0, 2, 9])),
+        ],
+        parts=("x", "y"),
+        mistakes={
+            "the target is the input itself: the model learns to repeat what it was "
+            "just told": _same_again,
+            "the input is the target already: the model is told the answer": _next_again,
+            "input and target are all events, each its own target": _all_same,
+            "a session's last event asks for the first one of the next shopper: stop one "
+            "earlier in each session": _across,
+            "input and target are swapped: it learns to predict the past": _backwards,
+            "each session's last question is missing": _last_left_out,
+        },
+        hints=[
+            "Take the session [7, 8, 9]. Which pairs do you want, and which does the code make?",
+            "7 asks for 8, 8 asks for 9: x is the session without its last event, y without its "
+            "first.",
+            "y.extend(items[a + 1 : z])",
+        ],
+    ),
+    Exercise(
+        number="5.4",
+        title="exhibit 2",
         right=_states,
         cases=_some_lanes,
         mistakes={
@@ -494,8 +550,8 @@ EXERCISES = [
         ],
     ),
     Exercise(
-        number="5.4",
-        title="every shopper keeps the own chair",
+        number="5.5",
+        title="exhibit 3",
         right=_enter_step,
         run=_run_chairs,
         cases=_leaving,
@@ -515,8 +571,8 @@ EXERCISES = [
         ],
     ),
     Exercise(
-        number="5.5",
-        title="one softmax is enough",
+        number="5.6",
+        title="exhibit 4",
         right=_loss,
         cases=lambda rng: [
             (2 * rng.normal(size=(B, H)), rng.normal(size=(I, H)), rng.integers(0, I, B))
@@ -539,8 +595,8 @@ EXERCISES = [
         ],
     ),
     Exercise(
-        number="5.6",
-        title="no loss where there is no event",
+        number="5.7",
+        title="exhibit 5",
         right=_padded_loss,
         cases=_padded,
         mistakes={
@@ -563,8 +619,8 @@ EXERCISES = [
         ],
     ),
     Exercise(
-        number="5.7",
-        title="a rank among all items",
+        number="5.8",
+        title="exhibit 6",
         right=_ranks,
         cases=lambda rng: [
             (rng.integers(0, 9, (B, I)).astype(float), rng.integers(0, I, B))
@@ -593,32 +649,6 @@ EXERCISES = [
             "The target's score: scores[np.arange(len(targets)), targets]. The race: the whole "
             "row.",
             "The conservative rank counts the items of the row with a score >= the target's.",
-        ],
-    ),
-    Exercise(
-        number="5.8",
-        title="the target is the next event",
-        right=_questions,
-        cases=lambda rng: [
-            (rng.integers(0, 30, 14), np.array([0, 3, 5, 9, 14])),
-            (rng.integers(0, 30, 9), np.array([0, 2, 9])),
-        ],
-        parts=("x", "y"),
-        mistakes={
-            "the target is the input itself: the model learns to repeat what it was "
-            "just told": _same_again,
-            "the input is the target already: the model is told the answer": _next_again,
-            "input and target are all events, each its own target": _all_same,
-            "a session's last event asks for the first one of the next shopper: stop one "
-            "earlier in each session": _across,
-            "input and target are swapped: it learns to predict the past": _backwards,
-            "each session's last question is missing": _last_left_out,
-        },
-        hints=[
-            "Take the session [7, 8, 9]. Which pairs do you want, and which does the code make?",
-            "7 asks for 8, 8 asks for 9: x is the session without its last event, y without its "
-            "first.",
-            "y.extend(items[a + 1 : z])",
         ],
     ),
 ]

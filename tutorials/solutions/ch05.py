@@ -38,6 +38,17 @@ def session_parallel(sessions, B):
 # exercise 5.3
 
 
+def questions(items, offsets):
+    x, y = [], []
+    for a, z in pairwise(offsets):
+        x.extend(items[a : z - 1])
+        y.extend(items[a + 1 : z])
+    return np.array(x), np.array(y)
+
+
+# exercise 5.4
+
+
 def states(x, reset, W, U):
     h = np.zeros((x.shape[1], len(U)))
     out = []
@@ -48,7 +59,7 @@ def states(x, reset, W, U):
     return np.array(out)
 
 
-# exercise 5.4
+# exercise 5.5
 
 
 def enter_step(h, keep, reset):
@@ -57,7 +68,7 @@ def enter_step(h, keep, reset):
     return h
 
 
-# exercise 5.5
+# exercise 5.6
 
 
 def loss(h, V, target):
@@ -67,7 +78,7 @@ def loss(h, V, target):
     return -log_p[np.arange(len(target)), target]
 
 
-# exercise 5.6
+# exercise 5.7
 
 
 def padded_loss(log_p, y):
@@ -75,20 +86,9 @@ def padded_loss(log_p, y):
     return -log_p[s, t, y][y >= 0].mean()
 
 
-# exercise 5.7
+# exercise 5.8
 
 
 def rank(scores, targets):
     own = scores[np.arange(len(targets)), targets]
     return (scores >= own[:, None]).sum(axis=1)
-
-
-# exercise 5.8
-
-
-def questions(items, offsets):
-    x, y = [], []
-    for a, z in pairwise(offsets):
-        x.extend(items[a : z - 1])
-        y.extend(items[a + 1 : z])
-    return np.array(x), np.array(y)
