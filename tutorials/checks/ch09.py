@@ -32,17 +32,28 @@ def _attend_with(wrong):
     def attend(h, A1, A2, v):
         if wrong == "swapped":
             A1, A2 = A2, A1
-        q = h[{"first": 0, "own": slice(None)}.get(wrong, -1)] @ A1
-        before = q + h @ A2
+        q, k = h[{"first": 0, "own": slice(None)}.get(wrong, -1)] @ A1, h @ A2
+        if wrong == "columns":
+            q = A1 @ h[-1]
+        before = q * k if wrong == "product" else q + k
         s = np.tanh(before) if wrong == "tanh" else before if wrong == "no σ" else sigmoid(before)
+        if wrong == "two σ":
+            s = sigmoid(q) + sigmoid(k)
         a = s.sum(axis=1) if wrong == "no v" else s @ v
+        if wrong == "σ outside":
+            a = sigmoid(before @ v)
         if wrong == "softmax":
             a = np.exp(a) / np.exp(a).sum()
         if wrong == "divided":
             a = a / a.sum()
         if wrong == "without the last":
             return a[:-1] @ h[:-1], s, a
-        return a @ (s if wrong == "s" else h) / (len(h) if wrong == "mean" else 1), s, a
+        if wrong == "by unit":
+            return (s * v * h).sum(axis=0), s, a
+        if wrong == "order":
+            return a @ h, a, s
+        value = {"s": s, "k": k}.get(wrong, h)
+        return a @ value / (len(h) if wrong == "mean" else 1), s, a
 
     return attend
 
@@ -59,7 +70,10 @@ def _look_back_with(wrong):
         before = q[None] + k[:, None] if wrong == "turned" else q[:, None] + k[None]
         if wrong == "before σ":
             before = before * np.tri(len(h))[:, :, None]
-        a = sigmoid(before) @ v
+        s = sigmoid(before)
+        if wrong == "last two":
+            s = np.tril(s)
+        a = s @ v
         if wrong == "strictly":
             a = np.tril(a, -1)
         elif wrong == "upside down":
@@ -70,7 +84,14 @@ def _look_back_with(wrong):
             a = np.tril(a)
         elif wrong == "softmax":
             a = causal_softmax(a)
-        return a @ h, a
+        elif wrong == "-inf":
+            a = np.where(np.tri(len(a), dtype=bool), a, -np.inf)
+        elif wrong == "other way":
+            a = np.tril(a).T
+        elif wrong == "last two":
+            a = s @ v
+        with np.errstate(invalid="ignore"):
+            return a @ h, a
 
     return look_back
 
@@ -96,7 +117,10 @@ def _attend_backward_with(wrong):
     def attend_backward(dc, s, a, h, v):
         da = a * (h @ dc) if wrong == "a twice" else h @ dc
         ds = np.outer(da, np.ones_like(v) if wrong == "no v" else v)
+        if wrong == "α to s":
+            ds = np.outer(a, v)
         slope = {"no slope": 1, "tanh": 1 - s * s, "again": sigmoid(s) * (1 - sigmoid(s))}
+        slope |= {"half": 1 - s, "other half": s}
         dk = ds * slope.get(wrong, s * (1 - s))
         dq = dk.sum(axis=0)
         if wrong == "q unsummed":
@@ -110,6 +134,10 @@ def _attend_backward_with(wrong):
             dh = np.tile(dc, (len(h), 1))
         if wrong == "da for α":
             dh = np.outer(da, dc)
+        if wrong == "no dc":
+            dh = a[:, None] * h
+        if wrong == "ds to v":
+            return dq, dk, dh, (ds * s).sum(axis=0)
         dv = s.sum(axis=0) if wrong == "no da" else a @ s if wrong == "α for da" else da @ s
         return dq, dk, dh, dv
 
@@ -127,27 +155,35 @@ def causal_softmax(e):
 
 
 def _softmax_cases(rng):
-    # The last row's numbers are beyond exp; the first row may not see the largest of its numbers.
+    # Numbers beyond exp in the last row; the first row may not see the largest of its numbers; and
+    # a row far below what one might take for minus infinity.
     large = rng.normal(size=(3, 3))
     large[2] += 1000
     ahead = rng.normal(size=(4, 4))
     ahead[0, 3] += 1000
-    return [(rng.normal(size=(5, 5)),), (large,), (ahead,)]
+    low = rng.normal(size=(4, 4))
+    low[1] -= 3000
+    return [(rng.normal(size=(5, 5)),), (large,), (ahead,), (low,)]
 
 
 def _softmax_with(wrong):
     @np.errstate(all="ignore")
     def causal_softmax(e):
         seen = np.tri(len(e), dtype=bool)
+        axis = 0 if wrong == "axis" else 1
         if wrong == "zeros":
             e, seen = np.where(seen, e, 0), True
         if wrong == "no mask":
             seen = True
-        axis = 0 if wrong == "axis" else 1
         if wrong == "strictly":
             seen = np.tri(len(e), k=-1, dtype=bool)
+        if wrong == "upside down":
+            seen = seen.T
         if wrong == "max of all":
             p = np.exp(e - e.max(axis=1, keepdims=True)) * seen
+            return p / p.sum(axis=1, keepdims=True)
+        if wrong == "one max of all":
+            p = np.exp(e - e.max()) * seen
             return p / p.sum(axis=1, keepdims=True)
         if wrong == "no max":
             p = np.exp(e) * seen
@@ -155,9 +191,17 @@ def _softmax_with(wrong):
         if wrong == "after":
             p = np.exp(e - e.max(axis=1, keepdims=True))
             return p / p.sum(axis=1, keepdims=True) * seen
-        e = np.where(seen, e, -np.inf)
-        p = np.exp(e - e.max(axis=axis, keepdims=True))
-        return p / p.sum(axis=axis, keepdims=True)
+        e = np.where(seen, e, -1000 if wrong == "-1000" else -np.inf)
+        top = e.max(axis=axis, keepdims=True)
+        if wrong == "no max, masked":
+            top = 0
+        if wrong == "one max":
+            top = e.max()
+        if wrong == "max spread":
+            top = top.T
+        p = np.exp(e - top)
+        total = p.sum() if wrong == "one sum" else p.sum(axis=axis, keepdims=True)
+        return p / (total.T if wrong == "sum spread" else total)
 
     return causal_softmax
 
@@ -200,8 +244,12 @@ def _session_backward_with(wrong):
             s = sigmoid(h[t] @ A1 + h[:J] @ A2)
             dq_t, dk_t, dvalue_t, dv_t = _attend_backward(dl[t], s, s @ v, h[:J], v)
             dq[t] += dq_t
-            if wrong == "overwritten":
-                dk[:J], dvalue[:J] = 0, 0
+            if wrong in ("overwritten", "dk overwritten"):
+                dk[:J] = 0
+            if wrong == "all of dh overwritten":
+                dvalue[:J] = -dg[:J]
+            if wrong in ("overwritten", "dvalue overwritten"):
+                dvalue[:J] = 0
             dk[:J] += dk_t
             dvalue[:J] += dvalue_t
             dv = dv_t if wrong == "last dv" else dv + dv_t
@@ -264,7 +312,12 @@ def _padded_backward_with(wrong=None):
         if wrong == "half":
             dr *= there[:, :, None]
         b, t = np.indices(y.shape)
-        dr[b, t, y] -= 1
+        if wrong == "every cell":
+            dr[:, :, y] -= 1
+        else:
+            dr[b, t, y] -= 1
+        if wrong == "sum":
+            count = 1
         if wrong == "half":
             return dr / count
         return (p if wrong == "no target" else dr) * there[:, :, None] / count
@@ -310,6 +363,21 @@ EXERCISES = [
             "your weights are divided by their sum; here they stay as they are": (
                 _attend_with("divided")
             ),
+            "σ comes before v: first s_j = σ(q + k_j), unit by unit, then α_j = s_j·v": (
+                _attend_with("σ outside")
+            ),
+            "q and k_j are added inside one σ: σ(q + k_j), not σ(q) + σ(k_j)": (
+                _attend_with("two σ")
+            ),
+            "q and k_j are added, not multiplied (other attentions do that)": (
+                _attend_with("product")
+            ),
+            "states are rows: h_t A1 is h[-1] @ A1, not A1 @ h[-1]": _attend_with("columns"),
+            "each h_j is multiplied by the one number α_j, not unit by unit by the parts of it": (
+                _attend_with("by unit")
+            ),
+            "it adds up the keys h_j A2; what is collected are the states h_j": _attend_with("k"),
+            "the order of what is returned is c_l, s, α": _attend_with("order"),
             "it adds up the s_j; what is collected are the states h_j": _attend_with("s"),
             "it is a sum over j, not a mean: do not divide by the number of clicks": (
                 _attend_with("mean")
@@ -348,6 +416,14 @@ EXERCISES = [
             "the asker and the asked are turned round: row t of α is what h_t A1 asks": (
                 _look_back_with("turned")
             ),
+            "-inf is for the entries of a softmax; there is none here, what may not count is 0": (
+                _look_back_with("-inf")
+            ),
+            "row t of α is step t; yours lies on its side (transposed), so that clicks look at"
+            " those who come later": _look_back_with("other way"),
+            "np.tril works on the last two axes: of s those are j and the units. Use it on α": (
+                _look_back_with("last two")
+            ),
             "a softmax is not asked for here": _look_back_with("softmax"),
         },
         hints=[
@@ -369,6 +445,20 @@ EXERCISES = [
             "σ's slope is missing: what arrives at s still has to go back through σ": (
                 _attend_backward_with("no slope")
             ),
+            "the slope of σ is s (1-s); of the two factors one is missing, s": (
+                _attend_backward_with("half")
+            ),
+            "the slope of σ is s (1-s); of the two factors one is missing, 1-s": (
+                _attend_backward_with("other half")
+            ),
+            "what goes back to s_j is dα_j v; you took α_j itself": (
+                _attend_backward_with("α to s")
+            ),
+            "dc is missing: h_j enters c_l times α_j, so dh_j is α_j dc": (
+                _attend_backward_with("no dc")
+            ),
+            "dv comes from α_j = s_j·v alone: the sum of dα_j s_j; you took ds, in which v is"
+            " already": _attend_backward_with("ds to v"),
             "the slope of σ is s (1-s); yours is tanh's": _attend_backward_with("tanh"),
             "s is σ(q + k) already, and you send it through σ once more; the slope is s (1-s)": (
                 _attend_backward_with("again")
@@ -421,6 +511,26 @@ EXERCISES = [
             " allowed": _softmax_with("strictly"),
             "exp of 1000 is too large for a float: take each row's maximum away first, which"
             " changes nothing else": _softmax_with("no max"),
+            "exp of 1000 is too large for a float, inf / inf is NaN: take each row's maximum away"
+            " first, which changes nothing else": _softmax_with("no max, masked"),
+            "one maximum for the whole array: in a row far below it nothing is left (0/0). Each row"
+            " needs its own": _softmax_with("one max"),
+            "one maximum for the whole array, hidden entries and all: in a row far below it nothing"
+            " is left (0/0). Each row needs its own": _softmax_with("one max of all"),
+            "the rows' maxima are spread over the wrong axis: keepdims=True leaves them a column": (
+                _softmax_with("max spread")
+            ),
+            "the rows' sums are spread over the wrong axis: keepdims=True leaves them a column": (
+                _softmax_with("sum spread")
+            ),
+            "you divide by the sum of the whole array; every row is a softmax by itself": (
+                _softmax_with("one sum")
+            ),
+            "it sees what comes after instead of what came before: columns j <= t, np.tri": (
+                _softmax_with("upside down")
+            ),
+            "-1000 is not low enough: a row may be lower still, and then the hidden clicks win."
+            " Use -np.inf": _softmax_with("-1000"),
             "the maximum that you take away is one that the row may not see; where that is much"
             " larger nothing is left (0/0). Mask first, then the maximum": (
                 _softmax_with("max of all")
@@ -453,6 +563,9 @@ EXERCISES = [
             ),
             "the Σ is a sum, not a mean": (
                 lambda da, a: a * (da - (a * da).mean(axis=1, keepdims=True))
+            ),
+            "the Σ is multiplied by α_i too: de_i = α_i (dα_i - Σ)": (
+                lambda da, a: a * da - (a * da).sum(axis=1, keepdims=True)
             ),
             "the factor α_i in front is missing": (
                 lambda da, a: da - (a * da).sum(axis=1, keepdims=True)
@@ -494,9 +607,14 @@ EXERCISES = [
             "steps look ahead: at step t only h[: t + 1] is there": (
                 _session_backward_with("no mask")
             ),
-            "each step writes over what the later part of the session asked of h_j before: click j"
-            " is looked at by every step from j on, so add up (+=)": (
-                _session_backward_with("overwritten")
+            "each step writes over what the steps before it left: click j is looked at by every"
+            " step from j on, so add up (+=)": (_session_backward_with("overwritten")),
+            "in dk each step writes over what the steps before it left: click j is asked by every"
+            " step from j on, so add up (+=)": _session_backward_with("dk overwritten"),
+            "each step writes over the α_j dc of the steps before: click j is collected by every"
+            " step from j on, so add up (+=)": _session_backward_with("dvalue overwritten"),
+            "each step writes over all that was in dh, dc's left half too; add to it (+=)": (
+                _session_backward_with("all of dh overwritten")
             ),
             "dv holds one step's part; every step uses the same v, so add up": (
                 _session_backward_with("last dv")
@@ -585,6 +703,10 @@ EXERCISES = [
             ),
             "the padding still gets its -1: y is -1 there, which NumPy takes for the last item."
             " Mask after the -1, not before": _padded_backward_with("half"),
+            "dr[:, :, y] takes 1 away in every cell, at all items that occur in y; each cell has"
+            " its own: dr[b, t, y]": _padded_backward_with("every cell"),
+            "the loss is a mean over the events, so its gradient is divided by their number,"
+            " n.sum()": _padded_backward_with("sum"),
             "the -1 at the target is missing: dr is p minus 1 at y": (
                 _padded_backward_with("no target")
             ),
