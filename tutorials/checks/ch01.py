@@ -1,12 +1,35 @@
 """Exercises of notebook 1, sessions."""
 
 import dataclasses
+import traceback
 
 import numpy as np
 
 from checks import Exercise, Wrong
 from gru4rec_np import Sessions
 from gru4rec_np.sessions import DAY, merge_repeats
+
+ONE_TOO_FAR = (
+    "offsets has one entry more than there are sessions, and its last, the number of events, is no "
+    "event; the sessions' first events are offsets[:-1]"
+)
+
+
+def _run_mask(answer, args):
+    """As calling does, but an index one past the end, and numbers for a mask, are told as that."""
+    try:
+        mask = answer(*args)
+    except IndexError as error:
+        if f"index {args[1][-1]} " not in str(error):
+            raise
+        raise Wrong(ONE_TOO_FAR) from error
+    if isinstance(mask, np.ndarray) and mask.dtype.kind in "iu":
+        raise Wrong(
+            "these are numbers; a mask is asked for, True or False for each one. If m are the "
+            "numbers of those that are True: mask = np.zeros(n, bool); mask[m] = True"
+        )
+    return mask
+
 
 # --- 1.1 ------------------------------------------------------------------------------------------
 
@@ -38,12 +61,15 @@ def _log(rng, n_sessions=60, n_items=40):
 
 
 def _run_log(answer, args):
-    """As calling does, but what is no log is told as that, and a mask of items, too."""
+    """As calling does, but no log, one in disorder, or a wrong mask is told as that."""
     try:
         log = answer(*args)
-    except IndexError as error:
-        if "boolean" not in str(error):
+    except (IndexError, ValueError) as error:
+        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+        inside = [f for f in frames if f.f_code.co_name in ("keep_events", "keep_sessions")]
+        if not inside:
             raise
+        _in_order(inside[0].f_locals["self"])
         raise Wrong(
             "a mask has the wrong length: keep_events wants one True or False for each event of "
             "the log that it is called on (log.support has a number for each item, "
@@ -51,7 +77,18 @@ def _run_log(answer, args):
         ) from error
     if log is not None and log is not Ellipsis and not isinstance(log, Sessions):
         raise Wrong(f"it must return Sessions, what keep_sessions gives, not {type(log).__name__}")
+    if isinstance(log, Sessions):
+        _in_order(log)
     return log
+
+
+def _in_order(log):
+    if log.offsets[-1] != len(log.items):
+        raise Wrong(
+            f"the log is in disorder: it has {len(log.items)} items, but its offsets count "
+            f"{log.offsets[-1]} events. Drop events with log.keep_events, which moves both, and "
+            "take the new numbers of what is left"
+        )
 
 
 def _no_rare(log, support, count=None):
@@ -132,6 +169,10 @@ def _in_test(times, offsets, days):
     )
 
 
+def _by_calendar(times, offsets, days):
+    return times[offsets[:-1]] // DAY > times.max() // DAY - days
+
+
 # --- 1.5 ------------------------------------------------------------------------------------------
 
 
@@ -180,6 +221,21 @@ def _restrict_short_first(log, item_ids):
     return log.keep_events(log.items >= 0)
 
 
+def _restrict_by_place(log, item_ids, catalogue):
+    """The numbers are those that np.searchsorted finds in the catalogue, for the known items."""
+    new = np.searchsorted(catalogue, log.item_ids)
+    known = np.isin(log.item_ids, item_ids)
+    log = _no_short(log.keep_events(known[log.items]), 2)
+    return dataclasses.replace(log, items=new[log.items], item_ids=item_ids)
+
+
+def _restrict_by_search(log, item_ids):
+    place = np.minimum(np.searchsorted(item_ids, log.item_ids), len(item_ids) - 1)
+    new = np.where(item_ids[place] == log.item_ids, place, -1)
+    log = _no_short(log.keep_events(new[log.items] >= 0), 2)
+    return dataclasses.replace(log, items=new[log.items], item_ids=item_ids)
+
+
 def _restrict_but_item_0(log, item_ids):
     log = _renumbered(log, item_ids)
     return _no_short(log.keep_events(log.items > 0), 2)
@@ -203,13 +259,18 @@ EXERCISES = [
             ),
             "offsets[s + 1] is where the next session begins; the last event of session s is one "
             "before it": lambda offsets: np.setdiff1d(np.arange(offsets[-1]), offsets[1:]),
+            "offsets[-1] is how many events there are, numbered from 0; the last one is "
+            "offsets[-1] - 1, and yours goes one further": lambda offsets: np.append(
+                _cases(offsets), offsets[-1]
+            ),
             "that is a mask of the events, rightly True where there is a next one; "
             "np.flatnonzero(mask) gives their numbers": _mask_of_cases,
         },
         hints=[
             "There are offsets[-1] events, numbered from 0. All are cases but one per session.",
             "That one is the session's last: event offsets[s + 1] - 1.",
-            "Make a mask of ones (bool), set it to False at offsets[1:] - 1, take np.flatnonzero.",
+            "Make a mask of ones (bool), one per event; set it to False at all sessions' last "
+            "events at once; np.flatnonzero gives the numbers of those left.",
         ],
     ),
     Exercise(
@@ -275,17 +336,13 @@ EXERCISES = [
             "one entry is missing: the log's very first event has none before it, and stays": (
                 lambda items, offsets: items[1:] != items[:-1]
             ),
-            "these are the numbers of the events that stay; True or False for every event is asked "
-            "for": lambda items, offsets: np.flatnonzero(_first_of_run(items, offsets)),
-            "these are the items that stay; True or False for every event is asked for": (
-                lambda items, offsets: items[_first_of_run(items, offsets)]
-            ),
         },
+        run=_run_mask,
         hints=[
             "Compare items[1:] with items[:-1]. What of the very first event?",
             "Afterwards set the first event of every session to True: those are offsets[:-1].",
-            "first = np.ones(len(items), bool); first[1:] = items[1:] != items[:-1]; "
-            "first[offsets[:-1]] = True.",
+            "Begin with first = np.ones(len(items), bool), so that the first event has its True. "
+            "Put the comparison into first[1:]. Then mend the sessions' first events.",
         ],
     ),
     Exercise(
@@ -326,9 +383,10 @@ EXERCISES = [
             ),
             "<= finds what starts before the border, the training set; True is for the test "
             "set": lambda times, offsets, days: times[offsets[:-1]] <= times.max() - days * DAY,
-            "these are the numbers of the test sessions; True or False for every session is asked "
-            "for": lambda times, offsets, days: np.flatnonzero(_in_test(times, offsets, days)),
+            "these are calendar days, from midnight to midnight; the last days are days * 86,400 "
+            "s, counted back from the last click": _by_calendar,
         },
+        run=_run_mask,
         hints=[
             "When does session s start? At times[offsets[s]].",
             "The border is times.max() - days * 86_400.",
@@ -347,6 +405,18 @@ EXERCISES = [
                 _restrict_keeping_short
             ),
             "events of unknown items are still there": _restrict_keeping_unknown,
+            "the numbers are new, but nothing is dropped: events of unknown items are still there "
+            "(number -1), and so are short sessions": _renumbered,
+            "np.searchsorted wants a sorted catalogue, and item_ids is not sorted: the numbers are "
+            "wrong; look the ids up in a dict": lambda log, item_ids: _restrict_by_place(
+                log, item_ids, item_ids
+            ),
+            "these are places in the sorted catalogue; item_ids is not sorted, and an item's "
+            "number is its place in item_ids": lambda log, item_ids: _restrict_by_place(
+                log, item_ids, np.sort(item_ids)
+            ),
+            "np.searchsorted wants a sorted catalogue, and item_ids is not sorted: known items are "
+            "not found; look the ids up in a dict": _restrict_by_search,
             "a session with one unknown item is dropped as a whole; only the event is to go": (
                 _restrict_whole_sessions
             ),
@@ -369,10 +439,11 @@ EXERCISES = [
         },
         run=_run_log,
         hints=[
-            "For each item of the old catalogue, log.item_ids, look its id up: "
-            "number.get(id, -1) is the new number, or -1.",
-            "new = np.array([number.get(i, -1) for i in log.item_ids.tolist()]); then "
-            "new[log.items] are the events' new numbers.",
+            "Make a dict from id to new number: number = {item: i for i, item in "
+            "enumerate(item_ids.tolist())}. Then number.get(item, -1) is an item's new number, or "
+            "-1.",
+            "Do that for the whole old catalogue, log.item_ids.tolist(), and make it an array, "
+            "new: then new[log.items] are the events' new numbers.",
             "Keep the events where new[log.items] >= 0, then sessions of 2 or more; new[log.items] "
             "of what is left is what dataclasses.replace needs.",
         ],
