@@ -51,14 +51,23 @@ def _large_scores():
     return r
 
 
-def _also_at(right, *large):
-    """A run for answers that are right on usual scores: they must be so on large ones too."""
+def _also_at(right, *large, mistakes=None):
+    """A run for answers that are right on usual scores: they must be so on large ones too.
+
+    mistakes: name to function, of those that show on large scores only.
+    """
 
     def run(answer, args):
         result = answer(*args)
         if _close(result, right(*args)):
             with np.errstate(all="ignore"):
                 found = answer(*copy.deepcopy(large))
+                for name, mistake in (mistakes or {}).items():
+                    made = mistake(*copy.deepcopy(large))
+                    if np.allclose(found, made, 1e-9, 1e-9, True) and not _close(
+                        found, right(*large)
+                    ):
+                        raise Wrong(name)
             if not np.isfinite(found).all():
                 raise Wrong(
                     "it is right for small numbers; for such as 1e4 something overflows, or is "
@@ -92,6 +101,11 @@ def _cross_entropy(r):
     return losses.cross_entropy(r)[0]
 
 
+def _one_maximum(r):
+    """Its logarithm of 0 is -inf in each row that is far below the array's maximum."""
+    return r.max() + np.log(np.exp(r - r.max()).sum(axis=1)) - np.diagonal(r)
+
+
 def _cross_entropy_gradient(r):
     return losses.cross_entropy_backward(losses.cross_entropy(r)[1])
 
@@ -119,6 +133,12 @@ def _bpr_turned(r):
     dr = np.where(_is_target(r), 0, -sigmoid(-d) / n)
     dr = dr - _is_target(r) * dr.sum(axis=1, keepdims=True)
     return (_softplus(-d) * ~_is_target(r)).sum(axis=1) / n, dr
+
+
+def _bpr_sigma_turned(r):
+    n = r.shape[1] - 1
+    dr = sigmoid(_target(r) - r) * ~_is_target(r) / n
+    return _bpr(r)[0], dr - _is_target(r) * dr.sum(axis=1, keepdims=True)
 
 
 def _bpr_log_of_mean(r):
@@ -282,6 +302,17 @@ def _zeroed_softmax(r):
     return _softmax(r) * ~_is_target(r)
 
 
+def _max_log_of_s(r, bpreg):
+    s = _negatives_softmax(r)
+    return _ranking_part(r, s) + bpreg * _size(r, s)
+
+
+def _max_target_in_second_sum(r, bpreg):
+    s = _negatives_softmax(r)
+    log_s = r - _lse(np.where(_is_target(r), -np.inf, r))[:, None]  # of the target too
+    return -_lse(log_s - _softplus(r - _target(r))) + bpreg * _size(r, s)
+
+
 def _max_turned(r, bpreg):
     s = _negatives_softmax(r)
     with np.errstate(divide="ignore"):
@@ -327,6 +358,21 @@ def _max_gradient(r, bpreg, ranking=None, regular=None, target=None):
 def _max_s_constant(r, bpreg):
     p = _p(r, _negatives_softmax(r))
     return _max_gradient(r, bpreg, ranking=p * sigmoid(r - _target(r)))
+
+
+def _max_lse_constant(r, bpreg):
+    s = _negatives_softmax(r)
+    return _max_gradient(r, bpreg, ranking=-_p(r, s) * sigmoid(_target(r) - r))
+
+
+def _max_own_term_only(r, bpreg):
+    s = _negatives_softmax(r)
+    return _max_gradient(r, bpreg, ranking=_p(r, s) * (s - sigmoid(_target(r) - r)))
+
+
+def _max_ranking_turned(r, bpreg):
+    s = _negatives_softmax(r)
+    return _max_gradient(r, bpreg, ranking=_p(r, s) * sigmoid(_target(r) - r) - s)
 
 
 def _max_s_constant_in_size(r, bpreg):
@@ -389,7 +435,14 @@ EXERCISES = [
         title="cross-entropy, at any score",
         right=_cross_entropy,
         cases=lambda rng: [(r,) for r in _scores(rng)],
-        run=_also_at(_cross_entropy, _large_scores()),
+        run=_also_at(
+            _cross_entropy,
+            _large_scores(),
+            mistakes={
+                "one maximum is taken for all rows; each row needs its own: "
+                "r.max(axis=1, keepdims=True)": _one_maximum
+            },
+        ),
         mistakes={
             "column 0 is taken as every row's target; row b's target is column b": (
                 _first_column_is_target(_cross_entropy)
@@ -471,7 +524,7 @@ EXERCISES = [
             "max(x, 0) is missing: for positive x, log(1 + e^x) = x + log(1 + e^-x)": lambda x: (
                 np.log1p(np.exp(-np.abs(x)))
             ),
-            "1 + e^-45 is rounded to 1, so the logarithm is 0: np.log1p(y) is log(1 + y) without "
+            "1 + e^-60 is rounded to 1, so the logarithm is 0: np.log1p(y) is log(1 + y) without "
             "computing 1 + y": lambda x: np.maximum(x, 0) + np.log(1 + np.exp(-np.abs(x))),
             "that is |x| + ...: for negative x nothing is to be added": lambda x: (
                 np.abs(x) + np.log1p(np.exp(-np.abs(x)))
@@ -496,6 +549,9 @@ EXERCISES = [
             "negatives": _bpr_target_pulls_itself,
             "the difference is the wrong way round: the loss is small where the target is below": (
                 _bpr_turned
+            ),
+            "it is σ(r_i - r_j) where σ(r_j - r_i) belongs: a negative far above must hear most": (
+                _bpr_sigma_turned
             ),
             "that is the logarithm of the mean; the mean of the logarithms is meant": (
                 _bpr_log_of_mean
@@ -589,13 +645,28 @@ EXERCISES = [
         cases=lambda rng: [
             (r, bpreg) for r, bpreg in zip(_scores(rng, 1.5), (1.0, 0.3, 2.0), strict=True)
         ],
-        run=_also_at(_bpr_max, _large_scores(), 0.0),
+        run=_also_at(
+            _bpr_max,
+            _large_scores(),
+            0.0,
+            mistakes={
+                "it is the log of s, and s is rounded to 0: take r_j minus the negatives' "
+                "log-sum-exp": _max_log_of_s
+            },
+        ),
         mistakes={
             "the softmax has the target in it; s is over the negatives": _max_of(
                 _softmax, _softmax
             ),
             "s comes from a softmax with the target, zeroed afterwards: the negatives' shares must "
             "add up to 1": _max_of(_zeroed_softmax, _zeroed_softmax),
+            "the target is still in the log-sum-exp that makes s: log s_j is r_j minus the "
+            "log-sum-exp of the negatives": _max_of(_zeroed_softmax, _negatives_softmax),
+            "the target is still in the second log-sum-exp, that of the terms A_j; they are the "
+            "negatives' only": _max_target_in_second_sum,
+            "the target is still in both log-sum-exps; put -inf on the diagonal first": _max_of(
+                _softmax, _negatives_softmax
+            ),
             "the negatives are not weighted by s but all alike": _max_of(_no_weights, _no_weights),
             "the regularisation is not weighted by s": _max_of(_negatives_softmax, _no_weights),
             "the regularisation is summed without its weights s": _max_of(
@@ -631,6 +702,16 @@ EXERCISES = [
             "in the logarithm s is treated as a constant; it is made of the scores": (
                 _max_s_constant
             ),
+            "log Σ e^r of the negatives is treated as a constant; its derivative is s_j": (
+                _max_lse_constant
+            ),
+            "of r_j only log A_j is counted; r_j is in the log-sum-exp of every other A_k, too": (
+                _max_own_term_only
+            ),
+            "the negatives' sign is turned in the logarithm's part: they would be pushed up": (
+                _max_ranking_turned
+            ),
+            "the regularisation is subtracted": lambda r, bpreg: _bpr_max_gradient(r, -bpreg),
             "in the regularisation s is treated as a constant; it is made of the scores": (
                 _max_s_constant_in_size
             ),
