@@ -6,7 +6,7 @@ Tables are read by Polars; from there on everything is NumPy. Knows no model.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from gru4rec_np.files import write_whole
 
 DAY = 86_400.0
 COLUMNS = ("SessionId", "ItemId", "Time")
+ROWS = 1_000_000  # of a table at a time: what of it is no number never stands in memory whole
+Watch = Callable[[int, int], None]  # told how much of a file is read, and how much there is
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -209,7 +211,9 @@ def check_k(k: Any) -> None:
 # --- reading --------------------------------------------------------------------------------------
 
 
-def read_table(path: str | Path, columns: Sequence[str] = COLUMNS) -> Sessions:
+def read_table(
+    path: str | Path, columns: Sequence[str] = COLUMNS, watch: Watch | None = None
+) -> Sessions:
     """Read a click log from a TSV, CSV or Parquet file.
 
     The ending decides: `.parquet`, `.csv` (comma, values may be quoted), anything else is tab
@@ -220,6 +224,7 @@ def read_table(path: str | Path, columns: Sequence[str] = COLUMNS) -> Sessions:
     Args:
         path: the file. Text files have a header line.
         columns: names of the session, item and time columns.
+        watch: called as the reading goes on with the rows read so far, and all.
 
     Returns:
         Sessions in order of first appearance, events by time, equal times by file order.
@@ -235,27 +240,44 @@ def read_table(path: str | Path, columns: Sequence[str] = COLUMNS) -> Sessions:
         raise InputError(f"{path}: no such file")
     if path.stat().st_size == 0:
         raise InputError(f"{path}: the file is empty")
+    parquet = _ending(path) == ".parquet"
     try:
         str(path).encode()  # Polars fails in other ways on a path that is not UTF-8
-        if _ending(path) == ".parquet":
-            names = pl.read_parquet_schema(path)
-            _require_columns(list(names), columns, str(path))
-            frame = pl.read_parquet(path, columns=list(dict.fromkeys(columns)))
+        if parquet:
+            names = list(pl.read_parquet_schema(path))
+            table = pl.scan_parquet(path, glob=False)
         else:
-            options: dict[str, Any] = {
-                **_TEXT_FORMATS[_ending(path)],
-                "infer_schema": False,  # all text: types are decided on the whole column
-            }
+            # All text: types are decided on the whole column.
+            options = {**_TEXT_FORMATS[_ending(path)], "infer_schema": False, "glob": False}
             names = pl.read_csv(path, n_rows=0, **options).columns
-            _require_columns(names, columns, str(path))
-            frame = pl.read_csv(path, columns=list(dict.fromkeys(columns)), **options)
-            events = frame.select(~pl.all_horizontal(pl.all().is_null())).to_series()
-            frame = frame.head((events.arg_true().max() or 0) + 1)  # no blank lines at the end
+            table = pl.scan_csv(path, **options)
+        _require_columns(names, columns, str(path))
+        table = table.select(list(dict.fromkeys(columns)))
+        total = table.select(pl.len()).collect().item() if watch else 0
+        parts = table.collect_batches(chunk_size=ROWS)
+        # The header is line 1 of a text file.
+        parts, first_row = (parts, 1) if parquet else (_without_blank_end(parts), 2)
+        return from_parts(
+            parts, columns, str(path), first_row, watch and (lambda n: watch(n, total))
+        )
     except (pl.exceptions.PolarsError, OSError, UnicodeError) as error:
         why = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(f"{path}: not a readable table: {why}") from error
-    first_line = 1 if _ending(path) == ".parquet" else 2  # the header is line 1 of a text file
-    return from_frame(frame, columns, str(path), first_line)
+
+
+def _without_blank_end(parts: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    """Parts of a table without the rows at its end that are null throughout, blank lines."""
+    some, held = False, []
+    for part in parts:
+        filled = part.select(~pl.all_horizontal(pl.all().is_null())).to_series().arg_true()
+        end = filled[-1] + 1 if len(filled) else 0
+        if end:
+            yield from held
+            yield part.head(end)
+            some, held = True, []
+        held.append(part.tail(-end) if end else part)
+    if not some:  # then the first is said to be blank
+        yield from (part.head(1) for part in held[:1])
 
 
 _TEXT_FORMATS: dict[str, dict[str, Any]] = {
@@ -291,34 +313,65 @@ def from_frame(
         _require_columns(list(frame.columns), columns, name)
         frame = pl.DataFrame({c: _from_pandas(frame[c], name) for c in dict.fromkeys(columns)})
     _require_columns(frame.columns, columns, name)
-    if len(frame) == 0:
-        raise InputError(f"{name}: the table has no rows")
-    session, item, time = columns
-    for column in columns:
-        null = frame[column].is_null()
-        if null.any():
-            raise InputError(
-                f"{name}, row {first_row + null.arg_max()}, column {column}: the value is missing; "
-                "every event needs one"
-            )
+    return from_parts(frame.iter_slices(ROWS), columns, name, first_row)
 
-    for column in columns:
-        dtype = frame[column].dtype
-        if dtype.is_nested() or dtype in (pl.Time, pl.Duration, pl.Object):
-            raise InputError(
-                f"{name}, column {column}: values of type {dtype} are neither ids nor times"
-            )
-    session_ids, session_index = _index(frame[session])
-    item_ids, item_index = _index(frame[item])
-    times = _seconds(frame[time], name, first_row)
-    order = np.lexsort((times, session_index))  # stable: equal times stay in file order
-    return Sessions(
-        items=item_index[order].astype(np.int32),
-        offsets=np.concatenate([[0], np.cumsum(np.bincount(session_index))]),
-        times=times[order],
-        item_ids=item_ids,
-        session_ids=session_ids,
-    )
+
+def from_parts(
+    parts: Iterable[pl.DataFrame],
+    columns: Sequence[str],
+    name: str,
+    first_row: int,
+    watch: Callable[[int], None] | None = None,
+) -> Sessions:
+    """Sessions from a table that comes in parts; see `from_frame`.
+
+    Of each part only numbers are kept: 16 bytes a row, and its distinct ids.
+
+    Args:
+        parts: frames with these columns.
+        watch: called after each part with the rows so far.
+    """
+    session, item, time = columns
+    sessions: list[tuple[pl.Series, np.ndarray]] = []
+    items: list[tuple[pl.Series, np.ndarray]] = []
+    times: list[np.ndarray] = []
+    rows, dates = 0, None
+    for frame in parts:
+        if len(frame) == 0:
+            continue
+        row = first_row + rows
+        for column in columns:
+            null = frame[column].is_null()
+            if null.any():
+                raise InputError(
+                    f"{name}, row {row + null.arg_max()}, column {column}: the value is missing; "
+                    "every event needs one"
+                )
+        for column in columns:
+            dtype = frame[column].dtype
+            if dtype.is_nested() or dtype in (pl.Time, pl.Duration, pl.Object):
+                raise InputError(
+                    f"{name}, column {column}: values of type {dtype} are neither ids nor times"
+                )
+        sessions.append(_index(_whole_numbers(frame[session])))
+        items.append(_index(_whole_numbers(frame[item])))
+        if dates is None:
+            dates = _are_dates(frame[time])
+        times.append(_seconds(frame[time], dates, name, row))
+        rows += len(frame)
+        if watch:
+            watch(rows)
+    if rows == 0:
+        raise InputError(f"{name}: the table has no rows")
+    session_ids, session_index = _joined(sessions)
+    item_ids, item_index = _joined(items)
+    seconds = np.concatenate(times)
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(session_index))])
+    ahead = np.diff(session_index)
+    if (ahead < 0).any() or ((ahead == 0) & (np.diff(seconds) < 0)).any():
+        order = np.lexsort((seconds, session_index))  # stable: equal times stay in file order
+        item_index, seconds = item_index[order], seconds[order]
+    return Sessions(item_index, offsets, seconds, item_ids, session_ids)
 
 
 def _from_pandas(column: Any, name: str) -> pl.Series:
@@ -343,30 +396,51 @@ def _require_columns(found: Sequence[str], wanted: Sequence[str], name: str) -> 
             raise InputError(f"{name}: no column {column!r}; it has {has}")
 
 
-def _index(column: pl.Series) -> tuple[np.ndarray, np.ndarray]:
-    """Distinct ids in order of first appearance, and each row's index among them."""
-    if not column.dtype.is_integer() or column.dtype in (pl.UInt64, pl.Int128, pl.UInt128):
-        column = column.cast(pl.String)
-        as_int = column.cast(pl.Int64, strict=False)
-        # "007" and " 7" are not the number 7: an id is a number only if it prints as it was.
-        if (as_int.cast(pl.String) == column).fill_null(False).all():
-            column = as_int
+def _whole_numbers(column: pl.Series) -> pl.Series:
+    """Ids as Int64 if all of them are whole numbers, else as text."""
+    if column.dtype.is_integer() and column.dtype not in (pl.UInt64, pl.Int128, pl.UInt128):
+        return column.cast(pl.Int64)
+    column = column.cast(pl.String)
+    as_int = column.cast(pl.Int64, strict=False)
+    # "007" and " 7" are not the number 7: an id is a number only if it prints as it was.
+    return as_int if (as_int.cast(pl.String) == column).fill_null(False).all() else column
+
+
+def _index(column: pl.Series) -> tuple[pl.Series, np.ndarray]:
+    """Distinct ids in order of first appearance, and each row's index among them, int32."""
     column = column.rename("id")
     ids = column.unique(maintain_order=True)
     index = pl.DataFrame([ids]).with_row_index("index")
     rows = column.to_frame().join(index, on="id", how="left", maintain_order="left")
-    return id_array(ids.to_list()), rows["index"].to_numpy().astype(np.int64)
+    return ids, rows["index"].to_numpy().astype(np.int32)
 
 
-def _seconds(column: pl.Series, name: str, first_row: int) -> np.ndarray:
-    """Times in seconds since 1970, float64."""
+def _joined(parts: list[tuple[pl.Series, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """Distinct ids and each row's index among them, from those of the column's parts."""
+    ids = [ids for ids, _ in parts]
+    if any(part.dtype == pl.String for part in ids):  # a number's text is what it was read from
+        ids = [part.cast(pl.String) for part in ids]
+    distinct, index = _index(pl.concat(ids))
+    firsts = np.cumsum([0, *map(len, ids)])
+    rows = [index[first:][of_part] for first, (_, of_part) in zip(firsts, parts, strict=False)]
+    return distinct.to_numpy(writable=True), np.concatenate(rows)
+
+
+def _are_dates(column: pl.Series) -> bool:
+    """Whether times are text of which nothing is a number."""
+    return column.dtype == pl.String and column.cast(pl.Float64, strict=False).is_null().all()
+
+
+def _seconds(column: pl.Series, dates: bool, name: str, first_row: int) -> np.ndarray:
+    """Times in seconds since 1970, float64. dates: whether text is to be ISO date-times."""
     if column.dtype.is_temporal():
         return column.cast(pl.Datetime("us")).dt.epoch("us").to_numpy() / 1e6
-    seconds = column.cast(pl.Float64, strict=False)
-    if column.dtype == pl.String and seconds.null_count() == len(seconds):
-        dates = column.str.to_datetime(time_unit="us", time_zone="UTC", strict=False)
+    if dates:
+        read = column.str.to_datetime(time_unit="us", time_zone="UTC", strict=False)
         # NumPy divides, where Polars multiplies with 1e-6 and so rounds twice.
-        seconds = pl.Series(column.name, dates.dt.epoch("us").to_numpy() / 1e6, nan_to_null=True)
+        seconds = pl.Series(column.name, read.dt.epoch("us").to_numpy() / 1e6, nan_to_null=True)
+    else:
+        seconds = column.cast(pl.Float64, strict=False)
     bad = seconds.is_null() | ~seconds.is_finite()
     if bad.any():
         row = bad.arg_max()
