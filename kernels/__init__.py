@@ -5,7 +5,10 @@ of the NumPy functions of those names, which define them; and possibly a `steppe
 Imports the mathematics, no model.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
+from threading import Lock
 from types import SimpleNamespace
 from typing import Any
 
@@ -35,9 +38,48 @@ NUMPY = SimpleNamespace(
     stepper=None,  # many steps at once: network.stepper runs them one by one
 )
 
+# OpenBLAS, as NumPy's and SciPy's wheels bring it, has one limit for the whole process; MKL, or a
+# BLAS on OpenMP, has one for each thread.
+_blas = ThreadpoolController().select(user_api="blas").lib_controllers
+_shared = [lib for lib in _blas if getattr(lib, "threading_layer", "") == "pthreads"]
+_own = [lib for lib in _blas if lib not in _shared]
+_entering, _inside, _before = Lock(), 0, []
+
+
+@contextmanager
+def _one_blas_thread() -> Iterator[None]:
+    # The first thread inside sets the shared limit, the last one to leave lifts it. Each for itself
+    # would lift it under another that still computes, or take 1 for what was before and leave that.
+    global _inside, _before
+    with _entering:
+        if _inside == 0:
+            _before = _set(_shared, [1] * len(_shared))
+        _inside += 1
+    mine = _set(_own, [1] * len(_own))
+    try:
+        yield
+    finally:
+        _set(_own, mine)
+        with _entering:
+            _inside -= 1
+            if _inside == 0:
+                _set(_shared, _before)
+
+
+def _set(libraries: list, limits: list[int]) -> list[int]:
+    """Set the limits of some libraries; returns what they were."""
+    before = [lib.get_num_threads() for lib in libraries]
+    for lib, limit in zip(libraries, limits, strict=True):
+        # threadpoolctl 3.8 heeds only the thread that was first to set a limit: let it be this one.
+        if hasattr(lib, "clear_controlling_thread"):
+            lib.clear_controlling_thread(force=True)
+        lib.set_num_threads(limit)
+    return before
+
+
 # Decorates what trains or scores. Several BLAS threads may add in another order, so that their
 # number would show in the last bits.
-one_blas_thread = ThreadpoolController().wrap(limits=1, user_api="blas")
+one_blas_thread = _one_blas_thread()
 
 BACKENDS = ("auto", "numpy", "numba", "cuda", "cuda-emulated")
 

@@ -7,6 +7,7 @@ same parts numba_steps.py runs many steps at once. Imports the mathematics.
 from __future__ import annotations
 
 import math
+from threading import Lock
 from types import EllipsisType
 
 import numpy as np
@@ -236,6 +237,10 @@ def update(
 # back; and a target's score is taken from the very product in which it is counted.
 CASES, TILE = 256, 512
 
+# One of Numba's ways to share a loop among cores, the one it takes where there is no OpenMP or TBB,
+# ends the process when two threads enter such a loop at once.
+_counting = Lock()
+
 
 @jit(fastmath=False)
 def _count(scores, bias, target):
@@ -292,7 +297,8 @@ def rank_targets(h, V_y, b_y, targets, ties="conservative"):
     below, level = np.zeros(len(cases), np.int64), np.zeros(len(cases), np.int64)
     # A score of NaN is neither below a target nor level with it: so are items that only fill up.
     V_y, b_y = _at_least(np.ascontiguousarray(V_y), TILE, 0), _at_least(b_y, TILE, np.nan)
-    _count_ranks(cases, V_y, b_y, wanted, below, level)
+    with _counting:
+        _count_ranks(cases, V_y, b_y, wanted, below, level)
     ranks = np.empty(n)
     ranks[order] = ranking.from_counts(below[:n], level[:n], I, ties)
     return ranks

@@ -1,0 +1,343 @@
+"""Sessions served click by click: alone, interleaved, from many threads, and for a long time."""
+
+import gc
+import os
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from threadpoolctl import threadpool_info
+
+from gru4rec_np import GRU4Rec, Sessions, Shop
+from gru4rec_np.kernels import emulator, one_blas_thread
+from gru4rec_np.models import BASELINES, NARM
+
+SMALL = {"n_sample": 32, "batch_size": 16, "n_epochs": 2, "seed": 3, "backend": "numpy"}
+KINDS = {
+    "usual": {"layers": [24]},
+    "reset before": {"layers": [24], "reset_after": False, "input": "shared"},
+    "deep": {"layers": [12, 10], "input_to_all_layers": True, "feedforward": [9]},
+    "lstm": {"layers": [12], "unit": "lstm", "input": "weighted"},
+}
+# A product of one row and one of many rows add in other orders. So a served score may differ from
+# the one that evaluation ranks by, in the last bits: by less than this part of the largest score.
+TOLERANCE = 1e-5
+
+
+@pytest.fixture(scope="module")
+def log():
+    return Shop(n_items=100).simulate(1000)
+
+
+@pytest.fixture(scope="module")
+def served(log, tmp_path_factory):
+    """served(kind, backend): the same trained weights on any backend."""
+    folder, models = tmp_path_factory.mktemp("models"), {}
+
+    def get(kind, backend):
+        if backend == "numba" and find_spec("numba") is None:
+            pytest.skip("numba is not installed")
+        if backend == "cuda-emulated":
+            require_compiler()
+        path = folder / f"{kind}.npz"
+        if not path.exists():
+            GRU4Rec(**SMALL, **KINDS[kind]).fit(log).save(path)
+        if (kind, backend) not in models:
+            models[kind, backend] = GRU4Rec.load(path, backend)
+        return models[kind, backend]
+
+    return get
+
+
+def require_compiler():
+    try:
+        emulator.build.require_compiler()
+    except Exception as error:
+        pytest.skip(str(error))
+
+
+def one_by_one(model, sessions):
+    """For each session the bits of the scores after each of its clicks."""
+    out = []
+    for s in range(sessions.n_sessions):
+        live = model.session()
+        out.append([(live.feed(item), live.scores().tobytes())[1] for item in sessions.session(s)])
+    return out
+
+
+# --- one process, one thread ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("backend", ["numpy", "numba", "cuda-emulated"])
+def test_served_ranks_are_those_of_the_evaluation(served, log, backend, kind):
+    """For every case, but that scores nearer to the target's than rounding may change places."""
+    model = served(kind, backend)
+    n = 60 if backend == "cuda-emulated" else 600
+    some = log.keep_sessions(np.arange(log.n_sessions) < n)
+    found, _ = model.ranks(some)
+    some = some.restrict(model.item_ids)
+    vectors, at, sure = model._last_vectors(some), 0, 0
+    for s in range(some.n_sessions):
+        live, events = model.session(), some.items[some.offsets[s] : some.offsets[s + 1]]
+        for item, target in pairwise(events):
+            live.feed(model.item_ids[item])
+            scores = live.scores()
+            batch = vectors[at] @ model.weights["V_y"].T + model.weights["b_y"]
+            near = TOLERANCE * np.abs(batch).max()
+            assert np.abs(scores - batch).max() <= near
+            best = 1 + np.count_nonzero(scores > scores[target] + near)
+            worst = np.count_nonzero(scores >= scores[target] - near)
+            assert best <= found[at] <= worst
+            at, sure = at + 1, sure + (best == worst)
+    assert at == len(found) and sure > 0.95 * at
+
+
+@pytest.mark.parametrize("kind", ["usual", "reset before"])
+def test_cuda_states_do_not_depend_on_the_lanes_beside(served, log, kind):
+    """Its sums have one order: what scores a session is to the bit that of the evaluation."""
+    model = served(kind, "cuda-emulated")
+    some = log.keep_sessions(np.arange(log.n_sessions) < 40).restrict(model.item_ids)
+    vectors, at = model._last_vectors(some), 0
+    for s in range(some.n_sessions):
+        live = model.session()
+        for item in some.session(s)[:-1]:
+            live.feed(item)
+            if kind == "usual":  # other inputs are multiplied by NumPy, before the kernel
+                assert (live._out[0] == vectors[at]).all()
+            at += 1
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+@settings(max_examples=6)
+@given(seed=st.integers(0, 2**32), open_at_once=st.integers(1, 1000))
+def test_interleaving_1000_sessions_does_not_show(served, log, backend, seed, open_at_once):
+    model = served("usual", backend)
+    assert log.n_sessions == 1000
+    check_interleaving(model, log, seed, open_at_once)
+
+
+@settings(max_examples=5)
+@given(seed=st.integers(0, 2**32), open_at_once=st.integers(1, 20))
+@pytest.mark.parametrize("kind", ["usual", "lstm"])
+def test_interleaving_on_the_emulator(served, log, kind, seed, open_at_once):
+    some = log.keep_sessions(np.arange(log.n_sessions) < 20)
+    check_interleaving(served(kind, "cuda-emulated"), some, seed, open_at_once)
+
+
+ALONE = {}
+
+
+def check_interleaving(model, sessions, seed, open_at_once):
+    """Feed clicks of `open_at_once` sessions in any order, always the next of one drawn."""
+    key = id(model), sessions.n_sessions
+    if key not in ALONE:
+        ALONE[key] = one_by_one(model, sessions)
+    rng = np.random.default_rng(seed)
+    waiting, live = rng.permutation(sessions.n_sessions).tolist(), []
+    while waiting or live:
+        while waiting and len(live) < open_at_once:
+            s = waiting.pop()
+            live.append((s, model.session(), iter(zip(sessions.session(s), ALONE[key][s]))))  # noqa: B905
+        i = int(rng.integers(len(live)))
+        _, session, clicks = live[i]
+        for item, alone in clicks:
+            assert session.feed(item)
+            assert session.scores().tobytes() == alone
+            break
+        else:
+            live[i] = live[-1]
+            live.pop()
+
+
+# --- many threads ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def impatient():
+    """Threads take turns every few instructions."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+def in_threads(n, work):
+    """The results of work(0) ... work(n - 1), begun at once, each in a thread of its own."""
+    start = threading.Barrier(n)
+
+    def run(i):
+        start.wait()
+        return work(i)
+
+    with ThreadPoolExecutor(n) as pool:
+        return list(pool.map(run, range(n)))
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba", "cuda-emulated"])
+def test_threads_share_a_model(served, log, backend, impatient):
+    """Each makes sessions and feeds them while the others do; one asks and evaluates meanwhile."""
+    model = served("usual", backend)
+    n = 24 if backend == "cuda-emulated" else 240
+    some = log.keep_sessions(np.arange(log.n_sessions) < n)
+    alone, metrics = one_by_one(model, some), model.evaluate(some)
+    asked = [model.recommend(some.session(s), 5) for s in range(n // 6)]
+    before = {name: array.copy() for name, array in model.weights.items()}
+
+    def work(i):
+        if i == 0:
+            return [model.recommend(some.session(s), 5) for s in range(n // 6)]
+        if i == 1:
+            return model.evaluate(some)
+        mine = slice(i - 2, n, 4)
+        lives = [(model.session(), some.session(s)) for s in range(n)[mine]]
+        found = [[] for _ in lives]
+        for t in range(some.lengths.max()):  # all of its sessions side by side
+            for (live, items), out in zip(lives, found, strict=True):
+                if t < len(items):
+                    live.feed(items[t])
+                    out.append(live.scores().tobytes())
+        return found == alone[mine]
+
+    assert in_threads(6, work) == [asked, metrics, True, True, True, True]
+    assert all((model.weights[name] == array).all() for name, array in before.items())
+
+
+@pytest.mark.parametrize("name", ["NARM", *(n for n in BASELINES if n != "oracle")])
+def test_threads_share_other_models(log, name, impatient):
+    small = log.keep_sessions(np.arange(log.n_sessions) < 200)
+    model = NARM(n_epochs=1, backend="numpy") if name == "NARM" else BASELINES[name]()
+    model.fit(small)
+    alone = [model.recommend(small.session(s), 5) for s in range(40)]
+    found = in_threads(4, lambda i: [model.recommend(small.session(s), 5) for s in range(40)])
+    assert found == [alone] * 4
+
+
+def blas_threads():
+    return [lib["num_threads"] for lib in threadpool_info() if lib["user_api"] == "blas"]
+
+
+def test_the_blas_limit_holds_until_the_last_thread_is_out():
+    """It is the process's: a thread that leaves must not lift it under another, nor keep it."""
+    before, inside = blas_threads(), []
+    first_in, second_in, first_out = (threading.Event() for _ in range(3))
+
+    @one_blas_thread
+    def first():
+        first_in.set()
+        assert second_in.wait(10)
+
+    @one_blas_thread
+    def second():
+        second_in.set()
+        assert first_out.wait(10)
+        inside.append(blas_threads())
+
+    a, b = threading.Thread(target=first), threading.Thread(target=second)
+    a.start()
+    assert first_in.wait(10)
+    b.start()
+    a.join()
+    first_out.set()
+    b.join()
+    assert inside == [[1] * len(before)]
+    assert blas_threads() == before
+
+
+def test_the_blas_limit_is_lifted_after_an_error():
+    before = blas_threads()
+
+    @one_blas_thread
+    def fails():
+        assert set(blas_threads()) == {1}
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        fails()
+    assert blas_threads() == before
+
+
+def test_threads_evaluate_at_once_whatever_layer_numba_has():
+    pytest.importorskip("numba")
+    code = (
+        "import threading, numpy as np\n"
+        "from gru4rec_np.kernels import load\n"
+        "ops, rng = load('numba'), np.random.default_rng(0)\n"
+        "h, V = rng.random((2000, 16), 'f'), rng.random((4000, 16), 'f')\n"
+        "args = h, V, np.zeros(4000, 'f'), rng.integers(0, 4000, 2000)\n"
+        "alone, same = ops.rank_targets(*args), []\n"
+        "def work():\n"
+        "    same.extend((ops.rank_targets(*args) == alone).all() for _ in range(5))\n"
+        "threads = [threading.Thread(target=work) for _ in range(3)]\n"
+        "[t.start() for t in threads]; [t.join() for t in threads]\n"
+        "print(len(same), all(same))"
+    )
+    env = {**os.environ, "NUMBA_THREADING_LAYER": "workqueue", "NUMBA_NUM_THREADS": "2"}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert done.stdout == "15 True\n", done.stderr[-500:]
+
+
+# --- a long time ----------------------------------------------------------------------------------
+
+CALLS = int(os.environ.get("GRU4REC_NP_LEAK_CALLS", 10_000))
+MAY_GROW = 2**20 * 4  # bytes; a leak of 50 bytes a call would be 5 MB in 100,000 calls
+
+
+def resident():
+    """Bytes of memory that this process holds."""
+    gc.collect()
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        pytest.skip("this system does not say how much memory a process holds")
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_memory_is_flat_over_many_recommendations(served, log, backend):
+    model = served("usual", backend)
+    sessions = [log.session(s).tolist()[:3] for s in range(100)]
+    for i in range(1000):
+        model.recommend(sessions[i % 100], 10)
+    before = resident()
+    for i in range(CALLS):
+        model.recommend(sessions[i % 100], 10)
+    grown = resident() - before
+    print(f"{backend}: {CALLS:,} calls, {grown / 2**20:+.2f} MB")
+    assert grown < MAY_GROW
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_memory_is_flat_over_many_epochs(log, backend):
+    if backend == "numba":
+        pytest.importorskip("numba")
+    held = []
+    model = GRU4Rec(**{**SMALL, "n_epochs": 20, "backend": backend}, layers=[24])
+    model.fit(log, on_epoch=lambda _: held.append(resident()))
+    print(f"{backend}: 20 epochs, {(held[-1] - held[4]) / 2**20:+.2f} MB since the fifth")
+    assert len(held) == 20 and held[-1] - held[4] < MAY_GROW
+
+
+def test_a_served_session_of_10000_clicks_costs_what_one_click_does(served):
+    """The state does not grow with the session."""
+    model = served("lstm", "numpy")  # its input is weighted: the one with a history
+    live = model.session()
+    sizes = set()
+    for i in range(10_000):
+        live.feed(model.item_ids[i % 50])
+        if i % 1000 == 0:
+            sizes.add((live._state.h[0].nbytes, live._state.history.nbytes))
+    assert len(sizes) == 1
+
+
+def test_a_session_of_one_item_is_served():
+    model = GRU4Rec(**SMALL, layers=[4]).fit(Sessions.from_lists([["a", "b"], ["b", "a"], ["c"]]))
+    assert [item for item, _ in model.recommend(["a"], 5)] in (["a", "b"], ["b", "a"])
