@@ -132,7 +132,7 @@ class Baseline:
                 wanted = tuple(len(method.item_ids) if n == "I" else n for n in shape)
                 setattr(method, name, _unpack(arrays, f"learnt/{name}", wanted))
             method._derive()
-        except (KeyError, TypeError, ValueError, AttributeError, InputError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, MemoryError) as error:
             raise InputError(f"{path}: the model file does not fit together: {error}") from error
         return method
 

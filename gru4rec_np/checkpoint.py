@@ -1,11 +1,17 @@
 """A model on disk: one .npz of plain arrays, written whole or not at all, never unpickled.
 
-Imports NumPy and what every storey may: errors, files.
+A file is not believed: what it says of its sizes is compared with its length before memory is
+taken, and its content with a checksum. That tells damage, not malice: who can write a file can
+write its checksum. Imports NumPy and what every storey may: errors, files.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +21,8 @@ from gru4rec_np.errors import InputError
 from gru4rec_np.files import write_whole
 
 FORMAT = "gru4rec_np model"
-VERSION = 1
+VERSION = 2  # 1 had no checksum; it is still read
+NUMBERS = "biuf"  # kinds of NumPy's types: truth, whole numbers, floats
 
 
 def pack_ids(ids: np.ndarray) -> dict[str, np.ndarray]:
@@ -30,17 +37,55 @@ def pack_ids(ids: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def unpack_ids(arrays: dict[str, np.ndarray]) -> np.ndarray:
-    """The inverse of `pack_ids`."""
+    """The inverse of `pack_ids`.
+
+    Raises:
+        KeyError: an array is missing. ValueError: what they hold are no ids, or one is there twice.
+    """
     if "ids" in arrays:
-        return arrays["ids"]
-    ends = np.cumsum(arrays["ids_length"])
-    text = arrays["ids_utf8"].tobytes()
-    ids = np.empty(len(ends), object)
-    ids[:] = [
-        text[end - n : end].decode()
-        for end, n in zip(ends.tolist(), arrays["ids_length"].tolist(), strict=True)
-    ]
+        ids = arrays["ids"]
+        if ids.dtype != np.int64 or ids.ndim != 1:
+            raise ValueError(f"ids is {ids.dtype} {ids.shape}, not int64 of one dimension")
+    else:
+        length, text = arrays["ids_length"], arrays["ids_utf8"]
+        whole = length.dtype == np.int64 and length.ndim == 1 and text.dtype == np.uint8
+        # In Python's numbers, which do not overflow.
+        if not whole or (length < 0).any() or sum(length.tolist()) != text.size:
+            raise ValueError("ids_length and ids_utf8 do not fit together")
+        ends, text = np.cumsum(length), text.tobytes()
+        ids = np.empty(len(ends), object)
+        ids[:] = [
+            text[end - n : end].decode()
+            for end, n in zip(ends.tolist(), length.tolist(), strict=True)
+        ]
+    seen = set()
+    for item in ids.tolist():
+        if item in seen:
+            raise ValueError(f"the item id {item!r:.60} is there twice")
+        seen.add(item)
     return ids
+
+
+def take_weights(
+    arrays: dict[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, np.ndarray]:
+    """The weights of a network: of these shapes, and all float32 or all float64.
+
+    Args:
+        arrays: those of a file. shapes: name to shape.
+
+    Raises:
+        KeyError: one is missing. ValueError: one is of another shape or type.
+    """
+    weights = {name: arrays[f"weights/{name}"] for name in shapes}
+    double = any(array.dtype == np.float64 for array in weights.values())
+    wanted = np.float64 if double else np.float32
+    for name, array in weights.items():
+        if array.shape != shapes[name] or array.dtype != wanted:
+            raise ValueError(
+                f"{name} is {array.dtype} {array.shape}, not {wanted.__name__} {shapes[name]}"
+            )
+    return weights
 
 
 def save(path: str | Path, about: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
@@ -49,18 +94,22 @@ def save(path: str | Path, about: dict[str, Any], arrays: dict[str, np.ndarray])
     Args:
         path: of the .npz file.
         about: plain values that JSON can hold.
-        arrays: name to array, no objects.
+        arrays: name to array of numbers.
 
     Raises:
+        InputError: a number is not finite.
         OSError: the file cannot be written; what was there is untouched.
     """
-    if any(array.dtype.hasobject for array in arrays.values()):
-        raise TypeError("an array of objects would be pickled")
+    for name, array in arrays.items():
+        if array.dtype.kind not in NUMBERS:
+            raise TypeError(f"{name} is of type {array.dtype}, which is no number")
+    _check_finite(path, arrays)
     header = np.array(json.dumps({"format": FORMAT, "version": VERSION, **about}))
+    parts = {"about": header, **arrays}
 
     def save_arrays(part: Path) -> None:
         with open(part, "wb") as file:
-            np.savez(file, about=header, **arrays)
+            np.savez(file, **parts, checksum=_checksum(parts))
 
     write_whole(path, save_arrays)
 
@@ -75,25 +124,80 @@ def load(path: str | Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         about, arrays.
 
     Raises:
-        InputError: no such file, cut short or damaged, not ours, of a newer format.
+        InputError: no such file, cut short or damaged, not ours, of a newer format, or with numbers
+            that are not finite.
     """
     path = Path(path)
     if path.is_dir():
         path = path / "model.npz"
     if not path.is_file():
         raise InputError(f"{path}: no such model file")
+    altered = InputError(f"{path}: damaged: its checksum does not match")
+    version, arrays = 0, {}
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        about = json.loads(str(arrays.pop("about")[()]))
-        if about.pop("format") != FORMAT:
-            raise ValueError("another program's format")
-        version = int(about.pop("version"))
+        with zipfile.ZipFile(path) as archive:
+            members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+            if len(members) < len(archive.infolist()):
+                raise ValueError("a name is there twice")
+            if sum(info.file_size for info in members.values()) > path.stat().st_size:
+                raise ValueError("its parts would be larger than the file")
+            header = _read(archive, members.pop("about"), "U")
+            about = json.loads(str(header[()]))
+            if about.pop("format") != FORMAT:
+                raise ValueError("another program's format")
+            version = int(about.pop("version"))
+            if version <= VERSION:
+                arrays = {name: _read(archive, info, NUMBERS) for name, info in members.items()}
     except Exception as error:  # zipfile and NumPy raise a dozen kinds on damaged files
         why = (str(error) or type(error).__name__).splitlines()[0][:80]
+        if why.startswith("Bad CRC-32"):  # the archive's own checksum
+            raise altered from error
         raise InputError(f"{path}: no model of gru4rec_np, or damaged ({why})") from error
     if version > VERSION:
         raise InputError(
             f"{path}: format version {version} is unknown; this program reads up to {VERSION}"
         )
+    checksum = arrays.pop("checksum", None)
+    if version > 1 or checksum is not None:
+        if not np.array_equal(checksum, _checksum({"about": header, **arrays})):
+            raise altered
+    _check_finite(path, arrays)
     return about, arrays
+
+
+def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo, kinds: str) -> np.ndarray:
+    """One array of an archive, of one of these kinds of type.
+
+    No memory is taken for it before its header, its size in the archive and, by `load`, that of the
+    file have agreed: a few bytes cannot ask for gigabytes.
+
+    Raises:
+        ValueError: it is no such array. Whatever zipfile and NumPy raise.
+    """
+    if info.compress_type != zipfile.ZIP_STORED:
+        raise ValueError(f"{info.filename} is compressed")
+    with archive.open(info) as file:
+        if np.lib.format.read_magic(file) != (1, 0):
+            raise ValueError(f"{info.filename} is of another format")
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        if dtype.kind not in kinds or not dtype.isnative:
+            raise ValueError(f"{info.filename} is of type {dtype}")
+        if math.prod(shape) * dtype.itemsize != info.file_size - file.tell():
+            raise ValueError(f"{info.filename} is of another size than {shape}")
+    with archive.open(info) as file:
+        return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def _checksum(arrays: dict[str, np.ndarray]) -> np.ndarray:
+    """(32,) uint8: the SHA-256 of all arrays' names, types, shapes and bytes, by name."""
+    found = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        found.update(json.dumps([name, array.dtype.str, array.shape]).encode())
+        found.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    return np.frombuffer(found.digest(), np.uint8)
+
+
+def _check_finite(path: str | Path, arrays: dict[str, np.ndarray]) -> None:
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise InputError(f"{path}: {name} has values that are infinite or no numbers")

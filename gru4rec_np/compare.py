@@ -313,10 +313,10 @@ def run_all(
                 if run is None:
                     try:
                         run = train_and_rank(model, parts["train"], parts["test"], ties, bar)
+                        model.save(out / "models" / file)
                     except InputError as error:
                         failed[method.name] = str(error)
                         break
-                    model.save(out / "models" / file)
                     about = {"identity": wanted, "seconds": run.seconds}
                     about |= {"cases_per_second": run.cases_per_second}
                     checkpoint.save(out / "ranks" / file, about, {"ranks": run.ranks})

@@ -221,15 +221,8 @@ class GRU4Rec(Hyperparameters):
         try:
             model = cls(**about["hyperparameters"], backend=backend)
             model._set_catalogue(checkpoint.unpack_ids(arrays))
-            n_items = len(model.item_ids)
-            fresh = network.init_weights(model, 1, np.random.default_rng(0))
-            model.weights = {name: arrays[f"weights/{name}"] for name in fresh}
-            for name, array in model.weights.items():
-                wanted = list(fresh[name].shape)
-                if name in network.tables(model):
-                    wanted[0] = n_items
-                if array.shape != tuple(wanted) or array.dtype.kind != "f":
-                    raise ValueError(f"{name} is {array.dtype} {array.shape}, not {tuple(wanted)}")
+            shapes = network.shapes(model, len(model.item_ids))
+            model.weights = checkpoint.take_weights(arrays, shapes)
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{path}: the model file does not fit together: {error}") from error
         return model

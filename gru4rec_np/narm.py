@@ -242,6 +242,21 @@ def local_backward(
 # --- the network and its loss ---------------------------------------------------------------------
 
 
+def shapes(hp: NARM, n_items: int) -> dict[str, tuple[int, ...]]:
+    """The shape of each weight, by name."""
+    X, H = hp.embedding, hp.hidden
+    return {
+        "emb": (n_items, X),
+        "W_x": (X, 3 * H),
+        "U": (H, 3 * H),
+        "b": (3 * H,),
+        "A1": (H, H),
+        "A2": (H, H),
+        "v": (H,),
+        "B": (X, 2 * H),
+    }
+
+
 def init_weights(
     hp: NARM, n_items: int, rng: np.random.Generator, dtype: type = np.float32
 ) -> Weights:
@@ -648,14 +663,7 @@ class NARM:
                 raise ValueError(f"it holds {about['model']}, not {cls.name}")
             model = cls(**about["hyperparameters"], backend=backend)
             model._set_catalogue(checkpoint.unpack_ids(arrays))
-            fresh = init_weights(model, 1, np.random.default_rng(0))
-            model.weights = {name: arrays[f"weights/{name}"] for name in fresh}
-            for name, array in model.weights.items():
-                wanted = fresh[name].shape
-                if name == "emb":
-                    wanted = len(model.item_ids), model.embedding
-                if array.shape != wanted or array.dtype.kind != "f":
-                    raise ValueError(f"{name} is {array.dtype} {array.shape}, not {wanted}")
+            model.weights = checkpoint.take_weights(arrays, shapes(model, len(model.item_ids)))
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{path}: the model file does not fit together: {error}") from error
         return model

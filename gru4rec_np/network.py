@@ -47,9 +47,44 @@ EMBEDDING_TABLE = {"embedding": "E", "shared": "V_y"}
 # --- the weights ----------------------------------------------------------------------------------
 
 
-def tables(hp: Hyperparameters) -> set[str]:
-    """Names of the weights that have a row for each item."""
-    return {"E", "V_y", "b_y"} | ({"W_x"} if hp.input in ("onehot", "weighted") else set())
+def blocks(hp: Hyperparameters, n_items: int) -> dict[str, tuple[int, ...]]:
+    """What each weight is made of: a matrix's rows and the widths of its blocks side by side.
+
+    Of a vector it is the length. Nothing is allocated, however large the weights would be.
+    """
+    W: dict[str, tuple[int, ...]] = {}
+    G, _ = UNITS[hp.unit]
+    H = hp.layers
+    D = [H[-1], *hp.feedforward]
+    seen = H if hp.input_to_all_layers else H[:1]
+    X = n_items
+    if hp.input == "embedding":
+        X = hp.embedding or H[0]
+        W["E"] = n_items, X
+    elif hp.input == "shared":
+        X = D[-1]
+    W["W_x"] = X, *(width for width in seen for _ in range(G))
+    for i, width in enumerate(H):
+        if i > 0:
+            W[f"W{i}"] = H[i - 1], *[width] * G
+        W[f"U{i}"] = width, *[width] * G
+        W[f"b{i}"] = (G * width,)
+        if hp.unit == "gru" and hp.reset_after:
+            W[f"c{i}"] = (G * width,)
+    for i, width in enumerate(hp.feedforward):
+        W[f"F{i}"] = D[i], width
+        W[f"f{i}"] = (width,)
+    W["V_y"] = n_items, D[-1]
+    W["b_y"] = (n_items,)
+    return W
+
+
+def shapes(hp: Hyperparameters, n_items: int) -> dict[str, tuple[int, ...]]:
+    """The shape of each weight, by name."""
+    return {
+        name: (rows, sum(columns)) if columns else (rows,)
+        for name, (rows, *columns) in blocks(hp, n_items).items()
+    }
 
 
 def init_weights(
@@ -66,8 +101,10 @@ def init_weights(
         name to array, see the module's text for names and shapes.
     """
 
-    def blocks(rows: int, *columns: int) -> np.ndarray:
-        """A matrix of blocks side by side, each drawn at its own scale."""
+    def draw(rows: int, *columns: int) -> np.ndarray:
+        """A matrix of blocks side by side, each drawn at its own scale; a vector of zeros."""
+        if not columns:
+            return np.zeros(rows, dtype)
         out = np.empty((rows, sum(columns)), dtype)
         at = 0
         for width in columns:
@@ -79,31 +116,7 @@ def init_weights(
             at += width
         return out
 
-    W: Weights = {}
-    G, _ = UNITS[hp.unit]
-    H = hp.layers
-    D = [H[-1], *hp.feedforward]
-    seen = H if hp.input_to_all_layers else H[:1]
-    X = n_items
-    if hp.input == "embedding":
-        X = hp.embedding or H[0]
-        W["E"] = blocks(n_items, X)
-    elif hp.input == "shared":
-        X = D[-1]
-    W["W_x"] = blocks(X, *(width for width in seen for _ in range(G)))
-    for i, width in enumerate(H):
-        if i > 0:
-            W[f"W{i}"] = blocks(H[i - 1], *[width] * G)
-        W[f"U{i}"] = blocks(width, *[width] * G)
-        W[f"b{i}"] = np.zeros(G * width, dtype)
-        if hp.unit == "gru" and hp.reset_after:
-            W[f"c{i}"] = np.zeros(G * width, dtype)
-    for i, width in enumerate(hp.feedforward):
-        W[f"F{i}"] = blocks(D[i], width)
-        W[f"f{i}"] = np.zeros(width, dtype)
-    W["V_y"] = blocks(n_items, D[-1])
-    W["b_y"] = np.zeros(n_items, dtype)
-    return W
+    return {name: draw(*sizes) for name, sizes in blocks(hp, n_items).items()}
 
 
 # --- the state that sessions carry ----------------------------------------------------------------

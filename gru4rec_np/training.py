@@ -267,8 +267,13 @@ class Training:
             if losses.dtype != np.float64 or losses.ndim != 1:
                 raise ValueError(f"losses is {losses.dtype} {losses.shape}")
             self.losses = [losses]
+            if self.epoch < 1 or self.step < 0:
+                raise ValueError(f"it stands at step {self.step} of epoch {self.epoch}")
             if self.step:
-                zero = network.zero_state(self.hp, len(arrays["lane_history"]))
+                lanes = len(arrays["lane_history"])
+                if lanes > self.hp.batch_size:
+                    raise ValueError(f"it has {lanes} lanes, batch_size is {self.hp.batch_size}")
+                zero = network.zero_state(self.hp, lanes)
                 for i, h in enumerate(zero.h):
                     _take(h, arrays[f"h/{i}"], f"the lanes' h of layer {i}")
                 _take(zero.history, arrays["lane_history"], "the lanes' history")
@@ -279,7 +284,7 @@ class Training:
                     _take(p, arrays[f"best/{n}"], n)
                 score, epoch = about["best"]
                 self.best = float(score), int(epoch), best
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise InputError(f"{path}: cannot go on from here: {error}") from error
 
 
