@@ -16,6 +16,7 @@ from gru4rec_np.kernels import OWN_OPTIMISERS, coded
 from gru4rec_np.kernels.numba_math import (
     activate,
     activate_backward,
+    at,
     jit,
     lane_loss,
     sigmoid,
@@ -35,7 +36,7 @@ def gates(xW, hU_rz, b, r, z):
         for k in range(H):
             r[lane, k] = sigmoid(xW[lane, k] + hU_rz[lane, k] + b[k])
         for k in range(H):
-            z[lane, k] = sigmoid(xW[lane, H + k] + hU_rz[lane, H + k] + b[H + k])
+            z[lane, k] = sigmoid(xW[lane, at(H + k)] + hU_rz[lane, at(H + k)] + b[at(H + k)])
 
 
 @jit
@@ -46,7 +47,7 @@ def candidate(xW, hU_n, b, r, z, h, reset_after, act, n, h_new):
     for lane in range(B):
         for k in range(H):
             hU = r[lane, k] * hU_n[lane, k] if reset_after else hU_n[lane, k]
-            n[lane, k] = xW[lane, 2 * H + k] + b[2 * H + k] + hU
+            n[lane, k] = xW[lane, at(2 * H + k)] + b[at(2 * H + k)] + hU
         activate(n[lane], act[0], act[1])
         for k in range(H):
             h_new[lane, k] = (one - z[lane, k]) * h[lane, k] + z[lane, k] * n[lane, k]
@@ -61,8 +62,8 @@ def blend_backward(dh_new, h, z, n, act, dxW):
         for k in range(H):
             d = dh_new[lane, k]
             dz = d * (n[lane, k] - h[lane, k])
-            dxW[lane, H + k] = dz * z[lane, k] * (one - z[lane, k])
-            dxW[lane, 2 * H + k] = d * z[lane, k]
+            dxW[lane, at(H + k)] = dz * z[lane, k] * (one - z[lane, k])
+            dxW[lane, at(2 * H + k)] = d * z[lane, k]
         activate_backward(dxW[lane, 2 * H :], n[lane], act[0], act[1])
 
 
@@ -127,11 +128,11 @@ def gru_reset_after_backward(dh_new, cache, U, hidden_act=("tanh", 0.0)):
 
 
 @jit
-def _lane_losses(y, g, count, weight, own, log_weights, kind, act, bpreg, smoothing, lanes):
+def _lane_losses(y, g, count, weight, log_own, log_weights, kind, act, bpreg, smoothing, lanes):
     term = np.empty_like(y[0])
     for b in range(len(y)):
         lanes[b] = lane_loss(
-            y[b], g[b], term, b, count, weight, own[b], log_weights, kind, act[0], act[1],
+            y[b], g[b], term, b, count, weight, log_own[b], log_weights, kind, act[0], act[1],
             bpreg, smoothing,
         )  # fmt: skip
 
@@ -140,11 +141,10 @@ def loss_and_gradient(raw, loss, final_act=("linear", 0.0), bpreg=1.0, smoothing
     """As `losses.loss_and_gradient`: here each column is an item of its own, counted once."""
     y, g = np.array(raw, order="C"), np.empty(raw.shape, raw.dtype)
     lanes, count = np.empty(len(raw), raw.dtype), np.ones(raw.shape[1], raw.dtype)
-    weight = count.copy() if log_q is None else np.exp(-log_q).astype(raw.dtype)
-    log_weights = 0.0 if log_q is None else -float(log_q.sum())
+    logs = np.zeros_like(count) if log_q is None else -log_q.astype(raw.dtype)
     _lane_losses(
-        y, g, count, weight, weight[: len(raw)], log_weights, LOSSES.index(loss),
-        coded(final_act), bpreg, smoothing, lanes,
+        y, g, count, np.exp(logs), logs, float(logs.sum()), LOSSES.index(loss), coded(final_act),
+        bpreg, smoothing, lanes,
     )  # fmt: skip
     return lanes, g
 
