@@ -215,7 +215,8 @@ def test_nothing_to_train_on():
 
 def test_divergence_is_named(shop_split):
     wild = GRU4Rec(**SMALL, adapt="sgd", learning_rate=1e30, hidden_act="linear")
-    with np.errstate(all="ignore"), pytest.raises(InputError, match=r"diverged: the loss is nan at step 2 of epoch 1"):
+    words = r"diverged: the loss is nan at step 2 of epoch 1"
+    with np.errstate(all="ignore"), pytest.raises(InputError, match=words):
         wild.fit(shop_split[0])
 
 
