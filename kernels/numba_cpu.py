@@ -18,6 +18,7 @@ from gru4rec_np.kernels import OWN_OPTIMISERS, coded
 from gru4rec_np.kernels.numba_math import (
     activate,
     activate_backward,
+    at,
     jit,
     lane_loss,
     sigmoid,
@@ -37,7 +38,7 @@ def gates(xW, hU_rz, b, r, z):
         for k in range(H):
             r[lane, k] = sigmoid(xW[lane, k] + hU_rz[lane, k] + b[k])
         for k in range(H):
-            z[lane, k] = sigmoid(xW[lane, H + k] + hU_rz[lane, H + k] + b[H + k])
+            z[lane, k] = sigmoid(xW[lane, at(H + k)] + hU_rz[lane, at(H + k)] + b[at(H + k)])
 
 
 @jit
@@ -48,7 +49,7 @@ def candidate(xW, hU_n, b, r, z, h, reset_after, act, n, h_new):
     for lane in range(B):
         for k in range(H):
             hU = r[lane, k] * hU_n[lane, k] if reset_after else hU_n[lane, k]
-            n[lane, k] = xW[lane, 2 * H + k] + b[2 * H + k] + hU
+            n[lane, k] = xW[lane, at(2 * H + k)] + b[at(2 * H + k)] + hU
         activate(n[lane], act[0], act[1])
         for k in range(H):
             h_new[lane, k] = (one - z[lane, k]) * h[lane, k] + z[lane, k] * n[lane, k]
@@ -63,8 +64,8 @@ def blend_backward(dh_new, h, z, n, act, dxW):
         for k in range(H):
             d = dh_new[lane, k]
             dz = d * (n[lane, k] - h[lane, k])
-            dxW[lane, H + k] = dz * z[lane, k] * (one - z[lane, k])
-            dxW[lane, 2 * H + k] = d * z[lane, k]
+            dxW[lane, at(H + k)] = dz * z[lane, k] * (one - z[lane, k])
+            dxW[lane, at(2 * H + k)] = d * z[lane, k]
         activate_backward(dxW[lane, 2 * H :], n[lane], act[0], act[1])
 
 
@@ -128,23 +129,29 @@ def gru_reset_after_backward(dh_new, cache, U, hidden_act=("tanh", 0.0)):
 # --- the loss -------------------------------------------------------------------------------------
 
 
-def roomy(shape, dtype):
-    """An empty array with nothing else within 512 bytes after it.
+def apart(shape: tuple[int, ...], dtype: type) -> np.ndarray:
+    """Ones in cache lines of their own, with nothing else within 512 bytes after them.
 
-    Where a loop reads one array and writes another, compiled code first asks whether the second
-    begins so close behind the first that a vector instruction could read what it has yet to write.
-    Then it goes number by number, and a sum in the loop has other last bits. Of short arrays, the
-    allocator's mood would decide.
+    Two threads that write side by side slow each other. And where a loop reads one array and writes
+    another, compiled code first asks whether the second begins so close behind the first that a
+    vector instruction could read what it has yet to write. Then it goes number by number, and a sum
+    in the loop has other last bits: of short arrays, the allocator's mood would decide.
     """
-    size = math.prod(shape)
-    return np.empty(size + 512 // np.dtype(dtype).itemsize, dtype)[:size].reshape(shape)
+    line, size = 64, math.prod(shape) * np.dtype(dtype).itemsize
+    memory = np.empty(size + line + 512, np.uint8)
+    start = -memory.ctypes.data % line
+    array = memory[start : start + size].view(dtype).reshape(shape)
+    array[:] = 1
+    return array
 
 
 @jit
-def _lane_losses(y, g, term, count, weight, own, log_weights, kind, act, bpreg, smoothing, lanes):
+def _lane_losses(
+    y, g, term, count, weight, log_own, log_weights, kind, act, bpreg, smoothing, lanes
+):
     for b in range(len(y)):
         lanes[b] = lane_loss(
-            y[b], g[b], term, b, count, weight, own[b], log_weights, kind, act[0], act[1],
+            y[b], g[b], term, b, count, weight, log_own[b], log_weights, kind, act[0], act[1],
             bpreg, smoothing,
         )  # fmt: skip
 
@@ -152,14 +159,14 @@ def _lane_losses(y, g, term, count, weight, own, log_weights, kind, act, bpreg, 
 def loss_and_gradient(raw, loss, final_act=("linear", 0.0), bpreg=1.0, smoothing=0.0, log_q=None):
     """As `losses.loss_and_gradient`: here each column is an item of its own, counted once."""
     B, N = raw.shape
-    shapes = ((B, N), (B, N), (N,), (N,), (N,), (B,))
-    y, g, term, count, weight, lanes = (roomy(shape, raw.dtype) for shape in shapes)
-    y[:], count[:] = raw, 1
-    weight[:] = 1 if log_q is None else np.exp(-log_q)
-    log_weights = 0.0 if log_q is None else -float(log_q.sum())
+    shapes = ((B, N), (B, N), (N,), (N,), (N,), (N,), (B,))
+    y, g, term, count, weight, logs, lanes = (apart(shape, raw.dtype) for shape in shapes)
+    y[:] = raw
+    logs[:] = 0 if log_q is None else -log_q
+    weight[:] = np.exp(logs)
     _lane_losses(
-        y, g, term, count, weight, weight[:B], log_weights, LOSSES.index(loss),
-        coded(final_act), bpreg, smoothing, lanes,
+        y, g, term, count, weight, logs, float(logs.sum()), LOSSES.index(loss), coded(final_act),
+        bpreg, smoothing, lanes,
     )  # fmt: skip
     return lanes, g
 

@@ -32,6 +32,11 @@ def jit(function=None, **options):
     return numba.njit(function, **options) if function else numba.njit(**options)
 
 
+# Around an index that is a sum, and never negative: of others Numba asks each time whether they
+# count from the end, and then what fills a vector is read and written one number at a time.
+at = np.uintp
+
+
 # In these the order of the terms matters: it keeps digits that a reordered sum would lose.
 EXACT = {"fastmath": {"contract"}, "error_model": "numpy", **INLINE}
 
@@ -231,7 +236,7 @@ CROSS_ENTROPY, BPR, TOP1, BPR_MAX, TOP1_MAX = range(len(LOSSES))
 
 
 @jit
-def lane_loss(y, g, term, t, count, weight, own, log_weights, kind, act, a, bpreg, smoothing):
+def lane_loss(y, g, term, t, count, weight, log_own, log_weights, kind, act, a, bpreg, smoothing):
     """The loss of one lane over *distinct* items, and its gradient; see losses.py for the formulas.
 
     An item that was drawn c times is scored once and counts c times; loss and gradient are those
@@ -245,7 +250,7 @@ def lane_loss(y, g, term, t, count, weight, own, log_weights, kind, act, a, bpre
         count: (U,) how many columns each item has; 0 leaves it out. Changed and restored.
         weight: (U,) for cross-entropy, each item's sum of e^-log_q over its columns: the logQ
             correction. Without correction the same as count.
-        own: the target column's e^-log_q, 1 without correction.
+        log_own: the target column's -log_q, 0 without correction.
         log_weights: sum of log e^-log_q over all columns, 0 without correction; for smoothing.
         kind, act: indices into LOSSES and ACTIVATIONS; a, bpreg, smoothing as in losses.py.
 
@@ -282,7 +287,7 @@ def lane_loss(y, g, term, t, count, weight, own, log_weights, kind, act, a, bpre
             for j in range(U):
                 g[j] *= inverse
         hit = one - f(smoothing) - share
-        loss = -hit * (f(math.log(own)) + shifted(y[t], top, -log_total)) - share * log_p
+        loss = -hit * (log_own + shifted(y[t], top, -log_total)) - share * log_p
         pull = hit
     elif kind == BPR or kind == TOP1:
         count[t] -= one

@@ -21,17 +21,21 @@ from typing import Any
 
 import numba
 import numpy as np
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic
 from threadpoolctl import threadpool_info
 
 from gru4rec_np.kernels import coded, usual
 from gru4rec_np.kernels.numba_cpu import (
+    apart,
     blend_backward,
     candidate,
     gates,
     reset_backward,
     update_rows,
 )
-from gru4rec_np.kernels.numba_math import exp, jit, lane_loss, type_of
+from gru4rec_np.kernels.numba_math import at, exp, jit, lane_loss, type_of
 from gru4rec_np.kernels.numba_threads import COUNTERS, OPEN, finish, take
 from gru4rec_np.losses import LOSSES
 
@@ -53,9 +57,9 @@ Settings = namedtuple(
 # (PARTS, ...) has a row for each part.
 Work = namedtuple(
     "Work",
-    "every rows fed_rows counts weight target own fed V bias a_bias v_bias y g dy db term e e_mask "
-    "de xW dxW hU_rz hU_n g_rz g_n r z n h_mask out dout dout_part rh transposed tile db_gates "
-    "loss log_weights now",
+    "every rows fed_rows counts weight target log_own fed h V bias a_bias v_bias y g dy db term e "
+    "e_mask de xW dxW hU_rz hU_n g_rz g_n r z n h_mask out dout dout_part rh transposed tile "
+    "db_gates loss log_weights now",
 )
 
 # Where a step stands, in Work.now: its lanes, its distinct items scored and in all, and how many
@@ -65,7 +69,7 @@ LANES, SCORED, DISTINCT, FED = range(4)
 # The phases of a step.
 BEGIN, GATHER, PASS, UPDATE, PHASES = range(5)
 
-# Parts of a phase where a step is large enough to gain by it: that many multiplications to score.
+# Parts of a phase where a step is large enough to gain by it: that many multiplications in all.
 PARTS = 2
 WORTH_PARTS = 2**20
 
@@ -78,9 +82,9 @@ def _workspace(B: int, H: int, X: int, most: int, dtype: type) -> Work:
     """Arrays for steps of at most B lanes and `most` distinct items."""
     ints = {"rows": most, "fed_rows": B, "target": B, "fed": B}
     floats = {
-        "counts": (PARTS, most), "weight": (most,), "own": (B,), "term": (PARTS, most),
+        "counts": (PARTS, most), "weight": (most,), "log_own": (B,), "term": (PARTS, most),
         "V": (most, H), "bias": (most,), "a_bias": (most,), "v_bias": (most,), "db": (PARTS, most),
-        "y": (B * most,), "g": (B * most,), "dy": (B * most,),
+        "h": (B, H), "y": (B * most,), "g": (B * most,), "dy": (B * most,),
         "e": (B, X), "e_mask": (B, X), "de": (B, X),
         "xW": (B, 3 * H), "dxW": (B, 3 * H), "hU_rz": (B, 2 * H), "hU_n": (B, H),
         "g_rz": (B, 2 * H), "g_n": (B, H), "r": (B, H), "z": (B, H), "n": (B, H),
@@ -90,20 +94,10 @@ def _workspace(B: int, H: int, X: int, most: int, dtype: type) -> Work:
     }  # fmt: skip
     return Work(
         every=np.arange(max(H, X)),
-        now=_apart((4,), np.int64),
-        **{name: _apart((size,), np.int64) for name, size in ints.items()},
-        **{name: _apart(shape, dtype) for name, shape in floats.items()},
+        now=apart((4,), np.int64),
+        **{name: apart((size,), np.int64) for name, size in ints.items()},
+        **{name: apart(shape, dtype) for name, shape in floats.items()},
     )
-
-
-def _apart(shape: tuple[int, ...], dtype: type) -> np.ndarray:
-    """Ones in cache lines of their own: two threads that write side by side slow each other."""
-    line, size = 64, int(np.prod(shape)) * np.dtype(dtype).itemsize
-    memory = np.empty(size + 2 * line, np.uint8)
-    start = -memory.ctypes.data % line
-    array = memory[start : start + size].view(dtype).reshape(shape)
-    array[:] = 1
-    return array
 
 
 # --- small pieces ---------------------------------------------------------------------------------
@@ -134,12 +128,31 @@ def _product_T(a, b, out, s):
         np.dot(a[i : i + step], b.T, out[i : i + step])
 
 
+@intrinsic
+def _hash(typingctx, start, place):
+    """A hash of two uint32: the finaliser of MurmurHash3 (Appleby), as in cuda/common.cuh.
+
+    Written in LLVM's terms, since Numba would multiply with 64 bits, at less than half the speed.
+    """
+
+    def codegen(context, builder, signature, args):
+        def mixed(x, shift, factor):
+            x = builder.xor(x, builder.lshr(x, ir.Constant(x.type, shift))) if shift else x
+            return builder.mul(x, ir.Constant(x.type, factor))
+
+        x = builder.xor(args[0], mixed(args[1], 0, 0x85EBCA77))
+        x = mixed(mixed(x, 16, 0x85EBCA6B), 13, 0xC2B2AE35)
+        return mixed(x, 16, 1)
+
+    return types.uint32(types.uint32, types.uint32), codegen
+
+
 @jit
 def _fill_mask(mask, first, seed, step, p):
     """Inverted dropout, 0 or 1/(1-p); mask (n, width) of the lanes from `first`, seed a uint32.
 
-    Whether a place is kept is a hash of its counters (the finaliser of MurmurHash3, Appleby), so
-    it does not depend on the order of drawing.
+    Whether a place is kept is a hash of its counters, so it does not depend on the order of
+    drawing.
     """
     f = type_of(mask[0, 0])
     scale = f(1 / (1 - p))
@@ -148,24 +161,19 @@ def _fill_mask(mask, first, seed, step, p):
     width = mask.shape[1]
     for i in range(len(mask)):
         for k in range(width):
-            # Cast after each operation: Numba's unsigned products are 64 bits wide.
-            x = start ^ np.uint32(((first + i) * width + k) * 0x85EBCA77)
-            x = np.uint32((x ^ (x >> 16)) * 0x85EBCA6B)
-            x = np.uint32((x ^ (x >> 13)) * 0xC2B2AE35)
-            x = np.uint32(x ^ (x >> 16))
-            mask[i, k] = scale if x >= limit else f(0)
+            kept = _hash(start, np.uint32((first + i) * width + k)) >= limit
+            mask[i, k] = scale if kept else f(0)
 
 
 @jit
-def _enter_step(h, keep, reset, before):
-    """As network.enter_step, in place: h (B, H), its first `before` rows lanes of the last step."""
-    n = 0
+def _enter_step(out, keep, reset, before, h):
+    """As network.enter_step: h (B, H) from what the `before` lanes of the last step put out."""
+    n, zero = 0, type_of(h[0, 0])(0)
     for i in range(before):
         if keep[i]:
-            if reset[n]:
-                h[n] = 0
-            else:
-                h[n] = h[i]
+            fresh = reset[n]
+            for k in range(h.shape[1]):
+                h[n, k] = zero if fresh else out[i, k]
             n += 1
 
 
@@ -209,10 +217,10 @@ def _collect(x, y, samples, stamp, mark, log_support, s, w):
 
     Returns:
         scored, U, the sum of the columns' log weights, and how many distinct rows are fed where
-        the input has a table of its own. Fills rows, counts[0], weight, target, own, and fed: the
-        place of each x among `rows` if the table is shared, else among `fed_rows`.
+        the input has a table of its own. Fills rows, counts[0], weight, target, log_own, and
+        fed: the place of each x among `rows` if the table is shared, else among `fed_rows`.
     """
-    f = type_of(w.own[0])
+    f = type_of(w.log_own[0])
     n, scored, log_weights, count = len(y), 0, f(0), w.counts[0]
     count[:] = 0
     w.weight[:] = 0  # at first the columns as a target
@@ -234,10 +242,10 @@ def _collect(x, y, samples, stamp, mark, log_support, s, w):
             w.weight[j] = as_target * exp(-log_q) + as_sample * exp(-alpha * log_q)
             log_weights -= (as_target + alpha * as_sample) * log_q
         for i in range(n):
-            w.own[i] = exp(-f(s.logq) * f(log_support[y[i]]))
+            w.log_own[i] = -f(s.logq) * f(log_support[y[i]])
     else:
         w.weight[:scored] = count[:scored]
-        w.own[:n] = 1
+        w.log_own[:n] = 0
     if s.input == SHARED:
         U = scored
         for i in range(n):
@@ -259,9 +267,9 @@ def _collect(x, y, samples, stamp, mark, log_support, s, w):
 
 
 @jit
-def _forward(lo, hi, x, h, W, s, w, seed, step):
-    """As network.recurrent, from the items x (n,) and the state h (n, H) to w.out (n, H)."""
-    x, h = x[lo:hi], h[lo:hi]
+def _forward(lo, hi, x, W, s, w, seed, step):
+    """As network.recurrent, from the items x (n,) and the state w.h (n, H) to w.out (n, H)."""
+    x, h = x[lo:hi], w.h[lo:hi]
     n, H = h.shape
     e, e_mask, xW = w.e[lo:hi], w.e_mask[lo:hi], w.xW[lo:hi]
     hU_rz, hU_n = w.hU_rz[lo:hi], w.hU_n[lo:hi]
@@ -288,7 +296,7 @@ def _forward(lo, hi, x, h, W, s, w, seed, step):
             for k in range(2 * H):
                 hU_rz[i, k] += W.c[0, k]
             for k in range(H):
-                hU_n[i, k] += W.c[0, 2 * H + k]
+                hU_n[i, k] += W.c[0, at(2 * H + k)]
     gates(xW, hU_rz, W.b[0], r, z)
     if not s.reset_after:
         for i in range(n):
@@ -311,7 +319,7 @@ def _loss(part, lo, hi, s, w):
     w.dy holds the gradient of the scores on return: for each tile of items a contiguous matrix
     (lanes of all parts, items), as the products take it.
     """
-    f = type_of(w.own[0])
+    f = type_of(w.log_own[0])
     n, scored, m = w.now[LANES], w.now[SCORED], hi - lo
     scale, loss = f(1 / s.batch_size), f(0)
     V, out, dout, dout_part = w.V[:scored], w.out[lo:hi], w.dout[lo:hi], w.dout_part[lo:hi]
@@ -327,7 +335,8 @@ def _loss(part, lo, hi, s, w):
     for i in range(m):
         loss += lane_loss(
             y[i], g[i], term[:scored], w.target[lo + i], count[:scored], w.weight[:scored],
-            w.own[lo + i], w.log_weights[0], s.loss, s.final_act, s.final_a, s.bpreg, s.smoothing,
+            w.log_own[lo + i], w.log_weights[0], s.loss, s.final_act, s.final_a, s.bpreg,
+            s.smoothing,
         )  # fmt: skip
         for j in range(scored):
             g[i, j] *= scale
@@ -339,7 +348,7 @@ def _loss(part, lo, hi, s, w):
         dy = w.dy[n * start : n * end].reshape(n, end - start)[lo:hi]
         for i in range(m):
             for j in range(end - start):
-                dy[i, j] = g[i, start + j]
+                dy[i, j] = g[i, at(start + j)]
         np.dot(dy, V[start:end], dout_part)
         for i in range(m):
             for k in range(V.shape[1]):
@@ -348,12 +357,12 @@ def _loss(part, lo, hi, s, w):
 
 
 @jit
-def _backward(lo, hi, h, W, s, w):
-    """From w.dout (n, H) back to the gates, w.dxW, w.g_rz, w.g_n, and the input, w.de.
+def _backward(lo, hi, W, s, w):
+    """From w.dout (n, H) back to the gates, w.dxW, w.g_rz, w.g_n, and an embedding's input, w.de.
 
-    The old state h (n, H) is a constant, for bptt = 1.
+    The old state w.h (n, H) is a constant, for bptt = 1.
     """
-    h = h[lo:hi]
+    h = w.h[lo:hi]
     n, H = h.shape
     dout, dxW, g_rz, g_n = w.dout[lo:hi], w.dxW[lo:hi], w.g_rz[lo:hi], w.g_n[lo:hi]
     r, z, hU_n, de, e_mask = w.r[lo:hi], w.z[lo:hi], w.hU_n[lo:hi], w.de[lo:hi], w.e_mask[lo:hi]
@@ -365,7 +374,7 @@ def _backward(lo, hi, h, W, s, w):
     blend_backward(dout, h, z, w.n[lo:hi], (s.hidden_act, s.hidden_a), dxW)
     for i in range(n):
         for k in range(H):
-            g_n[i, k] = dxW[i, 2 * H + k]
+            g_n[i, k] = dxW[i, at(2 * H + k)]
     dr = dout  # its memory is free now
     if s.reset_after:
         for i in range(n):
@@ -381,11 +390,7 @@ def _backward(lo, hi, h, W, s, w):
     for i in range(n):
         for k in range(2 * H):
             g_rz[i, k] = dxW[i, k]
-    if s.input == ONEHOT:
-        for i in range(n):
-            for k in range(3 * H):
-                de[i, k] = dxW[i, k] * e_mask[i, k]
-    else:
+    if s.input != ONEHOT:
         _product_T(dxW, W.W_x, de, s)
         for i in range(n):
             for k in range(de.shape[1]):
@@ -396,11 +401,16 @@ def _backward(lo, hi, h, W, s, w):
 def _update_matrix(part, p, left, right, a, v, how, s, w):
     """Update p by the gradient left^T right, left (n, rows), right (n, columns)."""
     n, columns = right.shape
-    left_T = w.transposed[part, : left.size].reshape(len(p), n)
+    tile = _tile(n, columns, s)
+    if len(p) <= tile:
+        d = w.tile[part, : p.size].reshape(p.shape)
+        np.dot(left.T, right, d)
+        update_rows(p, w.every[: len(p)], d, a, v, how)
+        return
+    left_T = w.transposed[part, : left.size].reshape(len(p), n)  # whose rows can be cut
     for i in range(n):
         for k in range(len(p)):
             left_T[k, i] = left[i, k]
-    tile = _tile(n, columns, s)
     for start in range(0, len(p), tile):
         end = min(start + tile, len(p))
         d = w.tile[part, : (end - start) * columns].reshape(end - start, columns)
@@ -424,9 +434,10 @@ def _update_output(part, W, A, M, how, s, w):
         dV[has:] = 0
         if s.input == SHARED:
             for i in range(n):
-                if start <= w.fed[i] < end:
+                row = w.fed[i] - start
+                if 0 <= row < end - start:
                     for k in range(H):
-                        dV[w.fed[i] - start, k] += w.de[i, k]
+                        dV[row, k] += w.de[i, k]
         update_rows(W.V_y, w.rows[start:end], dV, A.V_y, M.V_y, how)
 
 
@@ -459,8 +470,10 @@ def _update_input(part, W, A, M, how, s, w):
         sums = w.xW if s.input == ONEHOT else w.e
         sums[:n_fed] = 0
         for i in range(n):
-            for k in range(w.de.shape[1]):
-                sums[w.fed[i], k] += w.de[i, k]
+            row = w.fed[i]
+            for k in range(sums.shape[1]):
+                de = w.dxW[i, k] * w.e_mask[i, k] if s.input == ONEHOT else w.de[i, k]
+                sums[row, k] += de
         if s.input == ONEHOT:
             update_rows(W.W_x, w.fed_rows[:n_fed], sums, A.W_x, M.W_x, how)
         else:
@@ -468,13 +481,11 @@ def _update_input(part, W, A, M, how, s, w):
 
 
 @jit
-def _update_cell(part, h, W, A, M, how, s, w):
-    """U, b and c; h (B, H) is the state before the step."""
-    n, H = w.now[LANES], h.shape[1]
-    h, dxW, db = h[:n], w.dxW[:n], w.db_gates
+def _update_cell(part, W, A, M, how, s, w):
+    """U_rz, b and c."""
+    n, H = w.now[LANES], w.h.shape[1]
+    h, dxW, db = w.h[:n], w.dxW[:n], w.db_gates
     _update_matrix(part, W.U_rz, h, w.g_rz[:n], A.U_rz, M.U_rz, how, s, w)
-    left = h if s.reset_after else w.rh[:n]
-    _update_matrix(part, W.U_n, left, w.g_n[:n], A.U_n, M.U_n, how, s, w)
     db[:] = 0
     for i in range(n):
         for k in range(3 * H):
@@ -484,7 +495,7 @@ def _update_cell(part, h, W, A, M, how, s, w):
         db[0, 2 * H :] = 0
         for i in range(n):
             for k in range(H):
-                db[0, 2 * H + k] += w.g_n[i, k]
+                db[0, at(2 * H + k)] += w.g_n[i, k]
         update_rows(W.c, w.every[:1], db, A.c, M.c, how)
 
 
@@ -503,10 +514,10 @@ def _gather_rows(part, W, s, w):
 
 @jit
 def _train(
-    W, A, M, s, w, xs, ys, lanes, resets, keeps, before, first, samples, log_support, mark, stamp,
-    h, seed, losses, counters,
+    W, A, M, s, w, xs, ys, lanes, resets, keeps, first, samples, log_support, mark, stamp, seed,
+    losses, counters,
 ):  # fmt: skip
-    """The steps first, first + 1, ... of an epoch; h (B, H) is the state, in and out.
+    """The steps first, first + 1, ... of an epoch; the state of the lanes is w.out, in and out.
 
     Each thread calls this with the same arguments, and takes parts until there are no more:
 
@@ -527,9 +538,7 @@ def _train(
         lo, hi = part * n // s.parts, (part + 1) * n // s.parts
         if phase == BEGIN:
             if part == 0:
-                if step > 0:
-                    h[:n] = w.out[:n]
-                _enter_step(h, keeps[t], resets[t], n if step > 0 else before)
+                _enter_step(w.out, keeps[t], resets[t], n, w.h)
                 n = lanes[t]
                 w.now[LANES] = n
                 w.now[SCORED], w.now[DISTINCT], w.log_weights[0], w.now[FED] = _collect(
@@ -541,16 +550,19 @@ def _train(
             w.loss[part] = 0
             w.db[part, : w.now[SCORED]] = 0
             if lo < hi:  # of the last lane of an epoch one part has nothing
-                _forward(lo, hi, xs[t], h, W, s, w, seed, step)
+                _forward(lo, hi, xs[t], W, s, w, seed, step)
                 _loss(part, lo, hi, s, w)
-                _backward(lo, hi, h, W, s, w)
+                _backward(lo, hi, W, s, w)
         else:
             _update_output(part, W, A, M, how, s, w)
             if part == 0:
                 _update_input(part, W, A, M, how, s, w)
                 losses[step] = w.loss[: s.parts].sum()
+            if part == (0 if s.input == ONEHOT else s.parts - 1):  # which has less to do
+                left = w.h[:n] if s.reset_after else w.rh[:n]
+                _update_matrix(part, W.U_n, left, w.g_n[:n], A.U_n, M.U_n, how, s, w)
             if part == s.parts - 1:
-                _update_cell(part, h, W, A, M, how, s, w)
+                _update_cell(part, W, A, M, how, s, w)
                 _update_output_bias(W, A, M, how, s, w)
         finish(counters, s.parts)
 
@@ -583,13 +595,14 @@ def stepper(
     if not usual(hp):
         return None
     n_items, H, dtype = len(W["b_y"]), hp.layers[0], W["V_y"].dtype
+    multiplications = 3 * hp.batch_size * H * (hp.batch_size + hp.n_sample + 3 * H)
     s = Settings(
         INPUTS.index(hp.input), hp.reset_after, *coded(hp.hidden_activation),
         LOSSES.index(hp.loss), *coded(hp.final_activation), hp.bpreg, hp.smoothing,
         hp.logq if hp.loss == "cross-entropy" else 0.0, hp.sample_alpha, float(hp.batch_size),
         hp.adapt == "adagrad", hp.learning_rate, hp.momentum, hp.dropout_p_embed,
         hp.dropout_p_hidden, *_small(),
-        PARTS if hp.batch_size * (hp.batch_size + hp.n_sample) * H >= WORTH_PARTS else 1,
+        PARTS if multiplications >= WORTH_PARTS else 1,
     )  # fmt: skip
     X = 3 * H if hp.input == "onehot" else len(W["W_x"])
     w = _workspace(hp.batch_size, H, X, 2 * hp.batch_size + hp.n_sample, dtype)
@@ -612,14 +625,14 @@ def stepper(
         nonlocal stamp
         kinds = [W] + [{n: m[k] for n, m in memory.items() if k in m} for k in "av"]
         parts = [parameters(arrays) for arrays in kinds]
-        h = np.zeros((hp.batch_size, H), dtype)
-        h[: len(state.h[0])] = state.h[0]
+        n = w.now[LANES] = len(state.h[0])
+        w.out[:n] = state.h[0]
         losses, counters = np.empty(len(steps)), np.zeros(COUNTERS, np.int64)
         counters[OPEN] = s.parts
         args = (
             *parts, s, w, batches.x, batches.y, batches.lanes, batches.reset, batches.keep,
-            len(state.h[0]), steps[0], samples, log_support, mark, stamp, h,
-            np.uint32(rng.integers(2**32)), losses, counters,
+            steps[0], samples, log_support, mark, stamp, np.uint32(rng.integers(2**32)), losses,
+            counters,
         )  # fmt: skip
         # Results do not depend on how many threads there are, see numba_threads.
         others = min(s.parts, numba.get_num_threads()) - 1
@@ -633,8 +646,7 @@ def stepper(
         for arrays, part in zip(kinds, parts, strict=True):
             if "U0" in arrays:
                 arrays["U0"][:] = np.hstack([part.U_rz, part.U_n])
-        n = batches.lanes[steps[-1]]
-        h[:n] = w.out[:n]
-        return losses, state._replace(h=[h[:n]], history=state.history[:n])
+        n = w.now[LANES]
+        return losses, state._replace(h=[w.out[:n].copy()], history=state.history[:n])
 
     return run
