@@ -7,15 +7,16 @@ error can name the line. Imports the data layer; knows no model.
 from __future__ import annotations
 
 import codecs
+import itertools
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from gru4rec_np.errors import InputError
-from gru4rec_np.sessions import COLUMNS, Sessions, from_frame
+from gru4rec_np.sessions import COLUMNS, ROWS, Sessions, Watch, from_parts
 
 BLOCK = 1 << 26  # bytes read at a time
 SESSION, ITEM, TIME = COLUMNS
@@ -24,7 +25,7 @@ RSC15_TIME = "%Y-%m-%dT%H:%M:%S%.fZ"
 DAY_MS = 86_400_000
 
 
-def read_rsc15(path: str | Path) -> Sessions:
+def read_rsc15(path: str | Path, watch: Watch | None = None) -> Sessions:
     """Read `yoochoose-clicks.dat` or `yoochoose-test.dat` of the RecSys Challenge 2015.
 
     Lines are `session,time,item,category` without a header, the time like
@@ -32,6 +33,7 @@ def read_rsc15(path: str | Path) -> Sessions:
 
     Args:
         path: the file.
+        watch: called as the reading goes on with the bytes read so far, and all.
 
     Returns:
         Sessions as `sessions.read_table` gives them, ids int64.
@@ -42,23 +44,23 @@ def read_rsc15(path: str | Path) -> Sessions:
     Source: the data set's dataset-README.txt; Ben-Shimon et al., "RecSys Challenge 2015 and the
     YOOCHOOSE Dataset", RecSys 2015.
     """
-    parts = []
-    for table in _tables(path, ",", ("session", "time", "item", "category"), header=False):
-        time = pl.col("time").str.to_datetime(RSC15_TIME, time_unit="ms", strict=False)
-        expected = "a time like 2014-04-07T10:51:09.277Z"
-        parts.append(
-            pl.DataFrame(
-                {
-                    SESSION: _whole(path, table, "session"),
-                    ITEM: _whole(path, table, "item"),
-                    TIME: _parse(path, table, "time", time.dt.epoch("ms"), expected),
-                }
-            )
+    time = pl.col("time").str.to_datetime(RSC15_TIME, time_unit="ms", strict=False)
+    expected = "a time like 2014-04-07T10:51:09.277Z"
+
+    def numbers(table: pl.DataFrame) -> pl.DataFrame:
+        return pl.DataFrame(
+            {
+                SESSION: _whole(path, table, "session"),
+                ITEM: _whole(path, table, "item"),
+                TIME: _parse(path, table, "time", time.dt.epoch("ms"), expected),
+            }
         )
-    return _sessions(path, parts)
+
+    columns = "session", "time", "item", "category"
+    return _sessions(path, map(numbers, _tables(path, ",", columns, watch, header=False)))
 
 
-def read_diginetica(path: str | Path) -> Sessions:
+def read_diginetica(path: str | Path, watch: Watch | None = None) -> Sessions:
     """Read `train-item-views.csv` of the CIKM Cup 2016, track 2 (Diginetica).
 
     Columns are separated by ';' under the header sessionId;userId;itemId;timeframe;eventdate. An
@@ -67,6 +69,7 @@ def read_diginetica(path: str | Path) -> Sessions:
 
     Args:
         path: the file.
+        watch: called as the reading goes on with the bytes read so far, and all.
 
     Returns:
         Sessions as `sessions.read_table` gives them, ids int64.
@@ -77,24 +80,29 @@ def read_diginetica(path: str | Path) -> Sessions:
 
     Source: the data page of CIKM Cup 2016, track 2, "Personalized E-Commerce Search Challenge".
     """
-    parts = []
-    for table in _tables(path, ";", ("sessionId", "itemId", "timeframe", "eventdate")):
-        date = pl.col("eventdate").str.to_date("%Y-%m-%d", strict=False)
-        number = date.to_physical().cast(pl.Int64)  # days since 1970
+    date = pl.col("eventdate").str.to_date("%Y-%m-%d", strict=False)
+    number = date.to_physical().cast(pl.Int64)  # days since 1970
+
+    def numbers(table: pl.DataFrame) -> pl.DataFrame:
         day = _parse(path, table, "eventdate", number, "a date like 2016-05-09")
-        parts.append(
-            pl.DataFrame(
-                {
-                    SESSION: _whole(path, table, "sessionId"),
-                    ITEM: _whole(path, table, "itemId"),
-                    TIME: day * DAY_MS + _whole(path, table, "timeframe"),
-                }
-            )
+        return pl.DataFrame(
+            {
+                SESSION: _whole(path, table, "sessionId"),
+                ITEM: _whole(path, table, "itemId"),
+                TIME: day * DAY_MS + _whole(path, table, "timeframe"),
+            }
         )
-    return _sessions(path, parts)
+
+    columns = "sessionId", "itemId", "timeframe", "eventdate"
+    return _sessions(path, map(numbers, _tables(path, ";", columns, watch)))
 
 
-def read_retailrocket(path: str | Path, gap_minutes: float = 30.0, event: str = "view") -> Sessions:
+def read_retailrocket(
+    path: str | Path,
+    gap_minutes: float = 30.0,
+    event: str = "view",
+    watch: Watch | None = None,
+) -> Sessions:
     """Read `events.csv` of the Retailrocket recommender system dataset.
 
     Columns are separated by ',' under the header timestamp,visitorid,event,itemid,transactionid,
@@ -105,6 +113,7 @@ def read_retailrocket(path: str | Path, gap_minutes: float = 30.0, event: str = 
         path: the file.
         gap_minutes: a new session starts after a longer time than this without an event.
         event: the kind of event to keep: view, addtocart or transaction.
+        watch: called as the reading goes on with the bytes read so far, and all.
 
     Returns:
         Sessions in order of visitor, then of time, and numbered from 1; item ids int64.
@@ -118,7 +127,7 @@ def read_retailrocket(path: str | Path, gap_minutes: float = 30.0, event: str = 
     if not gap_minutes > 0:
         raise InputError(f"gap_minutes must be above 0, not {gap_minutes}")
     parts = []
-    for table in _tables(path, ",", ("timestamp", "visitorid", "event", "itemid")):
+    for table in _tables(path, ",", ("timestamp", "visitorid", "event", "itemid"), watch):
         table = table.filter(pl.col("event") == event)
         parts.append(
             pl.DataFrame(
@@ -134,10 +143,10 @@ def read_retailrocket(path: str | Path, gap_minutes: float = 30.0, event: str = 
     visitor, ms = pl.col("visitor"), pl.col(TIME)
     starts = (visitor != visitor.shift()) | (ms - ms.shift() > gap_minutes * 60_000)
     frame = frame.select(starts.fill_null(True).cum_sum().alias(SESSION), ITEM, TIME)
-    return _sessions(path, [frame], f"event of kind {event!r}")
+    return _sessions(path, frame.iter_slices(ROWS), f"event of kind {event!r}")
 
 
-def read_otto(path: str | Path, event: str = "clicks") -> Sessions:
+def read_otto(path: str | Path, event: str = "clicks", watch: Watch | None = None) -> Sessions:
     """Read a `.jsonl` file of the OTTO recommender systems dataset.
 
     Each line is a session as a JSON object, its times in milliseconds since 1970:
@@ -146,6 +155,7 @@ def read_otto(path: str | Path, event: str = "clicks") -> Sessions:
     Args:
         path: the file.
         event: the type of event to keep: clicks, carts or orders.
+        watch: called as the reading goes on with the bytes read so far, and all.
 
     Returns:
         Sessions as `sessions.read_table` gives them, ids int64; those without such an event are
@@ -160,8 +170,8 @@ def read_otto(path: str | Path, event: str = "clicks") -> Sessions:
     """
     fields = pl.Struct({"aid": pl.Int64, "ts": pl.Int64, "type": pl.String})
     schema = {"session": pl.Int64, "events": pl.List(fields)}
-    parts = []
-    for first_line, block in _blocks(path):
+
+    def numbers(first_line: int, block: bytes) -> pl.DataFrame:
         try:
             lines = pl.read_ndjson(block, schema=schema)
             some = lines.filter(pl.col("events").list.len() > 0)
@@ -171,17 +181,15 @@ def read_otto(path: str | Path, event: str = "clicks") -> Sessions:
             broken = True
         if broken:  # Polars does not say where
             raise _otto_error(path, first_line, block)
-        parts.append(
-            events.filter(pl.col("type") == event).select(
-                pl.col("session").alias(SESSION),
-                pl.col("aid").alias(ITEM),
-                pl.col("ts").alias(TIME),
-            )
+        return events.filter(pl.col("type") == event).select(
+            pl.col("session").alias(SESSION), pl.col("aid").alias(ITEM), pl.col("ts").alias(TIME)
         )
+
+    parts = itertools.starmap(numbers, _blocks(path, watch))
     return _sessions(path, parts, f"event of type {event!r}")
 
 
-READERS: dict[str, Callable[[str | Path], Sessions]] = {
+READERS: dict[str, Callable[..., Sessions]] = {
     "rsc15": read_rsc15,
     "diginetica": read_diginetica,
     "retailrocket": read_retailrocket,
@@ -192,8 +200,12 @@ READERS: dict[str, Callable[[str | Path], Sessions]] = {
 # --- parts of the readers -------------------------------------------------------------------------
 
 
-def _blocks(path: str | Path) -> Iterator[tuple[int, bytes]]:
-    """A file as blocks of whole lines, each with the number of its first line."""
+def _blocks(path: str | Path, watch: Watch | None) -> Iterator[tuple[int, bytes]]:
+    """A file as blocks of whole lines, each with the number of its first line.
+
+    Args:
+        watch: told of a block when the next one is asked for.
+    """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file")
@@ -204,10 +216,16 @@ def _blocks(path: str | Path) -> Iterator[tuple[int, bytes]]:
         while block := file.read(BLOCK) + file.readline():
             yield line, block.removeprefix(codecs.BOM_UTF8) if line == 1 else block
             line += block.count(b"\n")
+            if watch:
+                watch(file.tell(), path.stat().st_size)
 
 
 def _tables(
-    path: str | Path, separator: str, columns: Sequence[str], header: bool = True
+    path: str | Path,
+    separator: str,
+    columns: Sequence[str],
+    watch: Watch | None,
+    header: bool = True,
 ) -> Iterator[pl.DataFrame]:
     """The blocks of a separated file as text columns, with each row's line number as `line`.
 
@@ -218,7 +236,7 @@ def _tables(
         columns: those wanted of the header's, or all of them if there is no header.
     """
     names = list(columns)
-    for first_line, block in _blocks(path):
+    for first_line, block in _blocks(path, watch):
         text = block.decode(errors="replace").split("\n")
         if header and first_line == 1:
             names = text[0].rstrip("\r").split(separator)
@@ -266,14 +284,19 @@ def _whole(path: str | Path, table: pl.DataFrame, column: str) -> pl.Series:
     return _parse(path, table, column, pl.col(column).cast(pl.Int64, strict=False), WHOLE)
 
 
-def _sessions(path: str | Path, parts: list[pl.DataFrame], what: str = "event") -> Sessions:
+def _sessions(path: str | Path, parts: Iterable[pl.DataFrame], what: str = "event") -> Sessions:
     """Sessions of frames whose times are whole milliseconds."""
-    if not any(map(len, parts)):
-        raise InputError(f"{path}: the log has no {what}")
-    frame = pl.concat(parts)
-    # In NumPy: Polars divides by a scalar as a product with its inverse, which rounds twice.
-    seconds = pl.Series(TIME, frame[TIME].to_numpy() / 1000)
-    return from_frame(frame.with_columns(seconds), name=str(path))
+
+    def in_seconds() -> Iterator[pl.DataFrame]:
+        some = False
+        for part in parts:
+            some = some or len(part) > 0
+            # In NumPy: Polars divides by a scalar as a product with its inverse, and rounds twice.
+            yield part.with_columns(pl.Series(TIME, part[TIME].to_numpy() / 1000))
+        if not some:
+            raise InputError(f"{path}: the log has no {what}")
+
+    return from_parts(in_seconds(), COLUMNS, str(path), 1)
 
 
 def _otto_error(path: str | Path, first_line: int, block: bytes) -> InputError:
