@@ -18,7 +18,7 @@ from scipy.sparse import csr_array, issparse
 from gru4rec_np import checkpoint
 from gru4rec_np.errors import InputError
 from gru4rec_np.ranking import BLOCK, metrics, ranks, top
-from gru4rec_np.sessions import Sessions, as_sessions, check_k, index_of, item_list
+from gru4rec_np.sessions import Sessions, Watch, as_sessions, check_k, index_of, item_list
 from gru4rec_np.shop import Shop
 
 
@@ -29,7 +29,7 @@ class Baseline:
         name: in tables and files.
         parts: what it has learnt, attribute to shape, "I" standing for the size of the catalogue
             and None for any; arrays or sparse arrays, and all that a file need hold.
-        _learn(train): sets them.
+        _learn(train, watch): sets them; watch is told how much is done, and of how much.
         scores(sessions, cases): the score of every item after each case's events so far, (n, I)
             floats, for sessions over the training catalogue and (n,) cases as in `Sessions.cases`.
             A case's scores do not depend on the other cases.
@@ -40,11 +40,15 @@ class Baseline:
     name: ClassVar[str]
     parts: ClassVar[dict[str, tuple]]
 
-    def fit(self, train: Any) -> Baseline:
-        """Learn from training sessions, or a frame as for GRU4Rec.fit; returns self."""
+    def fit(self, train: Any, watch: Watch | None = None) -> Baseline:
+        """Learn from training sessions, or a frame as for GRU4Rec.fit; returns self.
+
+        Args:
+            watch: called now and then with how much is done, and of how much.
+        """
         train = as_sessions(train).compact()
         self.item_ids = train.item_ids
-        self._learn(train)
+        self._learn(train, watch or (lambda done, of: None))
         self._derive()
         return self
 
@@ -61,16 +65,20 @@ class Baseline:
         if not hasattr(self, "item_ids"):
             raise InputError(f"{self.name}: has learnt nothing yet, call fit or load first")
 
-    def ranks(self, test: Sessions, ties: str = "conservative") -> tuple[np.ndarray, np.ndarray]:
+    def ranks(
+        self, test: Sessions, ties: str = "conservative", watch: Watch | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Rank of the true next item and the events before it, for every case, as GRU4Rec.ranks."""
         self._require_fit()
         test = test.restrict(self.item_ids)
         cases = test.cases
         size = max(1, BLOCK // 2 // len(self.item_ids))
-        blocks = [
-            ranks(self.scores(test, block), test.items[block + 1], ties)
-            for block in np.split(cases, range(size, len(cases), size))
-        ]
+        blocks = []
+        for i in range(0, len(cases), size):
+            block = cases[i : i + size]
+            blocks.append(ranks(self.scores(test, block), test.items[block + 1], ties))
+            if watch:
+                watch(i + len(block), len(cases))
         return np.concatenate(blocks), test.positions[cases] + 1
 
     def evaluate(
@@ -205,7 +213,7 @@ class POP(Baseline):
     name = "POP"
     parts: ClassVar = {"pop": ("I",)}
 
-    def _learn(self, train: Sessions) -> None:
+    def _learn(self, train: Sessions, watch: Watch) -> None:
         self.pop = train.support / (1 + train.support)
         self.pop[np.argsort(-train.support, kind="stable")[100:]] = 0
 
@@ -241,7 +249,7 @@ class Markov(Baseline):
     name = "Markov"
     parts: ClassVar = {"follows": ("I", "I")}
 
-    def _learn(self, train: Sessions) -> None:
+    def _learn(self, train: Sessions, watch: Watch) -> None:
         cases = train.cases
         pairs = train.items[cases], train.items[cases + 1]
         # Duplicate entries of a sparse matrix are summed: a count.
@@ -267,11 +275,17 @@ class Oracle(Baseline):
         if isinstance(self.shop, dict):
             self.shop = Shop(**self.shop)
 
-    def _learn(self, train: Sessions) -> None:
+    def _learn(self, train: Sessions, watch: Watch) -> None:
         pass  # it knows
 
-    def scores(self, sessions: Sessions, cases: np.ndarray) -> np.ndarray:
+    def _derive(self) -> None:
         index = index_of(self.shop.item_ids)
-        at = np.array([index[item] for item in self.item_ids.tolist()], np.int32)
-        in_shop = dataclasses.replace(sessions, items=at[sessions.items])
-        return self.shop.next_item_probabilities(in_shop, cases)[:, at]
+        names = [str(item) for item in self.item_ids.tolist()]
+        strangers = [name for name in names if name not in index]
+        if strangers:
+            raise InputError(f"{self.name}: the shop has no item {strangers[0][:60]!r}")
+        self._at = np.array([index[name] for name in names], np.int32)
+
+    def scores(self, sessions: Sessions, cases: np.ndarray) -> np.ndarray:
+        in_shop = dataclasses.replace(sessions, items=self._at[sessions.items])
+        return self.shop.next_item_probabilities(in_shop, cases)[:, self._at]

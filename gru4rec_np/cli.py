@@ -1,4 +1,4 @@
-"""What the commands share: one-line errors with exit status 2, a table's options, the output.
+"""What the commands share: one-line errors, a table's options, progress bars, the output.
 
 Imports the data layer.
 """
@@ -6,12 +6,15 @@ Imports the data layer.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
+
+from tqdm import tqdm
 
 from gru4rec_np.errors import InputError
 from gru4rec_np.sessions import COLUMNS
@@ -58,6 +61,23 @@ def run(main: Callable[[], None]) -> NoReturn:
         sys.exit(0)
     print(one_line(status), file=sys.stderr)
     sys.exit(2)
+
+
+@contextlib.contextmanager
+def progress(what: str) -> Iterator[Callable[[float, float], None]]:
+    """A bar on stderr, if that is a terminal; gone when the work is done.
+
+    Yields:
+        what moves it: called with how much is done, and of how much.
+    """
+    look = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
+    options = {"bar_format": look, "miniters": 0, "leave": False, "disable": None}
+    with tqdm(desc=what, total=1, dynamic_ncols=True, **options) as bar:
+
+        def watch(done: float, total: float) -> None:
+            bar.update(done / total - bar.n)
+
+        yield watch
 
 
 def add_column_options(parser: argparse._ActionsContainer) -> None:

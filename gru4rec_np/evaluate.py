@@ -48,7 +48,8 @@ def main() -> None:
     """Run the command on sys.argv."""
     args = parser().parse_args()
     model = models.load(args.model, args.backend)
-    log = read_table(Path(args.test), cli.columns(args))
+    with cli.progress(f"reading {Path(args.test).name}") as watch:
+        log = read_table(args.test, cli.columns(args), watch)
     try:
         test = log.restrict(model.item_ids)
     except InputError as error:
@@ -58,7 +59,8 @@ def main() -> None:
         f"sessions of 2 or more: {test.n_events:,} in {test.n_sessions:,}"
     )
     print(f"next item among {test.n_items:,}, {len(test.cases):,} cases, ties {args.ties}")
-    ranks, _ = model.ranks(test, args.ties)
+    with cli.progress("ranking") as watch:
+        ranks, _ = model.ranks(test, args.ties, watch)
     print(report.table({model.name: metrics(ranks, args.k)}, args.k))
 
 

@@ -15,7 +15,7 @@ from gru4rec_np.activations import sigmoid
 from gru4rec_np.baselines import Baseline, by_session, recent
 from gru4rec_np.errors import InputError
 from gru4rec_np.kernels import one_blas_thread
-from gru4rec_np.sessions import Sessions
+from gru4rec_np.sessions import Sessions, Watch
 
 CLICKS = 40  # of a session that is asked about, the last so many count
 
@@ -77,7 +77,7 @@ class BPRMF(Baseline):
         self._require_counts("factors", "n_epochs", "batch_size")
 
     @np.errstate(over="ignore", invalid="ignore")  # looked at after each epoch
-    def _learn(self, train: Sessions) -> None:
+    def _learn(self, train: Sessions, watch: Watch) -> None:
         rng = np.random.default_rng(self.seed)
         n_items, rate = train.n_items, self.learning_rate
         self.V = rng.normal(0, 0.1, (n_items, self.factors)).astype(np.float32)
@@ -98,6 +98,7 @@ class BPRMF(Baseline):
                 V = self.V[rows]
                 dV = bpr_mf_backward(C, P, bpr_mf(V, C, P)[1])
                 self.V[rows] = V - np.float32(rate) * (dV + np.float32(self.lmbd) * V)
+                watch((epoch - 1) * len(order) + first + len(events), self.n_epochs * len(order))
             if not np.isfinite(self.V).all():
                 raise InputError(
                     f"{self.name}: training diverged in epoch {epoch}; try a lower learning_rate "

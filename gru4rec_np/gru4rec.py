@@ -16,8 +16,8 @@ from gru4rec_np import checkpoint, network
 from gru4rec_np.errors import InputError
 from gru4rec_np.hyperparameters import Hyperparameters
 from gru4rec_np.kernels import load, one_blas_thread
-from gru4rec_np.ranking import metrics, top
-from gru4rec_np.sessions import Sessions, as_sessions, check_k, index_of, item_list
+from gru4rec_np.ranking import metrics, rank_in_parts, top
+from gru4rec_np.sessions import Sessions, Watch, as_sessions, check_k, index_of, item_list
 from gru4rec_np.training import Training
 
 LANES = 512  # sessions that are evaluated side by side
@@ -120,11 +120,14 @@ class GRU4Rec(Hyperparameters):
     # --- evaluation and recommendation ------------------------------------------------------------
 
     @one_blas_thread
-    def ranks(self, test: Sessions, ties: str = "conservative") -> tuple[np.ndarray, np.ndarray]:
+    def ranks(
+        self, test: Sessions, ties: str = "conservative", watch: Watch | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Rank of the true next item among all items, for every case of the test sessions.
 
         Args:
             test: sessions over any catalogue; see `Sessions.restrict`. ties: see `ranking.ranks`.
+            watch: called now and then with the number of cases ranked so far, and of all.
 
         Returns:
             ranks (cases,) float64, and how many events the session had before each case's item
@@ -134,9 +137,8 @@ class GRU4Rec(Hyperparameters):
         test = test.restrict(self.item_ids)
         h = self._last_vectors(test)
         cases = test.cases
-        ranks = self.ops.rank_targets(
-            h, self.weights["V_y"], self.weights["b_y"], test.items[cases + 1], ties
-        )
+        table, targets = (self.weights["V_y"], self.weights["b_y"]), test.items[cases + 1]
+        ranks = rank_in_parts(self.ops.rank_targets, h, *table, targets, ties, watch)
         return ranks, test.positions[cases] + 1
 
     def _last_vectors(self, sessions: Sessions) -> np.ndarray:

@@ -34,9 +34,9 @@ from gru4rec_np.hyperparameters import WIDEST, _field, _flag, _number, _whole, c
 from gru4rec_np.kernels import load, one_blas_thread
 from gru4rec_np.network import Gradients, Weights, drop, dropout_mask
 from gru4rec_np.optim import clip, init_state
-from gru4rec_np.ranking import metrics, top
+from gru4rec_np.ranking import metrics, rank_in_parts, top
 from gru4rec_np.scoring import log_proposal
-from gru4rec_np.sessions import Sessions, as_sessions, check_k, index_of, item_list
+from gru4rec_np.sessions import Sessions, Watch, as_sessions, check_k, index_of, item_list
 
 LONGEST = 200  # events that the network sees at once, see `pieces`
 LANES = 256  # sessions that are evaluated side by side
@@ -571,7 +571,9 @@ class NARM:
     # --- evaluation and recommendation ------------------------------------------------------------
 
     @one_blas_thread
-    def ranks(self, test: Sessions, ties: str = "conservative") -> tuple[np.ndarray, np.ndarray]:
+    def ranks(
+        self, test: Sessions, ties: str = "conservative", watch: Watch | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Rank of the true next item and the events before it, for every case, as GRU4Rec.ranks."""
         self._require_fit()
         test = test.restrict(self.item_ids)
@@ -587,9 +589,8 @@ class NARM:
             answers = events >= np.broadcast_to(answers_from[block], there.shape)[there]
             at_event[events[answers]] = out[answers]
         cases, no_bias = test.cases, np.zeros(len(self.item_ids), at_event.dtype)
-        ranks = self.ops.rank_targets(
-            at_event[cases], self.weights["emb"], no_bias, test.items[cases + 1], ties
-        )
+        table, targets = (self.weights["emb"], no_bias), test.items[cases + 1]
+        ranks = rank_in_parts(self.ops.rank_targets, at_event[cases], *table, targets, ties, watch)
         return ranks, test.positions[cases] + 1
 
     def evaluate(

@@ -14,7 +14,7 @@ from scipy.sparse import csr_array
 
 from gru4rec_np.baselines import Baseline, by_session, recent
 from gru4rec_np.ranking import BLOCK
-from gru4rec_np.sessions import Sessions
+from gru4rec_np.sessions import Sessions, Watch
 
 
 @dataclasses.dataclass(eq=False)
@@ -40,7 +40,7 @@ class ItemKNN(Baseline):
     def __post_init__(self) -> None:
         self._require_counts("neighbours")
 
-    def _learn(self, train: Sessions) -> None:
+    def _learn(self, train: Sessions, watch: Watch) -> None:
         counts = by_session(train, np.float64)
         by_item = counts.T.tocsr()
         size = train.support + self.lmbd
@@ -56,6 +56,7 @@ class ItemKNN(Baseline):
             rows.append(np.repeat(i, keep))
             columns.append(nearest.ravel())
             values.append(np.take_along_axis(c, nearest, axis=1).ravel())
+            watch(first + len(c), train.n_items)
         self.similarity = csr_array(
             (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))),
             shape=2 * (train.n_items,),
@@ -110,7 +111,7 @@ class VSKNN(Baseline):
     def __post_init__(self) -> None:
         self._require_counts("k", "sample")
 
-    def _learn(self, train: Sessions) -> None:
+    def _learn(self, train: Sessions, watch: Watch) -> None:
         train = train.keep_sessions(train.lengths > 0)
         sets = by_session(train, np.float32)
         sets.data[:] = 1

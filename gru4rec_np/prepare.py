@@ -53,17 +53,26 @@ def main() -> None:
     cli.check_output(args.out, names, [args.file])
     out = [args.out / name for name in names]
 
-    raw = read_table(args.file, columns) if args.log == "table" else READERS[args.log](args.file)
-    cleaned = clean(
-        raw, args.min_item_support, args.min_session_length, repeats="merge_repeats" not in args
-    )
-    train, test = split(cleaned, **how)
+    with cli.progress(f"reading {args.file.name}") as watch:
+        if args.log == "table":
+            raw = read_table(args.file, columns, watch)
+        else:
+            raw = READERS[args.log](args.file, watch=watch)
+    with cli.progress("cleaning and splitting") as watch:
+        merge = "merge_repeats" in args
+        cleaned = clean(raw, args.min_item_support, args.min_session_length, repeats=not merge)
+        watch(1, 2)
+        train, test = split(cleaned, **how)
 
     args.out.mkdir(parents=True, exist_ok=True)
     # Both are written in full before either takes its place.
-    with tempfile.TemporaryDirectory(prefix=".prepare-", dir=args.out) as new:
+    with (
+        tempfile.TemporaryDirectory(prefix=".prepare-", dir=args.out) as new,
+        cli.progress("writing") as watch,
+    ):
         for part, path in zip((train, test), out, strict=True):
             write_table(part, Path(new, path.name))
+            watch(train.n_events, train.n_events + test.n_events)
         for path in out:
             Path(new, path.name).replace(path)
 

@@ -4,7 +4,7 @@ Ranks are counted, never sorted. A score that is not a number counts against the
 model that has diverged never looks good. Imports NumPy only.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,8 @@ TIES = ("conservative", "standard", "median")
 
 # Scores are held for as many cases at once as fit in about this many numbers (128 MB in float32).
 BLOCK = 2**25
+# A part of the cases has about this many scores, half a second, or a number of cases.
+PART, LEAST = 2**29, 512
 
 
 def ranks(scores: np.ndarray, targets: np.ndarray, ties: str = "conservative") -> np.ndarray:
@@ -90,6 +92,32 @@ def rank_targets(
             for i in range(0, len(h), block)
         ]
     )
+
+
+def rank_in_parts(
+    rank: Callable[..., np.ndarray],
+    h: np.ndarray,
+    V_y: np.ndarray,
+    b_y: np.ndarray,
+    targets: np.ndarray,
+    ties: str,
+    watch: Callable[[int, int], None] | None = None,
+) -> np.ndarray:
+    """`rank_targets`, a backend's or the one here, with a word after each part of the cases.
+
+    Args:
+        rank: what ranks. h, V_y, b_y, targets, ties: its arguments.
+        watch: called with the number of cases done, and of all.
+
+    Returns:
+        (n,) float64.
+    """
+    size, found = max(LEAST, PART // len(V_y)), [np.empty(0)]
+    for i in range(0, len(h), size):
+        found.append(rank(h[i : i + size], V_y, b_y, targets[i : i + size], ties))
+        if watch:
+            watch(min(i + size, len(h)), len(h))
+    return np.concatenate(found)
 
 
 def metrics(ranks: np.ndarray, k: int | Sequence[int] = (20,)) -> dict[str, float]:

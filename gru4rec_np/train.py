@@ -308,12 +308,13 @@ def read_config(config: str) -> dict[str, Any]:
     path = Path(config) if Path(config).is_file() else CONFIGURATIONS.get(config, Path(config))
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
+        repr(values)  # fails for a number that is too long for any message
     except FileNotFoundError:
         raise InputError(
             f"{path}: no such file, and no configuration of that name; there are "
             + ", ".join(CONFIGURATIONS)
         ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # not only of TOML: numbers, UTF-8
         raise InputError(f"{path}: not a TOML file: {error}") from None
     hyperparameters.check_names(
         (n for n in values if n not in DATA_OPTIONS and n not in RUN_OPTIONS), str(path)
@@ -337,12 +338,12 @@ def load_data(data: dict[str, Any]) -> tuple[dict[str, Sessions], Shop | None]:
     shop = None
     if data["train"]:
         columns = data["session_column"], data["item_column"], data["time_column"]
-        log = read_table(data["train"], columns)
+        log = _read(data["train"], columns)
     else:
         shop = Shop(n_items=data["shop_items"], seed=data["shop_seed"])
         log = shop.simulate(data["shop_sessions"], seed=data["shop_seed"] + 1)
     if data["test"]:
-        test = read_table(data["test"], columns)
+        test = _read(data["test"], columns)
         train = log.keep_sessions(log.lengths >= 2).compact()
         if train.n_sessions == 0:
             raise InputError(f"{data['train']}: no session has 2 events or more")
@@ -352,13 +353,21 @@ def load_data(data: dict[str, Any]) -> tuple[dict[str, Sessions], Shop | None]:
             raise InputError(f"{data['test']}: {error}") from None
     where = data["train"] or "the simulated shop"
     try:
-        cleaned = clean(
-            log, data["min_item_support"], data["min_session_length"], not data["merge_repeats"]
-        )
-        train, test = split(cleaned, **cli.parse_split(data["split"]))
+        with cli.progress("cleaning and splitting") as watch:
+            cleaned = clean(
+                log, data["min_item_support"], data["min_session_length"], not data["merge_repeats"]
+            )
+            watch(1, 2)
+            train, test = split(cleaned, **cli.parse_split(data["split"]))
         return {"raw": log, "train": train, "test": test}, shop
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
+
+
+def _read(path: str, columns: tuple[str, str, str]) -> Sessions:
+    """A log, behind a progress bar."""
+    with cli.progress(f"reading {Path(path).name}") as watch:
+        return read_table(path, columns, watch)
 
 
 def train_with_progress(
@@ -473,15 +482,10 @@ def run(
         print(f"no better epoch in {data['patience']}: stopped")
     model.save(out / "model.npz")  # now, whatever becomes of the rest
 
-    methods = [POP(), SPOP(), BPRMF(), ItemKNN(), VSKNN(), Markov()]
-    ranks, results = {}, {}
-    for method in methods:
-        ranks[method.name] = method.fit(train).ranks(test, data["ties"])
-    ranks["GRU4Rec"] = model.ranks(test, data["ties"])
-    if shop:
-        ranks["oracle"] = Oracle(shop).fit(train).ranks(test, data["ties"])
-    for name, (rank, _) in ranks.items():
-        results[name] = metrics(rank, K)
+    methods = [POP(), SPOP(), BPRMF(), ItemKNN(), VSKNN(), Markov(), model]
+    methods += [Oracle(shop)] if shop else []
+    ranks = _ranks(methods, model, train, test, data["ties"])
+    results = {name: metrics(rank, K) for name, (rank, _) in ranks.items()}
     print(f"\nnext item among {train.n_items:,}, {len(test.cases):,} cases, ties {data['ties']}")
     print(report.table(results, K))
     if shop:
@@ -492,6 +496,21 @@ def run(
     print(f"\nwritten to {out}/: {', '.join(FILES)}")
     example = [str(out), *map(str, test.session(0)[:2])]
     print("try:", shlex.join(["python", "-m", "gru4rec_np.recommend", *example]))
+
+
+def _ranks(
+    methods: list[Any], trained: GRU4Rec, train: Sessions, test: Sessions, ties: str
+) -> dict[str, tuple[Any, Any]]:
+    """Each method's name to its `ranks`, once it has learnt, unless it is the trained one."""
+    ranks = {}
+    for n, method in enumerate(methods, 1):
+        of_all = f"{method.name}, {n} of {len(methods)}"
+        if method is not trained:
+            with cli.progress(f"{of_all}: learning") as watch:
+                method.fit(train, watch)
+        with cli.progress(f"{of_all}: ranking") as watch:
+            ranks[method.name] = method.ranks(test, ties, watch)
+    return ranks
 
 
 def _held_out(train: Sessions, data: dict[str, Any]) -> tuple[Sessions, Sessions]:
