@@ -16,6 +16,7 @@ DOCUMENTS = [
     "tutorials/README.md",
     "docs/architecture.md",
     "docs/performance.md",
+    "docs/reliability.md",
     "docs/results.md",
 ]
 
@@ -63,5 +64,5 @@ def test_documents_are_whole(name):
         if not link.startswith("http"):
             assert ((ROOT / name).parent / link).exists(), link
     for file in re.findall(r"`([\w/]+\.py)`", text):
-        places = (ROOT / file, ROOT / "gru4rec_np" / file, ROOT / "kernels" / file)
+        places = [ROOT / folder / file for folder in ("", "gru4rec_np", "kernels", "tutorials")]
         assert any(place.exists() for place in places), file
