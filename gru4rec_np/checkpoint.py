@@ -26,7 +26,9 @@ NUMBERS = "biuf"  # kinds of NumPy's types: truth, whole numbers, floats
 
 
 def pack_ids(ids: np.ndarray) -> dict[str, np.ndarray]:
-    """Item ids as arrays that need no pickle: int64 as they are, text as UTF-8 and lengths."""
+    """Item ids as arrays of numbers: text as UTF-8 and lengths, dates as what they count."""
+    if ids.dtype.kind == "M":
+        return {f"ids_{np.datetime_data(ids.dtype)[0]}": ids.astype(np.int64)}
     if ids.dtype != object:
         return {"ids": ids}
     encoded = [i.encode() for i in ids]
@@ -42,10 +44,13 @@ def unpack_ids(arrays: dict[str, np.ndarray]) -> np.ndarray:
     Raises:
         KeyError: an array is missing. ValueError: what they hold are no ids, or one is there twice.
     """
-    if "ids" in arrays:
-        ids = arrays["ids"]
-        if ids.dtype != np.int64 or ids.ndim != 1:
-            raise ValueError(f"ids is {ids.dtype} {ids.shape}, not int64 of one dimension")
+    unit = next((unit for unit in ("D", "us") if f"ids_{unit}" in arrays), None)
+    if unit or "ids" in arrays:
+        ids = arrays[f"ids_{unit}" if unit else "ids"]
+        # What `Sessions.item_ids` may be.
+        if (ids.dtype != np.int64 and (unit or ids.dtype.kind not in "fb")) or ids.ndim != 1:
+            raise ValueError(f"ids is {ids.dtype} {ids.shape}, no ids in one dimension")
+        ids = ids.astype(f"datetime64[{unit}]") if unit else ids
     else:
         length, text = arrays["ids_length"], arrays["ids_utf8"]
         whole = length.dtype == np.int64 and length.ndim == 1 and text.dtype == np.uint8

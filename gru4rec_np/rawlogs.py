@@ -7,8 +7,10 @@ error can name the line. Imports the data layer; knows no model.
 from __future__ import annotations
 
 import codecs
+import gzip
 import itertools
 import json
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from typing import Any
 import polars as pl
 
 from gru4rec_np.errors import InputError
-from gru4rec_np.sessions import COLUMNS, ROWS, Sessions, Watch, from_parts
+from gru4rec_np.sessions import COLUMNS, ROWS, Sessions, Watch, from_parts, require_readable
 
 BLOCK = 1 << 26  # bytes read at a time
 SESSION, ITEM, TIME = COLUMNS
@@ -203,6 +205,8 @@ READERS: dict[str, Callable[..., Sessions]] = {
 def _blocks(path: str | Path, watch: Watch | None) -> Iterator[tuple[int, bytes]]:
     """A file as blocks of whole lines, each with the number of its first line.
 
+    It may be compressed by gzip.
+
     Args:
         watch: told of a block when the next one is asked for.
     """
@@ -212,8 +216,16 @@ def _blocks(path: str | Path, watch: Watch | None) -> Iterator[tuple[int, bytes]
     if path.stat().st_size == 0:
         raise InputError(f"{path}: the file is empty")
     line = 1
+    zipped = require_readable(path, ("gzip",))
     with path.open("rb") as file:
-        while block := file.read(BLOCK) + file.readline():
+        text = gzip.GzipFile(fileobj=file) if zipped else file
+        while True:
+            try:
+                block = text.read(BLOCK) + text.readline()
+            except (OSError, EOFError, zlib.error) as error:
+                raise InputError(f"{path}, after line {line - 1}: damaged: {error}") from error
+            if not block:
+                break
             yield line, block.removeprefix(codecs.BOM_UTF8) if line == 1 else block
             line += block.count(b"\n")
             if watch:

@@ -6,6 +6,8 @@ Tables are read by Polars; from there on everything is NumPy. Knows no model.
 from __future__ import annotations
 
 import dataclasses
+import datetime
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +32,8 @@ class Sessions:
         items: (events,) int32, each event's index into `item_ids`.
         offsets: (sessions + 1,) int64.
         times: (events,) float64, seconds since 1970.
-        item_ids: (I,) the catalogue: int64, or objects of type str.
+        item_ids: (I,) the catalogue: int64, or objects of type str; of columns that hold such,
+            floats, bool or datetime64.
         session_ids: (sessions,) the same for sessions.
     """
 
@@ -45,8 +48,13 @@ class Sessions:
         """Sessions from lists of item ids, a second between clicks, an hour between sessions.
 
         Args:
-            sessions: item ids, all int or all str; the catalogue is in order of appearance.
+            sessions: item ids of one type; the catalogue is in order of appearance.
+
+        Raises:
+            InputError: ids of more than one type, as 1 and "1", or of one that is none of
+                `Sessions.item_ids`.
         """
+        _one_type((item for session in sessions for item in session), "item ids")
         ids = list(dict.fromkeys(item for session in sessions for item in session))
         index = {item: i for i, item in enumerate(ids)}
         lengths = np.array([len(session) for session in sessions], np.int64)
@@ -165,20 +173,54 @@ class Sessions:
 
 
 def id_array(ids: Iterable[Any]) -> np.ndarray:
-    """Ids as an array that keeps them as they are: int64, or objects (str)."""
+    """Ids of one type as an array whose `tolist` gives them back, see `Sessions.item_ids`.
+
+    Whole numbers beyond int64 become text, all of them.
+
+    Raises:
+        InputError: ids of more than one type or of one that is none, or NaN.
+    """
     ids = list(ids)
-    if all(isinstance(i, int | np.integer) for i in ids):
+    kind = _one_type(ids, "ids")
+    if kind is int and all(-(2**63) <= i < 2**63 for i in ids):
         return np.array(ids, np.int64)
+    if kind is float and any(i != i for i in ids):
+        raise InputError("ids: nan is no id")
+    if kind not in (int, str):
+        return np.array(ids, _ID_TYPES[kind])
     out = np.empty(len(ids), object)
-    out[:] = ids
+    out[:] = list(map(str, ids))
     return out
+
+
+# What an id may be, and the array that holds such ids.
+_ID_TYPES = {
+    int: np.int64,
+    str: object,
+    float: np.float64,
+    bool: np.bool_,
+    datetime.date: "datetime64[D]",
+    datetime.datetime: "datetime64[us]",
+}
+
+
+def _one_type(values: Iterable[Any], what: str) -> type:
+    """The type that all values are of, NumPy's as Python's; int if there are none."""
+    kinds = {type(v.item() if isinstance(v, np.generic) else v) for v in values}
+    if len(kinds) > 1:
+        names = " and ".join(sorted(kind.__name__ for kind in kinds))
+        raise InputError(f"{what}: values of more than one type, {names}")
+    kind = kinds.pop() if kinds else int
+    if kind not in _ID_TYPES:
+        raise InputError(f"{what}: values of type {kind.__name__} are no ids")
+    return kind
 
 
 def index_of(ids: np.ndarray) -> dict[str, int]:
     """Each id's place in a catalogue, by the id's text.
 
     By text, since one id that is no number makes all of its file's ids text: the number 7 and the
-    text "7" are the same item, "007" is another.
+    text "7" are the same item; "007", " 7" and 7.0 are others.
 
     Args:
         ids: (I,) as `id_array` gives them.
@@ -217,9 +259,22 @@ def read_table(
     """Read a click log from a TSV, CSV or Parquet file.
 
     The ending decides: `.parquet`, `.csv` (comma, values may be quoted), anything else is tab
-    separated without quotes: there a quotation mark is a part of the value. Ids that are whole
-    numbers throughout become int64, others stay text. Times are numbers (seconds since 1970) or
-    ISO date-times; one without a zone is taken as UTC.
+    separated without quotes: there a quotation mark is a part of the value. Text files are UTF-8,
+    lines end in LF or CRLF, and may be compressed by gzip or Zstandard; an ending `.gz` or `.zst`
+    is passed over.
+
+    Ids that are whole numbers throughout become int64. Text stays as it is, blanks, case and the
+    way that an accent is composed included: "a" and " a" are two items. A text file cannot tell
+    the number 1 from the text "1". Floats, booleans and dates, which only Parquet and frames have,
+    stay what they are; what else has a text (decimals, uint64 beyond int64, date-times with a
+    zone) becomes text.
+
+    Times are numbers of seconds since 1970, or ISO date-times, with a zone in all rows or in none;
+    without one they are taken as UTC. What is below a microsecond is cut off. Numbers from 1e11 on,
+    in seconds the year 5138, are refused: no unit is guessed. So are 20140407 and other columns of
+    dates as numbers, and dates such as 04/07/2014.
+
+    An event that is there twice counts twice.
 
     Args:
         path: the file. Text files have a header line.
@@ -230,8 +285,8 @@ def read_table(
         Sessions in order of first appearance, events by time, equal times by file order.
 
     Raises:
-        InputError: the file is missing, empty or no table, a column is missing, an id is null, a
-            time is neither a number nor a date.
+        InputError: the file is missing, empty, no table or compressed in another way, a column is
+            missing, an id is null, a time is none of the above.
     """
     path = Path(path)
     if path.is_dir():
@@ -241,6 +296,7 @@ def read_table(
     if path.stat().st_size == 0:
         raise InputError(f"{path}: the file is empty")
     parquet = _ending(path) == ".parquet"
+    require_readable(path, ("gzip", "Zstandard"))
     try:
         str(path).encode()  # Polars fails in other ways on a path that is not UTF-8
         if parquet:
@@ -286,10 +342,47 @@ _TEXT_FORMATS: dict[str, dict[str, Any]] = {
 }
 
 
+_COMPRESSED = (".gz", ".zst")
+
+
 def _ending(path: Path) -> str:
     """The format that a file's ending stands for: .parquet, .csv or .tsv, as most do."""
+    if path.suffix.lower() in _COMPRESSED:
+        path = path.with_suffix("")
     ending = path.suffix.lower()
     return ending if ending in (".parquet", ".csv") else ".tsv"
+
+
+# How compressed files begin.
+_BEGINNINGS = {
+    "gzip": rb"\x1f\x8b",
+    "Zstandard": rb"\x28\xb5\x2f\xfd",
+    "bzip2": rb"BZh\d1AY&SY",
+    "xz": rb"\xfd7zXZ\x00",
+    "zip": rb"PK\x03\x04",
+    "7-Zip": rb"7z\xbc\xaf\x27\x1c",
+}
+
+
+def require_readable(path: Path, readable: Sequence[str]) -> str | None:
+    """What a file is compressed by, None if it is not.
+
+    Raises:
+        InputError: by something else than what is readable.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(16)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    for name, beginning in _BEGINNINGS.items():
+        if re.match(beginning, head, re.DOTALL):
+            if name not in readable:
+                raise InputError(
+                    f"{path}: is compressed by {name}, which is not read here; unpack it first"
+                )
+            return name
+    return None
 
 
 def from_frame(
@@ -340,8 +433,11 @@ def from_parts(
         if len(frame) == 0:
             continue
         row = first_row + rows
+        frame = _as_text(frame, columns, name)
         for column in columns:
             null = frame[column].is_null()
+            if column != time and frame[column].dtype.is_float():
+                null |= frame[column].is_nan()
             if null.any():
                 raise InputError(
                     f"{name}, row {row + null.arg_max()}, column {column}: the value is missing; "
@@ -349,7 +445,8 @@ def from_parts(
                 )
         for column in columns:
             dtype = frame[column].dtype
-            if dtype.is_nested() or dtype in (pl.Time, pl.Duration, pl.Object):
+            wrong = (pl.Boolean,) if column == time and column not in (session, item) else ()
+            if dtype.is_nested() or dtype in (pl.Time, pl.Duration, pl.Object, *wrong):
                 raise InputError(
                     f"{name}, column {column}: values of type {dtype} are neither ids nor times"
                 )
@@ -374,6 +471,17 @@ def from_parts(
     return Sessions(item_index, offsets, seconds, item_ids, session_ids)
 
 
+def _as_text(frame: pl.DataFrame, columns: Sequence[str], name: str) -> pl.DataFrame:
+    """Columns of categories or bytes as text."""
+    for column in dict.fromkeys(columns):
+        if frame[column].dtype in (pl.Categorical, pl.Enum, pl.Binary):
+            try:
+                frame = frame.with_columns(frame[column].cast(pl.String))
+            except pl.exceptions.PolarsError:
+                raise InputError(f"{name}, column {column}: bytes that are no UTF-8") from None
+    return frame
+
+
 def _from_pandas(column: Any, name: str) -> pl.Series:
     """A pandas column without pyarrow: NaN and None become null."""
     values = column.to_numpy()
@@ -382,6 +490,9 @@ def _from_pandas(column: Any, name: str) -> pl.Series:
     if values.dtype != object:
         return pl.Series(values, nan_to_null=True)
     missing = column.isna().to_numpy()
+    types = {type(v.item() if isinstance(v, np.generic) else v) for v in values[~missing]}
+    if len(types) > 1:
+        raise InputError(f"{name}, column {column.name}: values of more than one type")
     try:
         return pl.Series([None if m else v for v, m in zip(values, missing, strict=True)])
     except (TypeError, pl.exceptions.PolarsError):
@@ -397,9 +508,14 @@ def _require_columns(found: Sequence[str], wanted: Sequence[str], name: str) -> 
 
 
 def _whole_numbers(column: pl.Series) -> pl.Series:
-    """Ids as Int64 if all of them are whole numbers, else as text."""
-    if column.dtype.is_integer() and column.dtype not in (pl.UInt64, pl.Int128, pl.UInt128):
+    """Ids as Int64 if all are whole numbers, as they are if NumPy has their type, or as text."""
+    dtype = column.dtype
+    if dtype.is_integer() and dtype not in (pl.UInt64, pl.Int128, pl.UInt128):
         return column.cast(pl.Int64)
+    if isinstance(dtype, pl.Datetime) and dtype.time_zone is None:
+        return column.cast(pl.Datetime("us"))  # beyond which Python's own have no digits
+    if dtype in (pl.Float32, pl.Float64, pl.Boolean, pl.Date):
+        return column
     column = column.cast(pl.String)
     as_int = column.cast(pl.Int64, strict=False)
     # "007" and " 7" are not the number 7: an id is a number only if it prints as it was.
@@ -439,16 +555,48 @@ def _seconds(column: pl.Series, dates: bool, name: str, first_row: int) -> np.nd
         read = column.str.to_datetime(time_unit="us", time_zone="UTC", strict=False)
         # NumPy divides, where Polars multiplies with 1e-6 and so rounds twice.
         seconds = pl.Series(column.name, read.dt.epoch("us").to_numpy() / 1e6, nan_to_null=True)
+        # Polars also takes 04/07/2014, and decides which of the two is the month.
+        bad = seconds.is_null() | ~column.str.contains(r"^\d{4}")
     else:
         seconds = column.cast(pl.Float64, strict=False)
-    bad = seconds.is_null() | ~seconds.is_finite()
+        bad = seconds.is_null() | ~seconds.is_finite()
     if bad.any():
         row = bad.arg_max()
         raise InputError(
             f"{name}, row {first_row + row}, column {column.name}: {str(column[row])[:60]!r} is "
-            "no time; a number of seconds since 1970 or an ISO date-time is expected"
+            "no time; a number of seconds since 1970 or an ISO date-time is expected, in all rows "
+            "alike"
         )
-    return seconds.to_numpy()
+    times = seconds.to_numpy()
+    if not dates:
+        _refuse_other_units(times, name, first_row, column.name)
+    return times
+
+
+TOO_LATE = 1e11  # seconds, in the year 5138; milliseconds pass it in 1973
+
+
+def _refuse_other_units(times: np.ndarray, name: str, first_row: int, column: str) -> None:
+    """Raise InputError for numbers that can hardly be seconds."""
+    late = np.abs(times) >= TOO_LATE
+    if late.any():
+        row = int(late.argmax())
+        raise InputError(
+            f"{name}, row {first_row + row}, column {column}: {times[row]:.0f} is too large for "
+            "seconds since 1970; divide milliseconds by 1000 first, microseconds by 1,000,000"
+        )
+    months, days = times // 100 % 100, times % 100
+    like_dates = (times >= 1900_01_01) & (times < 2100_01_01) & (months >= 1) & (months <= 12)
+    if (like_dates & (days >= 1) & (days <= 31) & (times % 1 == 0)).all():
+        raise InputError(
+            f"{name}, row {first_row}, column {column}: {times[0]:.0f} looks like a date, not like "
+            "seconds since 1970; write it as 2014-04-07"
+        )
+
+
+def _readable_text(ids: np.ndarray) -> np.ndarray:
+    """Ids as text files hold them: what is no whole number by the text that `index_of` goes by."""
+    return ids if ids.dtype == np.int64 else np.array([str(i) for i in ids.tolist()], object)
 
 
 def write_table(sessions: Sessions, path: str | Path) -> None:
@@ -458,13 +606,19 @@ def write_table(sessions: Sessions, path: str | Path) -> None:
         path: its ending decides the format, as in `read_table`.
 
     Raises:
-        InputError: an id cannot stand in a tab-separated file.
+        InputError: an id cannot stand in a tab-separated file, or the ending is that of a
+            compressed one.
         UnicodeEncodeError: the path is not UTF-8.
     """
     str(path).encode()  # Polars fails in other ways on a path that is not UTF-8
     ending = _ending(Path(path))
+    if Path(path).suffix.lower() in _COMPRESSED:
+        raise InputError(f"{path}: compressed files are not written, only read")
+    session_ids, item_ids = sessions.session_ids, sessions.item_ids
+    if ending != ".parquet":
+        session_ids, item_ids = _readable_text(session_ids), _readable_text(item_ids)
     if ending == ".tsv":
-        for ids in (sessions.session_ids, sessions.item_ids):
+        for ids in (session_ids, item_ids):
             for text in ids.tolist() if ids.dtype == object else ():
                 if not text or not {"\t", "\n", "\r"}.isdisjoint(text):
                     raise InputError(
@@ -473,8 +627,8 @@ def write_table(sessions: Sessions, path: str | Path) -> None:
                     )
     frame = pl.DataFrame(
         {
-            "SessionId": np.repeat(sessions.session_ids, sessions.lengths),
-            "ItemId": sessions.item_ids[sessions.items],
+            "SessionId": np.repeat(session_ids, sessions.lengths),
+            "ItemId": item_ids[sessions.items],
             "Time": sessions.times,
         }
     )

@@ -1,6 +1,7 @@
 """Each public log, byte for byte as it is published, and each fault such a file can have."""
 
 import datetime
+import gzip
 import json
 from collections.abc import Iterable
 from unittest import mock
@@ -160,6 +161,8 @@ def test_same_sessions_however_the_file_is_cut_and_ended(log, block, read):
             LOGS[log] + b"\n\n\n",
             windows,
             b"\xef\xbb\xbf" + LOGS[log],
+            gzip.compress(LOGS[log]),
+            gzip.compress(LOGS[log][:99]) + gzip.compress(LOGS[log][99:]),
         ):
             assert as_dict(read(log, content)) == expected
 
@@ -244,7 +247,15 @@ FAULTS = [
         "column item: '\ufffd' where a whole",
     ),
     ("rsc15", b"SessionId,Time,ItemId,Category\n" + RSC15, "line 1, column session: 'SessionId'"),
-    ("rsc15", b"7z\xbc\xaf\x27\x1c\x00\n", "line 1: 1 columns where 4 are expected"),
+    ("rsc15", b"7z\xbc\xaf\x27\x1c\x00\n", "is compressed by 7-Zip, which is not read here"),
+    (
+        "otto",
+        b"\x28\xb5\x2f\xfd\n",
+        "is compressed by Zstandard, which is not read here; unpack it",
+    ),
+    ("retailrocket", b"PK\x03\x04\n", "is compressed by zip, which is not read here; unpack it"),
+    ("diginetica", gzip.compress(DIGINETICA)[:-9], "damaged: Compressed file ended"),
+    ("rsc15", gzip.compress(b"1,2\n"), "line 1: 2 columns where 4 are expected"),
     ("diginetica", DIGINETICA[:44], "the log has no event"),
     ("diginetica", DIGINETICA.replace(b";itemId", b""), "line 1: no column 'itemId' in the header"),
     ("diginetica", DIGINETICA.replace(b";", b","), "no column 'sessionId' in the header"),

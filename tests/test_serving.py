@@ -5,22 +5,26 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import date
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from threadpoolctl import threadpool_info
 
-from gru4rec_np import GRU4Rec, Sessions, Shop
+from gru4rec_np import GRU4Rec, Sessions, Shop, models
 from gru4rec_np.kernels import emulator, one_blas_thread
-from gru4rec_np.models import BASELINES, NARM
+from gru4rec_np.models import BASELINES, NARM, NETWORKS
 
 SMALL = {"n_sample": 32, "batch_size": 16, "n_epochs": 2, "seed": 3, "backend": "numpy"}
+DAYS = [date(2020, 1, 2), date(2020, 1, 1)]
 KINDS = {
     "usual": {"layers": [24]},
     "reset before": {"layers": [24], "reset_after": False, "input": "shared"},
@@ -336,6 +340,52 @@ def test_a_served_session_of_10000_clicks_costs_what_one_click_does(served):
         if i % 1000 == 0:
             sizes.add((live._state.h[0].nbytes, live._state.history.nbytes))
     assert len(sizes) == 1
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        [3, 1, 2],
+        ["x", " x", "e\u0301"],
+        [1.0, 2.5, 3.0],
+        [True, False],
+        DAYS,
+        "".join("\u05d0b\U0001f600"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("name", ["GRU4Rec", "NARM", "Item-KNN"])
+def test_ids_come_out_as_they_went_in(ids, name, tmp_path):
+    """Of the type that the column held, from a file of the model too."""
+    ids = list(ids)
+    columns = {"SessionId": np.repeat(np.arange(8), len(ids)), "ItemId": 8 * ids}
+    frame = pl.DataFrame({**columns, "Time": np.arange(8 * len(ids))})
+    make = {**NETWORKS, **BASELINES}[name]
+    model = make(n_epochs=1, backend="numpy") if name in NETWORKS else make()
+    model.fit(frame).save(tmp_path / "model.npz")
+    for m in (model, models.load(tmp_path, "numpy")):
+        best = [item for item, _ in m.recommend(ids[:2], len(ids))]
+        assert sorted(best) == sorted(ids) and {type(i) for i in best} == {type(ids[0])}
+    assert model.evaluate(frame)["recall@20"] == 1
+
+
+def test_a_session_of_100000_clicks_among_normal_ones(log):
+    """It is trained on, evaluated and asked about in time that grows with its clicks only."""
+    rng = np.random.default_rng(0)
+    names = log.item_ids.tolist()
+    long = [names[i] for i in rng.integers(0, len(names), 100_000)]
+    normal = [log.session(s).tolist() for s in range(200)]
+    sessions = Sessions.from_lists([*normal[:100], long, *normal[100:]])
+    backend = "numba" if find_spec("numba") else "numpy"
+    model = GRU4Rec(**{**SMALL, "n_epochs": 1, "backend": backend}, layers=[8])
+    began = time.perf_counter()
+    model.fit(sessions)
+    found, before = model.ranks(sessions)
+    assert len(model.recommend(long, 5)) == 5
+    took = time.perf_counter() - began
+    print(f"{took:.1f} s")
+    assert len(found) == len(sessions.cases) and before.max() == 99_999
+    assert took < 300
 
 
 def test_a_session_of_one_item_is_served():

@@ -2,6 +2,8 @@
 
 import csv
 import dataclasses
+import datetime as dt
+import gzip
 import re
 from collections import Counter
 from itertools import chain, pairwise
@@ -253,6 +255,168 @@ def test_pandas_columns_that_are_not_asked_for_do_not_matter():
     assert as_lists(from_frame(frame)) == [(1, [(3, 1.0), (4, 2.0)])]
 
 
+TWO_ROWS = [(1, [("a", 3.0), ("b", 4.0)])]
+
+
+@pytest.mark.parametrize("ending", [".tsv", ".csv"])
+@pytest.mark.parametrize("how", ["gzip", "gzip in two parts", "zstd"])
+def test_compressed_text(tmp_path, ending, how):
+    """Whatever the file's name says of it; the format is the ending before .gz or .zst."""
+    separator = "," if ending == ".csv" else "\t"
+    lines = [separator.join(row) + "\n" for row in (("SessionId", "ItemId", "Time"), "1a3", "1b4")]
+    if how == "zstd":
+        path = tmp_path / "packed"
+        frame = pl.DataFrame({"SessionId": [1, 1], "ItemId": ["a", "b"], "Time": [3, 4]})
+        frame.lazy().sink_csv(path, separator=separator, compression="zstd", check_extension=False)
+        packed = path.read_bytes()
+        assert packed[:4] == b"\x28\xb5\x2f\xfd"
+    elif how == "gzip":
+        packed = gzip.compress("".join(lines).encode())
+    else:
+        packed = b"".join(gzip.compress(part.encode()) for part in ("".join(lines[:2]), lines[2]))
+    for name in (f"log{ending}", f"log{ending}.gz", f"log{ending.upper()}.ZST"):
+        assert read(tmp_path, packed, name) == TWO_ROWS
+    with one_line_error("not a readable table"):
+        read(tmp_path, packed[:-5], f"log{ending}.gz")
+
+
+@pytest.mark.parametrize(
+    ("head", "name"),
+    [
+        (b"BZh91AY&SY", "bzip2"),
+        (b"\xfd7zXZ\x00", "xz"),
+        (b"PK\x03\x04", "zip"),
+        (b"7z\xbc\xaf\x27\x1c", "7-Zip"),
+    ],
+)
+def test_other_compressions_are_named(tmp_path, head, name):
+    with one_line_error("log.tsv", f"is compressed by {name}", "unpack it"):
+        read(tmp_path, head + b"\n\0\1\2")
+    assert read(tmp_path, "PK\tBZh\tTime\n1\ta\t3\n", columns=("PK", "BZh", "Time"))
+
+
+@pytest.mark.parametrize("name", ["log.tsv.gz", "log.csv.zst"])
+def test_compressed_files_are_not_written(tmp_path, name):
+    with one_line_error(name, "not written, only read"):
+        write_table(Sessions.from_lists([["a", "b"]]), tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+def one_item(values, kind="polars"):
+    columns = {"SessionId": [1] * len(values), "ItemId": values, "Time": range(len(values))}
+    return from_frame(pl.DataFrame(columns) if kind == "polars" else pd.DataFrame(columns))
+
+
+BERLIN = pl.Series([dt.datetime(2020, 1, 1)]).dt.replace_time_zone("Europe/Berlin")
+TYPED = [
+    ([1.0, 2.5, 1e300, -0.5], None),
+    ([True, False], None),
+    ([dt.date(2020, 1, 2), dt.date(1960, 1, 1)], None),
+    ([dt.datetime(2020, 1, 2, 3, 4, 5, 6), dt.datetime(2020, 1, 2)], None),
+    (pl.Series([0.5, 0.1], dtype=pl.Float32), [0.5, float(np.float32(0.1))]),
+    (pl.Series(["x", "y"], dtype=pl.Categorical), ["x", "y"]),
+    (pl.Series(["x", "7"], dtype=pl.Enum(["7", "x"])), ["x", "7"]),
+    (pl.Series(["8", "7"], dtype=pl.Categorical), [8, 7]),
+    (pl.Series([200, 7], dtype=pl.UInt8), [200, 7]),
+    (pl.Series(["1.50", "2.00"]).cast(pl.Decimal(10, 2)), ["1.50", "2.00"]),
+    (pl.Series([b"x", "\u00e9".encode()]), ["x", "\u00e9"]),
+    (BERLIN, ["2020-01-01 00:00:00.000000+01:00"]),
+    (pl.Series([2**70, 1], dtype=pl.Int128), [str(2**70), "1"]),
+]
+
+
+@pytest.mark.parametrize(("values", "ids"), TYPED, ids=[str(i) for i in range(len(TYPED))])
+@pytest.mark.parametrize("to", ["frame", ".parquet", ".csv", ".tsv"])
+def test_ids_of_every_type(tmp_path, values, ids, to):
+    """What a column can hold stays what it is, in files too; text files keep its text."""
+    sessions = one_item(values)
+    ids = list(values) if ids is None else ids
+    assert sessions.item_ids.tolist() == ids
+    if to != "frame":
+        write_table(sessions, tmp_path / f"log{to}")
+        again = read_table(tmp_path / f"log{to}")
+        assert list(map(str, again.item_ids.tolist())) == list(map(str, ids))
+        if to == ".parquet":
+            assert again.item_ids.tolist() == ids
+
+
+@pytest.mark.parametrize(
+    ("values", "ids"),
+    [
+        ([1.0, 2.5], None),
+        ([True, False], None),
+        (pd.Categorical(["x", "y"]), ["x", "y"]),
+        (pd.Categorical([5, 6]), [5, 6]),
+        (pd.array([1, 2], dtype="Int64"), [1, 2]),
+        (pd.array(["x", "y"], dtype="string"), ["x", "y"]),
+        (pd.array([True, False], dtype="boolean"), [True, False]),
+        (np.array([2**63, 1], np.uint64), [str(2**63), "1"]),
+        ([dt.date(2020, 1, 2), dt.date(2020, 1, 1)], None),
+    ],
+    ids=str,
+)
+def test_pandas_ids_of_every_type(values, ids):
+    assert one_item(values, "pandas").item_ids.tolist() == (list(values) if ids is None else ids)
+
+
+@pytest.mark.parametrize("values", [[1, "1"], [1, True], ["a", None, 5], [1.5, "x"], [b"a", "a"]])
+def test_ids_that_differ_in_type_are_not_taken_for_one_another(values):
+    with one_line_error("frame, column ItemId: values of more than one type"):
+        one_item(pd.Series(values, dtype=object), "pandas")
+    if None not in values:
+        with one_line_error("item ids: values of more than one type"):
+            Sessions.from_lists([values])
+
+
+def test_lists_of_ids_of_every_type():
+    for ids in ([1, 2], ["x", "1"], [1.0, 2.5], [True, False], [dt.date(2020, 1, 1)]):
+        assert Sessions.from_lists([ids]).session(0).tolist() == ids
+    assert Sessions.from_lists([[2**70, 1]]).session(0).tolist() == [str(2**70), "1"]
+    assert Sessions.from_lists([np.array(["x"]), np.array(["y"])]).item_ids.tolist() == ["x", "y"]
+    assert Sessions.from_lists([]).item_ids.dtype == np.int64
+    for bad in (None, (1, 2), b"x"):
+        with one_line_error("item ids: values of type", "are no ids"):
+            Sessions.from_lists([[bad]])
+    with one_line_error("nan is no id"):
+        Sessions.from_lists([[1.0, float("nan")]])
+
+
+TRICKY = ["a", " a", "a ", "A", "\u00e9", "e\u0301", "\u0645\u062b\u0627\u0644", "\u200fa",
+          "\U0001f469\u200d\U0001f680", "\U0001f469", "\uc0c1\ud488", "null", "NA", "nan", "None",
+          "true", "1e5", "\ufeffx", "\u200b"]  # fmt: skip
+
+
+@pytest.mark.parametrize("ending", [".tsv", ".csv", ".parquet"])
+def test_text_that_looks_alike_is_kept_apart(tmp_path, ending):
+    sessions = Sessions.from_lists([TRICKY])
+    write_table(sessions, tmp_path / f"log{ending}")
+    assert read_table(tmp_path / f"log{ending}").item_ids.tolist() == TRICKY
+
+
+def test_an_event_that_is_there_twice_counts_twice(tmp_path):
+    assert read(tmp_path, HEADER + 2 * "1\ta\t3\n") == [(1, [("a", 3.0)] * 2)]
+
+
+TIME_COLUMNS = {
+    "ms": pl.Series([dt.datetime(2020, 1, 1, 12)]).cast(pl.Datetime("ms")),
+    "ns": pl.Series([dt.datetime(2020, 1, 1, 12)]).cast(pl.Datetime("ns")),
+    "zone": pl.Series([dt.datetime(2020, 1, 1, 13)]).dt.replace_time_zone("Europe/Berlin"),
+    "text": pl.Series(["2020-01-01T13:00+01:00"]),
+    "categories": pl.Series(["2020-01-01 12:00"], dtype=pl.Categorical),
+    "uint64": pl.Series([UTC_NOON], dtype=pl.UInt64),
+    "float32": pl.Series([UTC_NOON], dtype=pl.Float32),
+    "decimal": pl.Series([str(UTC_NOON)]).cast(pl.Decimal(20, 3)),
+}
+
+
+@pytest.mark.parametrize("kind", TIME_COLUMNS)
+def test_time_columns_of_parquet(tmp_path, kind):
+    frame = pl.DataFrame({"SessionId": [1], "ItemId": [1], "Time": TIME_COLUMNS[kind]})
+    frame.write_parquet(tmp_path / "log.parquet")
+    error = 64 if kind == "float32" else 0  # all that it can tell
+    assert abs(read_table(tmp_path / "log.parquet").times[0] - UTC_NOON) <= error
+
+
 # --- reading: what is refused ---------------------------------------------------------------------
 
 
@@ -272,6 +436,25 @@ def test_pandas_columns_that_are_not_asked_for_do_not_matter():
         (HEADER + "1\ta\tnan\n", ["row 2", "Time", "'nan'"]),
         (HEADER + "1\ta\t5\n1\tb\tinf\n", ["row 3", "Time", "'inf'"]),
         (HEADER + '1\ta\t"5"\n', ["row 2", "Time", """'"5"'"""]),
+        (
+            HEADER + "1\ta\t99999999999\n1\ta\t100000000000\n",
+            ["row 3", "Time", "too large for sec"],
+        ),
+        (
+            HEADER + "1\ta\t1396867869277\n",
+            ["row 2", "1396867869277", "divide milliseconds by 1000"],
+        ),
+        (HEADER + "1\ta\t-1e300\n", ["row 2", "too large for seconds"]),
+        (HEADER + "1\ta\t20140407\n1\tb\t20141231\n", ["row 2", "20140407 looks like a date"]),
+        (HEADER + "1\ta\t04/07/2014\n", ["row 2", "'04/07/2014'", "ISO"]),
+        (HEADER + "1\ta\t07.04.2014 10:51\n", ["row 2", "'07.04.2014 10:51'", "ISO"]),
+        (HEADER + "1\ta\t2014-02-30\n", ["row 2", "'2014-02-30'"]),
+        (HEADER + "1\ta\t2014-04-07T10:00Z\n1\ta\t2014-04-07T10:00\n", ["row 3", "rows alike"]),
+        (HEADER + "1\ta\t2014-04-07T10:00\n1\ta\t2014-04-07T10:00Z\n", ["row 3", "rows alike"]),
+        (HEADER + "1\ta\t2014-04-07 10:00 CEST\n", ["row 2", "CEST"]),
+        (HEADER + "1\ta\t5\n\n1\tb\t6\n", ["row 3", "SessionId", "missing"]),
+        ((HEADER + "1\ta\t5\n").encode("utf-16"), ["no column 'SessionId'"]),
+        ((HEADER + "1\ta\t5\n").replace("\n", "\r").encode(), ["no column 'Time'"]),
         ("\t".join(f"column {i}" for i in range(999)) + "\n", ["'column 0'", "'column 1'", "..."]),
         (HEADER + "1\ta\t5\n1\t\t5\n", ["row 3", "ItemId", "missing"]),
         (HEADER + "\ta\t5\n", ["row 2", "SessionId", "missing"]),
@@ -295,6 +478,25 @@ def test_missing_file(tmp_path):
 def test_broken_parquet(tmp_path):
     with one_line_error(str(tmp_path / "log.parquet"), "not a readable table"):
         read(tmp_path, "no parquet at all", "log.parquet")
+
+
+@pytest.mark.parametrize("column", ["SessionId", "ItemId"])
+@pytest.mark.parametrize("kind", ["polars", "pandas"])
+def test_nan_is_no_id(column, kind):
+    values = {"SessionId": [1.0] * 3, "ItemId": [1.0, 2.5, 3.0], "Time": [1, 2, 3]}
+    values[column] = [1.0, float("nan"), 2.0]
+    with one_line_error(f"row 1, column {column}", "missing"):
+        from_frame((pl if kind == "polars" else pd).DataFrame(values))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['1,"a,3\n1,b,4\n', '1,"a"x,3\n', '1,"a\n'],
+    ids=["open to the end", "text after a quote", "cut off"],
+)
+def test_quotes_that_do_not_close(tmp_path, text):
+    with one_line_error("log.csv", "not a readable table"):
+        read(tmp_path, "SessionId,ItemId,Time\n" + text, "log.csv")
 
 
 @pytest.mark.parametrize("column", ["SessionId", "ItemId", "Time"])
@@ -325,8 +527,10 @@ def test_what_is_no_frame(thing):
         ("Time", [[1]]),
         ("Time", pl.Series([5]).cast(pl.Duration("ms"))),
         ("Time", pl.Series([5]).cast(pl.Time)),
+        ("Time", [True]),
+        ("ItemId", [b"\xff"]),
     ],
-    ids=["list id", "struct id", "list time", "duration", "time of day"],
+    ids=["list id", "struct id", "list time", "duration", "time of day", "bool", "bytes"],
 )
 def test_column_types_that_make_no_sense(column, values):
     frame = pl.DataFrame({"SessionId": [1], "ItemId": [1], "Time": [1]} | {column: values})
