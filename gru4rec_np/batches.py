@@ -68,14 +68,21 @@ def session_parallel(
         start[i], lane[i] = free[0]
         heapq.heapreplace(free, (free[0][0] + n, free[0][1]))
 
-    # Every question at its place (step, lane).
+    # Every question at its place, step * B + lane. (One number for both: these arrays are the
+    # largest that an epoch needs.)
     nth = np.arange(steps.sum()) - np.repeat(np.cumsum(steps) - steps, steps)
-    event = np.repeat(sessions.offsets[order], steps) + nth
-    at = np.repeat(start, steps) + nth, np.repeat(lane, steps)
-    T = int(at[0].max(initial=-1)) + 1
+    event = np.repeat(sessions.offsets[order], steps)
+    event += nth
+    at = np.repeat(start * B + lane, steps)
+    nth *= B
+    at += nth
+    T = int((start + steps).max(initial=0))
     x, y = np.full((T, B), -1, np.int32), np.full((T, B), -1, np.int32)
     reset, keep = np.zeros((T, B), bool), np.ones((T, B), bool)
-    x[at], y[at] = sessions.items[event], sessions.items[event + 1]
+    x.ravel()[at] = sessions.items[event]
+    event += 1
+    y.ravel()[at] = sessions.items[event]
+    del nth, event, at
     reset[start, lane] = True
 
     # Once the sessions have run out, close the gaps that leaving lanes make.
