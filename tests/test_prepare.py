@@ -1,14 +1,16 @@
 """The command `prepare`, as a user runs it: what it writes, prints and refuses."""
 
+import io
 import os
 import subprocess
 import sys
+from unittest import mock
 
 import numpy as np
 import polars as pl
 import pytest
 
-from gru4rec_np import InputError, Sessions, cli, prepare, read_table
+from gru4rec_np import InputError, Sessions, cli, prepare, rawlogs, read_table, sessions
 from gru4rec_np.sessions import write_table
 
 # Items 1 and 2 have 5 events, item 3 has 4 with its repeat, and item 9 has one. Sessions 6 and 7
@@ -265,6 +267,34 @@ def test_help_names_every_format_and_option(run):
     for word in ("yoochoose-clicks.dat", "train-item-views.csv", "events.csv", ".jsonl", "table"):
         assert word in process.stdout
     assert "None" not in process.stdout
+
+
+def test_progress_is_for_terminals_only(main, monkeypatch):
+    for terminal in (True, False):
+        shown = io.StringIO()
+        shown.isatty = lambda terminal=terminal: terminal
+        monkeypatch.setattr(sys, "stderr", shown)
+        main("rsc15", "clicks.dat", "--out", "out")
+        stages = "reading clicks.dat:", "cleaning and splitting:", "writing:"
+        assert all((stage in shown.getvalue()) == terminal for stage in stages)
+
+
+@pytest.mark.parametrize("log", ["rsc15", "table"])
+def test_reading_tells_how_far_it_is(log, tmp_path):
+    path, told = tmp_path / "log.dat", []
+
+    def watch(done, of):
+        told.append((done, of))
+
+    lines = [f"{i},2014-04-01T10:00:00.500Z,{i},0" for i in range(100)]
+    if log == "table":
+        lines = [f"{i}\t{i}\t{i}" for i in range(100)]
+        lines.insert(0, "SessionId\tItemId\tTime")
+    path.write_text("\n".join(lines) + "\n")
+    with mock.patch.object(rawlogs, "BLOCK", 500), mock.patch.object(sessions, "ROWS", 10):
+        (rawlogs.read_rsc15 if log == "rsc15" else read_table)(path, watch=watch)
+    total = 100 if log == "table" else path.stat().st_size
+    assert len(told) >= 5 and told == sorted(told) and told[-1] == (total, total)
 
 
 def test_main_raises_input_error(main):

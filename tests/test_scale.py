@@ -1,13 +1,17 @@
 """The benchmark of a large log, on a small one: its stages agree, and find out if they do not."""
 
 import argparse
+import re
 import sys
 from pathlib import Path
 from unittest import mock
 
+import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from gru4rec_np import rawlogs, sessions
+from gru4rec_np import InputError, rawlogs, read_table, sessions
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "benchmarks"))
@@ -54,3 +58,53 @@ def test_a_stage_in_a_process_of_its_own(tmp_path):
     assert found["seconds"] > 0 and 20 < found["peak"] < 4096
     with pytest.raises(SystemExit, match="read CSV"):
         scale.run("read CSV", tmp_path, ["--scale", "0.001"])
+
+
+CELLS = {
+    "SessionId": ["1", "2", "03", "x", ""],
+    "ItemId": ["7", "8", "-9", "b"],
+    "Time": ["5", "6.5"],
+}
+DAYS = ["2014-04-07", "2014-04-07T10:51:09.277Z", "never"]
+
+
+@given(st.data(), st.sampled_from(["csv", "tsv", "parquet"]), st.integers(1, 5))
+def test_a_table_in_parts_is_the_table(tmp_path_factory, data, ending, rows):
+    """Ids that turn out to be text, dates, faults, blank lines at the end: wherever a part ends."""
+    cells = CELLS | {"Time": data.draw(st.sampled_from([CELLS["Time"], DAYS[:1], DAYS]))}
+    cells |= {"SessionId": CELLS["SessionId"][: data.draw(st.integers(2, 5))]}
+    table = data.draw(st.lists(st.tuples(*map(st.sampled_from, cells.values())), min_size=1))
+    path = tmp_path_factory.getbasetemp() / f"parts.{ending}"
+    if ending == "parquet":
+        frame = pl.DataFrame(table, list(cells), orient="row")
+        frame.with_columns(pl.all().replace("", None)).write_parquet(path)
+    else:
+        mark = {"csv": ",", "tsv": "\t"}[ending]
+        text = "\n".join(mark.join(row) for row in [list(cells), *table])
+        path.write_text(text + "\n" * data.draw(st.integers(0, 4)))
+
+    def read():
+        try:
+            return vars(read_table(path))
+        except InputError as error:
+            return str(error)
+
+    whole = read()
+    with mock.patch.object(sessions, "ROWS", rows):
+        parts = read()
+    if isinstance(whole, str):  # a part's fault is found before another's in a later one
+        assert isinstance(parts, str) and re.search("row [0-9]+, column|one type|of type", parts)
+    else:
+        for name, array in whole.items():
+            assert parts[name].dtype == array.dtype and parts[name].tolist() == array.tolist()
+
+
+def test_blank_lines_in_the_middle_are_named_wherever_a_part_ends(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text("SessionId,ItemId,Time\n1,1,1\n1,1,2\n\n\n1,1,3\n\n\n")
+    for rows in (1, 2, 3, 4, 100):
+        with (
+            mock.patch.object(sessions, "ROWS", rows),
+            pytest.raises(InputError, match="row 4, column SessionId: the value is missing"),
+        ):
+            read_table(path)
