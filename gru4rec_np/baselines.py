@@ -17,6 +17,7 @@ from scipy.sparse import csr_array, issparse
 
 from gru4rec_np import checkpoint
 from gru4rec_np.errors import InputError
+from gru4rec_np.hyperparameters import MOST
 from gru4rec_np.ranking import BLOCK, metrics, ranks, top
 from gru4rec_np.sessions import Sessions, Watch, as_sessions, check_k, index_of, item_list
 from gru4rec_np.shop import Shop
@@ -134,6 +135,7 @@ class Baseline:
         try:
             if about["model"] != cls.name:
                 raise ValueError(f"it holds {about['model']}, not {cls.name}")
+            _check_parameters(cls, about["parameters"])
             method = cls(**about["parameters"])
             method.item_ids = checkpoint.unpack_ids(arrays)
             for name, shape in cls.parts.items():
@@ -143,6 +145,15 @@ class Baseline:
         except (KeyError, TypeError, ValueError, AttributeError, MemoryError) as error:
             raise InputError(f"{path}: the model file does not fit together: {error}") from error
         return method
+
+
+def _check_parameters(cls: type, parameters: dict[str, Any]) -> None:
+    """Raise ValueError for a number of a file that is none, or beyond all sense."""
+    for name, value in parameters.items():
+        kind = type(getattr(cls, name, None))  # of the default
+        kinds = {bool: bool, int: int, float: int | float}.get(kind)
+        if kinds and (not isinstance(value, kinds) or not -MOST <= value <= MOST):
+            raise ValueError(f"{name} is {str(value)[:60]}")
 
 
 SPARSE = ("data", "indices", "indptr")  # the arrays of a sparse array
@@ -166,7 +177,7 @@ def _unpack(arrays: dict[str, np.ndarray], name: str, shape: tuple) -> Any:
     fits = len(part.shape) == len(shape) and all(
         wanted in (None, n) for wanted, n in zip(shape, part.shape, strict=True)
     )
-    if not fits or part.dtype.kind != "f":
+    if not fits or part.dtype not in (np.float32, np.float64):
         raise ValueError(f"{name} is {part.dtype} {part.shape}, not floats {shape}")
     return part
 

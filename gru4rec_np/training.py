@@ -270,13 +270,15 @@ class Training:
             if self.epoch < 1 or self.step < 0:
                 raise ValueError(f"it stands at step {self.step} of epoch {self.epoch}")
             if self.step:
-                lanes = len(arrays["lane_history"])
-                if lanes > self.hp.batch_size:
-                    raise ValueError(f"it has {lanes} lanes, batch_size is {self.hp.batch_size}")
-                zero = network.zero_state(self.hp, lanes)
+                lanes = self._begin_epoch().lanes[: self.step]
+                if len(lanes) < self.step or not 0 < self._seconds < float("inf"):
+                    raise ValueError(f"no epoch has {self.step} steps in {self._seconds} s")
+                zero = network.zero_state(self.hp, int(lanes[-1]))
                 for i, h in enumerate(zero.h):
                     _take(h, arrays[f"h/{i}"], f"the lanes' h of layer {i}")
                 _take(zero.history, arrays["lane_history"], "the lanes' history")
+                if not ((zero.history >= -1) & (zero.history < self.train.n_items)).all():
+                    raise ValueError("the lanes' history has items that are none")
                 self._lanes = zero
             if about["best"]:
                 best = {n: np.empty_like(p) for n, p in self.weights.items()}
