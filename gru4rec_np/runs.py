@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -71,12 +71,18 @@ class Keeper:
 
     Ctrl-C and SIGTERM ask; the second time they stop at once, as ever.
 
+    Args:
+        path: the file. steps, seconds: see `parse_interval`.
+        begin: called before the file is first written: what else it takes to go on.
+
     Attributes:
         asked: the signal that asked, or None.
     """
 
-    def __init__(self, path: Path, steps: int, seconds: float) -> None:
-        self.path, self.steps, self.seconds = path, steps, seconds
+    def __init__(
+        self, path: Path, steps: int, seconds: float, begin: Callable[[], None] = lambda: None
+    ) -> None:
+        self.path, self.steps, self.seconds, self._begin = path, steps, seconds, begin
         self.asked: int | None = None
         self._done = self._kept = 0  # steps
         self._when: float | None = None  # nothing is kept yet
@@ -111,6 +117,8 @@ class Keeper:
         if self.asked is None and not due:
             return
         try:
+            if self._when is None:
+                self._begin()
             training.save(self.path)
         except OSError as error:
             if self.asked is not None:

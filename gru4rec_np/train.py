@@ -11,6 +11,7 @@ import io
 import json
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -456,7 +457,6 @@ def run(
     shop: Shop | None,
 ) -> None:
     """Train, compare, write: what `main` does when all is read."""
-    write_config(out, data, model)
     test = parts["test"]
     if data["validation"]:
         parts["train"], parts["validation"] = _held_out(parts["train"], data)
@@ -470,7 +470,8 @@ def run(
         f"loss {model.loss}, {model.n_sample} extra negatives; backend {model.ops.name} "
         f"({model.ops.why})"
     )
-    keeper = runs.Keeper(out / TRAINING, *runs.parse_interval(data["checkpoint"]))
+    interval = runs.parse_interval(data["checkpoint"])
+    keeper = runs.Keeper(out / TRAINING, *interval, partial(write_config, out, data, model))
     try:
         with keeper:
             train_with_progress(model, train, parts.get("validation"), data["patience"], keeper)
