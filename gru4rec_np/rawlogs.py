@@ -266,9 +266,10 @@ def _tables(
         wrong = width != len(names)
         if wrong.any():
             row = wrong.arg_max()
+            wanted = repr(separator.join(names)[:200])[1:-1]  # a header may hold anything
             raise InputError(
                 f"{path}, line {lines['line'][row]}: {width[row]} columns where {len(names)} are "
-                f"expected, {separator.join(names)}: {lines['text'][row][:60]!r}"
+                f"expected, {wanted}: {lines['text'][row][:60]!r}"
             )
         fields = pl.col("text").str.split_exact(separator, len(names) - 1)
         yield lines.select(

@@ -17,6 +17,7 @@ import polars as pl
 
 from gru4rec_np.errors import InputError
 from gru4rec_np.files import write_whole
+from gru4rec_np.parquet import check as check_parquet
 
 DAY = 86_400.0
 COLUMNS = ("SessionId", "ItemId", "Time")
@@ -300,6 +301,10 @@ def read_table(
     try:
         str(path).encode()  # Polars fails in other ways on a path that is not UTF-8
         if parquet:
+            try:
+                check_parquet(path, columns)
+            except ValueError as error:
+                raise InputError(f"{path}: not a readable table: {error}") from error
             names = list(pl.read_parquet_schema(path))
             table = pl.scan_parquet(path, glob=False)
         else:
@@ -316,7 +321,13 @@ def read_table(
         return from_parts(
             parts, columns, str(path), first_row, watch and (lambda n: watch(n, total))
         )
-    except (pl.exceptions.PolarsError, OSError, UnicodeError) as error:
+    # A panic, on a damaged Parquet file, is no Exception in Polars.
+    except (
+        pl.exceptions.PolarsError,
+        pl.exceptions.PanicException,
+        OSError,
+        UnicodeError,
+    ) as error:
         why = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(f"{path}: not a readable table: {why}") from error
 

@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # A module may import those of the storeys below its own, and what is listed with it here.
 STOREYS = [
-    {"errors", "files", "gradcheck", "activations"},
+    {"errors", "files", "gradcheck", "activations", "parquet"},
     {"cells", "inputs", "losses", "scoring", "optim", "ranking", "bootstrap"},  # mathematics
     {"sessions", "checkpoint"},
     {"rawlogs", "shop", "batches", "report"},
@@ -26,7 +26,7 @@ STOREYS = [
     {"compare"},  # trains many: it takes from train what train has for one
 ]
 MATHEMATICS = STOREYS[1] | {"activations"}
-DATA = {"sessions", "rawlogs", "shop", "batches"}
+DATA = {"sessions", "rawlogs", "shop", "batches", "parquet"}
 COMMANDS = STOREYS[-1] | STOREYS[-2]
 
 FILES = {path.stem: path for path in (ROOT / "gru4rec_np").glob("*.py")}

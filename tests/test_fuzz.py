@@ -9,6 +9,7 @@ Each group of targets runs in a process of its own, in which an input may take 5
 import contextlib
 import dataclasses
 import faulthandler
+import gzip
 import io
 import json
 import os
@@ -239,7 +240,12 @@ def tables():
         parquet.append(file.getvalue())
     return {
         name: Target(lambda path: check_sessions(read_table(path)), f".{name}", bases, mutated)
-        for name, bases in {"tsv": tsv, "csv": csv, "parquet": parquet}.items()
+        for name, bases in {
+            "tsv": tsv,
+            "csv": csv,
+            "parquet": parquet,
+            "tsv.gz": [gzip.compress(text, mtime=0) for text in tsv],
+        }.items()
     }
 
 
@@ -257,7 +263,7 @@ def logs():
         name: Target(
             lambda path, read=rawlogs.READERS[name]: check_sessions(read(path)),
             ".txt",
-            [text.encode()],
+            [text.encode(), text.encode(), gzip.compress(text.encode(), mtime=0)],
             mutated,
         )
         for name, text in bases.items()
@@ -433,6 +439,41 @@ def test_found_in_configurations(text, tmp_path):
     with pytest.raises(InputError, match=r"config\.toml: not a TOML file") as caught:
         read_config(path)
     one_line(caught.value, path, "config")
+
+
+def test_found_in_parquet(tmp_path):
+    """A page of -5 values for which Polars asks for 2^61 bytes and aborts, and what panics."""
+    path = tmp_path / "log.parquet"
+    frame = pl.DataFrame({"SessionId": ["a", "a"], "ItemId": [1, 2], "Time": [1.5, 2]})
+    frame = pl.concat([frame] * 10)
+    for options in (
+        {},
+        {"row_group_size": 3},
+        {"data_page_size": 10},
+        {"compression": "uncompressed"},
+        {"compression": "snappy", "statistics": False},
+    ):
+        frame.with_columns(x=pl.lit([[1, 2]])).write_parquet(path, **options)
+        assert read_table(path).n_events == 20
+    whole = path.read_bytes()
+    rows = b"\x2c\x15\x28"  # of a page's header: the struct of its data, the number of values, 20
+    assert whole.count(rows) >= 3
+    faults = [whole.replace(rows, b"\x2c\x15" + bytes([n])) for n in (0x09, 0x26, 0x2A, 0x00)]
+    faults += [b"0e-400" + whole, whole[:-1], whole[20:], whole[-300:], b"PAR1" * 3, b"PAR1"]
+    for fault in faults:
+        path.write_bytes(fault)
+        with pytest.raises(InputError, match=r"not a readable table: a damaged") as caught:
+            read_table(path)
+        one_line(caught.value, path, "parquet")
+
+
+def test_found_in_logs(tmp_path):
+    """A header with a line break of Unicode's made a message of two lines."""
+    path = tmp_path / "events.csv"
+    path.write_text("timestamp,visitorid,event,itemid,x\x85y\u2028\n1,2\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"line 2: 2 columns where 5") as caught:
+        rawlogs.read_retailrocket(path)
+    one_line(caught.value, path, "retailrocket")
 
 
 @pytest.mark.parametrize(
