@@ -170,6 +170,9 @@ EXERCISES = [
             "the power comes after the sum: (a + b)^alpha is not a^alpha + b^alpha": (
                 lambda support, alpha: _cumulative(support) ** alpha
             ),
+            "it is divided by the sum before the power, and no longer ends at 1: the power first": (
+                lambda support, alpha: np.cumsum((support / support.sum()) ** alpha)
+            ),
             "it does not end at 1: divide by the sum": (
                 lambda support, alpha: np.cumsum(support.astype(float) ** alpha)
             ),
@@ -304,6 +307,20 @@ EXERCISES = [
             "the logarithm of a power is alpha times the logarithm, not the logarithm to alpha": (
                 lambda log_support, targets, samples, alpha: np.concatenate(
                     [log_support[targets], np.maximum(log_support[samples], 0) ** alpha]
+                )
+            ),
+            "the targets have a log q too, that of q = support: they are the others' negatives": (
+                lambda log_support, targets, samples, alpha: np.concatenate(
+                    [np.zeros(len(targets)), alpha * log_support[samples]]
+                )
+            ),
+            "it is right but for a constant in each group: each q is divided by its sum, which is "
+            "left out here": (
+                lambda log_support, targets, samples, alpha: np.concatenate(
+                    [
+                        log_support[targets] - np.log(np.exp(log_support).sum()),
+                        alpha * log_support[samples] - np.log(np.exp(alpha * log_support).sum()),
+                    ]
                 )
             ),
             "support itself is given, where its logarithm is asked": (

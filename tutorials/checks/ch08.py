@@ -29,6 +29,7 @@ def _adagrad_cases(rng):
     return [
         (rng.normal(size=(4, 3)), g, np.zeros((4, 3)), 0.1),
         (rng.normal(size=(4, 3)), g, rng.random((4, 3)) * size**2, 0.05),
+        (rng.normal(size=3), np.array([1e-5, -3e-5, 0]), np.array([0, 2e-9, 1e-9]), 0.1),
     ]
 
 
@@ -233,6 +234,11 @@ def _undropped_input(W, out, mask_e, mask_h, cache, batch_size):
     return found
 
 
+def _dropped_twice(W, out, mask_e, mask_h, cache, batch_size):
+    e, *rest = cache
+    return backward(W, out, mask_e, mask_h, (e * mask_e, *rest), batch_size)
+
+
 def _weights(rng, n_items=7, H=3):
     return {
         "W_x": rng.normal(size=(H, 3 * H)),
@@ -355,6 +361,12 @@ EXERCISES = [
             "it climbs: the loss falls against the gradient, so the step is taken away": (
                 lambda p, g, a, lr: (p + lr * g / np.sqrt(a + g * g + 1e-6), a + g * g)
             ),
+            "a keeps the 1e-6, which would grow with every step; it is added under the root only": (
+                lambda p, g, a, lr: (p - lr * g / np.sqrt(a + g * g + 1e-6), a + g * g + 1e-6)
+            ),
+            "the learning rate is missing: it multiplies the step": (
+                lambda p, g, a, lr: (p - g / np.sqrt(a + g * g + 1e-6), a + g * g)
+            ),
             "one number for the whole matrix: every entry has its own sum a": (
                 lambda p, g, a, lr: (
                     p - lr * g / np.sqrt((a + g * g).sum() + 1e-6),
@@ -424,6 +436,10 @@ EXERCISES = [
             "the step's sign: v = momentum v - step, as p += v goes downhill": _variant(
                 lambda v, step, m: m * v + step, lambda old, new, step: new
             ),
+            "both signs are turned, v + step and p -= v: here v has the minus sign, v = momentum v "
+            "- step, and p += v": _variant(
+                lambda v, step, m: m * v + step, lambda old, new, step: -new
+            ),
             "p -= v goes uphill, for v has the minus sign already: p += v": _variant(
                 lambda v, step, m: m * v - step, lambda old, new, step: -new
             ),
@@ -468,9 +484,20 @@ EXERCISES = [
                 lambda rng, s, shape: rng.uniform(0, s, shape),
             ),
             "a normal distribution; here it is uniform": _blocks(
-                lambda rows, width, total: np.sqrt(6 / (rows + width)),
+                lambda rows, width, total: np.sqrt(2 / (rows + width)),
                 lambda rng, s, shape: rng.normal(0, s, shape),
             ),
+            "a normal distribution of standard deviation s; here it is uniform, from -s to s": (
+                _blocks(
+                    lambda rows, width, total: np.sqrt(6 / (rows + width)),
+                    lambda rng, s, shape: rng.normal(0, s, shape),
+                )
+            ),
+            "the root is missing: s = sqrt(6 / (rows + width))": _blocks(
+                lambda rows, width, total: 6 / (rows + width)
+            ),
+            "that is the root of the variance; a uniform draw from -s to s has the variance s²/3, "
+            "so the 2 becomes a 6": _blocks(lambda rows, width, total: np.sqrt(2 / (rows + width))),
         },
         hints=[
             "One block after the other: each has its own scale, and the order of drawing counts.",
@@ -495,6 +522,12 @@ EXERCISES = [
             ),
             "the scale is 1 / (1 - p): p of the entries go, 1 - p are left to make up for them": (
                 lambda u, p: (u >= p) / p
+            ),
+            "it drops as many, but others: 0 where u < p is asked": (
+                lambda u, p: (u < 1 - p) / (1 - p)
+            ),
+            "what stays is made of u; u only says which entries stay, all with one number": (
+                lambda u, p: np.where(u < p, 0, u / (1 - p))
             ),
             "what is kept must grow, not shrink: divide by 1 - p": (
                 lambda u, p: (u >= p) * (1 - p)
@@ -551,6 +584,7 @@ EXERCISES = [
             ),
             "that is dh, what flows to the step before; the embeddings' gradient comes through "
             "W_x: dxW @ W_x.T": _state_for_input,
+            "the cache's e is dropped already; mask_e once more counts it twice": _dropped_twice,
             "W_x was fed the dropped embeddings: its gradient is e.T @ dxW with e from the cache": (
                 _undropped_input
             ),
@@ -592,6 +626,11 @@ EXERCISES = [
             "x and y are the wrong way round? x is fed in": (_epoch(x=lambda b, t, n: b.y[t, :n])),
             "a step's sum is kept, where the mean over its lanes is asked": (
                 _epoch(mean=lambda of_lanes: of_lanes.sum())
+            ),
+            "a step's sum is divided by the lanes that the epoch began with; the mean is over the "
+            "lanes that are there": _epoch(mean=lambda of_lanes: of_lanes.sum() / 3),
+            "the extra samples are not among the items: the targets, then extra": (
+                _epoch(items=lambda y, extra: y)
             ),
         },
         hints=[

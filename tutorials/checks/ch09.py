@@ -129,6 +129,8 @@ def _attend_backward_with(wrong):
             dq = dk[-1]
         if wrong == "q mean":
             dq = dk.mean(axis=0)
+        if wrong == "v unsummed":
+            return dq, dk, np.outer(a, dc), da[:, None] * s
         dh = np.outer(a, dc)
         if wrong == "no α":
             dh = np.tile(dc, (len(h), 1))
@@ -250,7 +252,10 @@ def _session_backward_with(wrong):
                 dvalue[:J] = -dg[:J]
             if wrong in ("overwritten", "dvalue overwritten"):
                 dvalue[:J] = 0
-            dk[:J] += dk_t
+            if wrong == "own key only":
+                dk[t] += dk_t[t]
+            else:
+                dk[:J] += dk_t
             dvalue[:J] += dvalue_t
             dv = dv_t if wrong == "last dv" else dv + dv_t
         A1_, A2_ = (A2, A1) if wrong == "swapped" else (A1, A2)
@@ -306,6 +311,8 @@ def _padded_backward_with(wrong=None):
             count = y.size
         if wrong == "sessions":
             count = n[:, None, None] * B
+        if wrong == "own":
+            count = n[:, None, None]
         if wrong == "rows":
             count = B
         dr = p.copy()
@@ -318,8 +325,10 @@ def _padded_backward_with(wrong=None):
             dr[b, t, y] -= 1
         if wrong == "sum":
             count = 1
-        if wrong == "half":
-            return dr / count
+        if wrong in ("half", "unmasked"):
+            return dr / there.sum()
+        if wrong == "p in the padding":
+            return np.where(there[:, :, None], dr, p) / there.sum()
         return (p if wrong == "no target" else dr) * there[:, :, None] / count
 
     return padded_backward
@@ -465,6 +474,9 @@ EXERCISES = [
             ),
             "the one q stands in every s_j, so dq is the sum over j, of shape (H,)": (
                 _attend_backward_with("q unsummed")
+            ),
+            "the one v stands in every α_j, so dv is the sum over j, of shape (H,)": (
+                _attend_backward_with("v unsummed")
             ),
             "dq holds the last click's part only; the one q stands in every s_j: sum over j": (
                 _attend_backward_with("q last")
@@ -616,6 +628,8 @@ EXERCISES = [
             "each step writes over all that was in dh, dc's left half too; add to it (+=)": (
                 _session_backward_with("all of dh overwritten")
             ),
+            "step t asks every click up to t, not the newest alone: of what comes back as dk you"
+            " kept one row, dk[: t + 1] += all of it": _session_backward_with("own key only"),
             "dv holds one step's part; every step uses the same v, so add up": (
                 _session_backward_with("last dv")
             ),
@@ -698,6 +712,12 @@ EXERCISES = [
             "it is divided by the number of sessions; the mean is over the events, n.sum()": (
                 _padded_backward_with("rows")
             ),
+            "the division is right, but the padding still gets a gradient; it is 0 in all cells"
+            " from n on": _padded_backward_with("unmasked"),
+            "the division is right and the padding gets no -1, but p is left there; its gradient is"
+            " 0, all of it": _padded_backward_with("p in the padding"),
+            "each session is divided by its own number of events; the mean is over all events,"
+            " n.sum()": _padded_backward_with("own"),
             "a session of n events has them at t = 0 ... n-1; you count t = n too": (
                 _padded_backward_with("one too many")
             ),
