@@ -39,6 +39,12 @@ def test_right():
     assert judge(TOY, lambda x, y: ((x + y).astype(np.float32), x @ y)).state == "right"
 
 
+def test_two_numbers_may_come_in_an_array():
+    ends = Exercise("0.9", "t", lambda x: (x.min(), x.max()), lambda rng: [(rng.normal(size=9),)])
+    assert judge(ends, lambda x: np.quantile(x, [0, 1])).state == "right"
+    assert judge(ends, lambda x: x).text == "it must return 2 things"
+
+
 def unwritten(x, y):
     raise NotImplementedError
 
