@@ -28,7 +28,11 @@ def _gru_with(wrong):
         squash = {"tanh gates": np.tanh, "bare gates": np.asarray}.get(wrong, sigmoid)
         r, z = np.split(squash(xW[:, : 2 * H] + h @ U[:, : 2 * H] + b[: 2 * H]), 2, axis=1)
         U_n = U[:, 2 * H :]
-        seen = {"reset after": r * (h @ U_n), "no r": h @ U_n}.get(wrong, (r * h) @ U_n)
+        seen = {
+            "reset after": r * (h @ U_n),
+            "no r": h @ U_n,
+            "z in candidate": (z * h) @ U_n,
+        }.get(wrong, (r * h) @ U_n)
         a_n = xW[:, 2 * H :] + seen + b[2 * H :]
         if wrong == "r on x":
             a_n = r * (xW[:, 2 * H :] + h @ U_n) + b[2 * H :]
@@ -52,7 +56,7 @@ def _lstm(xW, hc, U, b):
 
 def _lstm_with(wrong):
     def step(xW, hc, U, b):
-        h, c = np.split(hc, 2, axis=1)
+        h, c = np.split(hc, 2, axis=1)[:: -1 if wrong == "c first" else 1]
         a_i, a_f, a_o, a_n = np.split(xW + (c if wrong == "c in gates" else h) @ U + b, 4, axis=1)
         if wrong == "i and f":
             a_i, a_f = a_f, a_i
@@ -61,6 +65,8 @@ def _lstm_with(wrong):
         i, f, o = sigmoid(a_i), sigmoid(a_f), sigmoid(a_o)
         n = sigmoid(a_n) if wrong == "σ candidate" else np.tanh(a_n)
         c = c + i * n if wrong == "no f" else f * c + i * n
+        if wrong == "f forgets":
+            c = (1 - f) * np.split(hc, 2, axis=1)[1] + i * n
         if wrong == "1-f":
             c = f * np.split(hc, 2, axis=1)[1] + (1 - f) * n
         if wrong == "h for c":
@@ -68,6 +74,8 @@ def _lstm_with(wrong):
         shown = o * (c if wrong == "no tanh" else np.tanh(c))
         if wrong == "old c":
             shown = o * np.tanh(np.split(hc, 2, axis=1)[1])
+        if wrong == "a pair":
+            return shown, c
         if wrong == "only h":
             return shown
         if wrong == "h kept":
@@ -89,6 +97,7 @@ def _reset_after_with(wrong):
         hU_n, b_n, c_n = h @ U[:, 2 * H :], b[2 * H :], c[2 * H :]
         seen = {
             "before": (r * h) @ U[:, 2 * H :] + b_n + c_n,
+            "no c_n": b_n + r * hU_n,
             "c outside": b_n + r * hU_n + c_n,
             "no r": b_n + hU_n + c_n,
             "b inside": r * (hU_n + b_n + c_n),
@@ -137,6 +146,18 @@ def _z_cases(rng):
     return [tuple(rng.normal(size=s) for s in ((7, 3 * H), (H, 3 * H), 3 * H)) for H in (2, 3)]
 
 
+def _look_up_cases(rng):
+    # No lane is at row 1 of the second table: a product turns its infinity into NaN.
+    tables = [rng.normal(size=(5, 6)) for _ in range(2)]
+    tables[1][1] = np.inf
+    return [(np.array([4, 0, 4, 2]), W) for W in tables]
+
+
+@np.errstate(invalid="ignore")
+def _product(x, W):
+    return np.eye(len(W))[x] @ W
+
+
 EXERCISES = [
     Exercise(
         number="3.1",
@@ -179,8 +200,10 @@ EXERCISES = [
         number="3.2",
         title="a product with 1-of-N vectors as a row look-up",
         right=lambda x, W: W[x],
-        cases=lambda rng: [(np.array([4, 0, 4, 2]), rng.normal(size=(5, 6)))],
+        cases=_look_up_cases,
         mistakes={
+            "that is the long product still: where no lane is at a row with an inf, 0 * inf made "
+            "NaN; take the rows themselves": _product,
             "those are columns; an item is a row of W": lambda x, W: W[:, x],
             "items are counted from 0, as rows are; yours are one too low": lambda x, W: W[x - 1],
             "items are counted from 0, as rows are; yours are one too high": lambda x, W: np.roll(
@@ -212,6 +235,7 @@ EXERCISES = [
                 _gru_with("reset after")
             ),
             "r is not used: the candidate sees r*h, not h": _gru_with("no r"),
+            "the candidate sees r*h; you have z*h": _gru_with("z in candidate"),
             "r and z have changed places: the columns' order is [r | z | n], r goes into the"
             " candidate, z into the mix": _gru_with("order"),
             "r multiplies the old state only, not x W_n": _gru_with("r on x"),
@@ -255,15 +279,13 @@ EXERCISES = [
             "those are n's columns, the last third; z's are the middle one": lambda W, U, b: (
                 _change(W, U, b, np.negative, 2)
             ),
+            # Before the rows: U has only H of them, so its rows H to 2H are none.
+            "it is as it was; all three go into σ, so all three are negated, in the columns "
+            "[:, H : 2 * H]": lambda W, U, b: (W, U, b),
             "those are rows; a gate is a block of columns, [:, H : 2 * H]": lambda W, U, b: (
                 _rows_negated(W, len(U)),
                 _rows_negated(U, len(U)),
                 _change(W, U, b, np.negative)[2],
-            ),
-            "it is as it was; all three go into σ, so all three are negated": lambda W, U, b: (
-                W,
-                U,
-                b,
             ),
         },
         hints=[
@@ -282,6 +304,11 @@ EXERCISES = [
             "o and n are swapped; the columns' order is [i | f | o | n]": _lstm_with("o and n"),
             "the memory shows through tanh: h' = o*tanh(c')": _lstm_with("no tanh"),
             "the order of what is returned is [h' | c']": _lstm_with("order"),
+            "h and c are swapped: the first half of hc is h": _lstm_with("c first"),
+            "f is the share that stays: f*c, not (1-f)*c": _lstm_with("f forgets"),
+            "the state is one array, [h' | c']: np.hstack puts the two side by side": (
+                _lstm_with("a pair")
+            ),
             "the forget gate is not used: the old memory's share is f": _lstm_with("no f"),
             "that is a GRU's mix; the LSTM has two gates, c' = f*c + i*n": _lstm_with("1-f"),
             "the gates look at h, the first half of the state; c is the second": (
@@ -312,6 +339,7 @@ EXERCISES = [
                 _reset_after_with("before")
             ),
             "r is not used: it multiplies h U_n + c_n": _reset_after_with("no r"),
+            "c_n is missing: r*(h U_n + c_n)": _reset_after_with("no c_n"),
             "c_n belongs inside: r multiplies all of h U_n + c_n": _reset_after_with("c outside"),
             "b_n is the input's bias and stays outside: r multiplies h U_n + c_n only": (
                 _reset_after_with("b inside")

@@ -32,9 +32,14 @@ def _log_sum(t, r, weight):
     return top + np.log(total) - t
 
 
-def _overflowing(t, r, m):
-    with np.errstate(over="ignore", divide="ignore"):
-        return np.log(np.exp(t) + (m * np.exp(r)).sum(axis=1)) - t
+def _with_top(top):
+    def mistake(t, r, m):
+        at = top(t, r)
+        with np.errstate(all="ignore"):
+            total = np.exp(t - at) + (m * np.exp(r - np.reshape(at, (-1, 1)))).sum(axis=1)
+            return at + np.log(total) - t
+
+    return mistake
 
 
 def _adagrad(p, a, rows, g, lr, eps):
@@ -120,15 +125,21 @@ EXERCISES = [
         right=lambda B, H, N: 16 * _numbers(B, H, N),
         cases=lambda rng: [(32, 100, 2080), (80, 224, 2128)],
         mistakes={
-            "they are read and written: each byte moves twice": lambda B, H, N: (
-                8 * _numbers(B, H, N)
-            ),
+            "that is half of it: Adagrad's sums count as the weights do, and all is both read and "
+            "written": lambda B, H, N: 8 * _numbers(B, H, N),
             "those are numbers; a float32 has 4 bytes": lambda B, H, N: 4 * _numbers(B, H, N),
             "those are the numbers of the weights alone; they have 4 bytes each, Adagrad keeps as "
             "many, and all are read and written": lambda B, H, N: _numbers(B, H, N),
             "the rows of W_x are 3H wide, one H for each gate": lambda B, H, N: (
                 16 * (_numbers(B, H, N) - 2 * B * H)
             ),
+            "b_y is missing, a number for each of the N rows": lambda B, H, N: (
+                16 * (_numbers(B, H, N) - N)
+            ),
+            "the rows of W_x are missing: B rows, each 3H wide": lambda B, H, N: (
+                16 * (_numbers(B, H, N) - 3 * B * H)
+            ),
+            "a float32 has 4 bytes, not 8": lambda B, H, N: 32 * _numbers(B, H, N),
             "the biases are missing, b_y (N) and b (3H)": lambda B, H, N: (
                 16 * (_numbers(B, H, N) - N - 3 * H)
             ),
@@ -163,14 +174,18 @@ EXERCISES = [
         number="10.4",
         title="cross-entropy with counts",
         right=_counted,
-        cases=lambda rng: [
-            (
-                scale * rng.normal(size=4),
-                scale * rng.normal(size=(4, 6)),
-                np.array([1, 3, 1, 2, 7, 1]),
-            )
-            for scale in (1, 3000)
-        ],
+        cases=lambda rng: (
+            [
+                (
+                    scale * rng.normal(size=4),
+                    scale * rng.normal(size=(4, 6)),
+                    np.array([1, 3, 1, 2, 7, 1]),
+                )
+                for scale in (1, 3000)
+            ]
+            # The target is far ahead of all, so that a top of the negatives alone overflows.
+            + [(np.array([2000.0, -2000.0]), rng.normal(size=(2, 3)), np.array([2, 1, 3]))]
+        ),
         mistakes={
             "the counts are missing: e^r_j counts m_j times": lambda t, r, m: _log_sum(t, r, 1),
             "the counts weigh e^r, not r": lambda t, r, m: _log_sum(t, r * m, 1),
@@ -178,7 +193,16 @@ EXERCISES = [
                 (top := r.max(axis=1)) + np.log((m * np.exp(r - top[:, None])).sum(axis=1)) - t
             ),
             "e of large scores overflows: subtract the largest score of the lane first": (
-                _overflowing
+                _with_top(lambda t, r: np.zeros(len(t)))
+            ),
+            "the largest of all lanes leaves e^... = 0 in the others: each lane has its own": (
+                _with_top(lambda t, r: max(t.max(), r.max()))
+            ),
+            "the target may be the largest: it takes part in the maximum": (
+                _with_top(lambda t, r: r.max(axis=1))
+            ),
+            "what was subtracted before e must be added again after the log": lambda t, r, m: (
+                _log_sum(t, r, m) - np.maximum(t, r.max(axis=1))
             ),
         },
         hints=[
@@ -204,6 +228,9 @@ EXERCISES = [
             ),
             "eps stands under the root": _mistaken_adagrad(
                 lambda g, before, after: g / (np.sqrt(after) + 1e-6)
+            ),
+            "p goes down the gradient: -=, not +=": _mistaken_adagrad(
+                lambda g, before, after: -g / np.sqrt(after + 1e-6)
             ),
             "the root is missing": _mistaken_adagrad(lambda g, before, after: g / (after + 1e-6)),
         },

@@ -47,6 +47,10 @@ EXERCISES = [
                 *_spread(v)[:2],
                 v.std(ddof=1) / len(v),
             ),
+            "the n - 1 is in s already; the standard error is s over the root of n": lambda v: (
+                *_spread(v)[:2],
+                v.std(ddof=1) / np.sqrt(len(v) - 1),
+            ),
             "that is the variance; its root is the standard deviation": lambda v: (
                 v.mean(),
                 v.var(ddof=1),
@@ -67,6 +71,9 @@ EXERCISES = [
             "a session drawn twice counts twice": _each_once,
             "those are the values of cases with these numbers; drawn lists sessions": (
                 lambda values, session, drawn: values[drawn].mean(axis=1)
+            ),
+            "those are sums; divide by the number of cases drawn": lambda values, session, drawn: (
+                np.bincount(session, values)[drawn].sum(axis=1)
             ),
             "divided by the number of all cases, not by that of the cases drawn": (
                 lambda values, session, drawn: (
@@ -97,6 +104,16 @@ EXERCISES = [
             "5% on each side leaves 90%; the middle 95% leaves 2.5% on each": lambda a, b: tuple(
                 np.quantile(a - b, [0.05, 0.95])
             ),
+            "the low end comes first": lambda a, b: tuple(np.quantile(a - b, [0.975, 0.025])),
+            "1.96 standard deviations suppose a bell curve; take quantiles of the differences": (
+                lambda a, b: (
+                    (d := a - b).mean() - 1.96 * d.std(),
+                    d.mean() + 1.96 * d.std(),
+                )
+            ),
+            "np.percentile wants 2.5 and 97.5; 0.025 and 0.975 are for np.quantile": (
+                lambda a, b: tuple(np.percentile(a - b, [0.025, 0.975]))
+            ),
             "the difference is a - b": lambda a, b: tuple(np.quantile(b - a, [0.025, 0.975])),
         },
         hints=["First a - b, of each resample.", "np.quantile(a - b, 0.025) is the low end."],
@@ -110,6 +127,12 @@ EXERCISES = [
         mistakes={
             "that is the winner's curse: the best on the test set was chosen on the test set": (
                 lambda validation, test: test.max()
+            ),
+            "that is the number of the setting; report its test result": lambda validation, test: (
+                np.argmax(validation)
+            ),
+            "the setting was chosen on the test set; choose it by its validation result": (
+                lambda validation, test: validation[np.argmax(test)]
             ),
             "the validation result chose the setting, so it is too good; report that setting's "
             "test result": lambda validation, test: validation.max(),
