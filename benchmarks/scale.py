@@ -295,15 +295,15 @@ def peak() -> float:
 
 def run(name: str, folder: Path, argv: list[str]) -> dict:
     """A stage in a process of its own: what it returns, its seconds and its peak."""
-    began = time.perf_counter()
     done = subprocess.run(
         [sys.executable, __file__, *argv, "--folder", str(folder), "--stage", name],
         stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     if done.returncode:
         raise SystemExit(f"error: stage {name!r} ended with {done.returncode}")
-    print(f"{name}: {time.perf_counter() - began:.0f} s", file=sys.stderr)
-    return json.loads(done.stdout.splitlines()[-1])
+    found = json.loads(done.stdout.splitlines()[-1])
+    print(f"{name}: {found['seconds']:.1f} s, {found['peak']:,.0f} MiB", file=sys.stderr)
+    return found
 
 
 def check(results: dict[str, dict]) -> None:
