@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from conftest import shared
-from gru4rec_np import GRU4Rec, InputError, Sessions, Shop, read_table, split
+from gru4rec_np import GRU4Rec, InputError, Sessions, Shop, checkpoint, read_table, split
 from gru4rec_np.cells import UNITS
 from gru4rec_np.hyperparameters import INPUTS
 from gru4rec_np.losses import LOSSES
@@ -168,17 +168,17 @@ def test_save_and_load(shop_split, tmp_path, encoding, unit):
 
 def test_a_file_whose_parts_do_not_fit(model, tmp_path):
     model.save(tmp_path / "model.npz")
-    arrays = dict(np.load(tmp_path / "model.npz"))
+    about, arrays = checkpoint.load(tmp_path / "model.npz")
     for name, wrong in (
         ("weights/U0", arrays["weights/U0"][:, :5]),
         ("weights/V_y", arrays["weights/V_y"][:-1]),
-        ("weights/b0", np.array(["x"] * 24)),
+        ("weights/b0", arrays["weights/b0"].astype(np.int64)),
     ):
-        np.savez(tmp_path / "wrong.npz", **{**arrays, name: wrong})
+        checkpoint.save(tmp_path / "wrong.npz", about, {**arrays, name: wrong})
         with pytest.raises(InputError, match="does not fit together"):
             GRU4Rec.load(tmp_path / "wrong.npz")
     del arrays["weights/U0"]
-    np.savez(tmp_path / "wrong.npz", **arrays)
+    checkpoint.save(tmp_path / "wrong.npz", about, arrays)
     with pytest.raises(InputError, match=r"wrong\.npz.*U0"):
         GRU4Rec.load(tmp_path / "wrong.npz")
 
