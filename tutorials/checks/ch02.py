@@ -74,7 +74,7 @@ def _log(items, offsets, n_items):
 
 def _followers(items, offsets, n_items):
     chain = Markov()
-    chain._learn(_log(items, offsets, n_items))
+    chain._learn(_log(items, offsets, n_items), lambda done, of: None)
     return chain.follows.toarray()
 
 
