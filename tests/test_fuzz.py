@@ -37,7 +37,7 @@ from gru4rec_np.training import Training
 
 SECONDS = 5  # of CPU, all threads together
 MEMORY = 2**30
-EXAMPLES = int(os.environ.get("FUZZ", 150))
+EXAMPLES = int(os.environ.get("FUZZ", 300))
 
 # --- inputs ---------------------------------------------------------------------------------------
 
