@@ -16,6 +16,7 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 import gru4rec_np.kernels  # noqa: F401 - loads all the BLAS libraries that the controller is to find
+from gru4rec_np import network
 
 _libraries = ThreadpoolController()
 
@@ -152,3 +153,9 @@ def tidy(axis) -> None:
     """A light grid, and no lines where there is nothing to read."""
     axis.grid(alpha=0.3)
     axis.spines[["top", "right"]].set_visible(False)
+
+
+def item_weights(hp) -> list[str]:
+    """The weights that have a row for each item."""
+    items = -1  # a number that no other weight has
+    return [name for name, (rows, *_) in network.blocks(hp, items).items() if rows == items]

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import speed
 import torch
-from common import in_turns, machine, put, table
+from common import in_turns, item_weights, machine, put, table
 
 from gru4rec_np import GRU4Rec, Sessions, network
 from gru4rec_np.batches import draw_negatives, negative_distribution, session_parallel
@@ -94,7 +94,7 @@ def must_move(hp: GRU4Rec, W: network.Weights, n: Counter) -> int:
     """
     rows = {"V_y": n["used" if hp.input == "shared" else "scored"], "b_y": n["scored"]}
     rows |= {"W_x": n["fed"], "E": n["fed"]}
-    tables = network.tables(hp)
+    tables = item_weights(hp)
     numbers = sum(p[0].size * rows[name] if name in tables else p.size for name, p in W.items())
     kinds = 1 + (hp.adapt == "adagrad") + (hp.momentum > 0)
     supports = n["scored"] if hp.logq and hp.loss == "cross-entropy" else 0

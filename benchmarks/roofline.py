@@ -17,7 +17,7 @@ from pathlib import Path
 import numba
 import numpy as np
 import speed
-from common import COLOURS, figure, machine, name_of, table, threads, tidy
+from common import COLOURS, figure, item_weights, machine, name_of, table, threads, tidy
 
 from gru4rec_np import GRU4Rec, Sessions, network
 
@@ -60,7 +60,7 @@ def work(setting: str, scored: int) -> tuple[float, float]:
     """Flops and bytes of a step that scores `scored` distinct items."""
     hp = GRU4Rec(**speed.SETTINGS[setting], backend="numpy")
     W = network.init_weights(hp, 1, np.random.default_rng(0))
-    tables = network.tables(hp)
+    tables = item_weights(hp)
     # A fed item is a row of its own with 1-of-N input; of shared tables, mostly scored anyway.
     rows = {"V_y": scored, "b_y": scored, "W_x": hp.batch_size}
     numbers = sum(p.size * (rows[name] if name in tables else 1) for name, p in W.items())

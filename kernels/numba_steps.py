@@ -69,9 +69,10 @@ LANES, SCORED, DISTINCT, FED = range(4)
 # The phases of a step.
 BEGIN, GATHER, PASS, UPDATE, PHASES = range(5)
 
-# Parts of a phase where a step is large enough to gain by it: that many multiplications in all.
+# Parts of a phase where a step is large enough to gain by it: that many multiplications in all. A
+# smaller one gains where two cores are near each other, and loses more where they are not.
 PARTS = 2
-WORTH_PARTS = 2**20
+WORTH_PARTS = 2**22
 
 # At most so many rows of a table or a matrix have their gradient made and used at once: it is still
 # in the cache when the optimiser reads it.
