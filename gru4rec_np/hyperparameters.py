@@ -30,7 +30,7 @@ MOST = 2**31 - 1  # of anything that is counted
 WIDEST = 2**28  # units of a layer, whose matrices have up to four times the square
 
 
-def _number(
+def number(
     low: float, below: float = math.inf, above: bool = False, most: float = math.inf
 ) -> Check:
     """low <= value < below, value <= most, or low < value with `above`; kept as float."""
@@ -39,8 +39,8 @@ def _number(
     wanted += f" and <= {most}" if most < math.inf else ""
 
     def check(value: Any) -> float:
-        number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-        if not number or not (low < value if above else low <= value) or not value < below:
+        is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        if not is_number or not (low < value if above else low <= value) or not value < below:
             raise ValueError(wanted)
         if value > most:
             raise ValueError(wanted)
@@ -49,13 +49,13 @@ def _number(
     return check
 
 
-def _whole(low: int, most: float = MOST) -> Check:
+def whole(low: int, most: float = MOST) -> Check:
     """low <= value <= most without a fraction; kept as int."""
     wanted = f"a whole number >= {low}" + (f" and <= {most}" if most < math.inf else "")
 
     def check(value: Any) -> int:
-        number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-        if not number or not low <= value <= most or value != int(value):
+        is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        if not is_number or not low <= value <= most or value != int(value):
             raise ValueError(wanted)
         return int(value)
 
@@ -64,7 +64,7 @@ def _whole(low: int, most: float = MOST) -> Check:
 
 def _sizes(at_least: int) -> Check:
     """A list of that many whole numbers >= 1 or more."""
-    wanted, size = f"a list of whole numbers >= 1 and <= {WIDEST}", _whole(1, WIDEST)
+    wanted, size = f"a list of whole numbers >= 1 and <= {WIDEST}", whole(1, WIDEST)
 
     def check(value: Any) -> list[int]:
         is_list = not isinstance(value, str | bytes) and hasattr(value, "__iter__")
@@ -88,7 +88,8 @@ def _one_of(names: Collection[str]) -> Check:
     return check
 
 
-def _flag(value: Any) -> bool:
+def flag(value: Any) -> bool:
+    """True or False, nothing that only counts as one."""
     if not isinstance(value, bool):
         raise ValueError("true or false")
     return value
@@ -119,7 +120,7 @@ def _activation(*more: str) -> Check:
     return check
 
 
-def _field(default: Any, help: str, check: Check) -> Any:
+def declare(default: Any, help: str, check: Check) -> Any:
     """A dataclass field, with what `--help` says of it and what it may be."""
     metadata = {"help": help, "check": check}
     if isinstance(default, list):
@@ -128,7 +129,7 @@ def _field(default: Any, help: str, check: Check) -> Any:
 
 
 def check_fields(hp: Any) -> None:
-    """Check every field of a dataclass that `_field` made, and keep what its check gives.
+    """Check every field of a dataclass that `declare` made, and keep what its check gives.
 
     Raises:
         InputError: a value is not allowed; the message has name, value and what is.
@@ -150,87 +151,87 @@ class Hyperparameters:
         InputError: a value is not allowed; the message has name, value and what is.
     """
 
-    layers: Sequence[int] = _field([100], "units of each recurrent layer", _sizes(1))
-    unit: str = _field(
+    layers: Sequence[int] = declare([100], "units of each recurrent layer", _sizes(1))
+    unit: str = declare(
         "gru",
         "what these are: gru, lstm, or rnn (the simple one, without gates)",
         _one_of(UNITS),
     )
-    input: str = _field(
+    input: str = declare(
         "shared",
         "how an item enters: onehot (a row of the gates' weights), embedding (its own table), "
         "shared (the output table), weighted (the session so far, discounted, as 1-of-N)",
         _one_of(INPUTS),
     )
-    embedding: int = _field(
-        0, "width of the embedding, with input=embedding; 0: as layer 1", _whole(0, WIDEST)
+    embedding: int = declare(
+        0, "width of the embedding, with input=embedding; 0: as layer 1", whole(0, WIDEST)
     )
-    discount: float = _field(
+    discount: float = declare(
         0.5,
         "with input=weighted, how much less an event counts one click later",
         # With a weaker one the history that counts would hardly end.
-        _number(0, above=True, most=0.99),
+        number(0, above=True, most=0.99),
     )
-    reset_after: bool = _field(
+    reset_after: bool = declare(
         True,
         "with unit=gru, its reset gate applies after the recurrent product (cuDNN), not before it "
         "(paper)",
-        _flag,
+        flag,
     )
-    hidden_act: str = _field(
+    hidden_act: str = declare(
         "tanh",
         "activation of a unit's candidate state (with lstm, of its memory too, as it shows) and of "
         "feed-forward layers: " + ", ".join(ACTIVATIONS),
         _activation(),
     )
-    input_to_all_layers: bool = _field(False, "the input also feeds every deeper layer", _flag)
-    feedforward: Sequence[int] = _field(
+    input_to_all_layers: bool = declare(False, "the input also feeds every deeper layer", flag)
+    feedforward: Sequence[int] = declare(
         [], "units of each feed-forward layer after the recurrent ones", _sizes(0)
     )
-    bptt: int = _field(
+    bptt: int = declare(
         1,
         "steps that the gradient goes back in time; weights change after as many",
-        _whole(1),
+        whole(1),
     )
-    loss: str = _field("cross-entropy", f"the ranking loss: {', '.join(LOSSES)}", _one_of(LOSSES))
-    final_act: str = _field(
+    loss: str = declare("cross-entropy", f"the ranking loss: {', '.join(LOSSES)}", _one_of(LOSSES))
+    final_act: str = declare(
         "auto",
         "activation of the scores, or auto: elu for bpr-max if elu_param > 0, else linear",
         _activation("auto"),
     )
-    elu_param: float = _field(
-        0.5, "depth of the elu that bpr-max puts on its scores (auto); 0: none", _number(0)
+    elu_param: float = declare(
+        0.5, "depth of the elu that bpr-max puts on its scores (auto); 0: none", number(0)
     )
-    bpreg: float = _field(1.0, "score regularisation of bpr-max", _number(0))
-    smoothing: float = _field(0.0, "label smoothing of cross-entropy", _number(0, 1))
-    logq: float = _field(
-        1.0, "strength of the correction of cross-entropy for how samples were drawn", _number(0)
+    bpreg: float = declare(1.0, "score regularisation of bpr-max", number(0))
+    smoothing: float = declare(0.0, "label smoothing of cross-entropy", number(0, 1))
+    logq: float = declare(
+        1.0, "strength of the correction of cross-entropy for how samples were drawn", number(0)
     )
-    n_sample: int = _field(2048, "extra negatives a step, shared by the lanes", _whole(0))
-    sample_alpha: float = _field(
-        0.75, "they are drawn by support^sample_alpha: 0 uniform, 1 popularity", _number(0)
+    n_sample: int = declare(2048, "extra negatives a step, shared by the lanes", whole(0))
+    sample_alpha: float = declare(
+        0.75, "they are drawn by support^sample_alpha: 0 uniform, 1 popularity", number(0)
     )
-    batch_size: int = _field(32, "lanes: sessions side by side", _whole(1))
-    n_epochs: int = _field(5, "passes over the training sessions", _whole(1))
-    train_random_order: bool = _field(
-        False, "shuffle the sessions before each epoch instead of using them by time", _flag
+    batch_size: int = declare(32, "lanes: sessions side by side", whole(1))
+    n_epochs: int = declare(5, "passes over the training sessions", whole(1))
+    train_random_order: bool = declare(
+        False, "shuffle the sessions before each epoch instead of using them by time", flag
     )
-    adapt: str = _field("adagrad", f"the optimiser: {', '.join(OPTIMISERS)}", _one_of(OPTIMISERS))
-    learning_rate: float = _field(
+    adapt: str = declare("adagrad", f"the optimiser: {', '.join(OPTIMISERS)}", _one_of(OPTIMISERS))
+    learning_rate: float = declare(
         0.1,
         "its step size: 0.1 suits adagrad, 0.002 adam, 0.01 rmsprop, 3 adadelta",
-        _number(0, above=True),
+        number(0, above=True),
     )
-    momentum: float = _field(0.0, "its momentum", _number(0, 1))
-    dropout_p_embed: float = _field(0.1, "share of the input embedding dropped", _number(0, 1))
-    dropout_p_hidden: float = _field(0.0, "share of each layer's output dropped", _number(0, 1))
-    lmbd: float = _field(0.0, "L2 regularisation of the weights that a step uses", _number(0))
-    grad_cap: float = _field(0.0, "largest norm of a step's gradient; 0: no limit", _number(0))
-    sigma: float = _field(
-        0.0, "scale of the initial weights; 0: sqrt(6 / (rows + columns))", _number(0)
+    momentum: float = declare(0.0, "its momentum", number(0, 1))
+    dropout_p_embed: float = declare(0.1, "share of the input embedding dropped", number(0, 1))
+    dropout_p_hidden: float = declare(0.0, "share of each layer's output dropped", number(0, 1))
+    lmbd: float = declare(0.0, "L2 regularisation of the weights that a step uses", number(0))
+    grad_cap: float = declare(0.0, "largest norm of a step's gradient; 0: no limit", number(0))
+    sigma: float = declare(
+        0.0, "scale of the initial weights; 0: sqrt(6 / (rows + columns))", number(0)
     )
-    init_as_normal: bool = _field(False, "draw them from a normal distribution", _flag)
-    seed: int = _field(0, "seed of everything random", _whole(0, math.inf))
+    init_as_normal: bool = declare(False, "draw them from a normal distribution", flag)
+    seed: int = declare(0, "seed of everything random", whole(0, math.inf))
 
     def __post_init__(self) -> None:
         check_fields(self)

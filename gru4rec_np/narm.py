@@ -30,7 +30,7 @@ from gru4rec_np import checkpoint
 from gru4rec_np.activations import sigmoid
 from gru4rec_np.batches import draw_negatives, guide_table, negative_distribution
 from gru4rec_np.errors import InputError
-from gru4rec_np.hyperparameters import WIDEST, _field, _flag, _number, _whole, check_fields
+from gru4rec_np.hyperparameters import WIDEST, check_fields, declare, flag, number, whole
 from gru4rec_np.kernels import load, one_blas_thread
 from gru4rec_np.network import Gradients, Weights, drop, dropout_mask
 from gru4rec_np.optim import clip, init_state
@@ -452,21 +452,21 @@ class NARM:
         InputError: a value is not allowed; the message has name, value and what is.
     """
 
-    embedding: int = _field(100, "width of the items' embedding", _whole(1, WIDEST))
-    hidden: int = _field(100, "units of the GRU", _whole(1, WIDEST))
-    normalise: bool = _field(True, "the attention's weights are a softmax", _flag)
-    n_sample: int = _field(
-        0, "negatives a step, shared by its cases, besides their targets; 0: all items", _whole(0)
+    embedding: int = declare(100, "width of the items' embedding", whole(1, WIDEST))
+    hidden: int = declare(100, "units of the GRU", whole(1, WIDEST))
+    normalise: bool = declare(True, "the attention's weights are a softmax", flag)
+    n_sample: int = declare(
+        0, "negatives a step, shared by its cases, besides their targets; 0: all items", whole(0)
     )
-    sample_alpha: float = _field(0.75, "they are drawn by support^sample_alpha", _number(0))
-    batch_size: int = _field(64, "sessions a step", _whole(1))
-    n_epochs: int = _field(8, "passes over the training sessions", _whole(1))
-    learning_rate: float = _field(5e-3, "step size of Adam", _number(0, above=True))
-    decay: bool = _field(True, "it falls to 0 in a straight line over all updates", _flag)
-    dropout_p_embed: float = _field(0.5, "share of the input embedding dropped", _number(0, 1))
-    dropout_p_context: float = _field(0.5, "share of c dropped", _number(0, 1))
-    grad_cap: float = _field(0.0, "largest norm of a step's gradient; 0: no limit", _number(0))
-    seed: int = _field(0, "seed of everything random", _whole(0, np.inf))
+    sample_alpha: float = declare(0.75, "they are drawn by support^sample_alpha", number(0))
+    batch_size: int = declare(64, "sessions a step", whole(1))
+    n_epochs: int = declare(8, "passes over the training sessions", whole(1))
+    learning_rate: float = declare(5e-3, "step size of Adam", number(0, above=True))
+    decay: bool = declare(True, "it falls to 0 in a straight line over all updates", flag)
+    dropout_p_embed: float = declare(0.5, "share of the input embedding dropped", number(0, 1))
+    dropout_p_context: float = declare(0.5, "share of c dropped", number(0, 1))
+    grad_cap: float = declare(0.0, "largest norm of a step's gradient; 0: no limit", number(0))
+    seed: int = declare(0, "seed of everything random", whole(0, np.inf))
     backend: str = "auto"
     name = "NARM"
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -189,19 +190,24 @@ class Training:
 
     # --- on disk ----------------------------------------------------------------------------------
 
-    def _facts(self) -> dict[str, Any]:
-        """What a file must share with a run that goes on from it."""
+    @cached_property
+    def _log(self) -> str:
+        """What tells logs apart, read through once for all checkpoints."""
         log = hashlib.sha256()
         for array in (self.train.items, self.train.offsets):
             log.update(np.ascontiguousarray(array))
         for array in checkpoint.pack_ids(self.train.item_ids).values():
             log.update(np.ascontiguousarray(array))
+        return log.hexdigest()
+
+    def _facts(self) -> dict[str, Any]:
+        """What a file must share with a run that goes on from it."""
         fixed = self.hp.hyperparameters()
         del fixed["n_epochs"]  # there may be more of them than was thought
         return {
             "hyperparameters": fixed,
             "backend": self.ops.name,
-            "log": log.hexdigest(),
+            "log": self._log,
         }
 
     def save(self, path: str | Path) -> None:
