@@ -16,11 +16,9 @@ from gru4rec_np import checkpoint, network
 from gru4rec_np.errors import InputError
 from gru4rec_np.hyperparameters import Hyperparameters
 from gru4rec_np.kernels import load, one_blas_thread
-from gru4rec_np.ranking import metrics, rank_in_parts, top
+from gru4rec_np.ranking import ROWS, metrics, padded, rank_in_parts, top
 from gru4rec_np.sessions import Sessions, Watch, as_sessions, check_k, index_of, item_list
 from gru4rec_np.training import Training
-
-LANES = 512  # sessions that are evaluated side by side
 
 
 @dataclasses.dataclass(eq=False)
@@ -146,16 +144,32 @@ class GRU4Rec(Hyperparameters):
         D = self.weights["V_y"].shape[1]
         at_event = np.empty((sessions.n_events, D), self.weights["V_y"].dtype)
         longest_first = np.argsort(-sessions.lengths, kind="stable")
-        for block in np.split(longest_first, range(LANES, sessions.n_sessions, LANES)):
+        for block in np.split(longest_first, range(ROWS, sessions.n_sessions, ROWS)):
             first, questions = sessions.offsets[block], sessions.lengths[block] - 1
             state = network.zero_state(self, len(block))
             for t in range(max(questions, default=0)):
                 n = int(np.count_nonzero(questions > t))
                 state = network.State([h[:n] for h in state.h], state.history[:n])
                 x = sessions.items[first[:n] + t]
-                out, state, _ = network.recurrent(self.weights, self, self.ops, x, state)
-                at_event[first[:n] + t] = out
+                at_event[first[:n] + t], state = self._feed(x, state)
         return at_event[sessions.cases]
+
+    def _feed(self, x: np.ndarray, state: network.State) -> tuple[np.ndarray, network.State]:
+        """`network.recurrent` of a few sessions, to the bit the same whatever others are beside.
+
+        So that products always have the same shape, there are `ROWS` lanes; the rest run idle.
+
+        Args:
+            x: (n,) item indices, n <= ROWS. state: of the n sessions.
+
+        Returns:
+            the vectors that score items (n, D), and the new state.
+        """
+        n, lanes = len(x), network.State([padded(h) for h in state.h], padded(state.history))
+        out, lanes, _ = network.recurrent(self.weights, self, self.ops, padded(x), lanes)
+        # Copies, for a session that waits need not hold the idle lanes.
+        state = network.State([h[:n].copy() for h in lanes.h], lanes.history[:n].copy())
+        return out[:n].copy(), state
 
     def evaluate(
         self, test: Any, k: int | Sequence[int] = (20,), ties: str = "conservative"
@@ -254,20 +268,22 @@ class LiveSession:
         if index is None:
             return False
         x = np.array([index], np.int32)
-        m = self.model
-        self._out, self._state, _ = network.recurrent(m.weights, m, m.ops, x, self._state)
+        self._out, self._state = self.model._feed(x, self._state)
         return True
 
     @one_blas_thread
     def scores(self) -> np.ndarray:
         """(I,) score of each item of the catalogue as the next click.
 
+        To the bit those by which `GRU4Rec.ranks` ranks, on the same backend.
+
         Raises:
             InputError: no known item has been fed yet.
         """
         if self._out is None:
             raise InputError("session: feed it an item that the model knows first")
-        return (self._out @ self.model.weights["V_y"].T + self.model.weights["b_y"])[0]
+        weights = self.model.weights
+        return self.model.ops.catalogue_scores(self._out, weights["V_y"], weights["b_y"])[0]
 
     def recommend(self, k: int = 20) -> list[tuple[Any, float]]:
         """The k best next items, as `GRU4Rec.recommend` returns them."""

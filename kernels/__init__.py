@@ -20,7 +20,7 @@ from gru4rec_np.cells import gru, gru_backward, gru_reset_after, gru_reset_after
 from gru4rec_np.errors import InputError
 from gru4rec_np.losses import loss_and_gradient
 from gru4rec_np.optim import update
-from gru4rec_np.ranking import rank_targets
+from gru4rec_np.ranking import catalogue_scores, rank_targets
 from gru4rec_np.scoring import scores, scores_backward
 
 # What a step's time goes into, and so all that a backend may replace.
@@ -34,6 +34,7 @@ NUMPY = SimpleNamespace(
     scores_backward=scores_backward,
     loss_and_gradient=loss_and_gradient,
     update=update,
+    catalogue_scores=catalogue_scores,
     rank_targets=rank_targets,
     stepper=None,  # many steps at once: network.stepper runs them one by one
 )

@@ -280,6 +280,18 @@ class CudaBackend:
         for host, part in zip(hosts, parts, strict=True):
             host[rows] = self.to_host(part)
 
+    def catalogue_scores(self, h: np.ndarray, V_y: np.ndarray, b_y: np.ndarray) -> np.ndarray:
+        """As `ranking.catalogue_scores`. The whole table is sent in each call."""
+        (I, H), n, dtype = V_y.shape, len(h), V_y.dtype  # noqa: E741
+        h, V_y, b_y = self.to_device(h, V_y, b_y)
+        scores = self.empty((n, I), dtype)
+        if n:
+            self.launch(
+                "rank", "catalogue_scores", dtype, (blocks(I, THREADS), n), (THREADS,), h, V_y,
+                b_y, I, H, scores,
+            )  # fmt: skip
+        return self.to_host(scores)
+
     def rank_targets(
         self,
         h: np.ndarray,

@@ -11,7 +11,10 @@ from threading import Lock
 from types import EllipsisType
 
 import numpy as np
+from llvmlite import ir
 from numba import prange
+from numba.core import cgutils, types
+from numba.extending import intrinsic
 
 from gru4rec_np import optim, ranking
 from gru4rec_np.kernels import OWN_OPTIMISERS, coded
@@ -174,6 +177,40 @@ def loss_and_gradient(raw, loss, final_act=("linear", 0.0), bpreg=1.0, smoothing
 # --- the optimiser --------------------------------------------------------------------------------
 
 
+AHEAD = 4  # rows: the time that these take is about what memory takes to answer
+
+
+@intrinsic
+def _fetch(typingctx, table, row, column):
+    """Say that table[row, column] will be needed soon."""
+
+    def codegen(context, builder, signature, args):
+        array = context.make_array(signature.args[0])(context, builder, args[0])
+        width = builder.extract_value(array.shape, 1)
+        place = builder.gep(array.data, [builder.add(builder.mul(args[1], width), args[2])])
+        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+        call = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+        hints = [ir.Constant(number, x) for x in (0, 3, 1)]  # to read, to keep, data
+        builder.call(call, [builder.bitcast(place, byte), *hints])
+        return context.get_dummy_value()
+
+    return types.void(table, types.intp, types.intp), codegen
+
+
+@jit
+def fetch_ahead(table, rows, i):
+    """Before row rows[i] of a contiguous table is used: ask for one that comes soon.
+
+    The rows of a step lie anywhere. Of a table that no cache holds, the next one would be waited
+    for each time.
+    """
+    if table.size > 0 and i + AHEAD < len(rows):
+        row = rows[i + AHEAD]
+        for k in range(0, table.shape[1], 16):  # float32: 16 of them are a line of the cache
+            _fetch(table, row, k)
+
+
 @jit
 def update_rows(p, rows, g, a, v, how):
     """optim.update on distinct rows (n,) of a table p (I, D), g (n, D).
@@ -188,6 +225,9 @@ def update_rows(p, rows, g, a, v, how):
     if how[0] and how[2] > 0:
         for i in range(len(rows)):
             row = rows[i]
+            fetch_ahead(p, rows, i)
+            fetch_ahead(a, rows, i)
+            fetch_ahead(v, rows, i)
             for k in range(D):
                 a[row, k] += g[i, k] * g[i, k]
                 v[row, k] = m * v[row, k] - rate * g[i, k] / np.sqrt(a[row, k] + eps)
@@ -195,18 +235,23 @@ def update_rows(p, rows, g, a, v, how):
     elif how[0]:
         for i in range(len(rows)):
             row = rows[i]
+            fetch_ahead(p, rows, i)
+            fetch_ahead(a, rows, i)
             for k in range(D):
                 a[row, k] += g[i, k] * g[i, k]
                 p[row, k] -= rate * g[i, k] / np.sqrt(a[row, k] + eps)
     elif how[2] > 0:
         for i in range(len(rows)):
             row = rows[i]
+            fetch_ahead(p, rows, i)
+            fetch_ahead(v, rows, i)
             for k in range(D):
                 v[row, k] = m * v[row, k] - rate * g[i, k]
                 p[row, k] += v[row, k]
     else:
         for i in range(len(rows)):
             row = rows[i]
+            fetch_ahead(p, rows, i)
             for k in range(D):
                 p[row, k] -= rate * g[i, k]
 
@@ -234,15 +279,15 @@ def update(
     update_rows(_as_table(p), rows, np.ascontiguousarray(_as_table(g)), a, v, how)
 
 
-# --- ranks ----------------------------------------------------------------------------------------
-# Scores are made and counted a tile at a time, CASES times TILE: it stays in the cache between the
-# product that writes it and the count that reads it.
+# --- scores of the catalogue, and ranks -----------------------------------------------------------
+# A score is always the same sum, k = 0, 1, 2 ... in order, whatever other cases and items are
+# beside it: so equal items tie, and a session served alone gets the scores of the evaluation, to
+# the bit. BLAS promises no order. Vector instructions go over items, whose sums do not meet, and
+# all loops over them have one length, without a remainder that might be compiled differently.
 #
-# Equal items must tie, so equal scores must have equal bits. BLAS adds in an order of its own at
-# the edge of a matrix whose sides are no multiples of its registers. So all products here have the
-# same shape without such edges, for which the last block of cases and the last tile of items reach
-# back; and a target's score is taken from the very product in which it is counted.
-CASES, TILE = 256, 512
+# Scores are made and counted a tile at a time, CASES times TILE: it stays in the cache between the
+# product that writes it and the count that reads it; CHUNK rows of V^T stay in the nearest one.
+CASES, TILE, CHUNK = 256, 512, 16
 
 # One of Numba's ways to share a loop among cores, the one it takes where there is no OpenMP or TBB,
 # ends the process when two threads enter such a loop at once.
@@ -261,51 +306,93 @@ def _count(scores, bias, target):
     return below, level
 
 
+@jit
+def _scratch(h):
+    """h with zeros appended: cases to an even number n, units to a multiple of 4, K.
+
+    And room for a tile: V^T (K, TILE), of which rows past H stay 0, and s (n, TILE).
+    """
+    n, H = h.shape
+    n_even, K = (n + 1) // 2 * 2, (H + 3) // 4 * 4
+    cases = np.zeros((n_even, K), h.dtype)
+    cases[:n, :H] = h
+    return cases, np.zeros((K, TILE), h.dtype), np.empty((n_even, TILE), h.dtype)
+
+
+@jit(fastmath={"contract"})  # not "reassoc": the order of a sum is the point
+def _products(cases, V, V_T, s):
+    """s[:, :m] <- cases V^T for V (m, H), m <= TILE; the others come from `_scratch`."""
+    m, H = V.shape
+    n, K = cases.shape
+    whole = m // 8 * 8
+    for j in range(0, whole, 8):  # in eights: rows that are read stay in the cache
+        for k in range(H):
+            for i in range(8):
+                V_T[k, at(j + i)] = V[at(j + i), k]
+    for j in range(whole, m):
+        for k in range(H):
+            V_T[k, j] = V[j, k]
+    s[:] = 0
+    # Two cases and four k at a time: a number that is read from V^T or s is used more than once.
+    for chunk in range(0, K, CHUNK):
+        for i in range(0, n, 2):
+            s0, s1 = s[i], s[i + 1]
+            for k in range(chunk, min(chunk + CHUNK, K), 4):
+                a0, a1, a2, a3 = cases[i, k], cases[i, k + 1], cases[i, k + 2], cases[i, k + 3]
+                i1 = i + 1
+                b0, b1, b2, b3 = cases[i1, k], cases[i1, k + 1], cases[i1, k + 2], cases[i1, k + 3]
+                v0, v1, v2, v3 = V_T[k], V_T[k + 1], V_T[k + 2], V_T[k + 3]
+                for j in range(TILE):
+                    s0[j] = s0[j] + a0 * v0[j] + a1 * v1[j] + a2 * v2[j] + a3 * v3[j]
+                    s1[j] = s1[j] + b0 * v0[j] + b1 * v1[j] + b2 * v2[j] + b3 * v3[j]
+
+
+@jit(fastmath=False)
+def _score_catalogue(h, V, b, scores):
+    """scores (n, I) <- h V^T + b."""
+    cases, V_T, s = _scratch(h)
+    for start in range(0, len(V), TILE):
+        tile = V[start : start + TILE]
+        _products(cases, tile, V_T, s)
+        for i in range(len(h)):
+            for j in range(len(tile)):
+                scores[i, start + j] = s[i, j] + b[start + j]
+
+
+def catalogue_scores(h, V_y, b_y):
+    """As `ranking.catalogue_scores`."""
+    scores = np.empty((len(h), len(V_y)), V_y.dtype)
+    _score_catalogue(np.ascontiguousarray(h), np.ascontiguousarray(V_y), b_y, scores)
+    return scores
+
+
 @jit(parallel=True, fastmath=False)
 def _count_ranks(h, V, b, targets, below, level):
-    """Add to below and level (n,): items under each target, and level with it, itself included.
-
-    Cases come sorted by target; n >= CASES, I >= TILE.
-    """
+    """below and level (n,) <- items under each target, and level with it, itself included."""
     n, I = len(h), len(V)  # noqa: E741
     for block in prange((n + CASES - 1) // CASES):
-        first = min(block * CASES, n - CASES)
-        cases = h[first : first + CASES]
-        s, target = np.empty((CASES, TILE), h.dtype), np.empty(CASES, h.dtype)
-        # The targets' scores. Sorted, they lie in few tiles: little is multiplied twice.
-        at, have = 0, -1
-        for i in range(CASES):
-            item = targets[first + i]
-            if item // TILE != have:
-                have = item // TILE
-                at = min(have * TILE, I - TILE)
-                np.dot(cases, V[at : at + TILE].T, s)
-            target[i] = s[i, item - at] + b[item]
+        first = block * CASES
+        last = min(first + CASES, n)
+        cases, V_T, s = _scratch(h[first:last])
+        # The targets' scores: of each case with all of the block's targets, the one with its own.
+        _products(cases, V[targets[first:last]], V_T, s)
+        target = np.empty(last - first, h.dtype)
+        for i in range(last - first):
+            target[i] = s[i, i] + b[targets[first + i]]
+            below[first + i] = level[first + i] = 0
         for start in range(0, I, TILE):
-            at = min(start, I - TILE)
-            np.dot(cases, V[at : at + TILE].T, s)
-            for i in range(block * CASES - first, CASES):  # the block before counted the others
-                less, same = _count(s[i, start - at :], b[start : at + TILE], target[i])
+            tile = V[start : start + TILE]
+            _products(cases, tile, V_T, s)
+            for i in range(last - first):
+                less, same = _count(s[i, : len(tile)], b[start : start + TILE], target[i])
                 below[first + i] += less
                 level[first + i] += same
 
 
-def _at_least(x: np.ndarray, rows: int, fill: float) -> np.ndarray:
-    """x, with rows of `fill` appended if it has fewer than `rows`."""
-    missing = max(0, rows - len(x))
-    return np.concatenate([x, np.full((missing, *x.shape[1:]), fill, x.dtype)]) if missing else x
-
-
 def rank_targets(h, V_y, b_y, targets, ties="conservative"):
     """As `ranking.rank_targets`, a block of cases on each core."""
-    n, I = len(h), len(V_y)  # noqa: E741
-    order = np.argsort(targets, kind="stable")
-    cases, wanted = _at_least(h[order], CASES, 0), _at_least(targets[order], CASES, 0)
-    below, level = np.zeros(len(cases), np.int64), np.zeros(len(cases), np.int64)
-    # A score of NaN is neither below a target nor level with it: so are items that only fill up.
-    V_y, b_y = _at_least(np.ascontiguousarray(V_y), TILE, 0), _at_least(b_y, TILE, np.nan)
+    below, level = np.empty(len(h), np.int64), np.empty(len(h), np.int64)
+    h, V_y = np.ascontiguousarray(h), np.ascontiguousarray(V_y)
     with _counting:
-        _count_ranks(cases, V_y, b_y, wanted, below, level)
-    ranks = np.empty(n)
-    ranks[order] = ranking.from_counts(below[:n], level[:n], I, ties)
-    return ranks
+        _count_ranks(h, V_y, b_y, targets, below, level)
+    return ranking.from_counts(below, level, len(V_y), ties)

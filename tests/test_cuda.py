@@ -224,6 +224,7 @@ def test_rungs_of_the_rank(version, n, items, H, seed):
     b_y, targets = np.zeros(items, np.float32), rng.integers(0, items, n)
     got = rank_rung(backend(), version, h, V_y, b_y, targets)
     assert (got == backend().rank_targets(h, V_y, b_y, targets)).all()
+    assert (got == ranking.ranks(backend().catalogue_scores(h, V_y, b_y), targets)).all()
 
 
 # --- clean under every check, and no barrier too many ---------------------------------------------
@@ -291,6 +292,7 @@ def exercise(ops, file):
         for version in ("plain", "spread"):
             rank_rung(ops, version, h, V_y, b_y, targets)
         ops.rank_targets(h, V_y, b_y, targets)
+        ops.catalogue_scores(h[:3], V_y, b_y)
         ops.rank_targets(h[:3], draw(3000, 37), draw(3000), targets[:3])
     else:
         encode_plain(ops, rng.integers(0, 9, 6), draw(9, 37), draw(37, 111))

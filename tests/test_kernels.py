@@ -242,6 +242,32 @@ def test_equal_items_tie(backend, n, items, H, dtype, seed):
     assert (ops.rank_targets(*args, "median") == (conservative + standard) / 2).all()
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@settings(max_examples=50)
+@given(
+    n=st.sampled_from([0, 1, 2, 7, 33, 257]),
+    items=st.sampled_from([1, 7, 8, 9, 511, 512, 513, 1100]),
+    H=st.sampled_from([1, 3, 4, 15, 17, 100]),
+    dtype=FLOATS,
+    seed=seeds,
+)
+def test_scores_of_the_catalogue(backend, n, items, H, dtype, seed):
+    """The product; to the bit what ranks compare, and the same for a case and an item alone."""
+    ops, rng = ops_of(backend), np.random.default_rng(seed)
+    h, V_y, b_y = (rng.normal(size=s).astype(dtype) for s in [(n, H), (items, H), items])
+    got = ops.catalogue_scores(h, V_y, b_y)
+    assert got.shape == (n, items) and got.dtype == dtype
+    close(got, NUMPY.catalogue_scores(h, V_y, b_y), H)
+    targets = rng.integers(0, items, n)
+    ranks = ops.rank_targets(h, V_y, b_y, targets)
+    assert (ranks == ranking.ranks(got, targets)).all()
+    for i in range(min(n, 3)):
+        at = -1 - i
+        assert (ops.catalogue_scores(h[[at]], V_y, b_y) == got[at]).all()
+        item = targets[[at]]
+        assert ops.catalogue_scores(h[[at]], V_y[item], b_y[item])[0, 0] == got[at, item[0]]
+
+
 def test_ranks_do_not_depend_on_threads():
     numba, ops, rng = pytest.importorskip("numba"), ops_of("numba"), np.random.default_rng(0)
     h, V_y = (rng.normal(size=(n, 20)).astype(np.float32) for n in (3000, 2000))

@@ -4,12 +4,28 @@
 //
 // h (n, H), V_y (I, H), b_y (I,), targets (n,). The numbers in the comments are for n = 2,048
 // cases, I = 37,483 items, H = 100 units in float: V_y 15 MB; the scores themselves would be 307 MB
-// and are never written.
+// and are never written when ranks are counted.
 #include "common.cuh"
 
 // A score is always this sum in this order, with these roundings: the target's must be the very
 // number that other scores are compared with, or an item could tie with itself and lose.
 __device__ inline real add_product(real sum, real a, real b) { return fma(a, b, sum); }
+
+// === The scores themselves =======================================================================
+// For a session that is served: to the bit those that all versions below compare. One thread makes
+// one score; like version 2 it reads a row of V_y alone, which a single case cannot share anyway.
+// Grid (ceil(I / block), n).
+
+extern "C" __global__ void catalogue_scores(
+    const real *h, const real *V_y, const real *b_y, int I, int H, real *scores
+) {
+    const int c = blockIdx.y, item = blockIdx.x * blockDim.x + threadIdx.x;
+    if (item >= I) return;
+    real sum = 0;
+    for (int k = 0; k < H; k++)
+        sum = add_product(sum, h[(long long)c * H + k], V_y[(long long)item * H + k]);
+    scores[(long long)c * I + item] = sum + b_y[item];
+}
 
 // === Version 1, plain: one thread, one case ======================================================
 // Each thread walks through the catalogue alone. All threads of a warp read the same number of V_y
