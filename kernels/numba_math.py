@@ -208,26 +208,54 @@ def activate_backward(g, y, kind, a):
             g[j] *= scale if y[j] > zero else y[j] + alpha
 
 
-@jit
-def largest(y, count, term):
-    """max y_j over the items with count_j > 0; if a y_j is not a number, any of them.
+def ordered(x):
+    """The bits of a number as an integer that grows with it: the sign turns the others around."""
+    raise NotImplementedError("compiled code only")
 
-    Folds the second half onto the first until little is left: LLVM makes vector instructions of
-    that, but not of a running maximum. term (n,) is scratch.
+
+@overload(ordered)
+def _ordered(x):
+    if x == numba.float32:
+        return lambda x: _turned32(np.float32(x).view(np.int32))
+    return lambda x: _turned64(np.float64(x).view(np.int64))
+
+
+def unordered(i):
+    """The number whose bits `ordered` gave."""
+    raise NotImplementedError("compiled code only")
+
+
+@overload(unordered)
+def _unordered(i):
+    if i == numba.int32:
+        return lambda i: np.int32(_turned32(i)).view(np.float32)
+    return lambda i: np.int64(_turned64(i)).view(np.float64)
+
+
+@jit
+def _turned32(i):
+    return np.int32(i ^ (np.int32(i >> np.int32(31)) & np.int32(0x7FFFFFFF)))
+
+
+@jit
+def _turned64(i):
+    return np.int64(i ^ (np.int64(i >> np.int64(63)) & np.int64(0x7FFFFFFFFFFFFFFF)))
+
+
+@jit
+def largest(y, count):
+    """max y_j over the items with count_j > 0; if a y_j is not a number, any number.
+
+    By integers: LLVM makes vector instructions of their running maximum, but not of floats', for
+    which NaN would have to be told from the rest.
     """
-    lowest = type_of(y[0])(-3e38)
-    n = len(y)
-    for j in range(n):
-        term[j] = y[j] if count[j] > 0 else lowest
-    while n > 16:
-        half = (n + 1) // 2
-        for j in range(n - half):
-            term[j] = max(term[j], term[half + j])
-        n = half
+    lowest = ordered(type_of(y[0])(-3e38))
     top = lowest
-    for j in range(n):
-        top = max(top, term[j])
-    return top
+    for j in range(len(y)):
+        place = ordered(y[j])  # by itself: what is only read at times fills no vector
+        place = place if count[j] > 0 else lowest
+        top = place if place > top else top
+    return unordered(top)
 
 
 # --- the losses of one lane -----------------------------------------------------------------------
@@ -269,7 +297,7 @@ def lane_loss(y, g, term, t, count, weight, log_own, log_weights, kind, act, a, 
     n -= one
 
     if kind == CROSS_ENTROPY:
-        top = largest(y, count, term)
+        top = largest(y, count)
         total = zero
         for j in range(U):
             g[j] = weight[j] * exp(y[j] - top)
@@ -309,7 +337,7 @@ def lane_loss(y, g, term, t, count, weight, log_own, log_weights, kind, act, a, 
         count[t] += one
     else:
         count[t] -= one
-        top = largest(y, count, term)
+        top = largest(y, count)
         total = zero
         for j in range(U):
             g[j] = count[j] * exp(y[j] - top)

@@ -14,6 +14,7 @@ are targets and samples.
 
 from __future__ import annotations
 
+import time
 from collections import namedtuple
 from collections.abc import Callable
 from threading import Thread
@@ -31,12 +32,13 @@ from gru4rec_np.kernels.numba_cpu import (
     apart,
     blend_backward,
     candidate,
+    fetch_ahead,
     gates,
     reset_backward,
     update_rows,
 )
 from gru4rec_np.kernels.numba_math import at, exp, jit, lane_loss, type_of
-from gru4rec_np.kernels.numba_threads import COUNTERS, OPEN, finish, take
+from gru4rec_np.kernels.numba_threads import COUNTERS, OPEN, Pace, finish, take
 from gru4rec_np.losses import LOSSES
 
 INPUTS = ("onehot", "embedding", "shared")
@@ -49,17 +51,17 @@ Settings = namedtuple(
     "Settings",
     "input reset_after hidden_act hidden_a loss final_act final_a bpreg smoothing logq "
     "sample_alpha batch_size adagrad learning_rate momentum dropout_embed dropout_hidden small "
-    "small_T parts",
+    "small_T flip parts",
 )
 
 # All that a step writes beside the weights, made once. Of (B, ...) the first n rows are in use; y,
-# g, dy, transposed and tile are flat, since their rows have another length at each use. What is
-# (PARTS, ...) has a row for each part.
+# g, dy, flipped, transposed and tile are flat, since their rows have another length at each use.
+# What is (PARTS, ...) has a row for each part.
 Work = namedtuple(
     "Work",
     "every rows fed_rows counts weight target log_own fed h V bias a_bias v_bias y g dy db term e "
-    "e_mask de xW dxW hU_rz hU_n g_rz g_n r z n h_mask out dout dout_part rh transposed tile "
-    "db_gates loss log_weights now",
+    "e_mask de xW dxW hU_rz hU_n g_rz g_n r z n h_mask out dout dout_part rh flipped transposed "
+    "tile db_gates loss log_weights now",
 )
 
 # Where a step stands, in Work.now: its lanes, its distinct items scored and in all, and how many
@@ -69,10 +71,9 @@ LANES, SCORED, DISTINCT, FED = range(4)
 # The phases of a step.
 BEGIN, GATHER, PASS, UPDATE, PHASES = range(5)
 
-# Parts of a phase where a step is large enough to gain by it: that many multiplications in all. A
-# smaller one gains where two cores are near each other, and loses more where they are not.
+# Parts of a phase where a step is large enough to gain by it: that many multiplications in all.
 PARTS = 2
-WORTH_PARTS = 2**22
+WORTH_PARTS = 2**20
 
 # At most so many rows of a table or a matrix have their gradient made and used at once: it is still
 # in the cache when the optimiser reads it.
@@ -90,8 +91,9 @@ def _workspace(B: int, H: int, X: int, most: int, dtype: type) -> Work:
         "xW": (B, 3 * H), "dxW": (B, 3 * H), "hU_rz": (B, 2 * H), "hU_n": (B, H),
         "g_rz": (B, 2 * H), "g_n": (B, H), "r": (B, H), "z": (B, H), "n": (B, H),
         "h_mask": (B, H), "out": (B, H), "dout": (B, H), "dout_part": (B, H), "rh": (B, H),
-        "transposed": (PARTS, B * max(X, H)), "tile": (PARTS, TILE * 3 * H),
-        "db_gates": (1, 3 * H), "loss": (PARTS,), "log_weights": (1,),
+        "flipped": (B * max(X, H),), "transposed": (PARTS, B * max(X, H)),
+        "tile": (PARTS, TILE * 3 * H), "db_gates": (1, 3 * H), "loss": (PARTS,),
+        "log_weights": (1,),
     }  # fmt: skip
     return Work(
         every=np.arange(max(H, X)),
@@ -106,14 +108,14 @@ def _workspace(B: int, H: int, X: int, most: int, dtype: type) -> Work:
 
 @jit
 def _tile(inner, columns, s):
-    """How many rows of a product (rows, inner) (inner, columns) to make at once, see _small."""
+    """How many rows of a product (rows, inner) (inner, columns) to make at once, see _ways."""
     rows = s.small // (inner * columns) // 16 * 16
     return min(rows, TILE) if rows else TILE
 
 
 @jit
 def _product(a, b, out, s):
-    """out <- a b, some rows of a at a time, see _small."""
+    """out <- a b, some rows of a at a time, see _ways."""
     rows = s.small // b.size // 4 * 4
     step = rows if rows else len(a)
     for i in range(0, len(a), step):
@@ -121,8 +123,21 @@ def _product(a, b, out, s):
 
 
 @jit
-def _product_T(a, b, out, s):
-    """out <- a b^T, likewise."""
+def _product_flipped(a, b, out, scratch):
+    """out <- a b by way of its transpose, b^T a^T."""
+    out_T = scratch[: out.size].reshape(out.shape[1], len(out))
+    np.dot(b.T, a.T, out_T)
+    for i in range(len(out)):
+        for k in range(out.shape[1]):
+            out[i, k] = out_T[k, i]
+
+
+@jit
+def _product_T(a, b, out, scratch, s):
+    """out <- a b^T, flipped or some rows of a at a time, see _ways."""
+    if s.flip:
+        _product_flipped(a, b.T, out, scratch)
+        return
     rows = s.small_T // len(b) // 4 * 4
     step = rows if rows else len(a)
     for i in range(0, len(a), step):
@@ -343,14 +358,17 @@ def _loss(part, lo, hi, s, w):
             g[i, j] *= scale
             db[j] += g[i, j]
     dout[:] = 0
-    tile = _tile(n, V.shape[1], s)
+    tile, flipped = _tile(n, V.shape[1], s), w.flipped[lo * V.shape[1] : hi * V.shape[1]]
     for start in range(0, scored, tile):
         end = min(start + tile, scored)
         dy = w.dy[n * start : n * end].reshape(n, end - start)[lo:hi]
         for i in range(m):
             for j in range(end - start):
                 dy[i, j] = g[i, at(start + j)]
-        np.dot(dy, V[start:end], dout_part)
+        if s.flip:
+            _product_flipped(dy, V[start:end], dout_part, flipped)
+        else:
+            np.dot(dy, V[start:end], dout_part)
         for i in range(m):
             for k in range(V.shape[1]):
                 dout[i, k] += dout_part[i, k]
@@ -368,6 +386,8 @@ def _backward(lo, hi, W, s, w):
     dout, dxW, g_rz, g_n = w.dout[lo:hi], w.dxW[lo:hi], w.g_rz[lo:hi], w.g_n[lo:hi]
     r, z, hU_n, de, e_mask = w.r[lo:hi], w.z[lo:hi], w.hU_n[lo:hi], w.de[lo:hi], w.e_mask[lo:hi]
     h_mask = w.h_mask[lo:hi]
+    widest = len(w.flipped) // len(w.h)
+    flipped = w.flipped[lo * widest : hi * widest]
     if s.dropout_hidden > 0:
         for i in range(n):
             for k in range(H):
@@ -383,7 +403,7 @@ def _backward(lo, hi, W, s, w):
                 dr[i, k] = g_n[i, k] * hU_n[i, k]
                 g_n[i, k] *= r[i, k]
     else:
-        _product_T(g_n, W.U_n, dr, s)
+        _product_T(g_n, W.U_n, dr, flipped, s)
         for i in range(n):
             for k in range(H):
                 dr[i, k] *= h[i, k]
@@ -392,7 +412,7 @@ def _backward(lo, hi, W, s, w):
         for k in range(2 * H):
             g_rz[i, k] = dxW[i, k]
     if s.input != ONEHOT:
-        _product_T(dxW, W.W_x, de, s)
+        _product_T(dxW, W.W_x, de, flipped, s)
         for i in range(n):
             for k in range(de.shape[1]):
                 de[i, k] *= e_mask[i, k]
@@ -504,8 +524,10 @@ def _update_cell(part, W, A, M, how, s, w):
 def _gather_rows(part, W, s, w):
     """The part's share of the scored rows, side by side; and counts of its own."""
     scored = w.now[SCORED]
+    rows = w.rows[:scored]
     for j in range(part * scored // s.parts, (part + 1) * scored // s.parts):
-        row = w.rows[j]
+        row = rows[j]
+        fetch_ahead(W.V_y, rows, j)
         for k in range(w.V.shape[1]):  # a loop, since a copied slice takes three times as long
             w.V[j, k] = W.V_y[row, k]
         w.bias[j] = W.b_y[row, 0]
@@ -571,19 +593,22 @@ def _train(
 # --- the face to Python ---------------------------------------------------------------------------
 
 
-def _small() -> tuple[int, int]:
-    """How large a product may be to be a small one for the BLAS at hand.
+def _ways() -> tuple[int, int, bool]:
+    """How the BLAS at hand makes products fastest.
 
     For processors with AVX-512, OpenBLAS has code for small products that is a fifth faster than
-    its other; elsewhere all should be as large as they can.
+    its other. Elsewhere all should be as large as they can; and the way back from 300 or 1,000
+    columns to 100 takes half as long when it makes the transpose, where the lanes, a multiple of
+    its registers, lie along them (32 lanes, its Haswell code).
 
     Returns:
-        the most multiplications of a product a b, and the most numbers in a product a b^T.
+        the most multiplications of a product a b that is small, the most numbers in a product
+        a b^T, and whether to flip the way back.
     """
     names = {lib.get("architecture") for lib in threadpool_info()}
     if names & {"SkylakeX", "Cooperlake", "SapphireRapids"}:
-        return 100**3, 1200
-    return 2**40, 2**40
+        return 100**3, 1200, False
+    return 2**40, 2**40, True
 
 
 def stepper(
@@ -602,13 +627,14 @@ def stepper(
         LOSSES.index(hp.loss), *coded(hp.final_activation), hp.bpreg, hp.smoothing,
         hp.logq if hp.loss == "cross-entropy" else 0.0, hp.sample_alpha, float(hp.batch_size),
         hp.adapt == "adagrad", hp.learning_rate, hp.momentum, hp.dropout_p_embed,
-        hp.dropout_p_hidden, *_small(),
+        hp.dropout_p_hidden, *_ways(),
         PARTS if multiplications >= WORTH_PARTS else 1,
     )  # fmt: skip
     X = 3 * H if hp.input == "onehot" else len(W["W_x"])
     w = _workspace(hp.batch_size, H, X, 2 * hp.batch_size + hp.n_sample, dtype)
     mark = np.full((n_items, 2), -1, np.int64)
     stamp = 0  # of the next step: never the same twice, so that mark needs no clearing
+    pace = Pace(s.parts)
     none = np.empty((1, 0), dtype)  # stands for what this model or optimiser has not
 
     def parameters(arrays: dict[str, np.ndarray]) -> Parameters:
@@ -635,14 +661,15 @@ def stepper(
             steps[0], samples, log_support, mark, stamp, np.uint32(rng.integers(2**32)), losses,
             counters,
         )  # fmt: skip
-        # Results do not depend on how many threads there are, see numba_threads.
-        others = min(s.parts, numba.get_num_threads()) - 1
-        threads = [Thread(target=_train, args=args) for _ in range(others)]
+        n_threads = pace.choose(min(s.parts, numba.get_num_threads()))
+        threads = [Thread(target=_train, args=args) for _ in range(n_threads - 1)]
+        began = time.perf_counter()
         for thread in threads:
             thread.start()
         _train(*args)
         for thread in threads:
             thread.join()
+        pace.took(n_threads, (time.perf_counter() - began) / len(steps))
         stamp += len(steps)
         for arrays, part in zip(kinds, parts, strict=True):
             if "U0" in arrays:

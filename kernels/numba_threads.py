@@ -3,8 +3,8 @@
 Work comes in phases of equally many parts, and a phase begins when all parts of the one before are
 finished. Which thread takes a part is open, so a thread that the system keeps waiting holds nobody
 up but for the part that it is at, and one thread alone can do everything. What a part computes
-depends on nothing but its number: the results are the same whoever does it. Imports nothing of
-ours but `jit`.
+depends on nothing but its number: the results are the same whoever does it, so how many threads
+there are is left to what goes fastest. Imports nothing of ours but `jit`.
 """
 
 import os
@@ -90,3 +90,31 @@ def finish(counters, parts):
     """Say that a part is finished; the last of a phase's `parts` opens the next phase."""
     if (_add(counters, FINISHED, 1) + 1) % parts == 0:
         _add(counters, OPEN, parts)
+
+
+class Pace:
+    """How many threads go fastest, by trying: results do not depend on it.
+
+    More are slower than one where the system has put them on cores that are far from each other, or
+    where others are at work, and both can change while a training runs.
+
+    Args:
+        most: threads that there may be.
+    """
+
+    TRY = 16  # calls: that often each number is tried again
+
+    def __init__(self, most: int) -> None:
+        self._calls = 0
+        self._seconds = [0.0] * most  # of a step, when last tried
+
+    def choose(self, most: int) -> int:
+        """The number of threads for the next call, at most `most`."""
+        turn = self._calls % self.TRY
+        self._calls += 1
+        seconds = self._seconds[:most]
+        return most - turn if turn < most else seconds.index(min(seconds)) + 1
+
+    def took(self, n_threads: int, seconds: float) -> None:
+        """Say what a step took in a call with so many threads."""
+        self._seconds[n_threads - 1] = seconds

@@ -373,6 +373,21 @@ def test_the_number_of_threads_does_not_show_in_the_bits():
         assert (one == other).all()
 
 
+def test_threads_are_as_many_as_go_fastest():
+    """Each number is tried now and then, so that a machine that changes is noticed."""
+    ops_of("numba")
+    from gru4rec_np.kernels.numba_threads import Pace
+
+    pace, chosen = Pace(2), []
+    for call in range(3 * Pace.TRY):
+        chosen.append(pace.choose(2))
+        slower = 2 if call < Pace.TRY else 1  # the cores come nearer to each other
+        pace.took(chosen[-1], 2.0 if chosen[-1] == slower else 1.0)
+    rest = Pace.TRY - 2
+    assert chosen == [2, 1] + rest * [1] + 2 * ([2, 1] + rest * [2])
+    assert {pace.choose(1) for _ in range(2 * Pace.TRY)} == {1}
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("loss", LOSSES)
 def test_a_training_run_follows_numpy(backend, loss):
