@@ -333,8 +333,9 @@ def run_steps(hp, log, make_stepper, dtype, chunks, epochs=1):
     sessions=st.integers(3, 25),
     chunks=st.sampled_from([1, 7, 64]),
     worth=st.sampled_from([0, 2**20]),
+    ways=st.sampled_from([(200, 40, False), (2**40, 2**40, True)]),
 )
-def test_many_steps_are_the_single_steps(backend, hp, sessions, chunks, worth):
+def test_many_steps_are_the_single_steps(backend, hp, sessions, chunks, worth, ways):
     """Duplicates, resets, the shrinking batch and a second epoch included; in float64."""
     ops = ops_of(backend)
     log = Shop(n_items=8).simulate(sessions).compact()
@@ -344,6 +345,7 @@ def test_many_steps_are_the_single_steps(backend, hp, sessions, chunks, worth):
     with pytest.MonkeyPatch.context() as patch:
         if backend == "numba":  # steps as small as these would not be cut into parts
             patch.setattr("gru4rec_np.kernels.numba_steps.WORTH_PARTS", worth)
+            patch.setattr("gru4rec_np.kernels.numba_steps._ways", lambda: ways)
         own = run_steps(
             hp, log, lambda W, m, s: ops.stepper(hp, W, m, s), np.float64, chunks, epochs=2
         )
