@@ -9,7 +9,9 @@ import math
 
 import numba
 import numpy as np
-from numba.extending import overload
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic, overload
 
 from gru4rec_np.activations import ACTIVATIONS, SELU_ALPHA, SELU_SCALE
 from gru4rec_np.losses import LOSSES
@@ -208,38 +210,35 @@ def activate_backward(g, y, kind, a):
             g[j] *= scale if y[j] > zero else y[j] + alpha
 
 
-def ordered(x):
-    """The bits of a number as an integer that grows with it: the sign turns the others around."""
-    raise NotImplementedError("compiled code only")
+def _turn(builder, i):
+    """An integer whose bits but the sign are turned around if it is negative; its own inverse."""
+    sign = builder.ashr(i, ir.Constant(i.type, i.type.width - 1))
+    return builder.xor(i, builder.and_(sign, ir.Constant(i.type, 2 ** (i.type.width - 1) - 1)))
 
 
-@overload(ordered)
-def _ordered(x):
-    if x == numba.float32:
-        return lambda x: _turned32(np.float32(x).view(np.int32))
-    return lambda x: _turned64(np.float64(x).view(np.int64))
+@intrinsic
+def ordered(typingctx, x):
+    """The bits of a float32 or float64 as an int32 or int64 that grows with it.
+
+    Of negative numbers the larger bits are the smaller number, so these are turned.
+    """
+    kind = types.int32 if x == types.float32 else types.int64
+
+    def codegen(context, builder, signature, args):
+        return _turn(builder, builder.bitcast(args[0], ir.IntType(kind.bitwidth)))
+
+    return kind(x), codegen
 
 
-def unordered(i):
-    """The number whose bits `ordered` gave."""
-    raise NotImplementedError("compiled code only")
+@intrinsic
+def unordered(typingctx, i):
+    """The number that `ordered` made an integer of."""
+    kind = types.float32 if i == types.int32 else types.float64
 
+    def codegen(context, builder, signature, args):
+        return builder.bitcast(_turn(builder, args[0]), context.get_value_type(kind))
 
-@overload(unordered)
-def _unordered(i):
-    if i == numba.int32:
-        return lambda i: np.int32(_turned32(i)).view(np.float32)
-    return lambda i: np.int64(_turned64(i)).view(np.float64)
-
-
-@jit
-def _turned32(i):
-    return np.int32(i ^ (np.int32(i >> np.int32(31)) & np.int32(0x7FFFFFFF)))
-
-
-@jit
-def _turned64(i):
-    return np.int64(i ^ (np.int64(i >> np.int64(63)) & np.int64(0x7FFFFFFFFFFFFFFF)))
+    return kind(i), codegen
 
 
 @jit
