@@ -597,9 +597,9 @@ def _ways() -> tuple[int, int, bool]:
     """How the BLAS at hand makes products fastest.
 
     For processors with AVX-512, OpenBLAS has code for small products that is a fifth faster than
-    its other. Elsewhere all should be as large as they can; and the way back from 300 or 1,000
-    columns to 100 takes half as long when it makes the transpose, where the lanes, a multiple of
-    its registers, lie along them (32 lanes, its Haswell code).
+    its other. Elsewhere all should be as large as they can; and the way back to 100 columns, from
+    300 or 256, took 0.5 or 0.7 times as long by its transpose, where the lanes, a multiple of the
+    registers, lie along these (32 lanes, OpenBLAS's Haswell code).
 
     Returns:
         the most multiplications of a product a b that is small, the most numbers in a product
