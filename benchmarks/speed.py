@@ -23,7 +23,6 @@ from torch_peer import CHUNK, Peer, PlainPeer
 from gru4rec_np import GRU4Rec, InputError, Sessions, Shop, network, read_table
 from gru4rec_np.batches import (
     Batches,
-    draw_negatives,
     guide_table,
     negative_distribution,
     session_parallel,
@@ -96,7 +95,7 @@ class Ours:
         for first in range(steps.start, steps.stop, CHUNK):
             chunk = range(first, min(first + CHUNK, steps.stop))
             shape = len(chunk), self.model.n_sample
-            samples = draw_negatives(self.rng, self.negatives, shape, self.guide)
+            samples = self.model.ops.draw_negatives(self.rng, self.negatives, shape, self.guide)
             losses, self.state = self.run(self.batches, chunk, samples, self.state, self.rng)
             total += losses.sum()
         return total * self.model.batch_size
@@ -154,7 +153,7 @@ def distinct_rows(model: GRU4Rec, train: Sessions, batches: Batches) -> int:
     """How many different items a step scores, on average over a chunk of steps."""
     rng = np.random.default_rng(0)
     negatives = negative_distribution(train.support, model.sample_alpha)
-    samples = draw_negatives(rng, negatives, (CHUNK, model.n_sample))
+    samples = model.ops.draw_negatives(rng, negatives, (CHUNK, model.n_sample))
     steps = zip(batches.y[: len(samples)], samples, strict=False)
     return round(np.mean([len(np.union1d(y, extra)) for y, extra in steps]))
 

@@ -18,7 +18,6 @@ import numpy as np
 
 from gru4rec_np import checkpoint, network
 from gru4rec_np.batches import (
-    draw_negatives,
     guide_table,
     negative_distribution,
     session_parallel,
@@ -117,7 +116,7 @@ class Training:
             total = int(of_epoch[-1])
             for first in range(self.step, len(batches), chunk):
                 steps = range(first, min(first + chunk, len(batches)))
-                samples = draw_negatives(rng, negatives, (len(steps), hp.n_sample), guide)
+                samples = self.ops.draw_negatives(rng, negatives, (len(steps), hp.n_sample), guide)
                 losses, self._lanes = run(batches, steps, samples, self._lanes, rng)
                 self._keep(losses, batches.lanes, steps)
                 self._seconds = time.perf_counter() - began

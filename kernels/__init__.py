@@ -2,7 +2,7 @@
 
 A backend is a namespace of the functions that `NUMPY` below lists, with the arguments and results
 of the NumPy functions of those names, which define them; and possibly a `stepper` of its own.
-Imports the mathematics, no model.
+Imports the mathematics and batches, no model.
 """
 
 from collections.abc import Iterator
@@ -16,6 +16,7 @@ import scipy.linalg.cython_blas  # noqa: F401 - loads the BLAS that compiled pro
 from threadpoolctl import ThreadpoolController  # this finds it
 
 from gru4rec_np.activations import ACTIVATIONS
+from gru4rec_np.batches import draw_negatives
 from gru4rec_np.cells import gru, gru_backward, gru_reset_after, gru_reset_after_backward
 from gru4rec_np.errors import InputError
 from gru4rec_np.losses import loss_and_gradient
@@ -26,6 +27,7 @@ from gru4rec_np.scoring import scores, scores_backward
 # What a step's time goes into, and so all that a backend may replace.
 NUMPY = SimpleNamespace(
     name="numpy",
+    draw_negatives=draw_negatives,
     gru=gru,
     gru_backward=gru_backward,
     gru_reset_after=gru_reset_after,

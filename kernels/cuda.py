@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from gru4rec_np import optim, ranking
+from gru4rec_np.batches import draw_negatives
 from gru4rec_np.errors import InputError
 from gru4rec_np.kernels import OWN_OPTIMISERS, coded, usual
 from gru4rec_np.losses import LOSSES
@@ -52,6 +53,8 @@ class CudaBackend:
     Attributes:
         launches: how many kernels have been launched, those of graphs counted once.
     """
+
+    draw_negatives = staticmethod(draw_negatives)  # on the host, whose generator it is
 
     def __init__(
         self,

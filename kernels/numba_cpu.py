@@ -16,7 +16,7 @@ from numba import prange
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from gru4rec_np import optim, ranking
+from gru4rec_np import batches, optim, ranking
 from gru4rec_np.kernels import OWN_OPTIMISERS, coded
 from gru4rec_np.kernels.numba_math import (
     activate,
@@ -28,6 +28,35 @@ from gru4rec_np.kernels.numba_math import (
     type_of,
 )
 from gru4rec_np.losses import LOSSES
+
+# --- negatives ------------------------------------------------------------------------------------
+
+
+@jit
+def _search(distribution, guide, u, drawn):
+    """drawn (n,) <- of each u the first item whose cumulative probability is above it."""
+    K = len(guide) - 1
+    for i in range(len(u)):
+        part = int(u[i] * K)
+        low, high = guide[part], guide[part + 1]
+        while low < high:
+            middle = (low + high) // 2
+            if distribution[middle] <= u[i]:
+                low = middle + 1
+            else:
+                high = middle
+        drawn[i] = min(low, len(distribution) - 1)
+
+
+def draw_negatives(rng, distribution, shape, guide=None):
+    """As `batches.draw_negatives`: the same draws."""
+    if guide is None:
+        return batches.draw_negatives(rng, distribution, shape)
+    u = rng.random(shape)
+    drawn = np.empty(u.shape, np.int32)
+    _search(distribution, guide, u.reshape(-1), drawn.reshape(-1))
+    return drawn
+
 
 # --- the recurrent step ---------------------------------------------------------------------------
 # Everything but the products, fused. The products come split: hU_rz (B, 2H), and hU_n (B, H).

@@ -4,12 +4,13 @@ Covered is what the published configurations use: one recurrent layer and nothin
 = 1, no L2 and no limit on the gradient. It computes what network.py does, up to rounding, but for
 its dropout masks, and is faster for four reasons: no Python between steps, no temporary arrays, an
 item that was drawn several times is scored once and weighted, and two threads where there are two
-cores. A step is four phases (`_train`), each of parts that are the same however many threads do
-them. Imports the other Numba kernels.
+cores. A step is three phases (`_train`), each of parts that are the same however many threads do
+them; a part owns half of the items and half of each matrix's rows, and only it changes them, so
+they stay in the cache of one core. Imports the other Numba kernels.
 
 Letters are those of network.py: B lanes, H units, I items, X width of the input; n the step's
-lanes, of which a part has those from lo to hi; U its distinct items, of which the first `scored`
-are targets and samples.
+lanes, of which a part has those from lo to hi; U a part's distinct items, of which the first
+`scored` are targets and samples.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from gru4rec_np.kernels.numba_cpu import (
     update_rows,
 )
 from gru4rec_np.kernels.numba_math import at, exp, jit, lane_loss, type_of
-from gru4rec_np.kernels.numba_threads import COUNTERS, OPEN, Pace, finish, take
+from gru4rec_np.kernels.numba_threads import Pace, finish, new_counters, take
 from gru4rec_np.losses import LOSSES
 
 INPUTS = ("onehot", "embedding", "shared")
@@ -56,23 +57,24 @@ Settings = namedtuple(
 
 # All that a step writes beside the weights, made once. Of (B, ...) the first n rows are in use; y,
 # g, dy, flipped, transposed and tile are flat, since their rows have another length at each use.
-# What is (PARTS, ...) has a row for each part.
+# What is (PARTS, ...) has a row for each part: `own` to `V` of the items that it owns, `counts` and
+# `weights` of all scored items, as its lanes use them.
 Work = namedtuple(
     "Work",
-    "every rows fed_rows counts weight target log_own fed h V bias a_bias v_bias y g dy db term e "
-    "e_mask de xW dxW hU_rz hU_n g_rz g_n r z n h_mask out dout dout_part rh flipped transposed "
-    "tile db_gates loss log_weights now",
+    "every sizes own rows fed_rows fed count weight log_weights bias a_bias v_bias V counts "
+    "weights target log_own h y g dy db term e e_mask de xW dxW hU_rz hU_n g_rz g_n r z n h_mask "
+    "out dout dout_part rh flipped transposed tile db_gates loss",
 )
 
-# Where a step stands, in Work.now: its lanes, its distinct items scored and in all, and how many
-# distinct rows it feeds where the input has a table of its own.
-LANES, SCORED, DISTINCT, FED = range(4)
+# Of the items that a part owns, in Work.sizes: those scored, those scored or fed, and how many
+# distinct rows are fed where the input has a table of its own.
+SCORED, DISTINCT, FED = range(3)
 
 # The phases of a step.
-BEGIN, GATHER, PASS, UPDATE, PHASES = range(5)
+COLLECT, PASS, UPDATE, PHASES = range(4)
 
 # Parts of a phase where a step is large enough to gain by it: that many multiplications in all.
-PARTS = 2
+PARTS = 2  # a power of two
 WORTH_PARTS = 2**20
 
 # At most so many rows of a table or a matrix have their gradient made and used at once: it is still
@@ -82,23 +84,26 @@ TILE = 256
 
 def _workspace(B: int, H: int, X: int, most: int, dtype: type) -> Work:
     """Arrays for steps of at most B lanes and `most` distinct items."""
-    ints = {"rows": most, "fed_rows": B, "target": B, "fed": B}
+    ints = {
+        "own": (PARTS, most), "rows": (PARTS, most), "fed_rows": (PARTS, B), "fed": (PARTS, B),
+        "target": (B,), "sizes": (PARTS, 8),
+    }  # fmt: skip
     floats = {
-        "counts": (PARTS, most), "weight": (most,), "log_own": (B,), "term": (PARTS, most),
-        "V": (most, H), "bias": (most,), "a_bias": (most,), "v_bias": (most,), "db": (PARTS, most),
-        "h": (B, H), "y": (B * most,), "g": (B * most,), "dy": (B * most,),
-        "e": (B, X), "e_mask": (B, X), "de": (B, X),
+        "count": (PARTS, most), "weight": (PARTS, most), "bias": (PARTS, most),
+        "a_bias": (PARTS, most), "v_bias": (PARTS, most), "V": (PARTS, most, H),
+        "counts": (PARTS, most), "weights": (PARTS, most), "log_own": (B,),
+        "term": (PARTS, most), "db": (PARTS, most), "y": (B * most,), "g": (B * most,),
+        "dy": (B * most,), "h": (B, H), "e": (B, X), "e_mask": (B, X), "de": (B, X),
         "xW": (B, 3 * H), "dxW": (B, 3 * H), "hU_rz": (B, 2 * H), "hU_n": (B, H),
         "g_rz": (B, 2 * H), "g_n": (B, H), "r": (B, H), "z": (B, H), "n": (B, H),
         "h_mask": (B, H), "out": (B, H), "dout": (B, H), "dout_part": (B, H), "rh": (B, H),
         "flipped": (B * max(X, H),), "transposed": (PARTS, B * max(X, H)),
         "tile": (PARTS, TILE * 3 * H), "db_gates": (1, 3 * H), "loss": (PARTS,),
-        "log_weights": (1,),
+        "log_weights": (PARTS,),
     }  # fmt: skip
     return Work(
         every=np.arange(max(H, X)),
-        now=apart((4,), np.int64),
-        **{name: apart((size,), np.int64) for name, size in ints.items()},
+        **{name: apart(shape, np.int64) for name, shape in ints.items()},
         **{name: apart(shape, dtype) for name, shape in floats.items()},
     )
 
@@ -182,15 +187,19 @@ def _fill_mask(mask, first, seed, step, p):
 
 
 @jit
-def _enter_step(out, keep, reset, before, h):
-    """As network.enter_step: h (B, H) from what the `before` lanes of the last step put out."""
-    n, zero = 0, type_of(h[0, 0])(0)
+def _enter_step(out, keep, reset, before, lo, hi, h):
+    """As network.enter_step: h (B, H) from what the `before` lanes of the last step put out.
+
+    Only lanes lo to hi of the new step.
+    """
+    lane, zero = 0, type_of(h[0, 0])(0)
     for i in range(before):
         if keep[i]:
-            fresh = reset[n]
-            for k in range(h.shape[1]):
-                h[n, k] = zero if fresh else out[i, k]
-            n += 1
+            if lo <= lane < hi:
+                fresh = reset[lane]
+                for k in range(h.shape[1]):
+                    h[lane, k] = zero if fresh else out[i, k]
+            lane += 1
 
 
 @jit
@@ -210,6 +219,15 @@ def _scatter(values, rows, table):
 
 
 @jit
+def _owner(item, s):
+    """The part that alone changes the item's rows.
+
+    It has every other 16 items: their biases fill a line of the cache.
+    """
+    return item >> 4 & (s.parts - 1)
+
+
+@jit
 def _slot(item, stamp, n, mark, rows):
     """The item's slot among this step's distinct ones, a new one if it has none; their number.
 
@@ -222,8 +240,8 @@ def _slot(item, stamp, n, mark, rows):
 
 
 @jit
-def _collect(x, y, samples, stamp, mark, log_support, s, w):
-    """The step's distinct items, how often each is scored, and what that weighs.
+def _collect(part, x, y, samples, stamp, mark, log_support, s, w):
+    """The step's distinct items that the part owns, how often each is scored, and what that weighs.
 
     With logQ, a column of item i weighs e^-log_q: as a target 1/support^logq, as a sample
     1/support^(alpha logq); an item's weight is the sum over its columns (see lane_loss).
@@ -231,52 +249,79 @@ def _collect(x, y, samples, stamp, mark, log_support, s, w):
     Args:
         x, y: (n,) the lanes' items and targets. samples: (S,). mark: (I, 2) stamp and slot.
 
-    Returns:
-        scored, U, the sum of the columns' log weights, and how many distinct rows are fed where
-        the input has a table of its own. Fills rows, counts[0], weight, target, log_own, and
-        fed: the place of each x among `rows` if the table is shared, else among `fed_rows`.
+    Fills rows, count, weight, sizes; log_weights, the sum of the columns' log weights; of the
+    lanes whose target it owns, target and log_own; and fed: the place of each x that it owns among
+    `rows` if the table is shared, else among `fed_rows`; -1 of others.
     """
     f = type_of(w.log_own[0])
-    n, scored, log_weights, count = len(y), 0, f(0), w.counts[0]
+    n, scored, log_weights, m = len(y), 0, f(0), 0
+    rows, count, weight, own = w.rows[part], w.count[part], w.weight[part], w.own[part]
     count[:] = 0
-    w.weight[:] = 0  # at first the columns as a target
+    weight[:] = 0  # at first the columns as a target
     for i in range(n):
-        slot, scored = _slot(y[i], stamp, scored, mark, w.rows)
-        w.target[i] = slot
-        w.weight[slot] += f(1)
-        count[slot] += f(1)
-    for i in range(len(samples)):
-        slot, scored = _slot(samples[i], stamp, scored, mark, w.rows)
+        if _owner(y[i], s) == part:
+            slot, scored = _slot(y[i], stamp, scored, mark, rows)
+            w.target[i] = slot
+            weight[slot] += f(1)
+            count[slot] += f(1)
+    for i in range(len(samples)):  # apart, and without a branch, as in _slot
+        own[m] = samples[i]
+        m += _owner(samples[i], s) == part
+    for i in range(m):
+        slot, scored = _slot(own[i], stamp, scored, mark, rows)
         count[slot] += f(1)
     if s.logq > 0:
-        alpha, logs = f(s.sample_alpha), w.term[0]
+        alpha, logs = f(s.sample_alpha), w.term[part]
         for j in range(scored):  # apart, so that the next loop becomes vector instructions
-            logs[j] = f(s.logq) * f(log_support[w.rows[j]])
+            logs[j] = f(s.logq) * f(log_support[rows[j]])
         for j in range(scored):
             log_q = logs[j]
-            as_target, as_sample = w.weight[j], count[j] - w.weight[j]
-            w.weight[j] = as_target * exp(-log_q) + as_sample * exp(-alpha * log_q)
+            as_target, as_sample = weight[j], count[j] - weight[j]
+            weight[j] = as_target * exp(-log_q) + as_sample * exp(-alpha * log_q)
             log_weights -= (as_target + alpha * as_sample) * log_q
         for i in range(n):
-            w.log_own[i] = -f(s.logq) * f(log_support[y[i]])
+            if _owner(y[i], s) == part:
+                w.log_own[i] = -f(s.logq) * f(log_support[y[i]])
     else:
-        w.weight[:scored] = count[:scored]
+        weight[:scored] = count[:scored]
         w.log_own[:n] = 0
-    if s.input == SHARED:
-        U = scored
-        for i in range(n):
-            w.fed[i], U = _slot(x[i], stamp, U, mark, w.rows)
-        return scored, U, log_weights, 0
-    fed = 0
+    w.log_weights[part] = log_weights
+    distinct, n_fed, fed, fed_rows = scored, 0, w.fed[part], w.fed_rows[part]
     for i in range(n):
-        w.fed[i] = fed
-        for j in range(fed):
-            if w.fed_rows[j] == x[i]:
-                w.fed[i] = j
-        if w.fed[i] == fed:
-            w.fed_rows[fed] = x[i]
-            fed += 1
-    return scored, scored, log_weights, fed
+        fed[i] = -1
+        if _owner(x[i], s) == part:
+            if s.input == SHARED:
+                fed[i], distinct = _slot(x[i], stamp, distinct, mark, rows)
+            else:
+                fed[i] = n_fed
+                for j in range(n_fed):
+                    if fed_rows[j] == x[i]:
+                        fed[i] = j
+                if fed[i] == n_fed:
+                    fed_rows[n_fed] = x[i]
+                    n_fed += 1
+    w.sizes[part, SCORED], w.sizes[part, DISTINCT], w.sizes[part, FED] = scored, distinct, n_fed
+
+
+@jit
+def _gather_rows(part, W, w):
+    """The scored rows that the part owns, side by side."""
+    rows, V, bias = w.rows[part, : w.sizes[part, SCORED]], w.V[part], w.bias[part]
+    for j in range(len(rows)):
+        row = rows[j]
+        fetch_ahead(W.V_y, rows, j)
+        for k in range(V.shape[1]):  # a loop, since a copied slice takes three times as long
+            V[j, k] = W.V_y[row, k]
+        bias[j] = W.b_y[row, 0]
+
+
+@jit
+def _first(part, w):
+    """Where the part's scored items begin, when those of all parts stand one after the other."""
+    first = 0
+    for q in range(part):
+        first += w.sizes[q, SCORED]
+    return first
 
 
 # --- one step -------------------------------------------------------------------------------------
@@ -329,49 +374,63 @@ def _forward(lo, hi, x, W, s, w, seed, step):
 
 
 @jit
-def _loss(part, lo, hi, s, w):
-    """The loss of the part's lanes, and from it w.dout (n, H), w.dy, and, added, w.db[part].
+def _loss(part, n, lo, hi, y_items, s, w):
+    """The loss of lanes lo to hi of n, and from it w.dout (n, H), w.dy, and, added, w.db[part].
 
     w.dy holds the gradient of the scores on return: for each tile of items a contiguous matrix
     (lanes of all parts, items), as the products take it.
     """
     f = type_of(w.log_own[0])
-    n, scored, m = w.now[LANES], w.now[SCORED], hi - lo
+    m, scored, log_weights = hi - lo, _first(s.parts, w), f(0)
     scale, loss = f(1 / s.batch_size), f(0)
-    V, out, dout, dout_part = w.V[:scored], w.out[lo:hi], w.dout[lo:hi], w.dout_part[lo:hi]
+    out, dout, dout_part = w.out[lo:hi], w.dout[lo:hi], w.dout_part[lo:hi]
     mine = slice(lo * scored, hi * scored)
     y, g = w.y[mine].reshape(m, scored), w.g[mine].reshape(m, scored)
-    # BLAS makes V out^T faster than out V^T, even with the way back.
-    y_T = w.g[mine].reshape(scored, m)
-    np.dot(V, out.T, y_T)
-    for j in range(scored):
-        for i in range(m):
-            y[i, j] = y_T[j, i] + w.bias[j]
-    count, term, db = w.counts[part], w.term[part], w.db[part]
+    count, weight = w.counts[part, :scored], w.weights[part, :scored]
+    term, db = w.term[part, :scored], w.db[part, :scored]
+    for q in range(s.parts):
+        first, has = _first(q, w), w.sizes[q, SCORED]
+        log_weights += w.log_weights[q]
+        for i in range(lo, hi):
+            if _owner(y_items[i], s) == q:
+                w.target[i] += first
+        if has == 0:
+            continue
+        # BLAS makes V out^T faster than out V^T, even with the way back.
+        y_T = w.g[lo * scored : lo * scored + has * m].reshape(has, m)
+        _product(w.V[q, :has], out.T, y_T, s)
+        bias = w.bias[q]
+        for j in range(has):
+            for i in range(m):
+                y[i, at(first + j)] = y_T[j, i] + bias[j]
+        count[first : first + has] = w.count[q, :has]
+        weight[first : first + has] = w.weight[q, :has]
     for i in range(m):
         loss += lane_loss(
-            y[i], g[i], term[:scored], w.target[lo + i], count[:scored], w.weight[:scored],
-            w.log_own[lo + i], w.log_weights[0], s.loss, s.final_act, s.final_a, s.bpreg,
-            s.smoothing,
+            y[i], g[i], term, w.target[lo + i], count, weight, w.log_own[lo + i], log_weights,
+            s.loss, s.final_act, s.final_a, s.bpreg, s.smoothing,
         )  # fmt: skip
         for j in range(scored):
             g[i, j] *= scale
             db[j] += g[i, j]
     dout[:] = 0
-    tile, flipped = _tile(n, V.shape[1], s), w.flipped[lo * V.shape[1] : hi * V.shape[1]]
-    for start in range(0, scored, tile):
-        end = min(start + tile, scored)
-        dy = w.dy[n * start : n * end].reshape(n, end - start)[lo:hi]
-        for i in range(m):
-            for j in range(end - start):
-                dy[i, j] = g[i, at(start + j)]
-        if s.flip:
-            _product_flipped(dy, V[start:end], dout_part, flipped)
-        else:
-            np.dot(dy, V[start:end], dout_part)
-        for i in range(m):
-            for k in range(V.shape[1]):
-                dout[i, k] += dout_part[i, k]
+    tile, flipped = _tile(n, out.shape[1], s), w.flipped[lo * out.shape[1] : hi * out.shape[1]]
+    for q in range(s.parts):
+        first, has = _first(q, w), w.sizes[q, SCORED]
+        for start in range(0, has, tile):
+            end = min(start + tile, has)
+            V, here = w.V[q, start:end], first + start
+            dy = w.dy[n * here : n * (first + end)].reshape(n, end - start)[lo:hi]
+            for i in range(m):
+                for j in range(end - start):
+                    dy[i, j] = g[i, at(here + j)]
+            if s.flip:
+                _product_flipped(dy, V, dout_part, flipped)
+            else:
+                np.dot(dy, V, dout_part)
+            for i in range(m):
+                for k in range(out.shape[1]):
+                    dout[i, k] += dout_part[i, k]
     w.loss[part] = loss * scale
 
 
@@ -420,58 +479,55 @@ def _backward(lo, hi, W, s, w):
 
 @jit
 def _update_matrix(part, p, left, right, a, v, how, s, w):
-    """Update p by the gradient left^T right, left (n, rows), right (n, columns)."""
+    """The part's rows of p, by the gradient left^T right, left (n, rows), right (n, columns)."""
     n, columns = right.shape
     tile = _tile(n, columns, s)
-    if len(p) <= tile:
-        d = w.tile[part, : p.size].reshape(p.shape)
-        np.dot(left.T, right, d)
-        update_rows(p, w.every[: len(p)], d, a, v, how)
-        return
-    left_T = w.transposed[part, : left.size].reshape(len(p), n)  # whose rows can be cut
+    lo, hi = part * len(p) // s.parts, (part + 1) * len(p) // s.parts
+    left_T = w.transposed[part, : n * (hi - lo)].reshape(hi - lo, n)  # whose rows can be cut
     for i in range(n):
-        for k in range(len(p)):
-            left_T[k, i] = left[i, k]
-    for start in range(0, len(p), tile):
-        end = min(start + tile, len(p))
+        for k in range(hi - lo):
+            left_T[k, i] = left[i, at(lo + k)]
+    for start in range(lo, hi, tile):
+        end = min(start + tile, hi)
         d = w.tile[part, : (end - start) * columns].reshape(end - start, columns)
-        np.dot(left_T[start:end], right, d)
+        np.dot(left_T[start - lo : end - lo], right, d)
         update_rows(p, w.every[start:end], d, a, v, how)
 
 
 @jit
-def _update_output(part, W, A, M, how, s, w):
-    """The part's tiles of the output table; as the input's table too, if it is shared."""
-    n, scored, U = w.now[LANES], w.now[SCORED], w.now[DISTINCT]
-    out, H = w.out[:n], w.out.shape[1]
+def _update_output(part, n, W, A, M, how, s, w):
+    """The part's rows of the output table; as the input's table too, if it is shared."""
+    first, scored, U = _first(part, w), w.sizes[part, SCORED], w.sizes[part, DISTINCT]
+    out, H, fed = w.out[:n], w.out.shape[1], w.fed[part]
     tile = _tile(n, H, s)
-    for start in range(part * tile, U, s.parts * tile):
+    for start in range(0, U, tile):
         end = min(start + tile, U)
         has = max(0, min(end, scored) - start)  # rows that are scored; the others are only fed
         dV = w.tile[part, : (end - start) * H].reshape(end - start, H)
         if has:
-            dy = w.dy[n * start : n * (start + has)].reshape(n, has)
+            here = first + start
+            dy = w.dy[n * here : n * (here + has)].reshape(n, has)
             np.dot(dy.T, out, dV[:has])
         dV[has:] = 0
         if s.input == SHARED:
             for i in range(n):
-                row = w.fed[i] - start
+                row = fed[i] - start
                 if 0 <= row < end - start:
                     for k in range(H):
                         dV[row, k] += w.de[i, k]
-        update_rows(W.V_y, w.rows[start:end], dV, A.V_y, M.V_y, how)
+        update_rows(W.V_y, w.rows[part, start:end], dV, A.V_y, M.V_y, how)
 
 
 @jit
-def _update_output_bias(W, A, M, how, s, w):
+def _update_output_bias(part, W, A, M, how, s, w):
     """Biases lie alone, each at another place: side by side they fill a vector."""
-    scored = w.now[SCORED]
-    rows = w.rows[:scored]
-    for part in range(1, s.parts):
+    first, scored = _first(part, w), w.sizes[part, SCORED]
+    rows, db = w.rows[part, :scored], w.db[:1, first : first + scored]
+    for other in range(1, s.parts):  # from all lanes
         for j in range(scored):
-            w.db[0, j] += w.db[part, j]
-    b, db = w.bias[:scored].reshape(1, scored), w.db[:1, :scored]
-    a, v = w.a_bias[:scored].reshape(1, scored), w.v_bias[:scored].reshape(1, scored)
+            db[0, j] += w.db[other, at(first + j)]
+    b = w.bias[part, :scored].reshape(1, scored)
+    a, v = w.a_bias[part, :scored].reshape(1, scored), w.v_bias[part, :scored].reshape(1, scored)
     _gather(A.b_y, rows, a)
     _gather(M.b_y, rows, v)
     update_rows(b, w.every[:1], db, a, v, how)
@@ -481,32 +537,36 @@ def _update_output_bias(W, A, M, how, s, w):
 
 
 @jit
-def _update_input(part, W, A, M, how, s, w):
+def _update_input(part, n, W, A, M, how, s, w):
     """W_x, and the rows of a table of its own that were fed; equal rows are summed first."""
-    n, n_fed = w.now[LANES], w.now[FED]
     if s.input != ONEHOT:
         _update_matrix(part, W.W_x, w.e[:n], w.dxW[:n], A.W_x, M.W_x, how, s, w)
     if s.input != SHARED:
-        # Sums over lanes that were fed the same item. xW and e are spent and lend their memory.
-        sums = w.xW if s.input == ONEHOT else w.e
-        sums[:n_fed] = 0
+        # Sums over lanes that were fed the same item.
+        n_fed, X, fed = w.sizes[part, FED], w.e.shape[1], w.fed[part]
+        rows, sums = w.fed_rows[part, :n_fed], w.transposed[part, : n_fed * X].reshape(n_fed, X)
+        sums[:] = 0
         for i in range(n):
-            row = w.fed[i]
-            for k in range(sums.shape[1]):
-                de = w.dxW[i, k] * w.e_mask[i, k] if s.input == ONEHOT else w.de[i, k]
-                sums[row, k] += de
+            row = fed[i]
+            if row >= 0:
+                for k in range(X):
+                    de = w.dxW[i, k] * w.e_mask[i, k] if s.input == ONEHOT else w.de[i, k]
+                    sums[row, k] += de
         if s.input == ONEHOT:
-            update_rows(W.W_x, w.fed_rows[:n_fed], sums, A.W_x, M.W_x, how)
+            update_rows(W.W_x, rows, sums, A.W_x, M.W_x, how)
         else:
-            update_rows(W.E, w.fed_rows[:n_fed], sums, A.E, M.E, how)
+            update_rows(W.E, rows, sums, A.E, M.E, how)
 
 
 @jit
-def _update_cell(part, W, A, M, how, s, w):
-    """U_rz, b and c."""
-    n, H = w.now[LANES], w.h.shape[1]
-    h, dxW, db = w.h[:n], w.dxW[:n], w.db_gates
+def _update_cell(part, n, W, A, M, how, s, w):
+    """U_rz and U_n; one part, b and c."""
+    H, h, dxW, db = w.h.shape[1], w.h[:n], w.dxW[:n], w.db_gates
     _update_matrix(part, W.U_rz, h, w.g_rz[:n], A.U_rz, M.U_rz, how, s, w)
+    left = h if s.reset_after else w.rh[:n]
+    _update_matrix(part, W.U_n, left, w.g_n[:n], A.U_n, M.U_n, how, s, w)
+    if part < s.parts - 1:
+        return
     db[:] = 0
     for i in range(n):
         for k in range(3 * H):
@@ -521,73 +581,50 @@ def _update_cell(part, W, A, M, how, s, w):
 
 
 @jit
-def _gather_rows(part, W, s, w):
-    """The part's share of the scored rows, side by side; and counts of its own."""
-    scored = w.now[SCORED]
-    rows = w.rows[:scored]
-    for j in range(part * scored // s.parts, (part + 1) * scored // s.parts):
-        row = rows[j]
-        fetch_ahead(W.V_y, rows, j)
-        for k in range(w.V.shape[1]):  # a loop, since a copied slice takes three times as long
-            w.V[j, k] = W.V_y[row, k]
-        w.bias[j] = W.b_y[row, 0]
-    if part > 0:  # lane_loss changes the counts under way
-        w.counts[part, :scored] = w.counts[0, :scored]
-
-
-@jit
 def _train(
-    W, A, M, s, w, xs, ys, lanes, resets, keeps, first, samples, log_support, mark, stamp, seed,
-    losses, counters,
+    first_part, W, A, M, s, w, xs, ys, lanes, resets, keeps, before, first, samples, log_support,
+    mark, stamp, seed, losses, counters,
 ):  # fmt: skip
-    """The steps first, first + 1, ... of an epoch; the state of the lanes is w.out, in and out.
+    """The steps first, first + 1, ... of an epoch; the `before` lanes' state is w.out, in and out.
 
-    Each thread calls this with the same arguments, and takes parts until there are no more:
+    Each thread calls this with the same arguments but the first, and takes parts until there are no
+    more:
 
-    BEGIN   part 0: ends the step before; the lanes' states, the distinct items
-    GATHER  the parts share the scored rows
-    PASS    the parts share the lanes: forward, loss, backward
-    UPDATE  the parts share the weights
+    COLLECT  the parts share the items: the distinct ones, the scored rows; the lanes' states
+    PASS     the parts share the lanes: forward, loss, backward
+    UPDATE   the parts share the items and the rows of the matrices
     """
     how = (s.adagrad, s.learning_rate, s.momentum)
     while True:
-        number = take(counters, len(losses) * PHASES * s.parts)
-        if number < 0:
+        number, part = take(counters, s.parts, len(losses) * PHASES, first_part)
+        if part < 0:
             return
-        part = number % s.parts
-        phase = number // s.parts % PHASES
-        step = number // s.parts // PHASES
-        t, n = first + step, w.now[LANES]
+        step, phase = number // PHASES, number % PHASES
+        t = first + step
+        n = lanes[t]
         lo, hi = part * n // s.parts, (part + 1) * n // s.parts
-        if phase == BEGIN:
-            if part == 0:
-                _enter_step(w.out, keeps[t], resets[t], n, w.h)
-                n = lanes[t]
-                w.now[LANES] = n
-                w.now[SCORED], w.now[DISTINCT], w.log_weights[0], w.now[FED] = _collect(
-                    xs[t, :n], ys[t, :n], samples[step], stamp + step, mark, log_support, s, w
-                )
-        elif phase == GATHER:
-            _gather_rows(part, W, s, w)
+        if phase == COLLECT:
+            if step > 0:
+                before = lanes[t - 1]
+            _enter_step(w.out, keeps[t], resets[t], before, lo, hi, w.h)
+            x, y = xs[t, :n], ys[t, :n]
+            _collect(part, x, y, samples[step], stamp + step, mark, log_support, s, w)
+            _gather_rows(part, W, w)
         elif phase == PASS:
             w.loss[part] = 0
-            w.db[part, : w.now[SCORED]] = 0
+            w.db[part] = 0
             if lo < hi:  # of the last lane of an epoch one part has nothing
                 _forward(lo, hi, xs[t], W, s, w, seed, step)
-                _loss(part, lo, hi, s, w)
+                _loss(part, n, lo, hi, ys[t], s, w)
                 _backward(lo, hi, W, s, w)
         else:
-            _update_output(part, W, A, M, how, s, w)
             if part == 0:
-                _update_input(part, W, A, M, how, s, w)
                 losses[step] = w.loss[: s.parts].sum()
-            if part == (0 if s.input == ONEHOT else s.parts - 1):  # which has less to do
-                left = w.h[:n] if s.reset_after else w.rh[:n]
-                _update_matrix(part, W.U_n, left, w.g_n[:n], A.U_n, M.U_n, how, s, w)
-            if part == s.parts - 1:
-                _update_cell(part, W, A, M, how, s, w)
-                _update_output_bias(W, A, M, how, s, w)
-        finish(counters, s.parts)
+            _update_output(part, n, W, A, M, how, s, w)
+            _update_output_bias(part, W, A, M, how, s, w)
+            _update_input(part, n, W, A, M, how, s, w)
+            _update_cell(part, n, W, A, M, how, s, w)
+        finish(counters)
 
 
 # --- the face to Python ---------------------------------------------------------------------------
@@ -652,21 +689,20 @@ def stepper(
         nonlocal stamp
         kinds = [W] + [{n: m[k] for n, m in memory.items() if k in m} for k in "av"]
         parts = [parameters(arrays) for arrays in kinds]
-        n = w.now[LANES] = len(state.h[0])
-        w.out[:n] = state.h[0]
-        losses, counters = np.empty(len(steps)), np.zeros(COUNTERS, np.int64)
-        counters[OPEN] = s.parts
+        before = len(state.h[0])
+        w.out[:before] = state.h[0]
+        losses = np.empty(len(steps))
         args = (
-            *parts, s, w, batches.x, batches.y, batches.lanes, batches.reset, batches.keep,
+            *parts, s, w, batches.x, batches.y, batches.lanes, batches.reset, batches.keep, before,
             steps[0], samples, log_support, mark, stamp, np.uint32(rng.integers(2**32)), losses,
-            counters,
+            new_counters(s.parts),
         )  # fmt: skip
         n_threads = pace.choose(min(s.parts, numba.get_num_threads()))
-        threads = [Thread(target=_train, args=args) for _ in range(n_threads - 1)]
+        threads = [Thread(target=_train, args=(i, *args)) for i in range(1, n_threads)]
         began = time.perf_counter()
         for thread in threads:
             thread.start()
-        _train(*args)
+        _train(0, *args)
         for thread in threads:
             thread.join()
         pace.took(n_threads, (time.perf_counter() - began) / len(steps))
@@ -674,7 +710,7 @@ def stepper(
         for arrays, part in zip(kinds, parts, strict=True):
             if "U0" in arrays:
                 arrays["U0"][:] = np.hstack([part.U_rz, part.U_n])
-        n = w.now[LANES]
+        n = batches.lanes[steps[-1]]
         return losses, state._replace(h=[w.out[:n].copy()], history=state.history[:n])
 
     return run

@@ -1,23 +1,26 @@
 """Parts of work that threads share, in compiled code: take one, say that it is finished.
 
 Work comes in phases of equally many parts, and a phase begins when all parts of the one before are
-finished. Which thread takes a part is open, so a thread that the system keeps waiting holds nobody
-up but for the part that it is at, and one thread alone can do everything. What a part computes
+finished. A thread takes the part of its own number, whose data its core has at hand, but any part
+that nobody has taken once its own is done: a thread that the system keeps waiting holds nobody up
+but for the part that it is at, and one thread alone can do everything. What a part computes
 depends on nothing but its number: the results are the same whoever does it, so how many threads
 there are is left to what goes fastest. Imports nothing of ours but `jit`.
 """
 
 import os
 
+import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from gru4rec_np.kernels.numba_math import jit
 
-# Places of the three counters in an array of int64, a cache line apart: parts taken so far, parts
-# that may be taken, parts finished. They only ever grow.
-TAKEN, OPEN, FINISHED, COUNTERS = 0, 8, 16, 24
+# Counters lie a line of the cache apart, in an array of int64: parts finished so far; and for each
+# part, in how many phases it was taken. They only ever grow.
+LINE = 8
+FINISHED = 0
 
 PATIENCE = 2000  # looks at the counters before the processor is offered to others
 
@@ -68,28 +71,36 @@ def _offer_processor(typingctx):
     return types.void(), codegen
 
 
+def new_counters(parts: int) -> np.ndarray:
+    """Counters of nothing taken and nothing finished."""
+    return np.zeros((1 + parts) * LINE, np.int64)
+
+
 @jit
-def take(counters, all_parts):
-    """The number of a part that is this thread's now, or -1 if all are taken; waits for a phase."""
+def take(counters, parts, phases, first):
+    """A phase and a part of it that is this thread's now, part -1 if all phases are over.
+
+    Waits for the next phase if of this one all parts are taken. `first` is the thread's own part.
+    """
     looks = 0
     while True:
-        taken = _load(counters, TAKEN)
-        if taken >= all_parts:
-            return -1
-        if taken < _load(counters, OPEN):
-            if _swap(counters, TAKEN, taken, taken + 1):
-                return taken
-        else:
-            looks += 1
-            if looks % PATIENCE == 0:
-                _offer_processor()
+        phase = _load(counters, FINISHED) // parts
+        if phase >= phases:
+            return phase, -1
+        for i in range(parts):
+            part = (first + i) % parts
+            taken = (1 + part) * LINE
+            if _load(counters, taken) == phase and _swap(counters, taken, phase, phase + 1):
+                return phase, part
+        looks += 1
+        if looks % PATIENCE == 0:
+            _offer_processor()
 
 
 @jit
-def finish(counters, parts):
-    """Say that a part is finished; the last of a phase's `parts` opens the next phase."""
-    if (_add(counters, FINISHED, 1) + 1) % parts == 0:
-        _add(counters, OPEN, parts)
+def finish(counters):
+    """Say that a part is finished; with the last of its phase the next begins."""
+    _add(counters, FINISHED, 1)
 
 
 class Pace:
@@ -103,18 +114,25 @@ class Pace:
     """
 
     TRY = 16  # calls: that often each number is tried again
+    LAST = 2  # times by which a number is judged, by the better one: others disturb now and then
 
     def __init__(self, most: int) -> None:
         self._calls = 0
-        self._seconds = [0.0] * most  # of a step, when last tried
+        self._seconds: list[list[float]] = [[] for _ in range(most)]  # of a step, the last times
 
     def choose(self, most: int) -> int:
         """The number of threads for the next call, at most `most`."""
+        seconds = self._seconds[:most]
         turn = self._calls % self.TRY
         self._calls += 1
-        seconds = self._seconds[:most]
-        return most - turn if turn < most else seconds.index(min(seconds)) + 1
+        unknown = [n for n in range(1, most + 1) if len(seconds[n - 1]) < self.LAST]
+        if unknown:  # the very first call compiles: its time says nothing
+            return unknown[-1]
+        best = [min(last) for last in seconds]
+        return most - turn if turn < most else best.index(min(best)) + 1
 
     def took(self, n_threads: int, seconds: float) -> None:
         """Say what a step took in a call with so many threads."""
-        self._seconds[n_threads - 1] = seconds
+        last = self._seconds[n_threads - 1]
+        last.append(seconds)
+        del last[: -self.LAST]

@@ -26,7 +26,12 @@ from gru4rec_np import (
     scoring,
 )
 from gru4rec_np.activations import ACTIVATIONS
-from gru4rec_np.batches import draw_negatives, negative_distribution, session_parallel
+from gru4rec_np.batches import (
+    draw_negatives,
+    guide_table,
+    negative_distribution,
+    session_parallel,
+)
 from gru4rec_np.losses import LOSSES
 
 NUMPY = kernels.load("numpy")
@@ -279,6 +284,35 @@ def test_ranks_do_not_depend_on_threads():
     assert (found[0] == found[1]).all() and (found[0] == NUMPY.rank_targets(*args)).mean() > 0.99
 
 
+# --- negatives ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@given(
+    support=st.lists(st.integers(0, 9), min_size=1, max_size=60).filter(any).map(np.array),
+    alpha=st.sampled_from([0.0, 0.5, 2.0]),
+    shape=st.sampled_from([(0, 3), (1, 1), (5, 40)]),
+    guided=st.booleans(),
+    seed=seeds,
+)
+def test_negatives_are_the_same_draws(backend, support, alpha, shape, guided, seed):
+    """Edges between items included, where a draw is a bound itself."""
+    ops, distribution = ops_of(backend), negative_distribution(support, alpha)
+    guide = guide_table(distribution) if guided else None
+
+    class OftenOnBounds(np.random.Generator):
+        def random(self, shape):
+            bounds = np.append(distribution[distribution < 1], 0.0)
+            return np.where(super().random(shape) < 0.5, super().random(shape), self.choice(bounds))
+
+    drawn = [
+        draw(OftenOnBounds(np.random.PCG64(seed)), distribution, shape, guide)
+        for draw in (ops.draw_negatives, draw_negatives)
+    ]
+    assert drawn[0].shape == shape and drawn[0].dtype == np.int32
+    np.testing.assert_array_equal(*drawn)
+
+
 # --- many steps -----------------------------------------------------------------------------------
 
 USUAL = {"layers": [12], "n_sample": 60, "batch_size": 8, "dropout_p_embed": 0.0}
@@ -333,12 +367,13 @@ def run_steps(hp, log, make_stepper, dtype, chunks, epochs=1):
     sessions=st.integers(3, 25),
     chunks=st.sampled_from([1, 7, 64]),
     worth=st.sampled_from([0, 2**20]),
+    items=st.sampled_from([8, 40]),  # parts own 16 items each in turn
     ways=st.sampled_from([(200, 40, False), (2**40, 2**40, True)]),
 )
-def test_many_steps_are_the_single_steps(backend, hp, sessions, chunks, worth, ways):
+def test_many_steps_are_the_single_steps(backend, hp, sessions, chunks, worth, items, ways):
     """Duplicates, resets, the shrinking batch and a second epoch included; in float64."""
     ops = ops_of(backend)
-    log = Shop(n_items=8).simulate(sessions).compact()
+    log = Shop(n_items=items).simulate(sessions).compact()
     plain = run_steps(
         hp, log, lambda W, m, s: network.stepper(hp, W, m, NUMPY, s), np.float64, 64, epochs=2
     )
@@ -381,12 +416,16 @@ def test_threads_are_as_many_as_go_fastest():
     from gru4rec_np.kernels.numba_threads import Pace
 
     pace, chosen = Pace(2), []
-    for call in range(3 * Pace.TRY):
+    for call in range(4 * Pace.TRY):
         chosen.append(pace.choose(2))
-        slower = 2 if call < Pace.TRY else 1  # the cores come nearer to each other
-        pace.took(chosen[-1], 2.0 if chosen[-1] == slower else 1.0)
-    rest = Pace.TRY - 2
-    assert chosen == [2, 1] + rest * [1] + 2 * ([2, 1] + rest * [2])
+        slower = 2 if call < 2 * Pace.TRY else 1  # the cores come nearer to each other
+        disturbed = call in (0, 3, Pace.TRY)  # by compiling, by others
+        pace.took(chosen[-1], 9.0 if disturbed else 2.0 if chosen[-1] == slower else 1.0)
+    calls = [chosen[i : i + Pace.TRY] for i in range(0, len(chosen), Pace.TRY)]
+    assert calls[0] == [2, 2] + [1] * (Pace.TRY - 2)
+    assert calls[1] == [2] + [1] * (Pace.TRY - 1)
+    assert calls[2] == [2, 1, 1] + [2] * (Pace.TRY - 3)
+    assert calls[3] == [2, 1] + [2] * (Pace.TRY - 2)
     assert {pace.choose(1) for _ in range(2 * Pace.TRY)} == {1}
 
 
