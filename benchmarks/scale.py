@@ -23,12 +23,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 from common import machine, table
-from scipy.sparse import csr_array
 
 from gru4rec_np import GRU4Rec, Sessions, Shop, network, prepare, read_table
 from gru4rec_np.batches import session_parallel
 from gru4rec_np.models import BASELINES
-from gru4rec_np.neighbours import ItemKNN
 from gru4rec_np.rawlogs import read_rsc15
 from gru4rec_np.sessions import clean, id_array, split, write_table
 from gru4rec_np.training import Stopped
@@ -195,13 +193,6 @@ def among_million(name: str, backend: str = "numpy") -> Callable:
         test = sessions_of(rng.integers(0, n_items, 3 * (n_cases // 2), np.int32), 3, n_items)
         if name == GRU4Rec.name:
             model = random_model(log.item_ids, backend)
-        elif name == ItemKNN.name:  # its fit takes time in proportion to the square of the items
-            model = ItemKNN()
-            model.item_ids = log.item_ids
-            neighbours = rng.integers(0, n_items, 100 * n_items, np.int32)
-            starts = np.arange(0, 100 * n_items + 1, 100)
-            values = rng.random(100 * n_items)
-            model.similarity = csr_array((values, neighbours, starts), shape=2 * (n_items,))
         else:
             options = {"n_epochs": 1} if name == "BPR-MF" else {}
             model = BASELINES[name](**options).fit(log)

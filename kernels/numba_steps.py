@@ -33,7 +33,6 @@ from gru4rec_np.kernels.numba_cpu import (
     apart,
     blend_backward,
     candidate,
-    fetch_ahead,
     gates,
     reset_backward,
     update_rows,
@@ -309,7 +308,6 @@ def _gather_rows(part, W, w):
     rows, V, bias = w.rows[part, : w.sizes[part, SCORED]], w.V[part], w.bias[part]
     for j in range(len(rows)):
         row = rows[j]
-        fetch_ahead(W.V_y, rows, j)
         for k in range(V.shape[1]):  # a loop, since a copied slice takes three times as long
             V[j, k] = W.V_y[row, k]
         bias[j] = W.b_y[row, 0]
@@ -398,7 +396,7 @@ def _loss(part, n, lo, hi, y_items, s, w):
             continue
         # BLAS makes V out^T faster than out V^T, even with the way back.
         y_T = w.g[lo * scored : lo * scored + has * m].reshape(has, m)
-        _product(w.V[q, :has], out.T, y_T, s)
+        np.dot(w.V[q, :has], out.T, y_T)
         bias = w.bias[q]
         for j in range(has):
             for i in range(m):
@@ -410,9 +408,6 @@ def _loss(part, n, lo, hi, y_items, s, w):
             y[i], g[i], term, w.target[lo + i], count, weight, w.log_own[lo + i], log_weights,
             s.loss, s.final_act, s.final_a, s.bpreg, s.smoothing,
         )  # fmt: skip
-        for j in range(scored):
-            g[i, j] *= scale
-            db[j] += g[i, j]
     dout[:] = 0
     tile, flipped = _tile(n, out.shape[1], s), w.flipped[lo * out.shape[1] : hi * out.shape[1]]
     for q in range(s.parts):
@@ -423,7 +418,8 @@ def _loss(part, n, lo, hi, y_items, s, w):
             dy = w.dy[n * here : n * (first + end)].reshape(n, end - start)[lo:hi]
             for i in range(m):
                 for j in range(end - start):
-                    dy[i, j] = g[i, at(here + j)]
+                    dy[i, j] = g[i, at(here + j)] * scale
+                    db[at(here + j)] += dy[i, j]
             if s.flip:
                 _product_flipped(dy, V, dout_part, flipped)
             else:
