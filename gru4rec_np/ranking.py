@@ -172,9 +172,15 @@ def metrics(ranks: np.ndarray, k: int | Sequence[int] = (20,)) -> dict[str, floa
 def top(scores: np.ndarray, item_ids: np.ndarray, k: int) -> list[tuple[Any, float]]:
     """The k best items and their scores, plain objects, best first; of equals the first.
 
+    What is not a number comes last.
+
     Args:
         scores: (I,), item_ids: (I,).
-        k: how many; more than I gives I.
+        k: how many, at least 1; more than I gives I.
     """
-    best = np.argsort(-scores, kind="stable")[:k]
+    loss = -scores  # so that the best come first, and NaN last
+    kth = min(k, len(loss)) - 1
+    last = np.partition(loss, kth)[kth]
+    rows = np.flatnonzero(~(loss > last))  # to be sorted: few of a large catalogue
+    best = rows[np.argsort(loss[rows], kind="stable")[:k]]
     return list(zip(item_ids[best].tolist(), scores[best].tolist(), strict=True))

@@ -107,3 +107,10 @@ def test_top_is_sorted_and_of_equals_takes_the_first(scores, k):
     ids = np.array([f"i{i}" for i in range(len(scores))], object)
     ordered = sorted(zip(ids, scores.tolist(), strict=True), key=lambda pair: -pair[1])
     assert top(scores, ids, k) == ordered[:k]
+
+
+@settings(max_examples=200)
+@given(arrays(np.float32, st.integers(1, 12), elements=FEW | st.just(np.nan)), st.integers(1, 14))
+def test_top_puts_what_is_no_number_last(scores, k):
+    found = [item for item, _ in top(scores, np.arange(len(scores)), k)]
+    assert found == np.argsort(-scores, kind="stable")[:k].tolist()
