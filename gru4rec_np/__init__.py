@@ -9,8 +9,9 @@ from gru4rec_np.errors import InputError
 from gru4rec_np.gradcheck import GradientError, gradcheck
 from gru4rec_np.gru4rec import GRU4Rec
 from gru4rec_np.narm import NARM
-from gru4rec_np.sessions import Sessions, clean, from_frame, read_table, split
+from gru4rec_np.sessions import Sessions, clean, split
 from gru4rec_np.shop import Shop
+from gru4rec_np.tables import from_frame, read_table
 
 __version__ = "0.1.0"
 

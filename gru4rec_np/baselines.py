@@ -19,8 +19,9 @@ from gru4rec_np import checkpoint
 from gru4rec_np.errors import InputError
 from gru4rec_np.hyperparameters import MOST
 from gru4rec_np.ranking import BLOCK, metrics, ranks, top
-from gru4rec_np.sessions import Sessions, Watch, as_sessions, check_k, index_of, item_list
+from gru4rec_np.sessions import Sessions, check_k, index_of, item_list
 from gru4rec_np.shop import Shop
+from gru4rec_np.tables import Watch, as_sessions
 
 
 class Baseline:

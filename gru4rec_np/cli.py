@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from tqdm import tqdm
 
 from gru4rec_np.errors import InputError
-from gru4rec_np.sessions import COLUMNS
+from gru4rec_np.tables import COLUMNS
 
 
 class Parser(argparse.ArgumentParser):

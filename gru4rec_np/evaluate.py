@@ -10,7 +10,7 @@ from gru4rec_np import cli, models, report
 from gru4rec_np.errors import InputError
 from gru4rec_np.kernels import BACKENDS
 from gru4rec_np.ranking import TIES, metrics
-from gru4rec_np.sessions import read_table
+from gru4rec_np.tables import read_table
 
 
 def parser() -> argparse.ArgumentParser:

@@ -15,7 +15,8 @@ from gru4rec_np.activations import sigmoid
 from gru4rec_np.baselines import Baseline, by_session, recent
 from gru4rec_np.errors import InputError
 from gru4rec_np.kernels import one_blas_thread
-from gru4rec_np.sessions import Sessions, Watch
+from gru4rec_np.sessions import Sessions
+from gru4rec_np.tables import Watch
 
 CLICKS = 40  # of a session that is asked about, the last so many count
 

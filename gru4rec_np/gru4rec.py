@@ -17,7 +17,8 @@ from gru4rec_np.errors import InputError
 from gru4rec_np.hyperparameters import Hyperparameters
 from gru4rec_np.kernels import load, one_blas_thread
 from gru4rec_np.ranking import ROWS, metrics, padded, rank_in_parts, top
-from gru4rec_np.sessions import Sessions, Watch, as_sessions, check_k, index_of, item_list
+from gru4rec_np.sessions import Sessions, check_k, index_of, item_list
+from gru4rec_np.tables import Watch, as_sessions
 from gru4rec_np.training import Training
 
 

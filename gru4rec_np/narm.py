@@ -36,7 +36,8 @@ from gru4rec_np.network import Gradients, Weights, drop, dropout_mask
 from gru4rec_np.optim import clip, init_state
 from gru4rec_np.ranking import metrics, rank_in_parts, top
 from gru4rec_np.scoring import log_proposal
-from gru4rec_np.sessions import Sessions, Watch, as_sessions, check_k, index_of, item_list
+from gru4rec_np.sessions import Sessions, check_k, index_of, item_list
+from gru4rec_np.tables import Watch, as_sessions
 
 LONGEST = 200  # events that the network sees at once, see `pieces`
 LANES = 256  # sessions that are evaluated side by side

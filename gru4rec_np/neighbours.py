@@ -14,7 +14,8 @@ from scipy.sparse import csr_array
 
 from gru4rec_np.baselines import Baseline, by_session, recent
 from gru4rec_np.ranking import BLOCK
-from gru4rec_np.sessions import Sessions, Watch
+from gru4rec_np.sessions import Sessions
+from gru4rec_np.tables import Watch
 
 
 @dataclasses.dataclass(eq=False)

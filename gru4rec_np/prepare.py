@@ -12,7 +12,8 @@ from pathlib import Path
 
 from gru4rec_np import cli, report
 from gru4rec_np.rawlogs import READERS
-from gru4rec_np.sessions import COLUMNS, clean, read_table, split, write_table
+from gru4rec_np.sessions import clean, split
+from gru4rec_np.tables import COLUMNS, read_table, write_table
 
 DESCRIPTION = """\
 Turn a raw click log into DIR/train and DIR/test. Rare items are dropped, then short sessions;

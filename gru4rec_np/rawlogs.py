@@ -18,7 +18,8 @@ from typing import Any
 import polars as pl
 
 from gru4rec_np.errors import InputError
-from gru4rec_np.sessions import COLUMNS, ROWS, Sessions, Watch, from_parts, require_readable
+from gru4rec_np.sessions import Sessions
+from gru4rec_np.tables import COLUMNS, ROWS, Watch, from_parts, require_readable
 
 BLOCK = 1 << 26  # bytes read at a time
 SESSION, ITEM, TIME = COLUMNS
@@ -38,7 +39,7 @@ def read_rsc15(path: str | Path, watch: Watch | None = None) -> Sessions:
         watch: called as the reading goes on with the bytes read so far, and all.
 
     Returns:
-        Sessions as `sessions.read_table` gives them, ids int64.
+        Sessions as `tables.read_table` gives them, ids int64.
 
     Raises:
         InputError: the file is missing or empty, or a line is not of this format.
@@ -74,7 +75,7 @@ def read_diginetica(path: str | Path, watch: Watch | None = None) -> Sessions:
         watch: called as the reading goes on with the bytes read so far, and all.
 
     Returns:
-        Sessions as `sessions.read_table` gives them, ids int64.
+        Sessions as `tables.read_table` gives them, ids int64.
 
     Raises:
         InputError: the file is missing or empty, a column is missing, or a line is not of this
@@ -160,7 +161,7 @@ def read_otto(path: str | Path, event: str = "clicks", watch: Watch | None = Non
         watch: called as the reading goes on with the bytes read so far, and all.
 
     Returns:
-        Sessions as `sessions.read_table` gives them, ids int64; those without such an event are
+        Sessions as `tables.read_table` gives them, ids int64; those without such an event are
         left out.
 
     Raises:

@@ -28,8 +28,9 @@ from gru4rec_np.hyperparameters import DEFAULTS, FIELDS, MOST
 from gru4rec_np.kernels import BACKENDS
 from gru4rec_np.neighbours import VSKNN, ItemKNN
 from gru4rec_np.ranking import TIES, metrics
-from gru4rec_np.sessions import COLUMNS, Sessions, clean, read_table, split
+from gru4rec_np.sessions import Sessions, clean, split
 from gru4rec_np.shop import Shop
+from gru4rec_np.tables import COLUMNS, read_table
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -12,6 +12,7 @@ STOREYS = [
     {"errors", "files", "gradcheck", "activations", "parquet"},
     {"cells", "inputs", "losses", "scoring", "optim", "ranking", "bootstrap"},  # mathematics
     {"sessions", "checkpoint"},
+    {"tables"},
     {"rawlogs", "shop", "batches", "report"},
     {"kernels"},
     {"hyperparameters"},
@@ -26,7 +27,7 @@ STOREYS = [
     {"compare"},  # trains many: it takes from train what train has for one
 ]
 MATHEMATICS = STOREYS[1] | {"activations"}
-DATA = {"sessions", "rawlogs", "shop", "batches", "parquet"}
+DATA = {"sessions", "tables", "rawlogs", "shop", "batches", "parquet"}
 COMMANDS = STOREYS[-1] | STOREYS[-2]
 
 FILES = {path.stem: path for path in (ROOT / "gru4rec_np").glob("*.py")}

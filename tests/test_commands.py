@@ -11,7 +11,7 @@ import pytest
 
 from gru4rec_np import GRU4Rec, Shop, split, train
 from gru4rec_np.neighbours import VSKNN
-from gru4rec_np.sessions import read_table, write_table
+from gru4rec_np.tables import read_table, write_table
 from gru4rec_np.train import settings
 
 METHODS = ["POP", "S-POP", "BPR-MF", "Item-KNN", "V-SKNN", "Markov"]

@@ -13,7 +13,7 @@ from test_commands import command, refuses
 
 from gru4rec_np import Shop, compare, models, report
 from gru4rec_np.compare import Run, as_csv, digest, identity, methods, summary, tables
-from gru4rec_np.sessions import read_table, write_table
+from gru4rec_np.tables import read_table, write_table
 
 QUICK = ["--sizes", 4, 8, "--seeds", 2, "--params", "n_epochs=1,n_sample=32", "--backend", "numpy"]
 FEW = ["--models", "POP", "Item-KNN", "BPR-MF", "top1-max", "LSTM"]

@@ -8,7 +8,7 @@ import pytest
 
 from gru4rec_np import GradientError, Shop, gradcheck
 from gru4rec_np.cells import dense, dense_backward
-from gru4rec_np.sessions import write_table
+from gru4rec_np.tables import write_table
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [

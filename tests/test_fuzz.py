@@ -34,7 +34,7 @@ from hypothesis import strategies as st
 from gru4rec_np import InputError, Sessions, Shop, checkpoint, models, rawlogs
 from gru4rec_np.hyperparameters import Hyperparameters, parse_params
 from gru4rec_np.kernels import load as load_ops
-from gru4rec_np.sessions import read_table
+from gru4rec_np.tables import read_table
 from gru4rec_np.train import settings as train_settings
 from gru4rec_np.training import Training
 

@@ -10,8 +10,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from gru4rec_np import InputError, Sessions, cli, prepare, rawlogs, read_table, sessions
-from gru4rec_np.sessions import write_table
+from gru4rec_np import InputError, Sessions, cli, prepare, rawlogs, read_table, tables
+from gru4rec_np.tables import write_table
 
 # Items 1 and 2 have 5 events, item 3 has 4 with its repeat, and item 9 has one. Sessions 6 and 7
 # are too short from the start.
@@ -291,7 +291,7 @@ def test_reading_tells_how_far_it_is(log, tmp_path):
         lines = [f"{i}\t{i}\t{i}" for i in range(100)]
         lines.insert(0, "SessionId\tItemId\tTime")
     path.write_text("\n".join(lines) + "\n")
-    with mock.patch.object(rawlogs, "BLOCK", 500), mock.patch.object(sessions, "ROWS", 10):
+    with mock.patch.object(rawlogs, "BLOCK", 500), mock.patch.object(tables, "ROWS", 10):
         (rawlogs.read_rsc15 if log == "rsc15" else read_table)(path, watch=watch)
     total = 100 if log == "table" else path.stat().st_size
     assert len(told) >= 5 and told == sorted(told) and told[-1] == (total, total)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from gru4rec_np import InputError, Shop, checkpoint, runs
-from gru4rec_np.sessions import write_table
+from gru4rec_np.tables import write_table
 from gru4rec_np.train import settings
 
 KILLS = int(os.environ.get("KILLS", "2"))  # docs/reliability.md: a run of 50

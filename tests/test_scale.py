@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gru4rec_np import InputError, rawlogs, read_table, sessions
+from gru4rec_np import InputError, rawlogs, read_table, tables
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "benchmarks"))
@@ -25,7 +25,7 @@ def results(tmp_path_factory):
     """Each stage's facts; files are read in many parts, as a large log's are."""
     folder, found = tmp_path_factory.mktemp("scale"), {}
     with (
-        mock.patch.object(sessions, "ROWS", 10_000),
+        mock.patch.object(tables, "ROWS", 10_000),
         mock.patch.object(rawlogs, "BLOCK", 2**18),
         mock.patch.object(sys, "argv", []),
     ):
@@ -90,7 +90,7 @@ def test_a_table_in_parts_is_the_table(tmp_path_factory, data, ending, rows):
             return str(error)
 
     whole = read()
-    with mock.patch.object(sessions, "ROWS", rows):
+    with mock.patch.object(tables, "ROWS", rows):
         parts = read()
     if isinstance(whole, str):  # a part's fault is found before another's in a later one
         assert isinstance(parts, str) and re.search("row [0-9]+, column|one type|of type", parts)
@@ -104,7 +104,7 @@ def test_blank_lines_in_the_middle_are_named_wherever_a_part_ends(tmp_path):
     path.write_text("SessionId,ItemId,Time\n1,1,1\n1,1,2\n\n\n1,1,3\n\n\n")
     for rows in (1, 2, 3, 4, 100):
         with (
-            mock.patch.object(sessions, "ROWS", rows),
+            mock.patch.object(tables, "ROWS", rows),
             pytest.raises(InputError, match="row 4, column SessionId: the value is missing"),
         ):
             read_table(path)

@@ -1,0 +1,512 @@
+"""Reading and writing tables of clicks, against plain Python on lists."""
+
+import csv
+import datetime as dt
+import gzip
+import re
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_sessions import as_lists, one_line_error
+
+from gru4rec_np import Sessions, from_frame, read_table
+from gru4rec_np.tables import write_table
+
+HEADER = "SessionId\tItemId\tTime\n"
+INT64 = st.integers(-(2**63), 2**63 - 1)
+
+
+def read(tmp_path, text, name="log.tsv", **options):
+    path = tmp_path / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return as_lists(read_table(path, **options))
+
+
+ANY_TEXT = st.text(max_size=3)
+TSV_TEXT = st.text(
+    st.characters(codec="utf-8", exclude_characters="\t\n\r"), min_size=1, max_size=3
+)
+# A file's ending, and the ids that such a file can hold.
+ENDINGS = [(".tsv", TSV_TEXT), (".txt", TSV_TEXT), (".csv", ANY_TEXT), (".parquet", ANY_TEXT)]
+
+
+@st.composite
+def tables(draw, text=ANY_TEXT):
+    """Rows (session, item, time) in any order with many equal times; ids all int or all text."""
+    ids = [draw(st.sampled_from([st.integers(-3, 3), INT64, text])) for _ in "si"]
+    times = draw(st.sampled_from([st.integers(0, 3), st.floats(-1e10, 1e10)]))
+    return draw(st.lists(st.tuples(*ids, times), min_size=1, max_size=12))
+
+
+def group(rows):
+    """Sessions by first appearance, events by time, equal times by row."""
+    sessions = {}
+    for session, item, time in rows:
+        sessions.setdefault(session, []).append((item, float(time)))
+    return [(s, sorted(events, key=lambda e: e[1])) for s, events in sessions.items()]
+
+
+def whole_numbers(rows):
+    """The rows as a text file gives them back: id columns of whole numbers throughout as int."""
+
+    def ids(column):
+        plain = [re.fullmatch("0|-?[1-9][0-9]*", str(v), re.ASCII) for v in column]
+        number = all(plain) and all(-(2**63) <= int(v) < 2**63 for v in column)
+        return [int(v) if number else v for v in column]
+
+    session, item, time = zip(*rows, strict=True)
+    return list(zip(ids(session), ids(item), time, strict=True))
+
+
+@settings(max_examples=200)
+@given(tables(), st.sampled_from(["polars", "pandas"]))
+def test_frames_are_grouped_and_sorted(rows, kind):
+    columns = dict(zip(("SessionId", "ItemId", "Time"), zip(*rows, strict=True), strict=True))
+    frame = pl.DataFrame(columns, strict=False) if kind == "polars" else pd.DataFrame(columns)
+    assert as_lists(from_frame(frame)) == group(whole_numbers(rows))
+
+
+@settings(max_examples=200)
+@given(st.data(), st.sampled_from(ENDINGS), st.booleans())
+def test_files_are_grouped_and_sorted(tmp_path_factory, data, kind, upper):
+    ending, text = kind
+    rows = data.draw(tables(text))
+    path = tmp_path_factory.getbasetemp() / f"log{ending.upper() if upper else ending}"
+    names = ("SessionId", "ItemId", "Time")
+    if ending == ".parquet":
+        pl.DataFrame(rows, names, orient="row").write_parquet(path)
+    elif ending != ".csv":
+        lines = "\n".join("\t".join(map(str, row)) for row in [names, *rows])
+        path.write_text(lines + "\n", encoding="utf-8", newline="")
+    else:
+        with open(path, "w", encoding="utf-8", newline="") as file:
+            csv.writer(file, quoting=1).writerows([names, *rows])
+    assert as_lists(read_table(path)) == group(whole_numbers(rows))
+
+
+@settings(max_examples=200)
+@given(st.data(), st.sampled_from(ENDINGS))
+def test_write_then_read_is_the_same(tmp_path_factory, data, kind):
+    ending, text = kind
+    rows = data.draw(tables(text))
+    path = tmp_path_factory.getbasetemp() / f"written{ending}"
+    sessions = from_frame(pl.DataFrame(rows, ("SessionId", "ItemId", "Time"), orient="row"))
+    write_table(sessions, path)
+    again = read_table(path)
+    assert as_lists(again) == as_lists(sessions)
+    assert again.item_ids.dtype == sessions.item_ids.dtype
+    assert not path.with_name(path.name + ".part").exists()
+
+
+@pytest.mark.parametrize("item", ["a\tb", "two\nlines", "\r", ""])
+def test_what_a_tsv_cannot_hold_is_not_written(tmp_path, item):
+    sessions = Sessions.from_lists([["a", item]])
+    with one_line_error("log.tsv", repr(item), ".csv or .parquet"):
+        write_table(sessions, tmp_path / "log.tsv")
+    assert not list(tmp_path.iterdir())
+    write_table(sessions, tmp_path / "log.csv")
+    assert read_table(tmp_path / "log.csv").session(0).tolist() == ["a", item]
+
+
+@pytest.mark.parametrize(
+    ("written", "ids"),
+    [
+        (["7", "-12", "9223372036854775807"], [7, -12, 2**63 - 1]),
+        (["7", "007"], ["7", "007"]),
+        (["7", " 7", "7 "], ["7", " 7", "7 "]),
+        (["7", "+7", "7.0", "-0"], ["7", "+7", "7.0", "-0"]),
+        (["7", "18446744073709551615"], ["7", "18446744073709551615"]),
+        (["7", "x"], ["7", "x"]),
+        (["é", "e\u0301", "상품", "😀"], ["é", "e\u0301", "상품", "😀"]),
+        (['19" rack', '"quoted"', '"'], ['19" rack', '"quoted"', '"']),  # TSV has no quotes
+    ],
+)
+def test_ids_stay_what_they_are(tmp_path, written, ids):
+    """Whole numbers become int only if every id prints as it was; text is never touched."""
+    text = HEADER + "".join(f"1\t{item}\t{t}\n" for t, item in enumerate(written))
+    [(session, events)] = read(tmp_path, text)
+    assert session == 1
+    assert [item for item, _ in events] == ids
+
+
+def test_int_ids_are_an_int64_array():
+    sessions = from_frame(pl.DataFrame({"SessionId": ["a"], "ItemId": ["7"], "Time": [1]}))
+    assert sessions.item_ids.dtype == np.int64
+    assert sessions.session_ids.dtype == object
+
+
+@pytest.mark.parametrize(
+    ("time", "seconds"),
+    [
+        ("1396867869", 1396867869),
+        ("1396867869.25", 1396867869.25),
+        ("1.5e9", 1.5e9),
+        ("2014-04-07T10:51:09.277Z", 1396867869.277),
+        ("2014-04-07T10:51:09Z", 1396867869),
+        ("2014-04-07T10:51:09", 1396867869),
+        ("2014-04-07 10:51:09", 1396867869),
+        ("2014-04-07T12:51:09+02:00", 1396867869),
+        ("2014-04-07T05:21:09.500-05:30", 1396867869.5),
+        ("2014-04-07", 1396828800),
+    ],
+)
+def test_times(tmp_path, time, seconds):
+    assert read(tmp_path, f"{HEADER}1\ta\t{time}\n") == [(1, [("a", seconds)])]
+
+
+def test_iso_times_with_and_without_fractions_are_ordered(tmp_path):
+    text = f"{HEADER}1\tb\t2014-04-07T10:51:09.500Z\n1\ta\t2014-04-07T10:51:09Z\n"
+    assert [item for item, _ in read(tmp_path, text)[0][1]] == ["a", "b"]
+
+
+UTC_NOON = 1577880000  # 2020-01-01T12:00Z
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+def test_date_columns_of_pandas(unit):
+    times = pd.Series(pd.to_datetime(["2020-01-01 12:00"])).astype(f"datetime64[{unit}]")
+    frame = pd.DataFrame({"SessionId": [1], "ItemId": [1], "Time": times})
+    assert from_frame(frame).times.tolist() == [UTC_NOON]
+
+
+@pytest.mark.parametrize("kind", ["polars", "pandas"])
+def test_date_columns_with_a_zone(kind):
+    local = "2020-01-01 13:00"  # in Berlin
+    if kind == "pandas":
+        times = pd.to_datetime([local]).tz_localize("Europe/Berlin")
+        frame = pd.DataFrame({"SessionId": [1], "ItemId": [1], "Time": times})
+    else:
+        times = pl.Series([local]).str.to_datetime(time_zone="Europe/Berlin")
+        frame = pl.DataFrame({"SessionId": [1], "ItemId": [1], "Time": times})
+    assert from_frame(frame).times.tolist() == [UTC_NOON]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "SessionId\tItemId\tTime\r\n1\ta\t3\r\n1\tb\t4\r\n",
+        "\ufeffSessionId\tItemId\tTime\n1\ta\t3\n1\tb\t4\n",
+        "\ufeffSessionId\tItemId\tTime\r\n1\ta\t3\r\n1\tb\t4",
+        "Time\tother\tItemId\tSessionId\n3\tx\ta\t1\n4\t\tb\t1\n",
+    ],
+    ids=["CRLF", "BOM", "both, no last newline", "other columns"],
+)
+def test_text_formats(tmp_path, text):
+    assert read(tmp_path, text) == [(1, [("a", 3.0), ("b", 4.0)])]
+
+
+def test_quoted_csv(tmp_path):
+    text = '\ufeff"SessionId","ItemId","Time"\r\n1,"a,b","3"\r\n1,"say ""hi""\nyou",4\r\n'
+    assert read(tmp_path, text, "log.CSV") == [(1, [("a,b", 3.0), ('say "hi"\nyou', 4.0)])]
+
+
+def test_columns_of_other_names(tmp_path):
+    text = "who,what,when\n1,a,3\n"
+    columns = ("who", "what", "when")
+    assert read(tmp_path, text, "log.csv", columns=columns) == [(1, [("a", 3.0)])]
+
+
+def test_one_column_in_two_roles(tmp_path):
+    """A log without sessions: the item column stands in for the session's."""
+    for columns in (("ItemId", "ItemId", "Time"), ("SessionId", "ItemId", "ItemId")):
+        path = tmp_path / "log.parquet"
+        pl.DataFrame({"SessionId": [5], "ItemId": [1], "Time": [3]}).write_parquet(path)
+        text = read(tmp_path, HEADER + "5\t1\t3\n", columns=columns)
+        assert as_lists(read_table(path, columns)) == text
+
+
+def test_the_first_of_two_columns_of_the_same_name_counts(tmp_path):
+    text = "SessionId\tItemId\tItemId\tTime\n1\ta\tb\t3\n"
+    assert read(tmp_path, text) == [(1, [("a", 3.0)])]
+
+
+def test_unsigned_ids_beyond_int64_are_text():
+    """Hashes are often uint64: kept as text, as they would be from a text file."""
+    big = pl.Series([5, 2**64 - 1], dtype=pl.UInt64)
+    frame = pl.DataFrame({"SessionId": [1, 1], "ItemId": big, "Time": [1, 2]})
+    assert from_frame(frame).item_ids.tolist() == ["5", str(2**64 - 1)]
+
+
+def test_pandas_columns_that_are_not_asked_for_do_not_matter():
+    frame = pd.DataFrame({"SessionId": [1, 1], "ItemId": [3, 4], "Time": [1, 2], "x": [1, "a"]})
+    assert as_lists(from_frame(frame)) == [(1, [(3, 1.0), (4, 2.0)])]
+
+
+TWO_ROWS = [(1, [("a", 3.0), ("b", 4.0)])]
+
+
+@pytest.mark.parametrize("ending", [".tsv", ".csv"])
+@pytest.mark.parametrize("how", ["gzip", "gzip in two parts", "zstd"])
+def test_compressed_text(tmp_path, ending, how):
+    """Whatever the file's name says of it; the format is the ending before .gz or .zst."""
+    separator = "," if ending == ".csv" else "\t"
+    lines = [separator.join(row) + "\n" for row in (("SessionId", "ItemId", "Time"), "1a3", "1b4")]
+    if how == "zstd":
+        path = tmp_path / "packed"
+        frame = pl.DataFrame({"SessionId": [1, 1], "ItemId": ["a", "b"], "Time": [3, 4]})
+        frame.lazy().sink_csv(path, separator=separator, compression="zstd", check_extension=False)
+        packed = path.read_bytes()
+        assert packed[:4] == b"\x28\xb5\x2f\xfd"
+    elif how == "gzip":
+        packed = gzip.compress("".join(lines).encode())
+    else:
+        packed = b"".join(gzip.compress(part.encode()) for part in ("".join(lines[:2]), lines[2]))
+    for name in (f"log{ending}", f"log{ending}.gz", f"log{ending.upper()}.ZST"):
+        assert read(tmp_path, packed, name) == TWO_ROWS
+    with one_line_error("not a readable table"):
+        read(tmp_path, packed[:-5], f"log{ending}.gz")
+
+
+@pytest.mark.parametrize(
+    ("head", "name"),
+    [
+        (b"BZh91AY&SY", "bzip2"),
+        (b"\xfd7zXZ\x00", "xz"),
+        (b"PK\x03\x04", "zip"),
+        (b"7z\xbc\xaf\x27\x1c", "7-Zip"),
+    ],
+)
+def test_other_compressions_are_named(tmp_path, head, name):
+    with one_line_error("log.tsv", f"is compressed by {name}", "unpack it"):
+        read(tmp_path, head + b"\n\0\1\2")
+    assert read(tmp_path, "PK\tBZh\tTime\n1\ta\t3\n", columns=("PK", "BZh", "Time"))
+
+
+@pytest.mark.parametrize("name", ["log.tsv.gz", "log.csv.zst"])
+def test_compressed_files_are_not_written(tmp_path, name):
+    with one_line_error(name, "not written, only read"):
+        write_table(Sessions.from_lists([["a", "b"]]), tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+def one_item(values, kind="polars"):
+    columns = {"SessionId": [1] * len(values), "ItemId": values, "Time": range(len(values))}
+    return from_frame(pl.DataFrame(columns) if kind == "polars" else pd.DataFrame(columns))
+
+
+BERLIN = pl.Series([dt.datetime(2020, 1, 1)]).dt.replace_time_zone("Europe/Berlin")
+TYPED = [
+    ([1.0, 2.5, 1e300, -0.5], None),
+    ([True, False], None),
+    ([dt.date(2020, 1, 2), dt.date(1960, 1, 1)], None),
+    ([dt.datetime(2020, 1, 2, 3, 4, 5, 6), dt.datetime(2020, 1, 2)], None),
+    (pl.Series([0.5, 0.1], dtype=pl.Float32), [0.5, float(np.float32(0.1))]),
+    (pl.Series(["x", "y"], dtype=pl.Categorical), ["x", "y"]),
+    (pl.Series(["x", "7"], dtype=pl.Enum(["7", "x"])), ["x", "7"]),
+    (pl.Series(["8", "7"], dtype=pl.Categorical), [8, 7]),
+    (pl.Series([200, 7], dtype=pl.UInt8), [200, 7]),
+    (pl.Series(["1.50", "2.00"]).cast(pl.Decimal(10, 2)), ["1.50", "2.00"]),
+    (pl.Series([b"x", "\u00e9".encode()]), ["x", "\u00e9"]),
+    (BERLIN, ["2020-01-01 00:00:00.000000+01:00"]),
+    (pl.Series([2**70, 1], dtype=pl.Int128), [str(2**70), "1"]),
+]
+
+
+@pytest.mark.parametrize(("values", "ids"), TYPED, ids=[str(i) for i in range(len(TYPED))])
+@pytest.mark.parametrize("to", ["frame", ".parquet", ".csv", ".tsv"])
+def test_ids_of_every_type(tmp_path, values, ids, to):
+    """What a column can hold stays what it is, in files too; text files keep its text."""
+    sessions = one_item(values)
+    ids = list(values) if ids is None else ids
+    assert sessions.item_ids.tolist() == ids
+    if to != "frame":
+        write_table(sessions, tmp_path / f"log{to}")
+        again = read_table(tmp_path / f"log{to}")
+        assert list(map(str, again.item_ids.tolist())) == list(map(str, ids))
+        if to == ".parquet":
+            assert again.item_ids.tolist() == ids
+
+
+@pytest.mark.parametrize(
+    ("values", "ids"),
+    [
+        ([1.0, 2.5], None),
+        ([True, False], None),
+        (pd.Categorical(["x", "y"]), ["x", "y"]),
+        (pd.Categorical([5, 6]), [5, 6]),
+        (pd.array([1, 2], dtype="Int64"), [1, 2]),
+        (pd.array(["x", "y"], dtype="string"), ["x", "y"]),
+        (pd.array([True, False], dtype="boolean"), [True, False]),
+        (np.array([2**63, 1], np.uint64), [str(2**63), "1"]),
+        ([dt.date(2020, 1, 2), dt.date(2020, 1, 1)], None),
+    ],
+    ids=str,
+)
+def test_pandas_ids_of_every_type(values, ids):
+    assert one_item(values, "pandas").item_ids.tolist() == (list(values) if ids is None else ids)
+
+
+@pytest.mark.parametrize("values", [[1, "1"], [1, True], ["a", None, 5], [1.5, "x"], [b"a", "a"]])
+def test_ids_that_differ_in_type_are_not_taken_for_one_another(values):
+    with one_line_error("frame, column ItemId: values of more than one type"):
+        one_item(pd.Series(values, dtype=object), "pandas")
+    if None not in values:
+        with one_line_error("item ids: values of more than one type"):
+            Sessions.from_lists([values])
+
+
+TRICKY = ["a", " a", "a ", "A", "\u00e9", "e\u0301", "\u0645\u062b\u0627\u0644", "\u200fa",
+          "\U0001f469\u200d\U0001f680", "\U0001f469", "\uc0c1\ud488", "null", "NA", "nan", "None",
+          "true", "1e5", "\ufeffx", "\u200b"]  # fmt: skip
+
+
+@pytest.mark.parametrize("ending", [".tsv", ".csv", ".parquet"])
+def test_text_that_looks_alike_is_kept_apart(tmp_path, ending):
+    sessions = Sessions.from_lists([TRICKY])
+    write_table(sessions, tmp_path / f"log{ending}")
+    assert read_table(tmp_path / f"log{ending}").item_ids.tolist() == TRICKY
+
+
+def test_an_event_that_is_there_twice_counts_twice(tmp_path):
+    assert read(tmp_path, HEADER + 2 * "1\ta\t3\n") == [(1, [("a", 3.0)] * 2)]
+
+
+TIME_COLUMNS = {
+    "ms": pl.Series([dt.datetime(2020, 1, 1, 12)]).cast(pl.Datetime("ms")),
+    "ns": pl.Series([dt.datetime(2020, 1, 1, 12)]).cast(pl.Datetime("ns")),
+    "zone": pl.Series([dt.datetime(2020, 1, 1, 13)]).dt.replace_time_zone("Europe/Berlin"),
+    "text": pl.Series(["2020-01-01T13:00+01:00"]),
+    "categories": pl.Series(["2020-01-01 12:00"], dtype=pl.Categorical),
+    "uint64": pl.Series([UTC_NOON], dtype=pl.UInt64),
+    "float32": pl.Series([UTC_NOON], dtype=pl.Float32),
+    "decimal": pl.Series([str(UTC_NOON)]).cast(pl.Decimal(20, 3)),
+}
+
+
+@pytest.mark.parametrize("kind", TIME_COLUMNS)
+def test_time_columns_of_parquet(tmp_path, kind):
+    frame = pl.DataFrame({"SessionId": [1], "ItemId": [1], "Time": TIME_COLUMNS[kind]})
+    frame.write_parquet(tmp_path / "log.parquet")
+    error = 64 if kind == "float32" else 0  # all that it can tell
+    assert abs(read_table(tmp_path / "log.parquet").times[0] - UTC_NOON) <= error
+
+
+# --- reading: what is refused ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", ["the file is empty"]),
+        ("\n", ["not a readable table"]),
+        (HEADER, ["no rows"]),
+        (HEADER.strip(), ["no rows"]),
+        ("SessionId\tTime\n1\t2\n", ["no column 'ItemId'", "'SessionId', 'Time'"]),
+        ("SessionId,ItemId,Time\n1,2,3\n", ["no column 'SessionId'"]),
+        (HEADER + "1\ta\t5\n1\tb\tsoon\n", ["row 3", "Time", "'soon'", "ISO"]),
+        (HEADER + "1\ta\tsoon\n", ["row 2", "Time", "'soon'"]),
+        (HEADER + "1\ta\t2014-04-07\n1\tb\tsoon\n", ["row 3", "Time", "'soon'"]),
+        (HEADER + "1\ta\t5\n1\tb\t2014-04-07\n", ["row 3", "Time", "'2014-04-07'"]),
+        (HEADER + "1\ta\tnan\n", ["row 2", "Time", "'nan'"]),
+        (HEADER + "1\ta\t5\n1\tb\tinf\n", ["row 3", "Time", "'inf'"]),
+        (HEADER + '1\ta\t"5"\n', ["row 2", "Time", """'"5"'"""]),
+        (
+            HEADER + "1\ta\t99999999999\n1\ta\t100000000000\n",
+            ["row 3", "Time", "too large for sec"],
+        ),
+        (
+            HEADER + "1\ta\t1396867869277\n",
+            ["row 2", "1396867869277", "divide milliseconds by 1000"],
+        ),
+        (HEADER + "1\ta\t-1e300\n", ["row 2", "too large for seconds"]),
+        (HEADER + "1\ta\t20140407\n1\tb\t20141231\n", ["row 2", "20140407 looks like a date"]),
+        (HEADER + "1\ta\t04/07/2014\n", ["row 2", "'04/07/2014'", "ISO"]),
+        (HEADER + "1\ta\t07.04.2014 10:51\n", ["row 2", "'07.04.2014 10:51'", "ISO"]),
+        (HEADER + "1\ta\t2014-02-30\n", ["row 2", "'2014-02-30'"]),
+        (HEADER + "1\ta\t2014-04-07T10:00Z\n1\ta\t2014-04-07T10:00\n", ["row 3", "rows alike"]),
+        (HEADER + "1\ta\t2014-04-07T10:00\n1\ta\t2014-04-07T10:00Z\n", ["row 3", "rows alike"]),
+        (HEADER + "1\ta\t2014-04-07 10:00 CEST\n", ["row 2", "CEST"]),
+        (HEADER + "1\ta\t5\n\n1\tb\t6\n", ["row 3", "SessionId", "missing"]),
+        ((HEADER + "1\ta\t5\n").encode("utf-16"), ["no column 'SessionId'"]),
+        ((HEADER + "1\ta\t5\n").replace("\n", "\r").encode(), ["no column 'Time'"]),
+        ("\t".join(f"column {i}" for i in range(999)) + "\n", ["'column 0'", "'column 1'", "..."]),
+        (HEADER + "1\ta\t5\n1\t\t5\n", ["row 3", "ItemId", "missing"]),
+        (HEADER + "\ta\t5\n", ["row 2", "SessionId", "missing"]),
+        (HEADER + "1\ta\n", ["row 2", "Time", "missing"]),
+        (HEADER + "1\ta\t5\t6\n", ["not a readable table"]),
+        (b"SessionId\tItemId\tTime\n1\tcaf\xe9\t5\n", ["not a readable table", "utf-8"]),
+    ],
+)
+def test_text_files_that_are_refused(tmp_path, text, words):
+    with one_line_error(str(tmp_path / "log.tsv"), *words):
+        read(tmp_path, text)
+
+
+def test_missing_file(tmp_path):
+    with one_line_error("none.tsv: no such file"):
+        read_table(tmp_path / "none.tsv")
+    with one_line_error(f"{tmp_path}: is a directory, not a file"):
+        read_table(tmp_path)
+
+
+def test_broken_parquet(tmp_path):
+    with one_line_error(str(tmp_path / "log.parquet"), "not a readable table"):
+        read(tmp_path, "no parquet at all", "log.parquet")
+
+
+@pytest.mark.parametrize("column", ["SessionId", "ItemId"])
+@pytest.mark.parametrize("kind", ["polars", "pandas"])
+def test_nan_is_no_id(column, kind):
+    values = {"SessionId": [1.0] * 3, "ItemId": [1.0, 2.5, 3.0], "Time": [1, 2, 3]}
+    values[column] = [1.0, float("nan"), 2.0]
+    with one_line_error(f"row 1, column {column}", "missing"):
+        from_frame((pl if kind == "polars" else pd).DataFrame(values))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['1,"a,3\n1,b,4\n', '1,"a"x,3\n', '1,"a\n'],
+    ids=["open to the end", "text after a quote", "cut off"],
+)
+def test_quotes_that_do_not_close(tmp_path, text):
+    with one_line_error("log.csv", "not a readable table"):
+        read(tmp_path, "SessionId,ItemId,Time\n" + text, "log.csv")
+
+
+@pytest.mark.parametrize("column", ["SessionId", "ItemId", "Time"])
+@pytest.mark.parametrize("kind", ["polars", "pandas", "parquet"])
+def test_null_values_name_row_and_column(tmp_path, column, kind):
+    values = {"SessionId": [1, 1, 2], "ItemId": ["a", "b", "c"], "Time": [1.0, 2.0, 3.0]}
+    values[column] = [values[column][0], None, values[column][2]]
+    row = 2 if kind == "parquet" else 1  # a file's rows count from 1, a frame's from 0
+    with one_line_error(f"row {row}, column {column}", "missing"):
+        if kind == "parquet":
+            pl.DataFrame(values).write_parquet(tmp_path / "log.parquet")
+            read_table(tmp_path / "log.parquet")
+        else:
+            from_frame((pl if kind == "polars" else pd).DataFrame(values))
+
+
+@pytest.mark.parametrize("thing", [None, {"ItemId": [1]}, [1, 2], "log.tsv"])
+def test_what_is_no_frame(thing):
+    with one_line_error("frame: must be a Polars or pandas frame, not", type(thing).__name__):
+        from_frame(thing)
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        ("ItemId", [[1]]),
+        ("SessionId", [{"a": 1}]),
+        ("Time", [[1]]),
+        ("Time", pl.Series([5]).cast(pl.Duration("ms"))),
+        ("Time", pl.Series([5]).cast(pl.Time)),
+        ("Time", [True]),
+        ("ItemId", [b"\xff"]),
+    ],
+    ids=["list id", "struct id", "list time", "duration", "time of day", "bool", "bytes"],
+)
+def test_column_types_that_make_no_sense(column, values):
+    frame = pl.DataFrame({"SessionId": [1], "ItemId": [1], "Time": [1]} | {column: values})
+    with one_line_error("frame", column):
+        from_frame(frame)
+
+
+def test_a_pandas_column_of_mixed_ids_is_named():
+    frame = pd.DataFrame({"SessionId": [1, 1], "ItemId": [1, "a"], "Time": [1, 2]})
+    with one_line_error("frame", "ItemId"):
+        from_frame(frame)
