@@ -285,6 +285,7 @@ class Oracle(Baseline):
 
     def __post_init__(self) -> None:
         if isinstance(self.shop, dict):
+            _check_parameters(Shop, self.shop)
             self.shop = Shop(**self.shop)
 
     def _learn(self, train: Sessions, watch: Watch) -> None:

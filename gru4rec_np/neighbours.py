@@ -46,20 +46,21 @@ class ItemKNN(Baseline):
         counts = by_session(train, np.float64)
         by_item = counts.T.tocsr()
         size = train.support + self.lmbd
+        own, others = size**self.alpha, size ** (1 - self.alpha)
         parts = []
         # An item's row of c has at most as many items as its sessions have clicks, all together.
-        clicks = np.cumsum(by_item.astype(bool) @ train.lengths)
+        clicks = np.minimum(by_item.astype(bool) @ train.lengths, train.n_items).cumsum()
         blocks = np.searchsorted(clicks, np.arange(BLOCK // 8, clicks[-1], BLOCK // 8))
-        for first, last in itertools.pairwise(np.unique([0, *blocks, train.n_items])):
+        for first, last in itertools.pairwise(np.unique([0, *blocks, train.n_items]).tolist()):
             c = (by_item[first:last] @ counts).tocoo()
             other = c.col != c.row + first  # an item is no neighbour of its own
             i, j, c = c.row[other] + first, c.col[other], c.data[other]
-            c /= size[i] ** self.alpha * size[j] ** (1 - self.alpha)
-            order = np.lexsort((j, -c, i))
-            place = np.arange(len(i)) - np.searchsorted(i[order], i[order])  # in an item's row
+            c /= own[i] * others[j]
+            order = np.lexsort((j, -c, i))  # item by item, as before, each one's nearest first
+            place = np.arange(len(i)) - np.searchsorted(i, i)
             nearest = order[place < self.neighbours]
             parts.append((c[nearest], i[nearest], j[nearest]))
-            watch(int(last), train.n_items)
+            watch(last, train.n_items)
         values, rows, columns = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
         self.similarity = csr_array((values, (rows, columns)), shape=2 * (train.n_items,))
 

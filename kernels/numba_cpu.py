@@ -228,7 +228,7 @@ def _fetch(typingctx, table, row, column):
 
 
 @jit
-def fetch_ahead(table, rows, i):
+def _fetch_ahead(table, rows, i):
     """Before row rows[i] of a contiguous table is used: ask for one that comes soon.
 
     The rows of a step lie anywhere. Of a table that no cache holds, the next one would be waited
@@ -254,9 +254,9 @@ def update_rows(p, rows, g, a, v, how):
     if how[0] and how[2] > 0:
         for i in range(len(rows)):
             row = rows[i]
-            fetch_ahead(p, rows, i)
-            fetch_ahead(a, rows, i)
-            fetch_ahead(v, rows, i)
+            _fetch_ahead(p, rows, i)
+            _fetch_ahead(a, rows, i)
+            _fetch_ahead(v, rows, i)
             for k in range(D):
                 a[row, k] += g[i, k] * g[i, k]
                 v[row, k] = m * v[row, k] - rate * g[i, k] / np.sqrt(a[row, k] + eps)
@@ -264,23 +264,23 @@ def update_rows(p, rows, g, a, v, how):
     elif how[0]:
         for i in range(len(rows)):
             row = rows[i]
-            fetch_ahead(p, rows, i)
-            fetch_ahead(a, rows, i)
+            _fetch_ahead(p, rows, i)
+            _fetch_ahead(a, rows, i)
             for k in range(D):
                 a[row, k] += g[i, k] * g[i, k]
                 p[row, k] -= rate * g[i, k] / np.sqrt(a[row, k] + eps)
     elif how[2] > 0:
         for i in range(len(rows)):
             row = rows[i]
-            fetch_ahead(p, rows, i)
-            fetch_ahead(v, rows, i)
+            _fetch_ahead(p, rows, i)
+            _fetch_ahead(v, rows, i)
             for k in range(D):
                 v[row, k] = m * v[row, k] - rate * g[i, k]
                 p[row, k] += v[row, k]
     else:
         for i in range(len(rows)):
             row = rows[i]
-            fetch_ahead(p, rows, i)
+            _fetch_ahead(p, rows, i)
             for k in range(D):
                 p[row, k] -= rate * g[i, k]
 

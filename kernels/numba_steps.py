@@ -5,8 +5,8 @@ Covered is what the published configurations use: one recurrent layer and nothin
 its dropout masks, and is faster for four reasons: no Python between steps, no temporary arrays, an
 item that was drawn several times is scored once and weighted, and two threads where there are two
 cores. A step is three phases (`_train`), each of parts that are the same however many threads do
-them; a part owns half of the items and half of each matrix's rows, and only it changes them, so
-they stay in the cache of one core. Imports the other Numba kernels.
+them; a part owns half of the items and half of each matrix's rows, and only it changes them.
+Imports the other Numba kernels.
 
 Letters are those of network.py: B lanes, H units, I items, X width of the input; n the step's
 lanes, of which a part has those from lo to hi; U a part's distinct items, of which the first
@@ -38,7 +38,7 @@ from gru4rec_np.kernels.numba_cpu import (
     update_rows,
 )
 from gru4rec_np.kernels.numba_math import at, exp, jit, lane_loss, type_of
-from gru4rec_np.kernels.numba_threads import Pace, finish, new_counters, take
+from gru4rec_np.kernels.numba_threads import LINE, Pace, finish, new_counters, take
 from gru4rec_np.losses import LOSSES
 
 INPUTS = ("onehot", "embedding", "shared")
@@ -55,14 +55,14 @@ Settings = namedtuple(
 )
 
 # All that a step writes beside the weights, made once. Of (B, ...) the first n rows are in use; y,
-# g, dy, flipped, transposed and tile are flat, since their rows have another length at each use.
+# g, dy, scratch and tile are flat, since their rows have another length at each use.
 # What is (PARTS, ...) has a row for each part: `own` to `V` of the items that it owns, `counts` and
 # `weights` of all scored items, as its lanes use them.
 Work = namedtuple(
     "Work",
     "every sizes own rows fed_rows fed count weight log_weights bias a_bias v_bias V counts "
     "weights target log_own h y g dy db term e e_mask de xW dxW hU_rz hU_n g_rz g_n r z n h_mask "
-    "out dout dout_part rh flipped transposed tile db_gates loss",
+    "out dout dout_part rh scratch tile db_gates loss",
 )
 
 # Of the items that a part owns, in Work.sizes: those scored, those scored or fed, and how many
@@ -85,7 +85,7 @@ def _workspace(B: int, H: int, X: int, most: int, dtype: type) -> Work:
     """Arrays for steps of at most B lanes and `most` distinct items."""
     ints = {
         "own": (PARTS, most), "rows": (PARTS, most), "fed_rows": (PARTS, B), "fed": (PARTS, B),
-        "target": (B,), "sizes": (PARTS, 8),
+        "target": (B,), "sizes": (PARTS, LINE),
     }  # fmt: skip
     floats = {
         "count": (PARTS, most), "weight": (PARTS, most), "bias": (PARTS, most),
@@ -96,9 +96,8 @@ def _workspace(B: int, H: int, X: int, most: int, dtype: type) -> Work:
         "xW": (B, 3 * H), "dxW": (B, 3 * H), "hU_rz": (B, 2 * H), "hU_n": (B, H),
         "g_rz": (B, 2 * H), "g_n": (B, H), "r": (B, H), "z": (B, H), "n": (B, H),
         "h_mask": (B, H), "out": (B, H), "dout": (B, H), "dout_part": (B, H), "rh": (B, H),
-        "flipped": (B * max(X, H),), "transposed": (PARTS, B * max(X, H)),
-        "tile": (PARTS, TILE * 3 * H), "db_gates": (1, 3 * H), "loss": (PARTS,),
-        "log_weights": (PARTS,),
+        "scratch": (PARTS, B * max(X, H)), "tile": (PARTS, TILE * 3 * H), "db_gates": (1, 3 * H),
+        "loss": (PARTS,), "log_weights": (PARTS,),
     }  # fmt: skip
     return Work(
         every=np.arange(max(H, X)),
@@ -221,7 +220,7 @@ def _scatter(values, rows, table):
 def _owner(item, s):
     """The part that alone changes the item's rows.
 
-    It has every other 16 items: their biases fill a line of the cache.
+    It has every other 16 items: the biases of so many are as long as a line of the cache.
     """
     return item >> 4 & (s.parts - 1)
 
@@ -261,6 +260,7 @@ def _collect(part, x, y, samples, stamp, mark, log_support, s, w):
         if _owner(y[i], s) == part:
             slot, scored = _slot(y[i], stamp, scored, mark, rows)
             w.target[i] = slot
+            w.log_own[i] = -f(s.logq) * f(log_support[y[i]])
             weight[slot] += f(1)
             count[slot] += f(1)
     for i in range(len(samples)):  # apart, and without a branch, as in _slot
@@ -278,12 +278,8 @@ def _collect(part, x, y, samples, stamp, mark, log_support, s, w):
             as_target, as_sample = weight[j], count[j] - weight[j]
             weight[j] = as_target * exp(-log_q) + as_sample * exp(-alpha * log_q)
             log_weights -= (as_target + alpha * as_sample) * log_q
-        for i in range(n):
-            if _owner(y[i], s) == part:
-                w.log_own[i] = -f(s.logq) * f(log_support[y[i]])
     else:
         weight[:scored] = count[:scored]
-        w.log_own[:n] = 0
     w.log_weights[part] = log_weights
     distinct, n_fed, fed, fed_rows = scored, 0, w.fed[part], w.fed_rows[part]
     for i in range(n):
@@ -375,6 +371,9 @@ def _forward(lo, hi, x, W, s, w, seed, step):
 def _loss(part, n, lo, hi, y_items, s, w):
     """The loss of lanes lo to hi of n, and from it w.dout (n, H), w.dy, and, added, w.db[part].
 
+    `scored` are the items of all parts here, one part's after the other's; y_items (n,) the
+    targets.
+
     w.dy holds the gradient of the scores on return: for each tile of items a contiguous matrix
     (lanes of all parts, items), as the products take it.
     """
@@ -409,7 +408,7 @@ def _loss(part, n, lo, hi, y_items, s, w):
             s.loss, s.final_act, s.final_a, s.bpreg, s.smoothing,
         )  # fmt: skip
     dout[:] = 0
-    tile, flipped = _tile(n, out.shape[1], s), w.flipped[lo * out.shape[1] : hi * out.shape[1]]
+    tile = _tile(n, out.shape[1], s)
     for q in range(s.parts):
         first, has = _first(q, w), w.sizes[q, SCORED]
         for start in range(0, has, tile):
@@ -421,7 +420,7 @@ def _loss(part, n, lo, hi, y_items, s, w):
                     dy[i, j] = g[i, at(here + j)] * scale
                     db[at(here + j)] += dy[i, j]
             if s.flip:
-                _product_flipped(dy, V, dout_part, flipped)
+                _product_flipped(dy, V, dout_part, w.scratch[part])
             else:
                 np.dot(dy, V, dout_part)
             for i in range(m):
@@ -431,7 +430,7 @@ def _loss(part, n, lo, hi, y_items, s, w):
 
 
 @jit
-def _backward(lo, hi, W, s, w):
+def _backward(part, lo, hi, W, s, w):
     """From w.dout (n, H) back to the gates, w.dxW, w.g_rz, w.g_n, and an embedding's input, w.de.
 
     The old state w.h (n, H) is a constant, for bptt = 1.
@@ -440,9 +439,7 @@ def _backward(lo, hi, W, s, w):
     n, H = h.shape
     dout, dxW, g_rz, g_n = w.dout[lo:hi], w.dxW[lo:hi], w.g_rz[lo:hi], w.g_n[lo:hi]
     r, z, hU_n, de, e_mask = w.r[lo:hi], w.z[lo:hi], w.hU_n[lo:hi], w.de[lo:hi], w.e_mask[lo:hi]
-    h_mask = w.h_mask[lo:hi]
-    widest = len(w.flipped) // len(w.h)
-    flipped = w.flipped[lo * widest : hi * widest]
+    h_mask, scratch = w.h_mask[lo:hi], w.scratch[part]
     if s.dropout_hidden > 0:
         for i in range(n):
             for k in range(H):
@@ -458,7 +455,7 @@ def _backward(lo, hi, W, s, w):
                 dr[i, k] = g_n[i, k] * hU_n[i, k]
                 g_n[i, k] *= r[i, k]
     else:
-        _product_T(g_n, W.U_n, dr, flipped, s)
+        _product_T(g_n, W.U_n, dr, scratch, s)
         for i in range(n):
             for k in range(H):
                 dr[i, k] *= h[i, k]
@@ -467,7 +464,7 @@ def _backward(lo, hi, W, s, w):
         for k in range(2 * H):
             g_rz[i, k] = dxW[i, k]
     if s.input != ONEHOT:
-        _product_T(dxW, W.W_x, de, flipped, s)
+        _product_T(dxW, W.W_x, de, scratch, s)
         for i in range(n):
             for k in range(de.shape[1]):
                 de[i, k] *= e_mask[i, k]
@@ -479,7 +476,7 @@ def _update_matrix(part, p, left, right, a, v, how, s, w):
     n, columns = right.shape
     tile = _tile(n, columns, s)
     lo, hi = part * len(p) // s.parts, (part + 1) * len(p) // s.parts
-    left_T = w.transposed[part, : n * (hi - lo)].reshape(hi - lo, n)  # whose rows can be cut
+    left_T = w.scratch[part, : n * (hi - lo)].reshape(hi - lo, n)  # whose rows can be cut
     for i in range(n):
         for k in range(hi - lo):
             left_T[k, i] = left[i, at(lo + k)]
@@ -518,7 +515,7 @@ def _update_output(part, n, W, A, M, how, s, w):
 def _update_output_bias(part, W, A, M, how, s, w):
     """Biases lie alone, each at another place: side by side they fill a vector."""
     first, scored = _first(part, w), w.sizes[part, SCORED]
-    rows, db = w.rows[part, :scored], w.db[:1, first : first + scored]
+    rows, db = w.rows[part, :scored], w.db[0, first : first + scored].reshape(1, scored)
     for other in range(1, s.parts):  # from all lanes
         for j in range(scored):
             db[0, j] += w.db[other, at(first + j)]
@@ -540,7 +537,7 @@ def _update_input(part, n, W, A, M, how, s, w):
     if s.input != SHARED:
         # Sums over lanes that were fed the same item.
         n_fed, X, fed = w.sizes[part, FED], w.e.shape[1], w.fed[part]
-        rows, sums = w.fed_rows[part, :n_fed], w.transposed[part, : n_fed * X].reshape(n_fed, X)
+        rows, sums = w.fed_rows[part, :n_fed], w.scratch[part, : n_fed * X].reshape(n_fed, X)
         sums[:] = 0
         for i in range(n):
             row = fed[i]
@@ -612,7 +609,7 @@ def _train(
             if lo < hi:  # of the last lane of an epoch one part has nothing
                 _forward(lo, hi, xs[t], W, s, w, seed, step)
                 _loss(part, n, lo, hi, ys[t], s, w)
-                _backward(lo, hi, W, s, w)
+                _backward(part, lo, hi, W, s, w)
         else:
             if part == 0:
                 losses[step] = w.loss[: s.parts].sum()

@@ -114,7 +114,8 @@ class Pace:
     """
 
     TRY = 16  # calls: that often each number is tried again
-    LAST = 2  # times by which a number is judged, by the better one: others disturb now and then
+    LAST = 2  # times by which a number is judged, by the better one: others disturb now and then,
+    # and the very first call compiles
 
     def __init__(self, most: int) -> None:
         self._calls = 0
@@ -126,7 +127,7 @@ class Pace:
         turn = self._calls % self.TRY
         self._calls += 1
         unknown = [n for n in range(1, most + 1) if len(seconds[n - 1]) < self.LAST]
-        if unknown:  # the very first call compiles: its time says nothing
+        if unknown:
             return unknown[-1]
         best = [min(last) for last in seconds]
         return most - turn if turn < most else best.index(min(best)) + 1

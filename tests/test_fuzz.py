@@ -515,7 +515,9 @@ def test_found_in_logs(tmp_path):
     ("name", "change", "words"),
     [
         ("oracle", {"ids": np.array([7, 8])}, "the shop has no item '7'"),
-        ("oracle", {"shop": {"n_items": 10**17}}, "Unable to allocate"),
+        ("oracle", {"shop": {"n_items": 10**17}}, "n_items is 1000000"),
+        ("oracle", {"shop": {"tail": 10**20}}, "tail is 10"),
+        ("oracle", {"shop": {"n_items": None}}, "n_items is None"),
         ("V-SKNN", {"idf": None}, "idf is None"),
         ("V-SKNN", {"k": 10**400}, "k is 10"),
         ("Item-KNN", {"lmbd": float("nan")}, "lmbd is nan"),

@@ -321,9 +321,11 @@ USUAL = {"layers": [12], "n_sample": 60, "batch_size": 8, "dropout_p_embed": 0.0
 @st.composite
 def usual_models(draw):
     loss = draw(st.sampled_from(LOSSES))
+    encoding = draw(st.sampled_from(["onehot", "embedding", "shared"]))
     return GRU4Rec(
         layers=[draw(st.sampled_from([1, 3, 16, 17]))],
-        input=draw(st.sampled_from(["onehot", "embedding", "shared"])),
+        input=encoding,
+        embedding=draw(st.sampled_from([0, 2, 40])) if encoding == "embedding" else 0,
         reset_after=draw(st.booleans()),
         hidden_act=draw(st.sampled_from(["tanh", "elu-0.5", "sigmoid"])),
         loss=loss,
@@ -391,13 +393,21 @@ def test_many_steps_are_the_single_steps(backend, hp, sessions, chunks, worth, i
         np.testing.assert_allclose(own[2].h[0], plain[2].h[0], rtol=1e-8, atol=1e-10)
 
 
-def test_the_number_of_threads_does_not_show_in_the_bits():
+@pytest.mark.parametrize(
+    "encoding",
+    [{}, {"input": "shared"}, {"input": "embedding", "embedding": 256}],
+    ids=lambda e: e.get("input", "onehot"),
+)
+@pytest.mark.parametrize("flip", [False, True])
+def test_the_number_of_threads_does_not_show_in_the_bits(encoding, flip, monkeypatch):
     """Lanes that run out, dropout and momentum included; the step is large enough for two parts."""
     ops_of("numba")
+    monkeypatch.setattr("gru4rec_np.kernels.numba_steps._ways", lambda: (2**40, 2**40, flip))
     import numba
 
     log, found = Shop(n_items=300).simulate(300), []
     settings = {"n_sample": 600, "loss": "bpr-max", "momentum": 0.1, "dropout_p_embed": 0.2}
+    settings |= encoding
     threads = numba.get_num_threads()
     try:
         for n in {1, threads}:
