@@ -42,7 +42,8 @@ def unpack_ids(arrays: dict[str, np.ndarray]) -> np.ndarray:
     """The inverse of `pack_ids`.
 
     Raises:
-        KeyError: an array is missing. ValueError: what they hold are no ids, or one is there twice.
+        KeyError: an array is missing. ValueError: what they hold are no ids, or none, or one is
+            there twice.
     """
     unit = next((unit for unit in ("D", "us") if f"ids_{unit}" in arrays), None)
     if unit or "ids" in arrays:
@@ -63,6 +64,8 @@ def unpack_ids(arrays: dict[str, np.ndarray]) -> np.ndarray:
             text[end - n : end].decode()
             for end, n in zip(ends.tolist(), length.tolist(), strict=True)
         ]
+    if len(ids) == 0:
+        raise ValueError("there are no items")
     seen = set()
     for item in ids.tolist():
         if item in seen:

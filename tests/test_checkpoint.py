@@ -29,8 +29,8 @@ from gru4rec_np.sessions import id_array
 
 ABOUT = {"model": "GRU4Rec", "hyperparameters": {"layers": [100], "loss": "bpr", "momentum": 0.1}}
 WEIGHTS = {"weights/V_y": np.arange(12, dtype=np.float32).reshape(4, 3), "weights/b": np.ones(2)}
-IDS = st.lists(st.integers(-(2**63), 2**63 - 1), unique=True) | st.lists(
-    st.text(max_size=4), unique=True
+IDS = st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, unique=True) | st.lists(
+    st.text(max_size=4), min_size=1, unique=True
 )
 FILES = Path(__file__).with_name("files")
 JSON = st.recursive(

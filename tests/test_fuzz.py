@@ -515,6 +515,7 @@ def test_found_in_logs(tmp_path):
     ("name", "change", "words"),
     [
         ("oracle", {"ids": np.array([7, 8])}, "the shop has no item '7'"),
+        ("oracle", {"ids": np.empty(0, np.int64)}, "there are no items"),
         ("oracle", {"shop": {"n_items": 10**17}}, "n_items is 1000000"),
         ("oracle", {"shop": {"tail": 10**20}}, "tail is 10"),
         ("oracle", {"shop": {"n_items": None}}, "n_items is None"),
