@@ -126,6 +126,7 @@ class VSKNN(Baseline):
         self.sessions = sets[kept]
 
     def _derive(self) -> None:
+        self.sessions = self.sessions.astype(np.float32, copy=False)  # a file may have float64
         self._candidates = self._latest(self.sessions)
 
     def _latest(self, sets: csr_array) -> csr_array:

@@ -543,6 +543,17 @@ def test_found_in_models(name, change, words, tmp_path):
     one_line(caught.value, path, "model")
 
 
+def test_found_in_models_of_another_width(tmp_path):
+    """Sessions as float64 do not fit where float32 scores are made."""
+    path, fitted = tmp_path / "model.npz", models.BASELINES["V-SKNN"]().fit(LOG)
+    fitted.save(path)
+    about, arrays = checkpoint.load(path)
+    arrays["learnt/sessions/data"] = arrays["learnt/sessions/data"].astype(np.float64)
+    path.write_bytes(written(about, arrays))
+    clicks = fitted.item_ids[:2].tolist()
+    assert models.load(path, "numpy").recommend(clicks) == fitted.recommend(clicks)
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
