@@ -178,9 +178,9 @@ def top(scores: np.ndarray, item_ids: np.ndarray, k: int) -> list[tuple[Any, flo
         scores: (I,), item_ids: (I,).
         k: how many, at least 1; more than I gives I.
     """
-    loss = -scores  # so that the best come first, and NaN last
-    kth = min(k, len(loss)) - 1
-    last = np.partition(loss, kth)[kth]
-    rows = np.flatnonzero(~(loss > last))  # to be sorted: few of a large catalogue
-    best = rows[np.argsort(loss[rows], kind="stable")[:k]]
+    negative = -scores  # so that the best come first, and NaN last
+    kth = min(k, len(scores)) - 1
+    last = np.partition(negative, kth)[kth]
+    rows = np.flatnonzero(~(negative > last))  # few of a large catalogue: only these are sorted
+    best = rows[np.argsort(negative[rows], kind="stable")[:k]]
     return list(zip(item_ids[best].tolist(), scores[best].tolist(), strict=True))

@@ -371,7 +371,7 @@ def _products(cases, V, V_T, s):
                 i1 = i + 1
                 b0, b1, b2, b3 = cases[i1, k], cases[i1, k + 1], cases[i1, k + 2], cases[i1, k + 3]
                 v0, v1, v2, v3 = V_T[k], V_T[k + 1], V_T[k + 2], V_T[k + 3]
-                for j in range(s.shape[1]):  # TILE: written so it is unrolled, which takes seconds
+                for j in range(s.shape[1]):  # not TILE: LLVM would unroll it, for seconds
                     s0[j] = s0[j] + a0 * v0[j] + a1 * v1[j] + a2 * v2[j] + a3 * v3[j]
                     s1[j] = s1[j] + b0 * v0[j] + b1 * v1[j] + b2 * v2[j] + b3 * v3[j]
 
