@@ -121,7 +121,7 @@ def count(setting: str, train: Sessions, n: int) -> str:
     total = Traffic()
     for of in moved.values():
         total.add(of)
-    once = f"1 for {speed.CHUNK} steps"  # as GRU4Rec.fit calls it; here, once for the n
+    once = "1 for a chunk"  # of steps, as GRU4Rec.fit calls it; here, once for the n
 
     def row(name: str, times: str | int, of: Traffic) -> list:
         size = of.sectors * SECTOR / n / 1e6

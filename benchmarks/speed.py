@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from common import in_turns, machine, name_of
 from common import table as markdown
-from torch_peer import CHUNK, Peer, PlainPeer
+from torch_peer import Peer, PlainPeer
 
 from gru4rec_np import GRU4Rec, InputError, Sessions, Shop, network, read_table
 from gru4rec_np.batches import (
@@ -29,6 +29,7 @@ from gru4rec_np.batches import (
 )
 from gru4rec_np.kernels import BACKENDS, one_blas_thread
 from gru4rec_np.optim import init_state
+from gru4rec_np.training import chunk_of
 
 SETTINGS = {
     "A": dict(
@@ -45,7 +46,7 @@ SETTINGS = {
         dropout_p_hidden=0.05,
     ),
 }  # fmt: skip
-STEPS = {"A": 400, "B": 100, "C": 50}  # of a round: a few tenths of a second
+STEPS = {"A": 512, "B": 376, "C": 64}  # of a round: a chunk
 THREADS = (1, 2)
 PEERS = {"PyTorch, plain": PlainPeer, "PyTorch, tuned": Peer}
 PRODUCTS = "products alone"
@@ -92,8 +93,9 @@ class Ours:
     def train(self, steps: range) -> float:
         """Train on these steps of the epoch: the sum of their events' losses."""
         total = 0.0
-        for first in range(steps.start, steps.stop, CHUNK):
-            chunk = range(first, min(first + CHUNK, steps.stop))
+        size = chunk_of(self.model, self.model.ops)
+        for first in range(steps.start, steps.stop, size):
+            chunk = range(first, min(first + size, steps.stop))
             shape = len(chunk), self.model.n_sample
             samples = self.model.ops.draw_negatives(self.rng, self.negatives, shape, self.guide)
             losses, self.state = self.run(self.batches, chunk, samples, self.state, self.rng)
@@ -150,10 +152,10 @@ def faster(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.nda
 
 
 def distinct_rows(model: GRU4Rec, train: Sessions, batches: Batches) -> int:
-    """How many different items a step scores, on average over a chunk of steps."""
+    """How many different items a step scores, on average over 64 steps."""
     rng = np.random.default_rng(0)
     negatives = negative_distribution(train.support, model.sample_alpha)
-    samples = model.ops.draw_negatives(rng, negatives, (CHUNK, model.n_sample))
+    samples = model.ops.draw_negatives(rng, negatives, (64, model.n_sample))
     steps = zip(batches.y[: len(samples)], samples, strict=False)
     return round(np.mean([len(np.union1d(y, extra)) for y, extra in steps]))
 

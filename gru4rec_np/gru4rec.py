@@ -71,8 +71,8 @@ class GRU4Rec(Hyperparameters):
         Args:
             train: `Sessions`, or a Polars or pandas frame with the columns SessionId, ItemId,
                 Time.
-            on_chunk: called about every `CHUNK` steps with the epoch, from 1, its events done so
-                far, its events in all, and their mean loss so far. It may call
+            on_chunk: called every 64 to 512 steps with the epoch, from 1, its events done so far,
+                its events in all, and their mean loss so far. It may call
                 `self.training.save(path)`, and raise `training.Stopped`.
             on_epoch: called after each epoch with what it added to `history`.
             validation: sessions that are not trained on; Recall@20 and MRR@20 on them join

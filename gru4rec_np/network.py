@@ -535,7 +535,8 @@ def stepper(
     may offer its own, see `kernels.load`.
 
     Args:
-        W, memory: weights and optimiser state, changed in place by each call of run.
+        W, memory: weights and optimiser state, changed in place by each call of run; a backend's
+            own may keep them elsewhere until the epoch ends or its `fetch` is called.
         log_support: (I,) log of each item's training events.
     """
 

@@ -24,12 +24,28 @@ from gru4rec_np.batches import (
 )
 from gru4rec_np.errors import InputError
 from gru4rec_np.hyperparameters import Hyperparameters
-from gru4rec_np.kernels import one_blas_thread
+from gru4rec_np.kernels import multiplications, one_blas_thread, usual
 from gru4rec_np.optim import init_state
 from gru4rec_np.sessions import Sessions
 
-CHUNK = 64  # steps whose negatives are drawn at once, and between two calls of `on_chunk`
+CHUNK = (64, 512)  # fewest and most steps, see chunk_of
 EXPLODED = 1000  # a loss this many times the first one's is no longer learning
+
+
+def chunk_of(hp: Hyperparameters, ops: Any) -> int:
+    """Steps whose negatives are drawn at once, and between two calls of `on_chunk`.
+
+    Where a backend trains them in one call, smaller steps are more, for what a call costs beside
+    them; but even a large model's should be over soon, since until then nothing is shown, written
+    down or stopped.
+
+    Args:
+        hp: hyperparameters. ops: the hot operations, see `kernels.load`.
+    """
+    least, most = CHUNK
+    if ops.stepper and usual(hp):
+        return min(max(least, 2**33 // multiplications(hp)), most)
+    return -(-least // hp.bptt) * hp.bptt  # whole windows only: a window takes bptt steps
 
 
 class Stopped(Exception):
@@ -64,7 +80,7 @@ class Training:
                 f"{self.min_lanes} needed with n_sample={hp.n_sample}"
             )
         self.hp, self.ops, self.train = hp, ops, train
-        self.chunk = -(-CHUNK // hp.bptt) * hp.bptt  # whole windows only: a window takes bptt steps
+        self.chunk = chunk_of(hp, ops)
         self.rng = np.random.default_rng(hp.seed)
         self.weights = network.init_weights(hp, train.n_items, self.rng)
         self.memory = {n: init_state(p, hp.adapt, hp.momentum) for n, p in self.weights.items()}
@@ -89,8 +105,8 @@ class Training:
         """Train up to the last epoch.
 
         Args:
-            on_chunk: called about every `CHUNK` steps with the epoch, from 1, its events done so
-                far, its events in all, and their mean loss so far. It may call `save`.
+            on_chunk: called every `chunk` steps with the epoch, from 1, its events done so far,
+                its events in all, and their mean loss so far. It may call `save`.
             on_epoch: called after each epoch with what it added to `history`.
             judge: gives the metrics of the weights as they are, on sessions that are not trained
                 on; the first of them is the score, the higher the better. With it the weights at
@@ -109,33 +125,39 @@ class Training:
         run = run or network.stepper(hp, self.weights, self.memory, self.ops, log_support)
         self._fetch = getattr(run, "fetch", None)
 
-        while self.epoch <= hp.n_epochs and not self._lost_patience(patience):
-            began = time.perf_counter() - self._seconds
-            batches = self._begin_epoch()
-            of_epoch = batches.lanes.cumsum()
-            total = int(of_epoch[-1])
-            for first in range(self.step, len(batches), chunk):
-                steps = range(first, min(first + chunk, len(batches)))
-                samples = self.ops.draw_negatives(rng, negatives, (len(steps), hp.n_sample), guide)
-                losses, self._lanes = run(batches, steps, samples, self._lanes, rng)
-                self._keep(losses, batches.lanes, steps)
-                self._seconds = time.perf_counter() - began
-                if on_chunk:
-                    done = int(of_epoch[steps.stop - 1])
-                    on_chunk(self.epoch, done, total, self._loss / done)
-            row = {
-                "epoch": self.epoch,
-                "loss": self._loss / total,
-                "events": total,
-                "seconds": self._seconds,
-                "events_per_second": total / self._seconds,
-            }
-            if judge:
-                row |= self._judge(judge())
-            self.history.append(row)
-            self.epoch, self.step, self._loss, self._seconds = self.epoch + 1, 0, 0.0, 0.0
-            if on_epoch:
-                on_epoch(row)
+        try:
+            while self.epoch <= hp.n_epochs and not self._lost_patience(patience):
+                began = time.perf_counter() - self._seconds
+                batches = self._begin_epoch()
+                of_epoch = batches.lanes.cumsum()
+                total = int(of_epoch[-1])
+                for first in range(self.step, len(batches), chunk):
+                    steps = range(first, min(first + chunk, len(batches)))
+                    samples = self.ops.draw_negatives(
+                        rng, negatives, (len(steps), hp.n_sample), guide
+                    )
+                    losses, self._lanes = run(batches, steps, samples, self._lanes, rng)
+                    self._keep(losses, batches.lanes, steps)
+                    self._seconds = time.perf_counter() - began
+                    if on_chunk:
+                        done = int(of_epoch[steps.stop - 1])
+                        on_chunk(self.epoch, done, total, self._loss / done)
+                row = {
+                    "epoch": self.epoch,
+                    "loss": self._loss / total,
+                    "events": total,
+                    "seconds": self._seconds,
+                    "events_per_second": total / self._seconds,
+                }
+                if judge:
+                    row |= self._judge(judge())
+                self.history.append(row)
+                self.epoch, self.step, self._loss, self._seconds = self.epoch + 1, 0, 0.0, 0.0
+                if on_epoch:
+                    on_epoch(row)
+        finally:  # stopped within an epoch, too
+            if self._fetch:
+                self._fetch()
         if self.best:
             for name, array in self.best[2].items():
                 self.weights[name][:] = array

@@ -109,6 +109,12 @@ def usual(hp: Any) -> bool:
     )
 
 
+def multiplications(hp: Any) -> int:
+    """About how many a training step takes, on full lanes: of hp, a model's hyperparameters."""
+    H = sum(hp.layers)
+    return 3 * hp.batch_size * H * (hp.batch_size + hp.n_sample + 3 * H)
+
+
 def coded(act: tuple) -> tuple[int, float]:
     """An activation with its place in ACTIVATIONS instead of its name."""
     return ACTIVATIONS.index(act[0]), float(act[1])

@@ -7,12 +7,12 @@ same parts numba_steps.py runs many steps at once. Imports the mathematics.
 from __future__ import annotations
 
 import math
-from threading import Lock
+from concurrent.futures import ThreadPoolExecutor
 from types import EllipsisType
 
+import numba
 import numpy as np
 from llvmlite import ir
-from numba import prange
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
@@ -59,65 +59,67 @@ def draw_negatives(rng, distribution, shape, guide=None):
 
 
 # --- the recurrent step ---------------------------------------------------------------------------
-# Everything but the products, fused. The products come split: hU_rz (B, 2H), and hU_n (B, H).
+# Everything but the products, fused; all arrays of a call have the same shape, lanes and units in
+# either order.
 
 
 @jit
-def gates(xW, hU_rz, b, r, z):
-    """r, z (B, H) <- σ(x W + h U + b)."""
-    B, H = r.shape
-    for lane in range(B):
-        for k in range(H):
-            r[lane, k] = sigmoid(xW[lane, k] + hU_rz[lane, k] + b[k])
-        for k in range(H):
-            z[lane, k] = sigmoid(xW[lane, at(H + k)] + hU_rz[lane, at(H + k)] + b[at(H + k)])
+def gate(x, hU, y):
+    """y <- σ(x + h U), the bias within one of them."""
+    for i in range(len(y)):
+        for k in range(y.shape[1]):
+            y[i, k] = sigmoid(x[i, k] + hU[i, k])
 
 
 @jit
-def candidate(xW, hU_n, b, r, z, h, reset_after, act, n, h_new):
-    """n <- act(x W_n + b_n + h U_n), the last times r if the reset comes after; h' from it."""
-    B, H = n.shape
+def candidate(x, hU, r, z, h, reset_after, act, n, h_new):
+    """n <- act(x + h U), the last times r if the reset comes after; h' from it."""
     one = type_of(h[0, 0])(1)
-    for lane in range(B):
-        for k in range(H):
-            hU = r[lane, k] * hU_n[lane, k] if reset_after else hU_n[lane, k]
-            n[lane, k] = xW[lane, at(2 * H + k)] + b[at(2 * H + k)] + hU
-        activate(n[lane], act[0], act[1])
-        for k in range(H):
-            h_new[lane, k] = (one - z[lane, k]) * h[lane, k] + z[lane, k] * n[lane, k]
+    for i in range(len(n)):
+        for k in range(n.shape[1]):
+            n[i, k] = x[i, k] + (r[i, k] * hU[i, k] if reset_after else hU[i, k])
+        activate(n[i], act[0], act[1])
+        for k in range(n.shape[1]):
+            h_new[i, k] = (one - z[i, k]) * h[i, k] + z[i, k] * n[i, k]
 
 
 @jit
-def blend_backward(dh_new, h, z, n, act, dxW):
-    """The z and n parts of dxW (B, 3H), from h' = (1-z) h + z n."""
+def blend_backward(dh_new, h, z, n, act, da_z, da_n):
+    """da_z and da_n, the gradients of what went into z and n, from h' = (1-z) h + z n."""
     one = type_of(h[0, 0])(1)
-    B, H = h.shape
-    for lane in range(B):
-        for k in range(H):
-            d = dh_new[lane, k]
-            dz = d * (n[lane, k] - h[lane, k])
-            dxW[lane, at(H + k)] = dz * z[lane, k] * (one - z[lane, k])
-            dxW[lane, at(2 * H + k)] = d * z[lane, k]
-        activate_backward(dxW[lane, 2 * H :], n[lane], act[0], act[1])
+    for i in range(len(h)):
+        for k in range(h.shape[1]):
+            d = dh_new[i, k]
+            dz = d * (n[i, k] - h[i, k])
+            da_z[i, k] = dz * z[i, k] * (one - z[i, k])
+            da_n[i, k] = d * z[i, k]
+        activate_backward(da_n[i], n[i], act[0], act[1])
 
 
 @jit
-def reset_backward(dr, r, dxW):
-    """The r part of dxW (B, 3H), from dr (B, H)."""
+def reset_backward(dr, r, da_r):
+    """da_r, the gradient of what went into r."""
     one = type_of(r[0, 0])(1)
-    for lane in range(len(r)):
+    for i in range(len(r)):
         for k in range(r.shape[1]):
-            dxW[lane, k] = dr[lane, k] * r[lane, k] * (one - r[lane, k])
+            da_r[i, k] = dr[i, k] * r[i, k] * (one - r[i, k])
+
+
+def _columns(a, block, H):
+    """One of a's blocks of H columns."""
+    return np.ascontiguousarray(a[:, block * H : (block + 1) * H])
 
 
 def gru(xW, h, U, b, hidden_act=("tanh", 0.0)):
     """As `cells.gru`."""
     H = h.shape[1]
     r, z, n, h_new = (np.empty_like(h) for _ in range(4))
-    xW = np.ascontiguousarray(xW)
-    gates(xW, h @ U[:, : 2 * H], b, r, z)
+    x, hU = xW + b, h @ U[:, : 2 * H]
+    gate(_columns(x, 0, H), _columns(hU, 0, H), r)
+    gate(_columns(x, 1, H), _columns(hU, 1, H), z)
     rh = r * h
-    candidate(xW, rh @ U[:, 2 * H :], b, r, z, h, False, coded(hidden_act), n, h_new)
+    hU_n = rh @ U[:, 2 * H :]
+    candidate(_columns(x, 2, H), hU_n, r, z, h, False, coded(hidden_act), n, h_new)
     return h_new, (h, r, z, n, rh)
 
 
@@ -125,12 +127,14 @@ def gru_backward(dh_new, cache, U, hidden_act=("tanh", 0.0)):
     """As `cells.gru_backward`."""
     h, r, z, n, rh = cache
     H = h.shape[1]
-    dxW = np.empty((len(h), 3 * H), h.dtype)
-    blend_backward(dh_new, h, z, n, coded(hidden_act), dxW)
-    drh = dxW[:, 2 * H :] @ U[:, 2 * H :].T
-    reset_backward(drh * h, r, dxW)
-    dh = dh_new * (1 - z) + drh * r + dxW[:, : 2 * H] @ U[:, : 2 * H].T
-    dU = np.hstack([h.T @ dxW[:, : 2 * H], rh.T @ dxW[:, 2 * H :]])
+    da_r, da_z, da_n = (np.empty_like(h) for _ in range(3))
+    blend_backward(dh_new, h, z, n, coded(hidden_act), da_z, da_n)
+    drh = da_n @ U[:, 2 * H :].T
+    reset_backward(drh * h, r, da_r)
+    da_rz = np.hstack([da_r, da_z])
+    dxW = np.hstack([da_rz, da_n])
+    dh = dh_new * (1 - z) + drh * r + da_rz @ U[:, : 2 * H].T
+    dU = np.hstack([h.T @ da_rz, rh.T @ da_n])
     return dxW, dh, dU, dxW.sum(axis=0)
 
 
@@ -138,23 +142,21 @@ def gru_reset_after(xW, h, U, b, c, hidden_act=("tanh", 0.0)):
     """As `cells.gru_reset_after`."""
     H = h.shape[1]
     r, z, n, h_new = (np.empty_like(h) for _ in range(4))
-    xW = np.ascontiguousarray(xW)
-    hU = h @ U + c
-    hU_n = np.ascontiguousarray(hU[:, 2 * H :])
-    gates(xW, np.ascontiguousarray(hU[:, : 2 * H]), b, r, z)
-    candidate(xW, hU_n, b, r, z, h, True, coded(hidden_act), n, h_new)
+    x, hU = xW + b, h @ U + c
+    gate(_columns(x, 0, H), _columns(hU, 0, H), r)
+    gate(_columns(x, 1, H), _columns(hU, 1, H), z)
+    hU_n = _columns(hU, 2, H)
+    candidate(_columns(x, 2, H), hU_n, r, z, h, True, coded(hidden_act), n, h_new)
     return h_new, (h, r, z, n, hU_n)
 
 
 def gru_reset_after_backward(dh_new, cache, U, hidden_act=("tanh", 0.0)):
     """As `cells.gru_reset_after_backward`."""
     h, r, z, n, hU_n = cache
-    H = h.shape[1]
-    dxW = np.empty((len(h), 3 * H), h.dtype)
-    blend_backward(dh_new, h, z, n, coded(hidden_act), dxW)
-    reset_backward(dxW[:, 2 * H :] * hU_n, r, dxW)
-    dhU = dxW.copy()
-    dhU[:, 2 * H :] *= r
+    da_r, da_z, da_n = (np.empty_like(h) for _ in range(3))
+    blend_backward(dh_new, h, z, n, coded(hidden_act), da_z, da_n)
+    reset_backward(da_n * hU_n, r, da_r)
+    dxW, dhU = np.hstack([da_r, da_z, da_n]), np.hstack([da_r, da_z, da_n * r])
     return dxW, dh_new * (1 - z) + dhU @ U.T, h.T @ dhU, dxW.sum(axis=0), dhU.sum(axis=0)
 
 
@@ -162,7 +164,7 @@ def gru_reset_after_backward(dh_new, cache, U, hidden_act=("tanh", 0.0)):
 
 
 def apart(shape: tuple[int, ...], dtype: type) -> np.ndarray:
-    """Ones in cache lines of their own, with nothing else within 512 bytes after them.
+    """An array in cache lines of its own, with nothing else within 512 bytes after them.
 
     Two threads that write side by side slow each other. And where a loop reads one array and writes
     another, compiled code first asks whether the second begins so close behind the first that a
@@ -172,9 +174,7 @@ def apart(shape: tuple[int, ...], dtype: type) -> np.ndarray:
     line, size = 64, math.prod(shape) * np.dtype(dtype).itemsize
     memory = np.empty(size + line + 512, np.uint8)
     start = -memory.ctypes.data % line
-    array = memory[start : start + size].view(dtype).reshape(shape)
-    array[:] = 1
-    return array
+    return memory[start : start + size].view(dtype).reshape(shape)
 
 
 @jit
@@ -193,7 +193,7 @@ def loss_and_gradient(raw, loss, final_act=("linear", 0.0), bpreg=1.0, smoothing
     B, N = raw.shape
     shapes = ((B, N), (B, N), (N,), (N,), (N,), (N,), (B,))
     y, g, term, count, weight, logs, lanes = (apart(shape, raw.dtype) for shape in shapes)
-    y[:] = raw
+    y[:], count[:] = raw, 1
     logs[:] = 0 if log_q is None else -log_q
     weight[:] = np.exp(logs)
     _lane_losses(
@@ -318,10 +318,6 @@ def update(
 # product that writes it and the count that reads it; CHUNK rows of V^T stay in the nearest one.
 CASES, TILE, CHUNK = 256, 512, 16
 
-# One of Numba's ways to share a loop among cores, the one it takes where there is no OpenMP or TBB,
-# ends the process when two threads enter such a loop at once.
-_counting = Lock()
-
 
 @jit(fastmath=False)
 def _count(scores, bias, target):
@@ -335,17 +331,18 @@ def _count(scores, bias, target):
     return below, level
 
 
-@jit
-def _scratch(h):
+def _scratch(h: np.ndarray) -> tuple[np.ndarray, ...]:
     """h with zeros appended: cases to an even number n, units to a multiple of 4, K.
 
-    And room for a tile: V^T (K, TILE), of which rows past H stay 0, and s (n, TILE).
+    And room for a tile: V^T (K, TILE), of which rows past H stay 0, and s (n, TILE). All begin at
+    a line of the cache, since the same loops take twice as long where each vector lies on two.
     """
     n, H = h.shape
     n_even, K = (n + 1) // 2 * 2, (H + 3) // 4 * 4
-    cases = np.zeros((n_even, K), h.dtype)
+    cases, V_T = apart((n_even, K), h.dtype), apart((K, TILE), h.dtype)
+    cases[:], V_T[:] = 0, 0
     cases[:n, :H] = h
-    return cases, np.zeros((K, TILE), h.dtype), np.empty((n_even, TILE), h.dtype)
+    return cases, V_T, apart((n_even, TILE), h.dtype)
 
 
 @jit(fastmath={"contract"})  # not "reassoc": the order of a sum is the point
@@ -377,13 +374,12 @@ def _products(cases, V, V_T, s):
 
 
 @jit(fastmath=False)
-def _score_catalogue(h, V, b, scores):
-    """scores (n, I) <- h V^T + b."""
-    cases, V_T, s = _scratch(h)
+def _score_catalogue(cases, V, b, V_T, s, scores):
+    """scores (n, I) <- cases V^T + b."""
     for start in range(0, len(V), TILE):
         tile = V[start : start + TILE]
         _products(cases, tile, V_T, s)
-        for i in range(len(h)):
+        for i in range(len(scores)):
             for j in range(len(tile)):
                 scores[i, start + j] = s[i, j] + b[start + j]
 
@@ -391,37 +387,46 @@ def _score_catalogue(h, V, b, scores):
 def catalogue_scores(h, V_y, b_y):
     """As `ranking.catalogue_scores`."""
     scores = np.empty((len(h), len(V_y)), V_y.dtype)
-    _score_catalogue(np.ascontiguousarray(h), np.ascontiguousarray(V_y), b_y, scores)
+    cases, V_T, s = _scratch(h)
+    _score_catalogue(cases, np.ascontiguousarray(V_y), b_y, V_T, s, scores)
     return scores
 
 
-@jit(parallel=True, fastmath=False)
-def _count_ranks(h, V, b, targets, below, level):
-    """below and level (n,) <- items under each target, and level with it, itself included."""
-    n, I = len(h), len(V)  # noqa: E741
-    for block in prange((n + CASES - 1) // CASES):
-        first = block * CASES
-        last = min(first + CASES, n)
-        cases, V_T, s = _scratch(h[first:last])
-        # The targets' scores: of each case with all of the block's targets, the one with its own.
-        _products(cases, V[targets[first:last]], V_T, s)
-        target = np.empty(last - first, h.dtype)
-        for i in range(last - first):
-            target[i] = s[i, i] + b[targets[first + i]]
-            below[first + i] = level[first + i] = 0
-        for start in range(0, I, TILE):
-            tile = V[start : start + TILE]
-            _products(cases, tile, V_T, s)
-            for i in range(last - first):
-                less, same = _count(s[i, : len(tile)], b[start : start + TILE], target[i])
-                below[first + i] += less
-                level[first + i] += same
+@jit(fastmath=False)
+def _count_ranks(cases, V, b, V_targets, b_targets, V_T, s, target, below, level):
+    """below and level (n,) <- items under each target, and level with it, itself included.
+
+    V_targets (n, H), b_targets (n,): the rows of the cases' targets; `target` (n,) is scratch.
+    """
+    n = len(target)
+    # The targets' scores: of each case with all targets, the one with its own.
+    _products(cases, V_targets, V_T, s)
+    for i in range(n):
+        target[i] = s[i, i] + b_targets[i]
+        below[i] = level[i] = 0
+    for start in range(0, len(V), TILE):
+        tile = V[start : start + TILE]
+        _products(cases, tile, V_T, s)
+        for i in range(n):
+            less, same = _count(s[i, : len(tile)], b[start : start + TILE], target[i])
+            below[i] += less
+            level[i] += same
 
 
 def rank_targets(h, V_y, b_y, targets, ties="conservative"):
     """As `ranking.rank_targets`, a block of cases on each core."""
     below, level = np.empty(len(h), np.int64), np.empty(len(h), np.int64)
-    h, V_y = np.ascontiguousarray(h), np.ascontiguousarray(V_y)
-    with _counting:
-        _count_ranks(h, V_y, b_y, targets, below, level)
+    V_y = np.ascontiguousarray(V_y)
+
+    def count(first: int) -> None:
+        block = slice(first, first + CASES)
+        items = targets[block]
+        cases, V_T, s = _scratch(h[block])
+        _count_ranks(
+            cases, V_y, b_y, V_y[items], b_y[items], V_T, s, np.empty(len(items), h.dtype),
+            below[block], level[block],
+        )  # fmt: skip
+
+    with ThreadPoolExecutor(numba.get_num_threads()) as pool:
+        list(pool.map(count, range(0, len(h), CASES)))  # a list, so that an error is raised here
     return ranking.from_counts(below, level, len(V_y), ties)

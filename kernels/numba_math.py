@@ -28,10 +28,20 @@ INLINE = {"forceinline": True}
 
 
 def jit(function=None, **options):
-    """numba.njit as all kernels use it: compiled once, kept on disk, division like NumPy's."""
-    options = {"error_model": "numpy", "fastmath": FAST, "nogil": True, **INLINE, **options}
+    """numba.njit as all kernels use it: compiled once, kept on disk, division like NumPy's.
+
+    Without Numba's memory management, so nothing can be allocated, nor references be counted:
+    references took a tenth of a training step, and much of the time to compile it.
+    """
+    ours = {"error_model": "numpy", "fastmath": FAST, "nogil": True, "_nrt": False}
+    options = {**ours, **INLINE, **options}
     options["cache"] = True
     return numba.njit(function, **options) if function else numba.njit(**options)
+
+
+def inner(function):
+    """`jit` for what only compiled code calls: the way in from Python takes long to compile."""
+    return jit(function, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
 # Around an index that is a sum, and never negative: of others Numba asks each time whether they

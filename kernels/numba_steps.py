@@ -4,13 +4,14 @@ Covered is what the published configurations use: one recurrent layer and nothin
 = 1, no L2 and no limit on the gradient. It computes what network.py does, up to rounding, but for
 its dropout masks, and is faster for four reasons: no Python between steps, no temporary arrays, an
 item that was drawn several times is scored once and weighted, and two threads where there are two
-cores. A step is three phases (`_train`), each of parts that are the same however many threads do
-them; a part owns half of the items and half of each matrix's rows, and only it changes them.
-Imports the other Numba kernels.
+cores. For these a step is cut into parts, the same ones however many threads do them. A part owns
+half of the items and half of the units: their weights stay in one core's cache, and what travels
+between cores is what the lanes make of them, which is less. Imports the other Numba kernels.
 
 Letters are those of network.py: B lanes, H units, I items, X width of the input; n the step's
-lanes, of which a part has those from lo to hi; U a part's distinct items, of which the first
-`scored` are targets and samples.
+lanes; K a part's units, from lo to hi; U its distinct items, of which the first `scored` are
+targets and samples. Matrices of a step are (units, n) or (items, n), so that the rows of a part lie
+together and the lanes fill vectors; _T marks the transpose, (n, units).
 """
 
 from __future__ import annotations
@@ -18,59 +19,63 @@ from __future__ import annotations
 import time
 from collections import namedtuple
 from collections.abc import Callable
+from itertools import pairwise
 from threading import Thread
 from typing import Any
 
 import numba
 import numpy as np
 from llvmlite import ir
-from numba.core import types
+from numba.core import cgutils, types
 from numba.extending import intrinsic
+from numba.np import linalg
 from threadpoolctl import threadpool_info
 
-from gru4rec_np.kernels import coded, usual
+from gru4rec_np.kernels import coded, multiplications, usual
 from gru4rec_np.kernels.numba_cpu import (
     apart,
     blend_backward,
     candidate,
-    gates,
+    gate,
     reset_backward,
     update_rows,
 )
-from gru4rec_np.kernels.numba_math import at, exp, jit, lane_loss, type_of
+from gru4rec_np.kernels.numba_math import at, exp, inner, jit, lane_loss, type_of
 from gru4rec_np.kernels.numba_threads import LINE, Pace, finish, new_counters, take
 from gru4rec_np.losses import LOSSES
 
 INPUTS = ("onehot", "embedding", "shared")
 ONEHOT, EMBEDDING, SHARED = range(len(INPUTS))
 
-# Weights, or Adagrad's sums, or velocities: U in two parts, each contiguous; biases as rows.
+# Weights, or Adagrad's sums, or velocities. E is the input's table: of a 1-of-N input that is W_x.
+# From W_x to c they are tuples of what each part owns, transposed: a row for each of its units'
+# r, then for each z, then for each n. Biases are columns.
 Parameters = namedtuple("Parameters", "E W_x U_rz U_n b c V_y b_y")
 
 Settings = namedtuple(
     "Settings",
     "input reset_after hidden_act hidden_a loss final_act final_a bpreg smoothing logq "
     "sample_alpha batch_size adagrad learning_rate momentum dropout_embed dropout_hidden small "
-    "small_T flip parts",
+    "parts",
 )
 
-# All that a step writes beside the weights, made once. Of (B, ...) the first n rows are in use; y,
-# g, dy, scratch and tile are flat, since their rows have another length at each use.
-# What is (PARTS, ...) has a row for each part: `own` to `V` of the items that it owns, `counts` and
-# `weights` of all scored items, as its lanes use them.
+# All that a step writes beside the weights, made once. Flat are the matrices whose columns are the
+# step's lanes, see _rows. What is (PARTS, ...) has a row for each part: `own` to `scores` of the
+# items that it owns, `counts` and `weights` of all scored items, as its lanes use them; dout_T, drh
+# and de_T are what its items and units add to a sum over all.
 Work = namedtuple(
     "Work",
-    "every sizes own rows fed_rows fed count weight log_weights bias a_bias v_bias V counts "
-    "weights target log_own h y g dy db term e e_mask de xW dxW hU_rz hU_n g_rz g_n r z n h_mask "
-    "out dout dout_part rh scratch tile db_gates loss",
+    "every sizes own rows fed_rows fed count weight log_weights bias a_bias v_bias V scores dy "
+    "counts weights target log_own y g term db h e e_mask e_T xW hU_rz hU_n rz n rh out h_mask "
+    "dout_T dout dxW drh dr g_n de_T scratch tile db_gates loss",
 )
 
 # Of the items that a part owns, in Work.sizes: those scored, those scored or fed, and how many
 # distinct rows are fed where the input has a table of its own.
 SCORED, DISTINCT, FED = range(3)
 
-# The phases of a step.
-COLLECT, PASS, UPDATE, PHASES = range(4)
+# The phases of a step, see _train.
+COLLECT, GATES, STATE, SCORE, LOSS, SCORE_BACK, STATE_BACK, GATES_BACK, UPDATE, PHASES = range(10)
 
 # Parts of a phase where a step is large enough to gain by it: that many multiplications in all.
 PARTS = 2  # a power of two
@@ -81,70 +86,117 @@ WORTH_PARTS = 2**20
 TILE = 256
 
 
-def _workspace(B: int, H: int, X: int, most: int, dtype: type) -> Work:
-    """Arrays for steps of at most B lanes and `most` distinct items."""
+def _workspace(B: int, S: int, H: int, X: int, dtype: type) -> Work:
+    """Arrays for steps of at most B lanes and S samples."""
+    scored = B + S
+    most = scored + B  # distinct items
     ints = {
         "own": (PARTS, most), "rows": (PARTS, most), "fed_rows": (PARTS, B), "fed": (PARTS, B),
         "target": (B,), "sizes": (PARTS, LINE),
     }  # fmt: skip
     floats = {
-        "count": (PARTS, most), "weight": (PARTS, most), "bias": (PARTS, most),
-        "a_bias": (PARTS, most), "v_bias": (PARTS, most), "V": (PARTS, most, H),
-        "counts": (PARTS, most), "weights": (PARTS, most), "log_own": (B,),
-        "term": (PARTS, most), "db": (PARTS, most), "y": (B * most,), "g": (B * most,),
-        "dy": (B * most,), "h": (B, H), "e": (B, X), "e_mask": (B, X), "de": (B, X),
-        "xW": (B, 3 * H), "dxW": (B, 3 * H), "hU_rz": (B, 2 * H), "hU_n": (B, H),
-        "g_rz": (B, 2 * H), "g_n": (B, H), "r": (B, H), "z": (B, H), "n": (B, H),
-        "h_mask": (B, H), "out": (B, H), "dout": (B, H), "dout_part": (B, H), "rh": (B, H),
-        "scratch": (PARTS, B * max(X, H)), "tile": (PARTS, TILE * 3 * H), "db_gates": (1, 3 * H),
-        "loss": (PARTS,), "log_weights": (PARTS,),
+        "count": (PARTS, scored), "weight": (PARTS, scored), "bias": (PARTS, scored),
+        "a_bias": (PARTS, scored), "v_bias": (PARTS, scored), "V": (PARTS, scored, H),
+        "scores": (PARTS, scored * B), "dy": (PARTS, scored * B), "counts": (PARTS, scored),
+        "weights": (PARTS, scored), "log_own": (B,), "y": (B, scored), "g": (B, scored),
+        "term": (PARTS, scored), "db": (PARTS, scored), "h": (H * B,), "e": (B, X),
+        "e_mask": (B, X), "e_T": (PARTS, X * B), "xW": (3 * H * B,), "hU_rz": (2 * H * B,),
+        "hU_n": (H * B,),
+        "rz": (2 * H * B,), "n": (H * B,), "rh": (H * B,), "out": (H * B,), "h_mask": (H * B,),
+        "dout_T": (PARTS, B, H), "dout": (H * B,), "dxW": (3 * H * B,), "drh": (PARTS, H * B),
+        "dr": (H * B,), "g_n": (H * B,), "de_T": (PARTS, B, X),
+        "scratch": (PARTS, B * 3 * max(X, H)), "tile": (PARTS, TILE * max(H, X)), "db_gates": (PARTS, 3 * H), "loss": (PARTS,),
+        "log_weights": (PARTS,),
     }  # fmt: skip
-    return Work(
+    w = Work(
         every=np.arange(max(H, X)),
         **{name: apart(shape, np.int64) for name, shape in ints.items()},
         **{name: apart(shape, dtype) for name, shape in floats.items()},
     )
+    w.e_mask[:] = 1  # and so it stays where nothing is dropped
+    return w
 
 
 # --- small pieces ---------------------------------------------------------------------------------
 
 
-@jit
+@inner
+def _share(part, size, s):
+    """What a part has of so many units or lanes: from, to."""
+    return part * size // s.parts, (part + 1) * size // s.parts
+
+
+@jit(inline="always")
+def _rows(flat, lo, hi, n):
+    """The rows from lo to hi of a matrix (..., n) that begins where `flat` does."""
+    return flat[lo * n : hi * n].reshape(hi - lo, n)
+
+
+@jit(inline="always")
+def _columns(flat, lo, hi, n):
+    """The columns from lo to hi of a matrix (n, ...) that is kept tile after tile of columns."""
+    return flat[lo * n : hi * n].reshape(n, hi - lo)
+
+
+@jit(inline="always")
+def _line(a):
+    """A matrix as one long row."""
+    return a.reshape(1, a.size)
+
+
+@inner
+def _transpose(a, a_T):
+    for i in range(len(a)):
+        for k in range(a.shape[1]):
+            a_T[k, i] = a[i, k]
+
+
+@inner
+def _add_columns(a, b):
+    """a (rows, n) += b (rows, 1) in each column."""
+    for j in range(len(a)):
+        for i in range(a.shape[1]):
+            a[j, i] += b[j, 0]
+
+
+@inner
 def _tile(inner, columns, s):
-    """How many rows of a product (rows, inner) (inner, columns) to make at once, see _ways."""
+    """How many rows of a product (rows, inner) (inner, columns) to make at once, see _small."""
     rows = s.small // (inner * columns) // 16 * 16
     return min(rows, TILE) if rows else TILE
 
 
-@jit
+@inner
 def _product(a, b, out, s):
-    """out <- a b, some rows of a at a time, see _ways."""
-    rows = s.small // b.size // 4 * 4
-    step = rows if rows else len(a)
-    for i in range(0, len(a), step):
-        np.dot(a[i : i + step], b, out[i : i + step])
+    """out <- a b, some rows of a at a time."""
+    tile = _tile(len(b), b.shape[1], s)
+    for start in range(0, len(a), tile):
+        end = min(start + tile, len(a))
+        _dot(a[start:end], b, out[start:end])
 
 
-@jit
-def _product_flipped(a, b, out, scratch):
-    """out <- a b by way of its transpose, b^T a^T."""
-    out_T = scratch[: out.size].reshape(out.shape[1], len(out))
-    np.dot(b.T, a.T, out_T)
-    for i in range(len(out)):
-        for k in range(out.shape[1]):
-            out[i, k] = out_T[k, i]
+@inner
+def _add_product(a, b, some, total):
+    """total += a b; `some` is scratch of its shape."""
+    _dot(a, b, some)
+    for i in range(len(total)):
+        for k in range(total.shape[1]):
+            total[i, k] += some[i, k]
 
 
-@jit
-def _product_T(a, b, out, scratch, s):
-    """out <- a b^T, flipped or some rows of a at a time, see _ways."""
-    if s.flip:
-        _product_flipped(a, b.T, out, scratch)
-        return
-    rows = s.small_T // len(b) // 4 * 4
-    step = rows if rows else len(a)
-    for i in range(0, len(a), step):
-        np.dot(a[i : i + step], b.T, out[i : i + step])
+@intrinsic
+def _dot(typingctx, a, b, out):
+    """out <- a b by BLAS: matrices of at least one row and column, each C or, transposed, F."""
+
+    def codegen(context, builder, signature, args):
+        matrices = []
+        for kind, value in zip(signature.args, args, strict=True):
+            array = context.make_array(kind)(context, builder, value)
+            matrices += [kind, cgutils.unpack_tuple(builder, array.shape), array.data]
+        linalg.call_xxgemm(context, builder, *matrices)
+        return context.get_dummy_value()
+
+    return types.void(a, b, out), codegen
 
 
 @intrinsic
@@ -167,40 +219,41 @@ def _hash(typingctx, start, place):
 
 
 @jit
-def _fill_mask(mask, first, seed, step, p):
-    """Inverted dropout, 0 or 1/(1-p); mask (n, width) of the lanes from `first`, seed a uint32.
+def _fill_mask(mask, first, by_row, by_column, seed, step, p):
+    """Inverted dropout, 0 or 1/(1-p); mask[i, k] is of the place first + i by_row + k by_column.
 
-    Whether a place is kept is a hash of its counters, so it does not depend on the order of
-    drawing.
+    That is lane * width + unit, for a width of all units. Whether a place is kept is a hash of it,
+    the step and the seed, a uint32, so it does not depend on the order of drawing.
     """
     f = type_of(mask[0, 0])
     scale = f(1 / (1 - p))
     limit = np.uint32(p * 4294967295.0)
     start = seed ^ np.uint32(step * 0x9E3779B1)
-    width = mask.shape[1]
     for i in range(len(mask)):
-        for k in range(width):
-            kept = _hash(start, np.uint32((first + i) * width + k)) >= limit
+        for k in range(mask.shape[1]):
+            kept = _hash(start, np.uint32(first + i * by_row + k * by_column)) >= limit
             mask[i, k] = scale if kept else f(0)
 
 
-@jit
-def _enter_step(out, keep, reset, before, lo, hi, h):
-    """As network.enter_step: h (B, H) from what the `before` lanes of the last step put out.
-
-    Only lanes lo to hi of the new step.
-    """
-    lane, zero = 0, type_of(h[0, 0])(0)
-    for i in range(before):
+@inner
+def _enter_step(out, keep, reset, h):
+    """As network.enter_step: h (K, n) from what the lanes of the last step put out, (K, before)."""
+    K, n = h.shape
+    zero = type_of(h[0, 0])(0)
+    if out.shape[1] == n:  # all lanes go on, as nearly always
+        for k in range(K):
+            for i in range(n):
+                h[k, i] = zero if reset[i] else out[k, i]
+        return
+    lane = 0
+    for i in range(out.shape[1]):
         if keep[i]:
-            if lo <= lane < hi:
-                fresh = reset[lane]
-                for k in range(h.shape[1]):
-                    h[lane, k] = zero if fresh else out[i, k]
+            for k in range(K):
+                h[k, lane] = zero if reset[lane] else out[k, i]
             lane += 1
 
 
-@jit
+@inner
 def _gather(table, rows, out):
     """out (1, n) <- the rows of a table (I, 1); of none, (1, 0), nothing."""
     if table.size > 0:
@@ -208,7 +261,7 @@ def _gather(table, rows, out):
             out[0, j] = table[rows[j], 0]
 
 
-@jit
+@inner
 def _scatter(values, rows, table):
     """The way back from _gather."""
     if table.size > 0:
@@ -216,7 +269,7 @@ def _scatter(values, rows, table):
             table[rows[j], 0] = values[0, j]
 
 
-@jit
+@inner
 def _owner(item, s):
     """The part that alone changes the item's rows.
 
@@ -225,7 +278,7 @@ def _owner(item, s):
     return item >> 4 & (s.parts - 1)
 
 
-@jit
+@inner
 def _slot(item, stamp, n, mark, rows):
     """The item's slot among this step's distinct ones, a new one if it has none; their number.
 
@@ -237,7 +290,7 @@ def _slot(item, stamp, n, mark, rows):
     return slot, n + new
 
 
-@jit
+@inner
 def _collect(part, x, y, samples, stamp, mark, log_support, s, w):
     """The step's distinct items that the part owns, how often each is scored, and what that weighs.
 
@@ -279,7 +332,8 @@ def _collect(part, x, y, samples, stamp, mark, log_support, s, w):
             weight[j] = as_target * exp(-log_q) + as_sample * exp(-alpha * log_q)
             log_weights -= (as_target + alpha * as_sample) * log_q
     else:
-        weight[:scored] = count[:scored]
+        for j in range(scored):
+            weight[j] = count[j]
     w.log_weights[part] = log_weights
     distinct, n_fed, fed, fed_rows = scored, 0, w.fed[part], w.fed_rows[part]
     for i in range(n):
@@ -298,18 +352,32 @@ def _collect(part, x, y, samples, stamp, mark, log_support, s, w):
     w.sizes[part, SCORED], w.sizes[part, DISTINCT], w.sizes[part, FED] = scored, distinct, n_fed
 
 
-@jit
-def _gather_rows(part, W, w):
-    """The scored rows that the part owns, side by side."""
-    rows, V, bias = w.rows[part, : w.sizes[part, SCORED]], w.V[part], w.bias[part]
-    for j in range(len(rows)):
+@inner
+def _gather_rows(part, start, end, W, w):
+    """Some of the scored rows that the part owns, side by side."""
+    rows, V, bias = w.rows[part], w.V[part], w.bias[part]
+    for j in range(start, end):
         row = rows[j]
         for k in range(V.shape[1]):  # a loop, since a copied slice takes three times as long
             V[j, k] = W.V_y[row, k]
         bias[j] = W.b_y[row, 0]
 
 
-@jit
+@inner
+def _feed(part, x, W, s, w, seed, step):
+    """w.e (n, X): what enters of the fed items that the part owns, their dropout included."""
+    for i in range(len(x)):
+        if w.fed[part, i] >= 0:
+            item = x[i]
+            if s.dropout_embed > 0:
+                X = w.e.shape[1]
+                _fill_mask(w.e_mask[i : i + 1], i * X, X, 1, seed, 2 * step, s.dropout_embed)
+            for k in range(w.e.shape[1]):
+                row = W.V_y[item, k] if s.input == SHARED else W.E[item, k]
+                w.e[i, k] = row * w.e_mask[i, k]
+
+
+@inner
 def _first(part, w):
     """Where the part's scored items begin, when those of all parts stand one after the other."""
     first = 0
@@ -318,200 +386,291 @@ def _first(part, w):
     return first
 
 
-# --- one step -------------------------------------------------------------------------------------
+# --- one step forward -----------------------------------------------------------------------------
 
 
-@jit
-def _forward(lo, hi, x, W, s, w, seed, step):
-    """As network.recurrent, from the items x (n,) and the state w.h (n, H) to w.out (n, H)."""
-    x, h = x[lo:hi], w.h[lo:hi]
-    n, H = h.shape
-    e, e_mask, xW = w.e[lo:hi], w.e_mask[lo:hi], w.xW[lo:hi]
-    hU_rz, hU_n = w.hU_rz[lo:hi], w.hU_n[lo:hi]
-    r, z, rh, out, h_mask = w.r[lo:hi], w.z[lo:hi], w.rh[lo:hi], w.out[lo:hi], w.h_mask[lo:hi]
+@inner
+def _gates(part, n, W, s, w):
+    """r and z of the part's units, and before the product with U_n the state that r lets through.
 
-    if s.dropout_embed > 0:
-        _fill_mask(e_mask, lo, seed, 2 * step, s.dropout_embed)
+    As cells.gru, and cells.gru_reset_after.
+    """
+    H = W.V_y.shape[1]
+    lo, hi = _share(part, H, s)
+    K, x, b = hi - lo, _rows(w.xW, 3 * lo, 3 * hi, n), W.b[part]
     if s.input == ONEHOT:
         for i in range(n):
-            item = x[i]
-            for k in range(3 * H):
-                xW[i, k] = W.W_x[item, k] * e_mask[i, k]
+            for gate_ in range(3):
+                for k in range(K):
+                    row = at(gate_ * K + k)
+                    x[row, i] = w.e[i, at(gate_ * H + lo + k)] + b[row, 0]
     else:
-        for i in range(n):
-            item = x[i]
-            for k in range(e.shape[1]):
-                e[i, k] = (W.V_y[item, k] if s.input == SHARED else W.E[item, k]) * e_mask[i, k]
-        _product(e, W.W_x, xW, s)
-
-    _product(h, W.U_rz, hU_rz, s)
+        X = w.e.shape[1]
+        e_T = _rows(w.e_T[part], 0, X, n)
+        _transpose(w.e[:n], e_T)
+        _product(W.W_x[part], e_T, x, s)
+        _add_columns(x, b)
+    hU, rz, h = _rows(w.hU_rz, 2 * lo, 2 * hi, n), _rows(w.rz, 2 * lo, 2 * hi, n), w.h
+    _product(W.U_rz[part], _rows(h, 0, H, n), hU, s)
     if s.reset_after:
-        _product(h, W.U_n, hU_n, s)
-        for i in range(n):
-            for k in range(2 * H):
-                hU_rz[i, k] += W.c[0, k]
-            for k in range(H):
-                hU_n[i, k] += W.c[0, at(2 * H + k)]
-    gates(xW, hU_rz, W.b[0], r, z)
+        _add_columns(hU, W.c[part])
+    gate(_line(x[: 2 * K]), _line(hU), _line(rz))
     if not s.reset_after:
-        for i in range(n):
-            for k in range(H):
-                rh[i, k] = r[i, k] * h[i, k]
-        _product(rh, W.U_n, hU_n, s)
-    act = (s.hidden_act, s.hidden_a)
-    candidate(xW, hU_n, W.b[0], r, z, h, s.reset_after, act, w.n[lo:hi], out)
+        r, h, rh = rz[:K], _rows(w.h, lo, hi, n), _rows(w.rh, lo, hi, n)
+        for k in range(K):
+            for i in range(n):
+                rh[k, i] = r[k, i] * h[k, i]
+
+
+@inner
+def _state(part, n, W, s, w, seed, step):
+    """The new state of the part's units, which is what the layer puts out."""
+    H = W.V_y.shape[1]
+    lo, hi = _share(part, H, s)
+    K, hU_n, rz = hi - lo, _rows(w.hU_n, lo, hi, n), _rows(w.rz, 2 * lo, 2 * hi, n)
+    out = _rows(w.out, lo, hi, n)
+    if s.reset_after:
+        _product(W.U_n[part], _rows(w.h, 0, H, n), hU_n, s)
+        _add_columns(hU_n, W.c[part][2 * K :])
+    else:
+        _product(W.U_n[part], _rows(w.rh, 0, H, n), hU_n, s)
+    x_n = _rows(w.xW, 3 * lo + 2 * K, 3 * hi, n)
+    h, act = _rows(w.h, lo, hi, n), (s.hidden_act, s.hidden_a)
+    candidate(
+        _line(x_n), _line(hU_n), _line(rz[:K]), _line(rz[K:]), _line(h), s.reset_after, act,
+        _line(_rows(w.n, lo, hi, n)), _line(out),
+    )  # fmt: skip
     if s.dropout_hidden > 0:
-        _fill_mask(h_mask, lo, seed, 2 * step + 1, s.dropout_hidden)
-        for i in range(n):
-            for k in range(H):
-                out[i, k] *= h_mask[i, k]
+        h_mask = _rows(w.h_mask, lo, hi, n)
+        _fill_mask(h_mask, lo, 1, H, seed, 2 * step + 1, s.dropout_hidden)
+        for k in range(K):
+            for i in range(n):
+                out[k, i] *= h_mask[k, i]
 
 
-@jit
-def _loss(part, n, lo, hi, y_items, s, w):
-    """The loss of lanes lo to hi of n, and from it w.dout (n, H), w.dy, and, added, w.db[part].
+@inner
+def _score(part, n, W, s, w):
+    """The scores of the part's items, before their biases; their rows are gathered for it."""
+    U, H = w.sizes[part, SCORED], w.V.shape[2]
+    y, out, tile = _rows(w.scores[part], 0, U, n), _rows(w.out, 0, H, n), _tile(n, H, s)
+    for start in range(0, U, tile):
+        end = min(start + tile, U)
+        _gather_rows(part, start, end, W, w)
+        _dot(w.V[part, start:end], out, y[start:end])
 
-    `scored` are the items of all parts here, one part's after the other's; y_items (n,) the
-    targets.
 
-    w.dy holds the gradient of the scores on return: for each tile of items a contiguous matrix
-    (lanes of all parts, items), as the products take it.
+@inner
+def _loss(part, n, y_items, s, w):
+    """The loss of the part's lanes, with their targets y_items, and the gradient of their scores.
+
+    That is w.dy, and summed over the lanes, for the biases, w.db[part]. `scored` are the items of
+    all parts here, one part's after the other's.
     """
     f = type_of(w.log_own[0])
-    m, scored, log_weights = hi - lo, _first(s.parts, w), f(0)
+    lo, hi = _share(part, n, s)
+    scored, log_weights = _first(s.parts, w), f(0)
     scale, loss = f(1 / s.batch_size), f(0)
-    out, dout, dout_part = w.out[lo:hi], w.dout[lo:hi], w.dout_part[lo:hi]
-    mine = slice(lo * scored, hi * scored)
-    y, g = w.y[mine].reshape(m, scored), w.g[mine].reshape(m, scored)
+    y, g = w.y[lo:hi], w.g[lo:hi]
     count, weight = w.counts[part, :scored], w.weights[part, :scored]
     term, db = w.term[part, :scored], w.db[part, :scored]
     for q in range(s.parts):
-        first, has = _first(q, w), w.sizes[q, SCORED]
+        first, U, bias = _first(q, w), w.sizes[q, SCORED], w.bias[q]
+        scores = _rows(w.scores[q], 0, U, n)
+        for j in range(U):
+            for i in range(hi - lo):
+                y[i, at(first + j)] = scores[j, at(lo + i)] + bias[j]
+        for j in range(U):
+            count[at(first + j)], weight[at(first + j)] = w.count[q, j], w.weight[q, j]
         log_weights += w.log_weights[q]
         for i in range(lo, hi):
             if _owner(y_items[i], s) == q:
                 w.target[i] += first
-        if has == 0:
-            continue
-        # BLAS makes V out^T faster than out V^T, even with the way back.
-        y_T = w.g[lo * scored : lo * scored + has * m].reshape(has, m)
-        np.dot(w.V[q, :has], out.T, y_T)
-        bias = w.bias[q]
-        for j in range(has):
-            for i in range(m):
-                y[i, at(first + j)] = y_T[j, i] + bias[j]
-        count[first : first + has] = w.count[q, :has]
-        weight[first : first + has] = w.weight[q, :has]
-    for i in range(m):
+    for i in range(hi - lo):
         loss += lane_loss(
-            y[i], g[i], term, w.target[lo + i], count, weight, w.log_own[lo + i], log_weights,
-            s.loss, s.final_act, s.final_a, s.bpreg, s.smoothing,
+            y[i, :scored], g[i, :scored], term, w.target[lo + i], count, weight, w.log_own[lo + i],
+            log_weights, s.loss, s.final_act, s.final_a, s.bpreg, s.smoothing,
         )  # fmt: skip
-    dout[:] = 0
-    tile = _tile(n, out.shape[1], s)
+    db[:] = 0
+    tile = _tile(n, w.V.shape[2], s)
     for q in range(s.parts):
-        first, has = _first(q, w), w.sizes[q, SCORED]
-        for start in range(0, has, tile):
-            end = min(start + tile, has)
-            V, here = w.V[q, start:end], first + start
-            dy = w.dy[n * here : n * (first + end)].reshape(n, end - start)[lo:hi]
-            for i in range(m):
+        first, U = _first(q, w), w.sizes[q, SCORED]
+        for start in range(0, U, tile):
+            end, here = min(start + tile, U), first + start
+            dy = _columns(w.dy[q], start, end, n)[lo:hi]
+            for i in range(hi - lo):
                 for j in range(end - start):
                     dy[i, j] = g[i, at(here + j)] * scale
                     db[at(here + j)] += dy[i, j]
-            if s.flip:
-                _product_flipped(dy, V, dout_part, w.scratch[part])
-            else:
-                np.dot(dy, V, dout_part)
-            for i in range(m):
-                for k in range(out.shape[1]):
-                    dout[i, k] += dout_part[i, k]
     w.loss[part] = loss * scale
 
 
-@jit
-def _backward(part, lo, hi, W, s, w):
-    """From w.dout (n, H) back to the gates, w.dxW, w.g_rz, w.g_n, and an embedding's input, w.de.
+# --- and back -------------------------------------------------------------------------------------
 
-    The old state w.h (n, H) is a constant, for bptt = 1.
+
+@inner
+def _score_back(part, n, s, w):
+    """What the part's items add to the gradient of what the layer put out."""
+    U, H = w.sizes[part, SCORED], w.V.shape[2]
+    dout_T, some, tile = w.dout_T[part, :n], w.scratch[part, : n * H].reshape(n, H), _tile(n, H, s)
+    dout_T[:] = 0
+    for start in range(0, U, tile):
+        end = min(start + tile, U)
+        _add_product(_columns(w.dy[part], start, end, n), w.V[part, start:end], some, dout_T)
+
+
+@inner
+def _state_back(part, n, W, s, w):
+    """From w.dout_T to the z and n parts of w.dxW; with these units' share of the way through U_n.
+
+    The old state is a constant, for bptt = 1.
     """
-    h = w.h[lo:hi]
-    n, H = h.shape
-    dout, dxW, g_rz, g_n = w.dout[lo:hi], w.dxW[lo:hi], w.g_rz[lo:hi], w.g_n[lo:hi]
-    r, z, hU_n, de, e_mask = w.r[lo:hi], w.z[lo:hi], w.hU_n[lo:hi], w.de[lo:hi], w.e_mask[lo:hi]
-    h_mask, scratch = w.h_mask[lo:hi], w.scratch[part]
+    H = W.V_y.shape[1]
+    lo, hi = _share(part, H, s)
+    K, dout = hi - lo, _rows(w.dout, lo, hi, n)
+    for i in range(n):
+        for k in range(K):
+            dout[k, i] = w.dout_T[0, i, at(lo + k)]
+    for q in range(1, s.parts):
+        for i in range(n):
+            for k in range(K):
+                dout[k, i] += w.dout_T[q, i, at(lo + k)]
     if s.dropout_hidden > 0:
-        for i in range(n):
-            for k in range(H):
-                dout[i, k] *= h_mask[i, k]
-    blend_backward(dout, h, z, w.n[lo:hi], (s.hidden_act, s.hidden_a), dxW)
-    for i in range(n):
-        for k in range(H):
-            g_n[i, k] = dxW[i, at(2 * H + k)]
-    dr = dout  # its memory is free now
+        h_mask = _rows(w.h_mask, lo, hi, n)
+        for k in range(K):
+            for i in range(n):
+                dout[k, i] *= h_mask[k, i]
+    dx, z = _rows(w.dxW, 3 * lo, 3 * hi, n), _rows(w.rz, 2 * lo + K, 2 * hi, n)
+    act = (s.hidden_act, s.hidden_a)
+    blend_backward(
+        _line(dout), _line(_rows(w.h, lo, hi, n)), _line(z), _line(_rows(w.n, lo, hi, n)), act,
+        _line(dx[K : 2 * K]), _line(dx[2 * K :]),
+    )  # fmt: skip
+    if not s.reset_after:
+        _dot(W.U_n[part].T, dx[2 * K :], _rows(w.drh[part], 0, H, n))
+
+
+@inner
+def _gates_back(part, n, W, s, w):
+    """The r part of w.dxW; w.g_n; and what these units add to the gradient of what entered."""
+    H = W.V_y.shape[1]
+    lo, hi = _share(part, H, s)
+    K, dx, dr = hi - lo, _rows(w.dxW, 3 * lo, 3 * hi, n), _rows(w.dr, lo, hi, n)
+    r, g_n, dx_n = _rows(w.rz, 2 * lo, 2 * hi, n)[:K], _rows(w.g_n, lo, hi, n), dx[2 * K :]
     if s.reset_after:
-        for i in range(n):
-            for k in range(H):
-                dr[i, k] = g_n[i, k] * hU_n[i, k]
-                g_n[i, k] *= r[i, k]
+        hU_n = _rows(w.hU_n, lo, hi, n)
+        for k in range(K):
+            for i in range(n):
+                dr[k, i] = dx_n[k, i] * hU_n[k, i]
+                g_n[k, i] = dx_n[k, i] * r[k, i]
     else:
-        _product_T(g_n, W.U_n, dr, scratch, s)
+        h = _rows(w.h, lo, hi, n)
+        dr[:] = 0
+        for q in range(s.parts):
+            drh = _rows(w.drh[q], lo, hi, n)
+            for k in range(K):
+                for i in range(n):
+                    dr[k, i] += drh[k, i]
+        for k in range(K):
+            for i in range(n):
+                dr[k, i] *= h[k, i]
+                g_n[k, i] = dx_n[k, i]
+    reset_backward(_line(dr), _line(r), _line(dx[:K]))
+    if s.input == ONEHOT:
         for i in range(n):
-            for k in range(H):
-                dr[i, k] *= h[i, k]
-    reset_backward(dr, r, dxW)
-    for i in range(n):
-        for k in range(2 * H):
-            g_rz[i, k] = dxW[i, k]
-    if s.input != ONEHOT:
-        _product_T(dxW, W.W_x, de, scratch, s)
-        for i in range(n):
-            for k in range(de.shape[1]):
-                de[i, k] *= e_mask[i, k]
+            for gate_ in range(3):
+                for k in range(K):
+                    w.de_T[0, i, at(gate_ * H + lo + k)] = dx[at(gate_ * K + k), i]
+    else:
+        X, W_x = w.e.shape[1], W.W_x[part]
+        de_T, some = w.de_T[part, :n], w.scratch[part, : n * X].reshape(n, X)
+        tile = _tile(n, X, s)
+        de_T[:] = 0
+        for start in range(0, 3 * K, tile):
+            end = min(start + tile, 3 * K)
+            _add_product(dx[start:end].T, W_x[start:end], some, de_T)
 
 
-@jit
-def _update_matrix(part, p, left, right, a, v, how, s, w):
-    """The part's rows of p, by the gradient left^T right, left (n, rows), right (n, columns)."""
-    n, columns = right.shape
+@inner
+def _update_matrix(part, p, left, right_T, a, v, how, s, w):
+    """p (rows, columns) by the gradient left right_T, left (rows, n), right_T (n, columns)."""
+    n, columns = right_T.shape
     tile = _tile(n, columns, s)
-    lo, hi = part * len(p) // s.parts, (part + 1) * len(p) // s.parts
-    left_T = w.scratch[part, : n * (hi - lo)].reshape(hi - lo, n)  # whose rows can be cut
-    for i in range(n):
-        for k in range(hi - lo):
-            left_T[k, i] = left[i, at(lo + k)]
-    for start in range(lo, hi, tile):
-        end = min(start + tile, hi)
+    for start in range(0, len(left), tile):
+        end = min(start + tile, len(left))
         d = w.tile[part, : (end - start) * columns].reshape(end - start, columns)
-        np.dot(left_T[start - lo : end - lo], right, d)
-        update_rows(p, w.every[start:end], d, a, v, how)
+        _dot(left[start:end], right_T, d)
+        here = slice(start, end)  # as one row, whose remainder beside full vectors is short
+        update_rows(_line(p[here]), w.every[:1], _line(d), _line(a[here]), _line(v[here]), how)
 
 
-@jit
+@inner
+def _sum_lanes(a, total):
+    """total (1, rows) <- the sums of the rows of a (rows, n)."""
+    for j in range(len(a)):
+        total[0, j] = a[j].sum()
+
+
+@inner
+def _update_units(part, n, W, A, M, how, s, w):
+    """The part's rows of W_x, U, b and c. Nobody else reads them, so they can change at once."""
+    H = W.V_y.shape[1]
+    lo, hi = _share(part, H, s)
+    K, dx, g_n = hi - lo, _rows(w.dxW, 3 * lo, 3 * hi, n), _rows(w.g_n, lo, hi, n)
+    size = n * H
+    h_T = w.scratch[part, :size].reshape(n, H)
+    rh_T = w.scratch[part, size : 2 * size].reshape(n, H)
+    _transpose(_rows(w.h, 0, H, n), h_T)
+    if not s.reset_after:
+        _transpose(_rows(w.rh, 0, H, n), rh_T)
+    # A loop over what is unlike, since each call would be compiled on its own, for seconds.
+    p = (W.W_x[part], W.U_rz[part], W.U_n[part])
+    a = (A.W_x[part], A.U_rz[part], A.U_n[part])
+    v = (M.W_x[part], M.U_rz[part], M.U_n[part])
+    left = (dx, dx[: 2 * K], g_n)
+    right_T = (w.e[:n], h_T, h_T if s.reset_after else rh_T)
+    for i in range(1 if s.input == ONEHOT else 0, 3):
+        _update_matrix(part, p[i], left[i], right_T[i], a[i], v[i], how, s, w)
+    db = w.db_gates[part : part + 1, : 3 * K]
+    _sum_lanes(dx, db)
+    row = w.every[:1]
+    update_rows(_line(W.b[part]), row, db, _line(A.b[part]), _line(M.b[part]), how)
+    if s.reset_after:  # c takes b's gradient, but for the candidate's part, which r has scaled
+        _sum_lanes(g_n, db[:, 2 * K :])
+        update_rows(_line(W.c[part]), row, db, _line(A.c[part]), _line(M.c[part]), how)
+
+
+@inner
+def _add_de(i, s, w, total):
+    """total (X,) += the gradient of what entered in lane i."""
+    for q in range(1 if s.input == ONEHOT else s.parts):
+        for k in range(len(total)):
+            total[k] += w.de_T[q, i, k] * w.e_mask[i, k]
+
+
+@inner
 def _update_output(part, n, W, A, M, how, s, w):
     """The part's rows of the output table; as the input's table too, if it is shared."""
-    first, scored, U = _first(part, w), w.sizes[part, SCORED], w.sizes[part, DISTINCT]
-    out, H, fed = w.out[:n], w.out.shape[1], w.fed[part]
+    scored, U = w.sizes[part, SCORED], w.sizes[part, DISTINCT]
+    H, fed = W.V_y.shape[1], w.fed[part]
     tile = _tile(n, H, s)
+    out_T = w.scratch[part, : n * H].reshape(n, H)
+    _transpose(_rows(w.out, 0, H, n), out_T)
     for start in range(0, U, tile):
         end = min(start + tile, U)
         has = max(0, min(end, scored) - start)  # rows that are scored; the others are only fed
         dV = w.tile[part, : (end - start) * H].reshape(end - start, H)
         if has:
-            here = first + start
-            dy = w.dy[n * here : n * (here + has)].reshape(n, has)
-            np.dot(dy.T, out, dV[:has])
+            _dot(_columns(w.dy[part], start, start + has, n).T, out_T, dV[:has])
         dV[has:] = 0
         if s.input == SHARED:
             for i in range(n):
                 row = fed[i] - start
                 if 0 <= row < end - start:
-                    for k in range(H):
-                        dV[row, k] += w.de[i, k]
+                    _add_de(i, s, w, dV[row])
         update_rows(W.V_y, w.rows[part, start:end], dV, A.V_y, M.V_y, how)
 
 
-@jit
+@inner
 def _update_output_bias(part, W, A, M, how, s, w):
     """Biases lie alone, each at another place: side by side they fill a vector."""
     first, scored = _first(part, w), w.sizes[part, SCORED]
@@ -529,48 +688,16 @@ def _update_output_bias(part, W, A, M, how, s, w):
     _scatter(v, rows, M.b_y)
 
 
-@jit
+@inner
 def _update_input(part, n, W, A, M, how, s, w):
-    """W_x, and the rows of a table of its own that were fed; equal rows are summed first."""
-    if s.input != ONEHOT:
-        _update_matrix(part, W.W_x, w.e[:n], w.dxW[:n], A.W_x, M.W_x, how, s, w)
-    if s.input != SHARED:
-        # Sums over lanes that were fed the same item.
-        n_fed, X, fed = w.sizes[part, FED], w.e.shape[1], w.fed[part]
-        rows, sums = w.fed_rows[part, :n_fed], w.scratch[part, : n_fed * X].reshape(n_fed, X)
-        sums[:] = 0
-        for i in range(n):
-            row = fed[i]
-            if row >= 0:
-                for k in range(X):
-                    de = w.dxW[i, k] * w.e_mask[i, k] if s.input == ONEHOT else w.de[i, k]
-                    sums[row, k] += de
-        if s.input == ONEHOT:
-            update_rows(W.W_x, rows, sums, A.W_x, M.W_x, how)
-        else:
-            update_rows(W.E, rows, sums, A.E, M.E, how)
-
-
-@jit
-def _update_cell(part, n, W, A, M, how, s, w):
-    """U_rz and U_n; one part, b and c."""
-    H, h, dxW, db = w.h.shape[1], w.h[:n], w.dxW[:n], w.db_gates
-    _update_matrix(part, W.U_rz, h, w.g_rz[:n], A.U_rz, M.U_rz, how, s, w)
-    left = h if s.reset_after else w.rh[:n]
-    _update_matrix(part, W.U_n, left, w.g_n[:n], A.U_n, M.U_n, how, s, w)
-    if part < s.parts - 1:
-        return
-    db[:] = 0
+    """The part's rows of a table of its own that were fed; equal rows are summed first."""
+    n_fed, X, fed = w.sizes[part, FED], w.e.shape[1], w.fed[part]
+    sums = w.scratch[part, : n_fed * X].reshape(n_fed, X)
+    sums[:] = 0
     for i in range(n):
-        for k in range(3 * H):
-            db[0, k] += dxW[i, k]
-    update_rows(W.b, w.every[:1], db, A.b, M.b, how)
-    if s.reset_after:  # c takes b's gradient, but for the candidate's part, which r has scaled
-        db[0, 2 * H :] = 0
-        for i in range(n):
-            for k in range(H):
-                db[0, at(2 * H + k)] += w.g_n[i, k]
-        update_rows(W.c, w.every[:1], db, A.c, M.c, how)
+        if fed[i] >= 0:
+            _add_de(i, s, w, sums[fed[i]])
+    update_rows(W.E, w.fed_rows[part, :n_fed], sums, A.E, M.E, how)
 
 
 @jit
@@ -581,13 +708,19 @@ def _train(
     """The steps first, first + 1, ... of an epoch; the `before` lanes' state is w.out, in and out.
 
     Each thread calls this with the same arguments but the first, and takes parts until there are no
-    more:
+    more. In a phase the parts share
 
-    COLLECT  the parts share the items: the distinct ones, the scored rows; the lanes' states
-    PASS     the parts share the lanes: forward, loss, backward
-    UPDATE   the parts share the items and the rows of the matrices
+    COLLECT     items: the distinct ones, and what enters; units: the lanes' states
+    GATES       units: r and z
+    STATE       units: the new state
+    SCORE       items
+    LOSS        lanes: the loss, and from it the gradient of the scores
+    SCORE_BACK  items
+    STATE_BACK  units
+    GATES_BACK  units, whose weights change here
+    UPDATE      items, whose rows change here
     """
-    how = (s.adagrad, s.learning_rate, s.momentum)
+    how, H = (s.adagrad, s.learning_rate, s.momentum), W.V_y.shape[1]
     while True:
         number, part = take(counters, s.parts, len(losses) * PHASES, first_part)
         if part < 0:
@@ -595,50 +728,51 @@ def _train(
         step, phase = number // PHASES, number % PHASES
         t = first + step
         n = lanes[t]
-        lo, hi = part * n // s.parts, (part + 1) * n // s.parts
         if phase == COLLECT:
             if step > 0:
                 before = lanes[t - 1]
-            _enter_step(w.out, keeps[t], resets[t], before, lo, hi, w.h)
+            lo, hi = _share(part, H, s)
+            out, h = _rows(w.out, lo, hi, before), _rows(w.h, lo, hi, n)
+            _enter_step(out, keeps[t], resets[t], h)
             x, y = xs[t, :n], ys[t, :n]
             _collect(part, x, y, samples[step], stamp + step, mark, log_support, s, w)
-            _gather_rows(part, W, w)
-        elif phase == PASS:
-            w.loss[part] = 0
-            w.db[part] = 0
-            if lo < hi:  # of the last lane of an epoch one part has nothing
-                _forward(lo, hi, xs[t], W, s, w, seed, step)
-                _loss(part, n, lo, hi, ys[t], s, w)
-                _backward(part, lo, hi, W, s, w)
+            _feed(part, x, W, s, w, seed, step)
+        elif phase == GATES:
+            _gates(part, n, W, s, w)
+        elif phase == STATE:
+            _state(part, n, W, s, w, seed, step)
+        elif phase == SCORE:
+            _score(part, n, W, s, w)
+        elif phase == LOSS:
+            _loss(part, n, ys[t], s, w)
+        elif phase == SCORE_BACK:
+            _score_back(part, n, s, w)
+        elif phase == STATE_BACK:
+            _state_back(part, n, W, s, w)
+        elif phase == GATES_BACK:
+            _gates_back(part, n, W, s, w)
+            _update_units(part, n, W, A, M, how, s, w)
         else:
             if part == 0:
                 losses[step] = w.loss[: s.parts].sum()
             _update_output(part, n, W, A, M, how, s, w)
             _update_output_bias(part, W, A, M, how, s, w)
-            _update_input(part, n, W, A, M, how, s, w)
-            _update_cell(part, n, W, A, M, how, s, w)
+            if s.input != SHARED:
+                _update_input(part, n, W, A, M, how, s, w)
         finish(counters)
 
 
 # --- the face to Python ---------------------------------------------------------------------------
 
 
-def _ways() -> tuple[int, int, bool]:
-    """How the BLAS at hand makes products fastest.
+def _small() -> int:
+    """The most multiplications of a matrix product that goes fastest in one piece.
 
     For processors with AVX-512, OpenBLAS has code for small products that is a fifth faster than
-    its other. Elsewhere all should be as large as they can; and the way back to 100 columns, from
-    300 or 256, took 0.5 or 0.7 times as long by its transpose, where the lanes, a multiple of the
-    registers, lie along these (32 lanes, OpenBLAS's Haswell code).
-
-    Returns:
-        the most multiplications of a product a b that is small, the most numbers in a product
-        a b^T, and whether to flip the way back.
+    its other. Elsewhere all should be as large as they can.
     """
     names = {lib.get("architecture") for lib in threadpool_info()}
-    if names & {"SkylakeX", "Cooperlake", "SapphireRapids"}:
-        return 100**3, 1200, False
-    return 2**40, 2**40, True
+    return 100**3 if names & {"SkylakeX", "Cooperlake", "SapphireRapids"} else 2**40
 
 
 def stepper(
@@ -647,46 +781,70 @@ def stepper(
     memory: dict[str, dict[str, np.ndarray]],
     log_support: np.ndarray,
 ) -> Callable | None:
-    """As `network.stepper`, compiled; None if the model is not a usual one."""
+    """As `network.stepper`, compiled; None if the model is not a usual one.
+
+    W and memory are up to date when an epoch ends, and when `fetch` of what it returns is called.
+    """
     if not usual(hp):
         return None
     n_items, H, dtype = len(W["b_y"]), hp.layers[0], W["V_y"].dtype
-    multiplications = 3 * hp.batch_size * H * (hp.batch_size + hp.n_sample + 3 * H)
     s = Settings(
         INPUTS.index(hp.input), hp.reset_after, *coded(hp.hidden_activation),
         LOSSES.index(hp.loss), *coded(hp.final_activation), hp.bpreg, hp.smoothing,
         hp.logq if hp.loss == "cross-entropy" else 0.0, hp.sample_alpha, float(hp.batch_size),
         hp.adapt == "adagrad", hp.learning_rate, hp.momentum, hp.dropout_p_embed,
-        hp.dropout_p_hidden, *_ways(),
-        PARTS if multiplications >= WORTH_PARTS else 1,
+        hp.dropout_p_hidden, _small(),
+        PARTS if multiplications(hp) >= WORTH_PARTS and H > 1 else 1,
     )  # fmt: skip
     X = 3 * H if hp.input == "onehot" else len(W["W_x"])
-    w = _workspace(hp.batch_size, H, X, 2 * hp.batch_size + hp.n_sample, dtype)
-    mark = np.full((n_items, 2), -1, np.int64)
+    w = _workspace(hp.batch_size, hp.n_sample, H, X, dtype)
+    mark = np.full((n_items, 2), -1, np.int32)
     stamp = 0  # of the next step: never the same twice, so that mark needs no clearing
     pace = Pace(s.parts)
     none = np.empty((1, 0), dtype)  # stands for what this model or optimiser has not
+    cuts = [part * H // s.parts for part in range(s.parts)] + [H] * (PARTS - s.parts + 1)
+    copies: list[tuple[np.ndarray, np.ndarray]] = []  # what a part owns, and where it is from
+
+    def cut(a: np.ndarray, gates: slice) -> tuple[np.ndarray, ...]:
+        """Of a (rows, 3H), or one row, the columns that each part owns, as rows (gates K, rows)."""
+        a, own = a.reshape(-1, 3, H)[:, gates], []
+        for lo, hi in pairwise(cuts):
+            whole = a[:, :, lo:hi]
+            own.append(apart((whole[0].size, len(a)), dtype))
+            copies.append((own[-1], whole))
+            own[-1][:] = whole.reshape(len(a), -1).T
+        return tuple(own)
 
     def parameters(arrays: dict[str, np.ndarray]) -> Parameters:
         """Weights, or one kind of the optimiser's memory, as the compiled loop takes them."""
-        table = {name: array.reshape(len(array), -1) for name, array in arrays.items()}
-        row = {name: array[None] for name, array in arrays.items()}
-        U = table.get("U0", none)
+        nothing = (none,) * PARTS
+        if not arrays:
+            return Parameters(none, *(nothing,) * 5, none, none)
+        rz, n, all_gates, onehot = slice(2), slice(2, 3), slice(3), hp.input == "onehot"
         return Parameters(
-            table.get("E", none), table.get("W_x", none), U[:, : 2 * H].copy(),
-            U[:, 2 * H :].copy(), row.get("b0", none), row.get("c0", none),
-            table.get("V_y", none), table.get("b_y", none),
+            arrays.get("W_x" if onehot else "E", none),
+            nothing if onehot else cut(arrays["W_x"], all_gates),
+            cut(arrays["U0"], rz), cut(arrays["U0"], n), cut(arrays["b0"], all_gates),
+            cut(arrays["c0"], all_gates) if "c0" in arrays else nothing,
+            arrays["V_y"], arrays["b_y"][:, None],
         )  # fmt: skip
+
+    kinds = [W] + [{name: of[k] for name, of in memory.items() if k in of} for k in "av"]
+    owned = [parameters(arrays) for arrays in kinds]
+
+    def fetch() -> None:
+        for own, whole in copies:
+            whole[:] = own.T.reshape(whole.shape)
 
     def run(batches, steps, samples, state, rng):
         nonlocal stamp
-        kinds = [W] + [{n: m[k] for n, m in memory.items() if k in m} for k in "av"]
-        parts = [parameters(arrays) for arrays in kinds]
+        if stamp + len(steps) > np.iinfo(mark.dtype).max:
+            mark[:], stamp = -1, 0
         before = len(state.h[0])
-        w.out[:before] = state.h[0]
+        w.out[: before * H].reshape(H, before)[:] = state.h[0].T
         losses = np.empty(len(steps))
         args = (
-            *parts, s, w, batches.x, batches.y, batches.lanes, batches.reset, batches.keep, before,
+            *owned, s, w, batches.x, batches.y, batches.lanes, batches.reset, batches.keep, before,
             steps[0], samples, log_support, mark, stamp, np.uint32(rng.integers(2**32)), losses,
             new_counters(s.parts),
         )  # fmt: skip
@@ -700,10 +858,11 @@ def stepper(
             thread.join()
         pace.took(n_threads, (time.perf_counter() - began) / len(steps))
         stamp += len(steps)
-        for arrays, part in zip(kinds, parts, strict=True):
-            if "U0" in arrays:
-                arrays["U0"][:] = np.hstack([part.U_rz, part.U_n])
+        if steps.stop == len(batches):
+            fetch()
         n = batches.lanes[steps[-1]]
-        return losses, state._replace(h=[w.out[:n].copy()], history=state.history[:n])
+        h = np.ascontiguousarray(w.out[: n * H].reshape(H, n).T)
+        return losses, state._replace(h=[h], history=state.history[:n])
 
+    run.fetch = fetch
     return run

@@ -25,6 +25,11 @@ SETTINGS = {
 }  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def short_chunks(monkeypatch):
+    monkeypatch.setattr("gru4rec_np.training.CHUNK", (64, 64))
+
+
 def stop_at(model, path, chunk):
     """Callback that saves at a chunk, the first is 0, and stops there."""
     calls = iter(range(10**6))

@@ -12,6 +12,7 @@ from gru4rec_np.cells import UNITS
 from gru4rec_np.hyperparameters import INPUTS
 from gru4rec_np.losses import loss_and_gradient
 from gru4rec_np.optim import init_state
+from gru4rec_np.training import chunk_of
 
 STEP = {"layers": [4, 3], "n_sample": 5, "batch_size": 3, "dropout_p_embed": 0, "logq": 0,
         "backend": "numpy"}  # fmt: skip
@@ -208,7 +209,21 @@ def log():
     )
 
 
-def test_fit_runs_every_step_of_every_epoch_in_order_of_time(log):
+def test_a_chunk_has_more_steps_where_many_are_one_call():
+    """And the more the smaller they are."""
+    plain = GRU4Rec(layers=[1], bptt=5, backend="numpy")
+    assert chunk_of(plain, plain.ops) == 65  # whole windows
+    own = SimpleNamespace(stepper=lambda *_: None)
+    chunks = [
+        chunk_of(GRU4Rec(layers=[H], n_sample=2048, backend="numpy"), own)
+        for H in (1, 10, 100, 1000)
+    ]
+    assert chunks[0] == 512 and 64 < chunks[2] < 512 and chunks[3] == 64
+    assert chunk_of(GRU4Rec(layers=[1], unit="lstm", backend="numpy"), own) == 64
+
+
+def test_fit_runs_every_step_of_every_epoch_in_order_of_time(log, monkeypatch):
+    monkeypatch.setattr("gru4rec_np.training.CHUNK", (64, 64))
     model, log_support, calls, rows, chunks = recorded_fit(log, batch_size=7, n_sample=3, bptt=5)
     train = log.compact()
     np.testing.assert_allclose(log_support, np.log(train.support), rtol=1e-6)
