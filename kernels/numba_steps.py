@@ -60,12 +60,12 @@ Settings = namedtuple(
 )
 
 # All that a step writes beside the weights, made once. Flat are the matrices whose columns are the
-# step's lanes, see _rows. What is (PARTS, ...) has a row for each part: `own` to `scores` of the
+# step's lanes, see _rows; `scores` becomes their gradient, dy. What is (PARTS, ...) has a row for each part: `own` to `scores` of the
 # items that it owns, `counts` and `weights` of all scored items, as its lanes use them; dout_T, drh
 # and de_T are what its items and units add to a sum over all.
 Work = namedtuple(
     "Work",
-    "every sizes own rows fed_rows fed count weight log_weights bias a_bias v_bias V scores dy "
+    "every sizes own rows fed_rows fed count weight log_weights bias a_bias v_bias V scores "
     "counts weights target log_own y g term db h e e_mask e_T xW hU_rz hU_n rz n rh out h_mask "
     "dout_T dout dxW drh dr g_n de_T scratch tile db_gates loss",
 )
@@ -85,6 +85,8 @@ WORTH_PARTS = 2**20
 # in the cache when the optimiser reads it.
 TILE = 256
 
+BLOCK = 8  # rows and columns that are transposed at once: numbers of a vector, a power of two
+
 
 def _workspace(B: int, S: int, H: int, X: int, dtype: type) -> Work:
     """Arrays for steps of at most B lanes and S samples."""
@@ -97,7 +99,7 @@ def _workspace(B: int, S: int, H: int, X: int, dtype: type) -> Work:
     floats = {
         "count": (PARTS, scored), "weight": (PARTS, scored), "bias": (PARTS, scored),
         "a_bias": (PARTS, scored), "v_bias": (PARTS, scored), "V": (PARTS, scored, H),
-        "scores": (PARTS, scored * B), "dy": (PARTS, scored * B), "counts": (PARTS, scored),
+        "scores": (PARTS, scored * B), "counts": (PARTS, scored),
         "weights": (PARTS, scored), "log_own": (B,), "y": (B, scored), "g": (B, scored),
         "term": (PARTS, scored), "db": (PARTS, scored), "h": (H * B,), "e": (B, X),
         "e_mask": (B, X), "e_T": (PARTS, X * B), "xW": (3 * H * B,), "hU_rz": (2 * H * B,),
@@ -105,8 +107,8 @@ def _workspace(B: int, S: int, H: int, X: int, dtype: type) -> Work:
         "rz": (2 * H * B,), "n": (H * B,), "rh": (H * B,), "out": (H * B,), "h_mask": (H * B,),
         "dout_T": (PARTS, B, H), "dout": (H * B,), "dxW": (3 * H * B,), "drh": (PARTS, H * B),
         "dr": (H * B,), "g_n": (H * B,), "de_T": (PARTS, B, X),
-        "scratch": (PARTS, B * 3 * max(X, H)), "tile": (PARTS, TILE * max(H, X)), "db_gates": (PARTS, 3 * H), "loss": (PARTS,),
-        "log_weights": (PARTS,),
+        "scratch": (PARTS, B * 3 * max(X, H)), "tile": (PARTS, TILE * max(H, X)),
+        "db_gates": (PARTS, 3 * H), "loss": (PARTS,), "log_weights": (PARTS,),
     }  # fmt: skip
     w = Work(
         every=np.arange(max(H, X)),
@@ -133,9 +135,9 @@ def _rows(flat, lo, hi, n):
 
 
 @jit(inline="always")
-def _columns(flat, lo, hi, n):
-    """The columns from lo to hi of a matrix (n, ...) that is kept tile after tile of columns."""
-    return flat[lo * n : hi * n].reshape(n, hi - lo)
+def _gate_of(a, gate_, lo, hi, H):
+    """Of a (n, 3H) the columns of some units' r, z or n, which is gate 0, 1 or 2."""
+    return a[:, gate_ * H + lo : gate_ * H + hi]
 
 
 @jit(inline="always")
@@ -144,11 +146,59 @@ def _line(a):
     return a.reshape(1, a.size)
 
 
+@intrinsic
+def _transpose_block(typingctx, a, i, k, out):
+    """out[k : k + BLOCK, i : i + BLOCK] <- the transpose of a[i : i + BLOCK, k : k + BLOCK].
+
+    Both have their rows in one piece. A vector holds a row of the block; if log2(BLOCK) times each
+    row of the upper half is interleaved with its fellow of the lower, the vectors are the columns.
+    """
+
+    def codegen(context, builder, signature, args):
+        number = context.get_data_type(a.dtype)
+        block = ir.VectorType(number, BLOCK)
+
+        def row(kind, array, i, k):
+            array = context.make_array(kind)(context, builder, array)
+            bytes_ = builder.mul(i, builder.extract_value(array.strides, 0))
+            start = builder.gep(builder.bitcast(array.data, ir.IntType(8).as_pointer()), [bytes_])
+            start = builder.gep(builder.bitcast(start, number.as_pointer()), [k])
+            return builder.bitcast(start, block.as_pointer())
+
+        def after(i, j):
+            return builder.add(i, ir.Constant(i.type, j))
+
+        _, i, k, _ = args
+        align = number.get_abi_size(context.codegen().target_data)
+        rows = [builder.load(row(a, args[0], after(i, j), k), align=align) for j in range(BLOCK)]
+        halves = [
+            ir.Constant(
+                ir.VectorType(ir.IntType(32), BLOCK),
+                [first + j // 2 + j % 2 * BLOCK for j in range(BLOCK)],
+            )
+            for first in (0, BLOCK // 2)
+        ]
+        for _ in range(BLOCK.bit_length() - 1):
+            pairs = zip(rows[: BLOCK // 2], rows[BLOCK // 2 :], strict=True)
+            rows = [builder.shuffle_vector(x, y, half) for x, y in pairs for half in halves]
+        for j, column in enumerate(rows):
+            builder.store(column, row(out, args[3], after(k, j), i), align=align)
+        return context.get_dummy_value()
+
+    return types.void(a, types.intp, types.intp, out), codegen
+
+
 @inner
-def _transpose(a, a_T):
-    for i in range(len(a)):
-        for k in range(a.shape[1]):
-            a_T[k, i] = a[i, k]
+def _transpose(a, out):
+    """out (columns, rows) <- a (rows, columns); the edges, where no block fits, one by one."""
+    rows, columns = a.shape
+    below, beside = rows // BLOCK * BLOCK, columns // BLOCK * BLOCK
+    for i in range(0, below, BLOCK):
+        for k in range(0, beside, BLOCK):
+            _transpose_block(a, i, k, out)
+    for i in range(rows):
+        for k in range(beside if i < below else 0, columns):
+            out[k, i] = a[i, k]
 
 
 @inner
@@ -284,8 +334,9 @@ def _slot(item, stamp, n, mark, rows):
 
     Without a branch, which the processor would guess wrong for every other item.
     """
-    new = mark[item, 0] != stamp
-    slot = n if new else mark[item, 1]
+    seen, old = mark[item, 0], mark[item, 1]
+    new = seen != stamp
+    slot = n if new else old
     mark[item, 0], mark[item, 1], rows[slot] = stamp, slot, item
     return slot, n + new
 
@@ -320,8 +371,9 @@ def _collect(part, x, y, samples, stamp, mark, log_support, s, w):
         own[m] = samples[i]
         m += _owner(samples[i], s) == part
     for i in range(m):
-        slot, scored = _slot(own[i], stamp, scored, mark, rows)
-        count[slot] += f(1)
+        own[i], scored = _slot(own[i], stamp, scored, mark, rows)
+    for i in range(m):  # apart: a count would have to wait for its slot, and all after it too
+        count[own[i]] += f(1)
     if s.logq > 0:
         alpha, logs = f(s.sample_alpha), w.term[part]
         for j in range(scored):  # apart, so that the next loop becomes vector instructions
@@ -399,17 +451,14 @@ def _gates(part, n, W, s, w):
     lo, hi = _share(part, H, s)
     K, x, b = hi - lo, _rows(w.xW, 3 * lo, 3 * hi, n), W.b[part]
     if s.input == ONEHOT:
-        for i in range(n):
-            for gate_ in range(3):
-                for k in range(K):
-                    row = at(gate_ * K + k)
-                    x[row, i] = w.e[i, at(gate_ * H + lo + k)] + b[row, 0]
+        for gate_ in range(3):
+            _transpose(_gate_of(w.e[:n], gate_, lo, hi, H), x[gate_ * K : (gate_ + 1) * K])
     else:
         X = w.e.shape[1]
         e_T = _rows(w.e_T[part], 0, X, n)
         _transpose(w.e[:n], e_T)
         _product(W.W_x[part], e_T, x, s)
-        _add_columns(x, b)
+    _add_columns(x, b)
     hU, rz, h = _rows(w.hU_rz, 2 * lo, 2 * hi, n), _rows(w.rz, 2 * lo, 2 * hi, n), w.h
     _product(W.U_rz[part], _rows(h, 0, H, n), hU, s)
     if s.reset_after:
@@ -463,8 +512,8 @@ def _score(part, n, W, s, w):
 def _loss(part, n, y_items, s, w):
     """The loss of the part's lanes, with their targets y_items, and the gradient of their scores.
 
-    That is w.dy, and summed over the lanes, for the biases, w.db[part]. `scored` are the items of
-    all parts here, one part's after the other's.
+    That takes the scores' place; summed over the lanes, for the biases, it is w.db[part]. `scored`
+    are the items of all parts here, one part's after the other's.
     """
     f = type_of(w.log_own[0])
     lo, hi = _share(part, n, s)
@@ -475,10 +524,10 @@ def _loss(part, n, y_items, s, w):
     term, db = w.term[part, :scored], w.db[part, :scored]
     for q in range(s.parts):
         first, U, bias = _first(q, w), w.sizes[q, SCORED], w.bias[q]
-        scores = _rows(w.scores[q], 0, U, n)
-        for j in range(U):
-            for i in range(hi - lo):
-                y[i, at(first + j)] = scores[j, at(lo + i)] + bias[j]
+        _transpose(_rows(w.scores[q], 0, U, n)[:, lo:hi], y[:, first : first + U])
+        for i in range(hi - lo):
+            for j in range(U):
+                y[i, at(first + j)] += bias[j]
         for j in range(U):
             count[at(first + j)], weight[at(first + j)] = w.count[q, j], w.weight[q, j]
         log_weights += w.log_weights[q]
@@ -491,16 +540,14 @@ def _loss(part, n, y_items, s, w):
             log_weights, s.loss, s.final_act, s.final_a, s.bpreg, s.smoothing,
         )  # fmt: skip
     db[:] = 0
-    tile = _tile(n, w.V.shape[2], s)
-    for q in range(s.parts):
+    for i in range(hi - lo):
+        for j in range(scored):
+            g[i, j] *= scale
+            db[j] += g[i, j]
+    for turn in range(s.parts):  # each part begins elsewhere: lines of the cache lie across lanes
+        q = (part + turn) % s.parts
         first, U = _first(q, w), w.sizes[q, SCORED]
-        for start in range(0, U, tile):
-            end, here = min(start + tile, U), first + start
-            dy = _columns(w.dy[q], start, end, n)[lo:hi]
-            for i in range(hi - lo):
-                for j in range(end - start):
-                    dy[i, j] = g[i, at(here + j)] * scale
-                    db[at(here + j)] += dy[i, j]
+        _transpose(g[:, first : first + U], _rows(w.scores[q], 0, U, n)[:, lo:hi])
     w.loss[part] = loss * scale
 
 
@@ -511,11 +558,12 @@ def _loss(part, n, y_items, s, w):
 def _score_back(part, n, s, w):
     """What the part's items add to the gradient of what the layer put out."""
     U, H = w.sizes[part, SCORED], w.V.shape[2]
-    dout_T, some, tile = w.dout_T[part, :n], w.scratch[part, : n * H].reshape(n, H), _tile(n, H, s)
+    dy, tile = _rows(w.scores[part], 0, U, n), _tile(n, H, s)
+    dout_T, some = w.dout_T[part, :n], w.scratch[part, : n * H].reshape(n, H)
     dout_T[:] = 0
     for start in range(0, U, tile):
         end = min(start + tile, U)
-        _add_product(_columns(w.dy[part], start, end, n), w.V[part, start:end], some, dout_T)
+        _add_product(dy[start:end].T, w.V[part, start:end], some, dout_T)
 
 
 @inner
@@ -527,13 +575,13 @@ def _state_back(part, n, W, s, w):
     H = W.V_y.shape[1]
     lo, hi = _share(part, H, s)
     K, dout = hi - lo, _rows(w.dout, lo, hi, n)
-    for i in range(n):
-        for k in range(K):
-            dout[k, i] = w.dout_T[0, i, at(lo + k)]
-    for q in range(1, s.parts):
+    sums_T = w.scratch[part, : n * K].reshape(n, K)
+    sums_T[:] = 0
+    for q in range(s.parts):
         for i in range(n):
             for k in range(K):
-                dout[k, i] += w.dout_T[q, i, at(lo + k)]
+                sums_T[i, k] += w.dout_T[q, i, at(lo + k)]
+    _transpose(sums_T, dout)
     if s.dropout_hidden > 0:
         h_mask = _rows(w.h_mask, lo, hi, n)
         for k in range(K):
@@ -576,10 +624,9 @@ def _gates_back(part, n, W, s, w):
                 g_n[k, i] = dx_n[k, i]
     reset_backward(_line(dr), _line(r), _line(dx[:K]))
     if s.input == ONEHOT:
-        for i in range(n):
-            for gate_ in range(3):
-                for k in range(K):
-                    w.de_T[0, i, at(gate_ * H + lo + k)] = dx[at(gate_ * K + k), i]
+        for gate_ in range(3):
+            de_T = _gate_of(w.de_T[0, :n], gate_, lo, hi, H)
+            _transpose(dx[gate_ * K : (gate_ + 1) * K], de_T)
     else:
         X, W_x = w.e.shape[1], W.W_x[part]
         de_T, some = w.de_T[part, :n], w.scratch[part, : n * X].reshape(n, X)
@@ -651,7 +698,7 @@ def _add_de(i, s, w, total):
 def _update_output(part, n, W, A, M, how, s, w):
     """The part's rows of the output table; as the input's table too, if it is shared."""
     scored, U = w.sizes[part, SCORED], w.sizes[part, DISTINCT]
-    H, fed = W.V_y.shape[1], w.fed[part]
+    H, fed, dy = W.V_y.shape[1], w.fed[part], _rows(w.scores[part], 0, scored, n)
     tile = _tile(n, H, s)
     out_T = w.scratch[part, : n * H].reshape(n, H)
     _transpose(_rows(w.out, 0, H, n), out_T)
@@ -660,7 +707,7 @@ def _update_output(part, n, W, A, M, how, s, w):
         has = max(0, min(end, scored) - start)  # rows that are scored; the others are only fed
         dV = w.tile[part, : (end - start) * H].reshape(end - start, H)
         if has:
-            _dot(_columns(w.dy[part], start, start + has, n).T, out_T, dV[:has])
+            _dot(dy[start : start + has], out_T, dV[:has])
         dV[has:] = 0
         if s.input == SHARED:
             for i in range(n):
