@@ -116,6 +116,7 @@ def _workspace(B: int, S: int, H: int, X: int, dtype: type) -> Work:
         **{name: apart(shape, dtype) for name, shape in floats.items()},
     )
     w.e_mask[:] = 1  # and so it stays where nothing is dropped
+    w.de_T[:] = 0  # of a 1-of-N input each part writes its units' columns only
     return w
 
 
@@ -625,7 +626,7 @@ def _gates_back(part, n, W, s, w):
     reset_backward(_line(dr), _line(r), _line(dx[:K]))
     if s.input == ONEHOT:
         for gate_ in range(3):
-            de_T = _gate_of(w.de_T[0, :n], gate_, lo, hi, H)
+            de_T = _gate_of(w.de_T[part, :n], gate_, lo, hi, H)
             _transpose(dx[gate_ * K : (gate_ + 1) * K], de_T)
     else:
         X, W_x = w.e.shape[1], W.W_x[part]
@@ -689,7 +690,7 @@ def _update_units(part, n, W, A, M, how, s, w):
 @inner
 def _add_de(i, s, w, total):
     """total (X,) += the gradient of what entered in lane i."""
-    for q in range(1 if s.input == ONEHOT else s.parts):
+    for q in range(s.parts):
         for k in range(len(total)):
             total[k] += w.de_T[q, i, k] * w.e_mask[i, k]
 
@@ -845,7 +846,8 @@ def stepper(
     )  # fmt: skip
     X = 3 * H if hp.input == "onehot" else len(W["W_x"])
     w = _workspace(hp.batch_size, hp.n_sample, H, X, dtype)
-    mark = np.full((n_items, 2), -1, np.int32)
+    mark = apart((n_items, 2), np.int32)
+    mark[:] = -1
     stamp = 0  # of the next step: never the same twice, so that mark needs no clearing
     pace = Pace(s.parts)
     none = np.empty((1, 0), dtype)  # stands for what this model or optimiser has not
@@ -867,13 +869,16 @@ def stepper(
         nothing = (none,) * PARTS
         if not arrays:
             return Parameters(none, *(nothing,) * 5, none, none)
+        biases = apart((n_items, 1), dtype)
+        biases[:, 0] = arrays["b_y"]
+        copies.append((biases, arrays["b_y"]))
         rz, n, all_gates, onehot = slice(2), slice(2, 3), slice(3), hp.input == "onehot"
         return Parameters(
             arrays.get("W_x" if onehot else "E", none),
             nothing if onehot else cut(arrays["W_x"], all_gates),
             cut(arrays["U0"], rz), cut(arrays["U0"], n), cut(arrays["b0"], all_gates),
             cut(arrays["c0"], all_gates) if "c0" in arrays else nothing,
-            arrays["V_y"], arrays["b_y"][:, None],
+            arrays["V_y"], biases,
         )  # fmt: skip
 
     kinds = [W] + [{name: of[k] for name, of in memory.items() if k in of} for k in "av"]
