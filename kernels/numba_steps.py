@@ -60,9 +60,9 @@ Settings = namedtuple(
 )
 
 # All that a step writes beside the weights, made once. Flat are the matrices whose columns are the
-# step's lanes, see _rows; `scores` becomes their gradient, dy. What is (PARTS, ...) has a row for each part: `own` to `scores` of the
+# step's lanes, see _rows. What is (PARTS, ...) has a row for each part: `own` to `scores` of the
 # items that it owns, `counts` and `weights` of all scored items, as its lanes use them; dout_T, drh
-# and de_T are what its items and units add to a sum over all.
+# and de_T are what its items and units add to a sum over all. Where scores were, dy comes.
 Work = namedtuple(
     "Work",
     "every sizes own rows fed_rows fed count weight log_weights bias a_bias v_bias V scores "
@@ -83,7 +83,7 @@ WORTH_PARTS = 2**20
 
 # At most so many rows of a table or a matrix have their gradient made and used at once: it is still
 # in the cache when the optimiser reads it.
-TILE = 256
+TILE = 128
 
 BLOCK = 8  # rows and columns that are transposed at once: numbers of a vector, a power of two
 
@@ -226,28 +226,56 @@ def _product(a, b, out, s):
         _dot(a[start:end], b, out[start:end])
 
 
-@inner
-def _add_product(a, b, some, total):
-    """total += a b; `some` is scratch of its shape."""
-    _dot(a, b, some)
-    for i in range(len(total)):
-        for k in range(total.shape[1]):
-            total[i, k] += some[i, k]
-
-
 @intrinsic
-def _dot(typingctx, a, b, out):
-    """out <- a b by BLAS: matrices of at least one row and column, each C or, transposed, F."""
+def _gemm(typingctx, a, b, out, before):
+    """out <- a b + before * out, by the BLAS that SciPy brings, as NumPy's `dot` in compiled code.
+
+    Matrices of at least one row and column; out is C, the others C or, transposed, F. BLAS has its
+    matrices by columns, so it is given b^T a^T.
+    """
 
     def codegen(context, builder, signature, args):
-        matrices = []
-        for kind, value in zip(signature.args, args, strict=True):
-            array = context.make_array(kind)(context, builder, value)
-            matrices += [kind, cgutils.unpack_tuple(builder, array.shape), array.data]
-        linalg.call_xxgemm(context, builder, *matrices)
+        kinds, byte_p = signature.args, ir.IntType(8).as_pointer()
+        arrays = zip(kinds[:3], args[:3], strict=True)
+        a, b, out = (context.make_array(kind)(context, builder, x) for kind, x in arrays)
+        (rows, inner), (_, columns) = (cgutils.unpack_tuple(builder, x.shape) for x in (a, b))
+
+        def character(c):
+            return ir.Constant(ir.IntType(8), ord(c))
+
+        def address(number):
+            return builder.bitcast(cgutils.alloca_once_value(builder, number), byte_p)
+
+        def matrix(kind, array, shape):
+            by_rows = kind.layout == "C"
+            place = builder.bitcast(array.data, byte_p)
+            return character("n" if by_rows else "t"), place, shape[by_rows]
+
+        trans_a, at_a, width_a = matrix(kinds[0], a, (rows, inner))
+        trans_b, at_b, width_b = matrix(kinds[1], b, (inner, columns))
+        one = address(context.get_constant(kinds[2].dtype, 1))
+        scale = address(context.cast(builder, args[3], kinds[3], kinds[2].dtype))
+        call = (
+            character(linalg.get_blas_kind(kinds[2].dtype)), trans_b, trans_a, columns, rows, inner,
+            one, at_b, width_b, at_a, width_a, scale, builder.bitcast(out.data, byte_p), columns,
+        )  # fmt: skip
+        kind = ir.FunctionType(ir.IntType(32), [x.type for x in call])
+        builder.call(cgutils.get_or_insert_function(builder.module, kind, "numba_xxgemm"), call)
         return context.get_dummy_value()
 
-    return types.void(a, b, out), codegen
+    return types.void(a, b, out, before), codegen
+
+
+@inner
+def _dot(a, b, out):
+    """out <- a b."""
+    _gemm(a, b, out, 0)
+
+
+@inner
+def _add_dot(a, b, out):
+    """out += a b."""
+    _gemm(a, b, out, 1)
 
 
 @intrinsic
@@ -560,11 +588,11 @@ def _score_back(part, n, s, w):
     """What the part's items add to the gradient of what the layer put out."""
     U, H = w.sizes[part, SCORED], w.V.shape[2]
     dy, tile = _rows(w.scores[part], 0, U, n), _tile(n, H, s)
-    dout_T, some = w.dout_T[part, :n], w.scratch[part, : n * H].reshape(n, H)
+    dout_T = w.dout_T[part, :n]
     dout_T[:] = 0
     for start in range(0, U, tile):
         end = min(start + tile, U)
-        _add_product(dy[start:end].T, w.V[part, start:end], some, dout_T)
+        _add_dot(dy[start:end].T, w.V[part, start:end], dout_T)
 
 
 @inner
@@ -630,12 +658,11 @@ def _gates_back(part, n, W, s, w):
             _transpose(dx[gate_ * K : (gate_ + 1) * K], de_T)
     else:
         X, W_x = w.e.shape[1], W.W_x[part]
-        de_T, some = w.de_T[part, :n], w.scratch[part, : n * X].reshape(n, X)
-        tile = _tile(n, X, s)
+        de_T, tile = w.de_T[part, :n], _tile(n, X, s)
         de_T[:] = 0
         for start in range(0, 3 * K, tile):
             end = min(start + tile, 3 * K)
-            _add_product(dx[start:end].T, W_x[start:end], some, de_T)
+            _add_dot(dx[start:end].T, W_x[start:end], de_T)
 
 
 @inner
