@@ -207,6 +207,7 @@ def loss_and_gradient(raw, loss, final_act=("linear", 0.0), bpreg=1.0, smoothing
 
 
 AHEAD = 4  # rows: the time that these take is about what memory takes to answer
+LARGE = 2**20  # numbers of a table that near caches do not hold; else asking costs time for nothing
 
 
 @intrinsic
@@ -234,7 +235,7 @@ def _fetch_ahead(table, rows, i):
     The rows of a step lie anywhere. Of a table that no cache holds, the next one would be waited
     for each time.
     """
-    if table.size > 0 and i + AHEAD < len(rows):
+    if table.size > LARGE and i + AHEAD < len(rows):
         row = rows[i + AHEAD]
         for k in range(0, table.shape[1], 16):  # float32: 16 of them are a line of the cache
             _fetch(table, row, k)
