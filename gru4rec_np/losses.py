@@ -8,7 +8,7 @@ Imports NumPy and the activations.
 
 import numpy as np
 
-from gru4rec_np.activations import activate, activate_backward, sigmoid
+from gru4rec_np.activations import activate, activate_backward, exp_or_zero, sigmoid
 
 
 def _target(r: np.ndarray) -> np.ndarray:
@@ -30,7 +30,7 @@ def _without_target(x: np.ndarray, fill: float) -> np.ndarray:
 
 def _softmax(r: np.ndarray) -> np.ndarray:
     """Softmax over each row; a column of -inf gets 0. Shifted by the maximum, so e^x <= 1."""
-    e = np.exp(r - r.max(axis=1, keepdims=True))
+    e = exp_or_zero(r - r.max(axis=1, keepdims=True))
     e /= e.sum(axis=1, keepdims=True)
     return e
 
@@ -38,12 +38,12 @@ def _softmax(r: np.ndarray) -> np.ndarray:
 def _logsumexp(r: np.ndarray) -> np.ndarray:
     """log Σ e^r over each row, (B, 1)."""
     top = r.max(axis=1, keepdims=True)
-    return top + np.log(np.exp(r - top).sum(axis=1, keepdims=True))
+    return top + np.log(exp_or_zero(r - top).sum(axis=1, keepdims=True))
 
 
 def _softplus(x: np.ndarray) -> np.ndarray:
     """log(1 + e^x) = -log σ(-x), without computing e^x for positive x."""
-    return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
+    return np.maximum(x, 0) + np.log1p(exp_or_zero(-np.abs(x)))
 
 
 def _negatives_softmax(r: np.ndarray) -> np.ndarray:
@@ -68,7 +68,7 @@ def cross_entropy(r: np.ndarray, smoothing: float = 0.0) -> tuple[np.ndarray, np
         loss of each lane (B,), and the cache that `cross_entropy_backward` takes.
     """
     shifted = r - r.max(axis=1, keepdims=True)  # e^x <= 1, and large scores lose no digits
-    p = np.exp(shifted)
+    p = exp_or_zero(shifted)
     total = p.sum(axis=1, keepdims=True)
     p /= total
     log_p = shifted - np.log(total)

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from gru4rec_np import checkpoint
-from gru4rec_np.activations import sigmoid
+from gru4rec_np.activations import exp_or_zero, sigmoid
 from gru4rec_np.batches import draw_negatives, guide_table, negative_distribution
 from gru4rec_np.errors import InputError
 from gru4rec_np.hyperparameters import WIDEST, check_fields, declare, flag, number, whole
@@ -170,7 +170,7 @@ def attend(
     s = sigmoid(q + k)
     a = s @ v
     if normalise:
-        a = np.exp(a - a.max(axis=0))
+        a = exp_or_zero(a - a.max(axis=0))
         a /= a.sum(axis=0)
     return np.einsum("jn,jnh->nh", a, h), (s, a)
 
@@ -337,7 +337,7 @@ def cross_entropy(r: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     """
     shifted = r - r.max(axis=1, keepdims=True)
     target = np.take_along_axis(shifted, y[:, None], axis=1)[:, 0]
-    p = np.exp(shifted, out=shifted)
+    p = exp_or_zero(shifted, out=shifted)
     total = p.sum(axis=1, keepdims=True)
     p /= total
     return np.log(total[:, 0]) - target, p

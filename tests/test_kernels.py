@@ -370,7 +370,7 @@ def run_steps(hp, log, make_stepper, dtype, chunks, epochs=1):
     sessions=st.integers(3, 25),
     chunks=st.sampled_from([1, 7, 64]),
     worth=st.sampled_from([0, 2**20]),
-    items=st.sampled_from([8, 40]),  # parts own 16 items each in turn
+    items=st.sampled_from([8, 40, 400]),  # parts own 16 items each in turn; 400 are several tiles
     small=st.sampled_from([200, 2**40]),
 )
 def test_many_steps_are_the_single_steps(backend, hp, sessions, chunks, worth, items, small):

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gru4rec_np import gradcheck
-from gru4rec_np.activations import activate
+from gru4rec_np.activations import activate, exp_or_zero
 from gru4rec_np.losses import LOSSES, loss_and_gradient
 
 FINAL_ACTS = [
@@ -109,3 +109,18 @@ def test_cross_entropy_applies_softmax_once():
 def test_unknown_loss():
     with pytest.raises(ValueError, match=r"bpr-max.*'hinge'"):
         loss_and_gradient(np.zeros((1, 2)), "hinge")
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_no_softmax_weight_is_a_denormal_number(dtype):
+    """Products with them are slow, and nothing can see them beside the others."""
+    tiny = np.finfo(dtype).tiny
+    e = exp_or_zero(np.linspace(1.1 * np.log(tiny), 0, 1000, dtype=dtype))
+    assert e.dtype == dtype and (e == 0).any() and e[e > 0].min() > 500 * tiny and e[-1] == 1
+    assert np.isnan(exp_or_zero(np.array([np.nan], dtype))) and not exp_or_zero(
+        -np.ones(1) * np.inf
+    )
+    r = np.zeros((2, 400), dtype)
+    r[:, 2:] = np.linspace(1.1 * np.log(tiny), 0, 398)
+    _, dr = loss_and_gradient(r, "cross-entropy")
+    assert (dr[:, 2:] == 0).any() and np.abs(dr[dr != 0]).min() > tiny
