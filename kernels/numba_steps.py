@@ -26,9 +26,8 @@ from typing import Any
 import numba
 import numpy as np
 from llvmlite import ir
-from numba.core import cgutils, types
+from numba.core import types
 from numba.extending import intrinsic
-from numba.np import linalg
 from threadpoolctl import threadpool_info
 
 from gru4rec_np.kernels import coded, multiplications, usual
@@ -41,6 +40,15 @@ from gru4rec_np.kernels.numba_cpu import (
     update_rows,
 )
 from gru4rec_np.kernels.numba_math import at, exp, inner, jit, lane_loss, type_of
+from gru4rec_np.kernels.numba_matrices import (
+    add_columns,
+    add_dot,
+    dot,
+    line,
+    rows_of,
+    sum_rows,
+    transpose,
+)
 from gru4rec_np.kernels.numba_threads import LINE, Pace, finish, new_counters, take
 from gru4rec_np.losses import LOSSES
 
@@ -60,7 +68,7 @@ Settings = namedtuple(
 )
 
 # All that a step writes beside the weights, made once. Flat are the matrices whose columns are the
-# step's lanes, see _rows. What is (PARTS, ...) has a row for each part: `own` to `scores` of the
+# step's lanes, see rows_of. What is (PARTS, ...) has a row for each part: `own` to `scores` of the
 # items that it owns, `counts` and `weights` of all scored items, as its lanes use them; dout_T, drh
 # and de_T are what its items and units add to a sum over all. Where scores were, dy comes.
 Work = namedtuple(
@@ -84,8 +92,6 @@ WORTH_PARTS = 2**20
 # At most so many rows of a table or a matrix have their gradient made and used at once: it is still
 # in the cache when the optimiser reads it.
 TILE = 128
-
-BLOCK = 8  # rows and columns that are transposed at once: numbers of a vector, a power of two
 
 
 def _workspace(B: int, S: int, H: int, X: int, dtype: type) -> Work:
@@ -130,84 +136,9 @@ def _share(part, size, s):
 
 
 @jit(inline="always")
-def _rows(flat, lo, hi, n):
-    """The rows from lo to hi of a matrix (..., n) that begins where `flat` does."""
-    return flat[lo * n : hi * n].reshape(hi - lo, n)
-
-
-@jit(inline="always")
 def _gate_of(a, gate_, lo, hi, H):
     """Of a (n, 3H) the columns of some units' r, z or n, which is gate 0, 1 or 2."""
     return a[:, gate_ * H + lo : gate_ * H + hi]
-
-
-@jit(inline="always")
-def _line(a):
-    """A matrix as one long row."""
-    return a.reshape(1, a.size)
-
-
-@intrinsic
-def _transpose_block(typingctx, a, i, k, out):
-    """out[k : k + BLOCK, i : i + BLOCK] <- the transpose of a[i : i + BLOCK, k : k + BLOCK].
-
-    Both have their rows in one piece. A vector holds a row of the block; if log2(BLOCK) times each
-    row of the upper half is interleaved with its fellow of the lower, the vectors are the columns.
-    """
-
-    def codegen(context, builder, signature, args):
-        number = context.get_data_type(a.dtype)
-        block = ir.VectorType(number, BLOCK)
-
-        def row(kind, array, i, k):
-            array = context.make_array(kind)(context, builder, array)
-            bytes_ = builder.mul(i, builder.extract_value(array.strides, 0))
-            start = builder.gep(builder.bitcast(array.data, ir.IntType(8).as_pointer()), [bytes_])
-            start = builder.gep(builder.bitcast(start, number.as_pointer()), [k])
-            return builder.bitcast(start, block.as_pointer())
-
-        def after(i, j):
-            return builder.add(i, ir.Constant(i.type, j))
-
-        _, i, k, _ = args
-        align = number.get_abi_size(context.codegen().target_data)
-        rows = [builder.load(row(a, args[0], after(i, j), k), align=align) for j in range(BLOCK)]
-        halves = [
-            ir.Constant(
-                ir.VectorType(ir.IntType(32), BLOCK),
-                [first + j // 2 + j % 2 * BLOCK for j in range(BLOCK)],
-            )
-            for first in (0, BLOCK // 2)
-        ]
-        for _ in range(BLOCK.bit_length() - 1):
-            pairs = zip(rows[: BLOCK // 2], rows[BLOCK // 2 :], strict=True)
-            rows = [builder.shuffle_vector(x, y, half) for x, y in pairs for half in halves]
-        for j, column in enumerate(rows):
-            builder.store(column, row(out, args[3], after(k, j), i), align=align)
-        return context.get_dummy_value()
-
-    return types.void(a, types.intp, types.intp, out), codegen
-
-
-@inner
-def _transpose(a, out):
-    """out (columns, rows) <- a (rows, columns); the edges, where no block fits, one by one."""
-    rows, columns = a.shape
-    below, beside = rows // BLOCK * BLOCK, columns // BLOCK * BLOCK
-    for i in range(0, below, BLOCK):
-        for k in range(0, beside, BLOCK):
-            _transpose_block(a, i, k, out)
-    for i in range(rows):
-        for k in range(beside if i < below else 0, columns):
-            out[k, i] = a[i, k]
-
-
-@inner
-def _add_columns(a, b):
-    """a (rows, n) += b (rows, 1) in each column."""
-    for j in range(len(a)):
-        for i in range(a.shape[1]):
-            a[j, i] += b[j, 0]
 
 
 @inner
@@ -223,59 +154,7 @@ def _product(a, b, out, s):
     tile = _tile(len(b), b.shape[1], s)
     for start in range(0, len(a), tile):
         end = min(start + tile, len(a))
-        _dot(a[start:end], b, out[start:end])
-
-
-@intrinsic
-def _gemm(typingctx, a, b, out, before):
-    """out <- a b + before * out, by the BLAS that SciPy brings, as NumPy's `dot` in compiled code.
-
-    Matrices of at least one row and column; out is C, the others C or, transposed, F. BLAS has its
-    matrices by columns, so it is given b^T a^T.
-    """
-
-    def codegen(context, builder, signature, args):
-        kinds, byte_p = signature.args, ir.IntType(8).as_pointer()
-        arrays = zip(kinds[:3], args[:3], strict=True)
-        a, b, out = (context.make_array(kind)(context, builder, x) for kind, x in arrays)
-        (rows, inner), (_, columns) = (cgutils.unpack_tuple(builder, x.shape) for x in (a, b))
-
-        def character(c):
-            return ir.Constant(ir.IntType(8), ord(c))
-
-        def address(number):
-            return builder.bitcast(cgutils.alloca_once_value(builder, number), byte_p)
-
-        def matrix(kind, array, shape):
-            by_rows = kind.layout == "C"
-            place = builder.bitcast(array.data, byte_p)
-            return character("n" if by_rows else "t"), place, shape[by_rows]
-
-        trans_a, at_a, width_a = matrix(kinds[0], a, (rows, inner))
-        trans_b, at_b, width_b = matrix(kinds[1], b, (inner, columns))
-        one = address(context.get_constant(kinds[2].dtype, 1))
-        scale = address(context.cast(builder, args[3], kinds[3], kinds[2].dtype))
-        call = (
-            character(linalg.get_blas_kind(kinds[2].dtype)), trans_b, trans_a, columns, rows, inner,
-            one, at_b, width_b, at_a, width_a, scale, builder.bitcast(out.data, byte_p), columns,
-        )  # fmt: skip
-        kind = ir.FunctionType(ir.IntType(32), [x.type for x in call])
-        builder.call(cgutils.get_or_insert_function(builder.module, kind, "numba_xxgemm"), call)
-        return context.get_dummy_value()
-
-    return types.void(a, b, out, before), codegen
-
-
-@inner
-def _dot(a, b, out):
-    """out <- a b."""
-    _gemm(a, b, out, 0)
-
-
-@inner
-def _add_dot(a, b, out):
-    """out += a b."""
-    _gemm(a, b, out, 1)
+        dot(a[start:end], b, out[start:end])
 
 
 @intrinsic
@@ -478,23 +357,23 @@ def _gates(part, n, W, s, w):
     """
     H = W.V_y.shape[1]
     lo, hi = _share(part, H, s)
-    K, x, b = hi - lo, _rows(w.xW, 3 * lo, 3 * hi, n), W.b[part]
+    K, x, b = hi - lo, rows_of(w.xW, 3 * lo, 3 * hi, n), W.b[part]
     if s.input == ONEHOT:
         for gate_ in range(3):
-            _transpose(_gate_of(w.e[:n], gate_, lo, hi, H), x[gate_ * K : (gate_ + 1) * K])
+            transpose(_gate_of(w.e[:n], gate_, lo, hi, H), x[gate_ * K : (gate_ + 1) * K])
     else:
         X = w.e.shape[1]
-        e_T = _rows(w.e_T[part], 0, X, n)
-        _transpose(w.e[:n], e_T)
+        e_T = rows_of(w.e_T[part], 0, X, n)
+        transpose(w.e[:n], e_T)
         _product(W.W_x[part], e_T, x, s)
-    _add_columns(x, b)
-    hU, rz, h = _rows(w.hU_rz, 2 * lo, 2 * hi, n), _rows(w.rz, 2 * lo, 2 * hi, n), w.h
-    _product(W.U_rz[part], _rows(h, 0, H, n), hU, s)
+    add_columns(x, b)
+    hU, rz, h = rows_of(w.hU_rz, 2 * lo, 2 * hi, n), rows_of(w.rz, 2 * lo, 2 * hi, n), w.h
+    _product(W.U_rz[part], rows_of(h, 0, H, n), hU, s)
     if s.reset_after:
-        _add_columns(hU, W.c[part])
-    gate(_line(x[: 2 * K]), _line(hU), _line(rz))
+        add_columns(hU, W.c[part])
+    gate(line(x[: 2 * K]), line(hU), line(rz))
     if not s.reset_after:
-        r, h, rh = rz[:K], _rows(w.h, lo, hi, n), _rows(w.rh, lo, hi, n)
+        r, h, rh = rz[:K], rows_of(w.h, lo, hi, n), rows_of(w.rh, lo, hi, n)
         for k in range(K):
             for i in range(n):
                 rh[k, i] = r[k, i] * h[k, i]
@@ -505,21 +384,21 @@ def _state(part, n, W, s, w, seed, step):
     """The new state of the part's units, which is what the layer puts out."""
     H = W.V_y.shape[1]
     lo, hi = _share(part, H, s)
-    K, hU_n, rz = hi - lo, _rows(w.hU_n, lo, hi, n), _rows(w.rz, 2 * lo, 2 * hi, n)
-    out = _rows(w.out, lo, hi, n)
+    K, hU_n, rz = hi - lo, rows_of(w.hU_n, lo, hi, n), rows_of(w.rz, 2 * lo, 2 * hi, n)
+    out = rows_of(w.out, lo, hi, n)
     if s.reset_after:
-        _product(W.U_n[part], _rows(w.h, 0, H, n), hU_n, s)
-        _add_columns(hU_n, W.c[part][2 * K :])
+        _product(W.U_n[part], rows_of(w.h, 0, H, n), hU_n, s)
+        add_columns(hU_n, W.c[part][2 * K :])
     else:
-        _product(W.U_n[part], _rows(w.rh, 0, H, n), hU_n, s)
-    x_n = _rows(w.xW, 3 * lo + 2 * K, 3 * hi, n)
-    h, act = _rows(w.h, lo, hi, n), (s.hidden_act, s.hidden_a)
+        _product(W.U_n[part], rows_of(w.rh, 0, H, n), hU_n, s)
+    x_n = rows_of(w.xW, 3 * lo + 2 * K, 3 * hi, n)
+    h, act = rows_of(w.h, lo, hi, n), (s.hidden_act, s.hidden_a)
     candidate(
-        _line(x_n), _line(hU_n), _line(rz[:K]), _line(rz[K:]), _line(h), s.reset_after, act,
-        _line(_rows(w.n, lo, hi, n)), _line(out),
+        line(x_n), line(hU_n), line(rz[:K]), line(rz[K:]), line(h), s.reset_after, act,
+        line(rows_of(w.n, lo, hi, n)), line(out),
     )  # fmt: skip
     if s.dropout_hidden > 0:
-        h_mask = _rows(w.h_mask, lo, hi, n)
+        h_mask = rows_of(w.h_mask, lo, hi, n)
         _fill_mask(h_mask, lo, 1, H, seed, 2 * step + 1, s.dropout_hidden)
         for k in range(K):
             for i in range(n):
@@ -530,11 +409,11 @@ def _state(part, n, W, s, w, seed, step):
 def _score(part, n, W, s, w):
     """The scores of the part's items, before their biases; their rows are gathered for it."""
     U, H = w.sizes[part, SCORED], w.V.shape[2]
-    y, out, tile = _rows(w.scores[part], 0, U, n), _rows(w.out, 0, H, n), _tile(n, H, s)
+    y, out, tile = rows_of(w.scores[part], 0, U, n), rows_of(w.out, 0, H, n), _tile(n, H, s)
     for start in range(0, U, tile):
         end = min(start + tile, U)
         _gather_rows(part, start, end, W, w)
-        _dot(w.V[part, start:end], out, y[start:end])
+        dot(w.V[part, start:end], out, y[start:end])
 
 
 @inner
@@ -553,7 +432,7 @@ def _loss(part, n, y_items, s, w):
     term, db = w.term[part, :scored], w.db[part, :scored]
     for q in range(s.parts):
         first, U, bias = _first(q, w), w.sizes[q, SCORED], w.bias[q]
-        _transpose(_rows(w.scores[q], 0, U, n)[:, lo:hi], y[:, first : first + U])
+        transpose(rows_of(w.scores[q], 0, U, n)[:, lo:hi], y[:, first : first + U])
         for i in range(hi - lo):
             for j in range(U):
                 y[i, at(first + j)] += bias[j]
@@ -576,7 +455,7 @@ def _loss(part, n, y_items, s, w):
     for turn in range(s.parts):  # each part begins elsewhere: lines of the cache lie across lanes
         q = (part + turn) % s.parts
         first, U = _first(q, w), w.sizes[q, SCORED]
-        _transpose(g[:, first : first + U], _rows(w.scores[q], 0, U, n)[:, lo:hi])
+        transpose(g[:, first : first + U], rows_of(w.scores[q], 0, U, n)[:, lo:hi])
     w.loss[part] = loss * scale
 
 
@@ -587,12 +466,12 @@ def _loss(part, n, y_items, s, w):
 def _score_back(part, n, s, w):
     """What the part's items add to the gradient of what the layer put out."""
     U, H = w.sizes[part, SCORED], w.V.shape[2]
-    dy, tile = _rows(w.scores[part], 0, U, n), _tile(n, H, s)
+    dy, tile = rows_of(w.scores[part], 0, U, n), _tile(n, H, s)
     dout_T = w.dout_T[part, :n]
     dout_T[:] = 0
     for start in range(0, U, tile):
         end = min(start + tile, U)
-        _add_dot(dy[start:end].T, w.V[part, start:end], dout_T)
+        add_dot(dy[start:end].T, w.V[part, start:end], dout_T)
 
 
 @inner
@@ -603,27 +482,27 @@ def _state_back(part, n, W, s, w):
     """
     H = W.V_y.shape[1]
     lo, hi = _share(part, H, s)
-    K, dout = hi - lo, _rows(w.dout, lo, hi, n)
+    K, dout = hi - lo, rows_of(w.dout, lo, hi, n)
     sums_T = w.scratch[part, : n * K].reshape(n, K)
     sums_T[:] = 0
     for q in range(s.parts):
         for i in range(n):
             for k in range(K):
                 sums_T[i, k] += w.dout_T[q, i, at(lo + k)]
-    _transpose(sums_T, dout)
+    transpose(sums_T, dout)
     if s.dropout_hidden > 0:
-        h_mask = _rows(w.h_mask, lo, hi, n)
+        h_mask = rows_of(w.h_mask, lo, hi, n)
         for k in range(K):
             for i in range(n):
                 dout[k, i] *= h_mask[k, i]
-    dx, z = _rows(w.dxW, 3 * lo, 3 * hi, n), _rows(w.rz, 2 * lo + K, 2 * hi, n)
+    dx, z = rows_of(w.dxW, 3 * lo, 3 * hi, n), rows_of(w.rz, 2 * lo + K, 2 * hi, n)
     act = (s.hidden_act, s.hidden_a)
     blend_backward(
-        _line(dout), _line(_rows(w.h, lo, hi, n)), _line(z), _line(_rows(w.n, lo, hi, n)), act,
-        _line(dx[K : 2 * K]), _line(dx[2 * K :]),
+        line(dout), line(rows_of(w.h, lo, hi, n)), line(z), line(rows_of(w.n, lo, hi, n)), act,
+        line(dx[K : 2 * K]), line(dx[2 * K :]),
     )  # fmt: skip
     if not s.reset_after:
-        _dot(W.U_n[part].T, dx[2 * K :], _rows(w.drh[part], 0, H, n))
+        dot(W.U_n[part].T, dx[2 * K :], rows_of(w.drh[part], 0, H, n))
 
 
 @inner
@@ -631,19 +510,19 @@ def _gates_back(part, n, W, s, w):
     """The r part of w.dxW; w.g_n; and what these units add to the gradient of what entered."""
     H = W.V_y.shape[1]
     lo, hi = _share(part, H, s)
-    K, dx, dr = hi - lo, _rows(w.dxW, 3 * lo, 3 * hi, n), _rows(w.dr, lo, hi, n)
-    r, g_n, dx_n = _rows(w.rz, 2 * lo, 2 * hi, n)[:K], _rows(w.g_n, lo, hi, n), dx[2 * K :]
+    K, dx, dr = hi - lo, rows_of(w.dxW, 3 * lo, 3 * hi, n), rows_of(w.dr, lo, hi, n)
+    r, g_n, dx_n = rows_of(w.rz, 2 * lo, 2 * hi, n)[:K], rows_of(w.g_n, lo, hi, n), dx[2 * K :]
     if s.reset_after:
-        hU_n = _rows(w.hU_n, lo, hi, n)
+        hU_n = rows_of(w.hU_n, lo, hi, n)
         for k in range(K):
             for i in range(n):
                 dr[k, i] = dx_n[k, i] * hU_n[k, i]
                 g_n[k, i] = dx_n[k, i] * r[k, i]
     else:
-        h = _rows(w.h, lo, hi, n)
+        h = rows_of(w.h, lo, hi, n)
         dr[:] = 0
         for q in range(s.parts):
-            drh = _rows(w.drh[q], lo, hi, n)
+            drh = rows_of(w.drh[q], lo, hi, n)
             for k in range(K):
                 for i in range(n):
                     dr[k, i] += drh[k, i]
@@ -651,18 +530,18 @@ def _gates_back(part, n, W, s, w):
             for i in range(n):
                 dr[k, i] *= h[k, i]
                 g_n[k, i] = dx_n[k, i]
-    reset_backward(_line(dr), _line(r), _line(dx[:K]))
+    reset_backward(line(dr), line(r), line(dx[:K]))
     if s.input == ONEHOT:
         for gate_ in range(3):
             de_T = _gate_of(w.de_T[part, :n], gate_, lo, hi, H)
-            _transpose(dx[gate_ * K : (gate_ + 1) * K], de_T)
+            transpose(dx[gate_ * K : (gate_ + 1) * K], de_T)
     else:
         X, W_x = w.e.shape[1], W.W_x[part]
         de_T, tile = w.de_T[part, :n], _tile(n, X, s)
         de_T[:] = 0
         for start in range(0, 3 * K, tile):
             end = min(start + tile, 3 * K)
-            _add_dot(dx[start:end].T, W_x[start:end], de_T)
+            add_dot(dx[start:end].T, W_x[start:end], de_T)
 
 
 @inner
@@ -673,16 +552,9 @@ def _update_matrix(part, p, left, right_T, a, v, how, s, w):
     for start in range(0, len(left), tile):
         end = min(start + tile, len(left))
         d = w.tile[part, : (end - start) * columns].reshape(end - start, columns)
-        _dot(left[start:end], right_T, d)
+        dot(left[start:end], right_T, d)
         here = slice(start, end)  # as one row, whose remainder beside full vectors is short
-        update_rows(_line(p[here]), w.every[:1], _line(d), _line(a[here]), _line(v[here]), how)
-
-
-@inner
-def _sum_lanes(a, total):
-    """total (1, rows) <- the sums of the rows of a (rows, n)."""
-    for j in range(len(a)):
-        total[0, j] = a[j].sum()
+        update_rows(line(p[here]), w.every[:1], line(d), line(a[here]), line(v[here]), how)
 
 
 @inner
@@ -690,13 +562,13 @@ def _update_units(part, n, W, A, M, how, s, w):
     """The part's rows of W_x, U, b and c. Nobody else reads them, so they can change at once."""
     H = W.V_y.shape[1]
     lo, hi = _share(part, H, s)
-    K, dx, g_n = hi - lo, _rows(w.dxW, 3 * lo, 3 * hi, n), _rows(w.g_n, lo, hi, n)
+    K, dx, g_n = hi - lo, rows_of(w.dxW, 3 * lo, 3 * hi, n), rows_of(w.g_n, lo, hi, n)
     size = n * H
     h_T = w.scratch[part, :size].reshape(n, H)
     rh_T = w.scratch[part, size : 2 * size].reshape(n, H)
-    _transpose(_rows(w.h, 0, H, n), h_T)
+    transpose(rows_of(w.h, 0, H, n), h_T)
     if not s.reset_after:
-        _transpose(_rows(w.rh, 0, H, n), rh_T)
+        transpose(rows_of(w.rh, 0, H, n), rh_T)
     # A loop over what is unlike, since each call would be compiled on its own, for seconds.
     p = (W.W_x[part], W.U_rz[part], W.U_n[part])
     a = (A.W_x[part], A.U_rz[part], A.U_n[part])
@@ -706,12 +578,12 @@ def _update_units(part, n, W, A, M, how, s, w):
     for i in range(1 if s.input == ONEHOT else 0, 3):
         _update_matrix(part, p[i], left[i], right_T[i], a[i], v[i], how, s, w)
     db = w.db_gates[part : part + 1, : 3 * K]
-    _sum_lanes(dx, db)
+    sum_rows(dx, db)
     row = w.every[:1]
-    update_rows(_line(W.b[part]), row, db, _line(A.b[part]), _line(M.b[part]), how)
+    update_rows(line(W.b[part]), row, db, line(A.b[part]), line(M.b[part]), how)
     if s.reset_after:  # c takes b's gradient, but for the candidate's part, which r has scaled
-        _sum_lanes(g_n, db[:, 2 * K :])
-        update_rows(_line(W.c[part]), row, db, _line(A.c[part]), _line(M.c[part]), how)
+        sum_rows(g_n, db[:, 2 * K :])
+        update_rows(line(W.c[part]), row, db, line(A.c[part]), line(M.c[part]), how)
 
 
 @inner
@@ -726,16 +598,16 @@ def _add_de(i, s, w, total):
 def _update_output(part, n, W, A, M, how, s, w):
     """The part's rows of the output table; as the input's table too, if it is shared."""
     scored, U = w.sizes[part, SCORED], w.sizes[part, DISTINCT]
-    H, fed, dy = W.V_y.shape[1], w.fed[part], _rows(w.scores[part], 0, scored, n)
+    H, fed, dy = W.V_y.shape[1], w.fed[part], rows_of(w.scores[part], 0, scored, n)
     tile = _tile(n, H, s)
     out_T = w.scratch[part, : n * H].reshape(n, H)
-    _transpose(_rows(w.out, 0, H, n), out_T)
+    transpose(rows_of(w.out, 0, H, n), out_T)
     for start in range(0, U, tile):
         end = min(start + tile, U)
         has = max(0, min(end, scored) - start)  # rows that are scored; the others are only fed
         dV = w.tile[part, : (end - start) * H].reshape(end - start, H)
         if has:
-            _dot(dy[start : start + has], out_T, dV[:has])
+            dot(dy[start : start + has], out_T, dV[:has])
         dV[has:] = 0
         if s.input == SHARED:
             for i in range(n):
@@ -807,7 +679,7 @@ def _train(
             if step > 0:
                 before = lanes[t - 1]
             lo, hi = _share(part, H, s)
-            out, h = _rows(w.out, lo, hi, before), _rows(w.h, lo, hi, n)
+            out, h = rows_of(w.out, lo, hi, before), rows_of(w.h, lo, hi, n)
             _enter_step(out, keeps[t], resets[t], h)
             x, y = xs[t, :n], ys[t, :n]
             _collect(part, x, y, samples[step], stamp + step, mark, log_support, s, w)

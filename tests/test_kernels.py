@@ -313,6 +313,52 @@ def test_negatives_are_the_same_draws(backend, support, alpha, shape, guided, se
     np.testing.assert_array_equal(*drawn)
 
 
+# --- matrices in compiled code --------------------------------------------------------------------
+
+
+@functools.cache
+def compiled(name):
+    """A function of numba_matrices.py that can be called from here."""
+    numba = pytest.importorskip("numba")
+    ops_of("numba")
+    from gru4rec_np.kernels import numba_matrices
+
+    function = getattr(numba_matrices, name)
+    return numba.njit(lambda *args: function(*args))
+
+
+sizes = st.sampled_from([1, 2, 7, 8, 9, 16, 25])  # blocks are 8 by 8
+
+
+@settings(deadline=None)
+@given(rows=sizes, columns=sizes, margin=st.sampled_from([0, 3]), dtype=FLOATS, seed=seeds)
+def test_transposes(rows, columns, margin, dtype, seed):
+    """Parts of wider matrices too, whose other numbers stay as they are."""
+    a = np.random.default_rng(seed).normal(size=(rows, columns + margin)).astype(dtype)
+    out = np.full((columns, rows + margin), 7, dtype)
+    compiled("transpose")(a[:, margin:], out[:, margin:])
+    assert (out[:, margin:] == a[:, margin:].T).all() and (out[:, :margin] == 7).all()
+
+
+@settings(deadline=None)
+@given(
+    rows=sizes, inner=sizes, columns=sizes, flip=st.tuples(st.booleans(), st.booleans()),
+    dtype=FLOATS, seed=seeds,
+)  # fmt: skip
+def test_products(rows, inner, columns, flip, dtype, seed):
+    """Of matrices as they lie or of their transposes, in place of what is there or added to it."""
+    rng = np.random.default_rng(seed)
+    a, b = (
+        np.asarray(rng.normal(size=shape).astype(dtype), order="F" if flipped else "C")
+        for shape, flipped in zip([(rows, inner), (inner, columns)], flip, strict=True)
+    )
+    out = np.full((rows, columns), np.nan, dtype)
+    compiled("dot")(a, b, out)
+    close(out, a @ b, inner)
+    compiled("add_dot")(a, b, out)
+    close(out, 2 * (a @ b), inner)
+
+
 # --- many steps -----------------------------------------------------------------------------------
 
 USUAL = {"layers": [12], "n_sample": 60, "batch_size": 8, "dropout_p_embed": 0.0}
