@@ -113,7 +113,7 @@ class Pace:
         most: threads that there may be.
     """
 
-    TRY = 16  # calls: that often each number is tried again
+    TRY = 64  # calls: that often each number is tried again
     LAST = 2  # times by which a number is judged, by the better one: others disturb now and then,
     # and the very first call compiles
 
