@@ -206,13 +206,13 @@ def loss_and_gradient(raw, loss, final_act=("linear", 0.0), bpreg=1.0, smoothing
 # --- the optimiser --------------------------------------------------------------------------------
 
 
-AHEAD = 4  # rows: the time that these take is about what memory takes to answer
+AHEAD = 16  # rows: these take longer than memory does to answer
 LARGE = 2**20  # numbers of a table that near caches do not hold; else asking costs time for nothing
 
 
 @intrinsic
 def _fetch(typingctx, table, row, column):
-    """Say that table[row, column] will be needed soon."""
+    """Ask the second cache for table[row, column]: the first takes few requests at a time."""
 
     def codegen(context, builder, signature, args):
         array = context.make_array(signature.args[0])(context, builder, args[0])
@@ -221,7 +221,7 @@ def _fetch(typingctx, table, row, column):
         byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
         call = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
-        hints = [ir.Constant(number, x) for x in (0, 3, 1)]  # to read, to keep, data
+        hints = [ir.Constant(number, x) for x in (0, 2, 1)]  # to read, second cache, data
         builder.call(call, [builder.bitcast(place, byte), *hints])
         return context.get_dummy_value()
 
@@ -229,7 +229,7 @@ def _fetch(typingctx, table, row, column):
 
 
 @jit
-def _fetch_ahead(table, rows, i):
+def fetch_ahead(table, rows, i):
     """Before row rows[i] of a contiguous table is used: ask for one that comes soon.
 
     The rows of a step lie anywhere. Of a table that no cache holds, the next one would be waited
@@ -255,9 +255,9 @@ def update_rows(p, rows, g, a, v, how):
     if how[0] and how[2] > 0:
         for i in range(len(rows)):
             row = rows[i]
-            _fetch_ahead(p, rows, i)
-            _fetch_ahead(a, rows, i)
-            _fetch_ahead(v, rows, i)
+            fetch_ahead(p, rows, i)
+            fetch_ahead(a, rows, i)
+            fetch_ahead(v, rows, i)
             for k in range(D):
                 a[row, k] += g[i, k] * g[i, k]
                 v[row, k] = m * v[row, k] - rate * g[i, k] / np.sqrt(a[row, k] + eps)
@@ -265,23 +265,23 @@ def update_rows(p, rows, g, a, v, how):
     elif how[0]:
         for i in range(len(rows)):
             row = rows[i]
-            _fetch_ahead(p, rows, i)
-            _fetch_ahead(a, rows, i)
+            fetch_ahead(p, rows, i)
+            fetch_ahead(a, rows, i)
             for k in range(D):
                 a[row, k] += g[i, k] * g[i, k]
                 p[row, k] -= rate * g[i, k] / np.sqrt(a[row, k] + eps)
     elif how[2] > 0:
         for i in range(len(rows)):
             row = rows[i]
-            _fetch_ahead(p, rows, i)
-            _fetch_ahead(v, rows, i)
+            fetch_ahead(p, rows, i)
+            fetch_ahead(v, rows, i)
             for k in range(D):
                 v[row, k] = m * v[row, k] - rate * g[i, k]
                 p[row, k] += v[row, k]
     else:
         for i in range(len(rows)):
             row = rows[i]
-            _fetch_ahead(p, rows, i)
+            fetch_ahead(p, rows, i)
             for k in range(D):
                 p[row, k] -= rate * g[i, k]
 

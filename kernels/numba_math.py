@@ -349,20 +349,25 @@ def lane_loss(y, g, term, t, count, weight, log_own, log_weights, kind, act, a, 
         top = largest(y, count)
         total = zero
         for j in range(U):
-            g[j] = count[j] * exp(y[j] - top)
+            term[j] = exp(y[j] - top)
+            g[j] = count[j] * term[j]
             total += g[j]
         inverse = one / total
+        # σ(y_j - y_t) is e^y_j / (e^y_j + e^y_t), of exponentials that are there already; unless
+        # y_t is so far from top that where one of both is a number, the other is 0 or too large.
+        target = y[t]
+        near = abs(target - top) < f(40)
+        e_t = exp(target - top)
         if kind == BPR_MAX:
             # Σ s_j σ(y_t - y_j), and the p_j by which its terms share it. Its terms are e^y_j
             # σ(y_t - y_j), the same as e^y_t σ(y_j - y_t): the first form, less e^top, keeps its
             # largest term near 1 where the target is on top, the second, less e^y_t, where not.
-            target = y[t]
             first = one if target > top else zero
             second = one - first
             chosen = zero
             size = zero
             for j in range(U):
-                above = sigmoid(y[j] - target)
+                above = term[j] / (term[j] + e_t) if near else sigmoid(y[j] - target)
                 size += g[j] * y[j] * y[j]
                 chosen += first * g[j] * (one - above) + second * count[j] * above
                 term[j] = above  # kept: an exponential costs more than a look
@@ -379,10 +384,12 @@ def lane_loss(y, g, term, t, count, weight, log_own, log_weights, kind, act, a, 
                 g[j] = s + reg * s * (two * y[j] + y[j] * y[j] - size) - p * (one - above)
         else:
             for j in range(U):
+                above = term[j] / (term[j] + e_t) if near else sigmoid(y[j] - target)
+                term[j] = above
                 g[j] *= inverse  # s_j
-                loss += g[j] * (sigmoid(y[j] - y[t]) + sigmoid(y[j] * y[j]))
+                loss += g[j] * (above + sigmoid(y[j] * y[j]))
             for j in range(U):
-                above, size = sigmoid(y[j] - y[t]), sigmoid(y[j] * y[j])
+                above, size = term[j], sigmoid(y[j] * y[j])
                 slope = g[j] * above * (one - above)
                 pull += slope
                 s = g[j]

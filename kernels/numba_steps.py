@@ -35,6 +35,7 @@ from gru4rec_np.kernels.numba_cpu import (
     apart,
     blend_backward,
     candidate,
+    fetch_ahead,
     gate,
     reset_backward,
     update_rows,
@@ -318,6 +319,7 @@ def _gather_rows(part, start, end, W, w):
     rows, V, bias = w.rows[part], w.V[part], w.bias[part]
     for j in range(start, end):
         row = rows[j]
+        fetch_ahead(W.V_y, rows, j)
         for k in range(V.shape[1]):  # a loop, since a copied slice takes three times as long
             V[j, k] = W.V_y[row, k]
         bias[j] = W.b_y[row, 0]
