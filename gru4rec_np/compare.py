@@ -1,16 +1,14 @@
 """python -m gru4rec_np.compare: all methods on one log, over several seeds, as the papers' tables.
 
-A command: parses options, prints, writes files. What is trained is kept and not trained again.
-Imports train.py for the data's options and the configurations, the models and what is below them.
+A command: prints and writes files. What is trained is kept and not trained again. Imports the
+options, comparison.py for the tables, the models and what is below them.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import dataclasses
 import hashlib
-import io
 import json
 import sys
 import time
@@ -24,59 +22,45 @@ from tqdm import tqdm
 
 import gru4rec_np
 from gru4rec_np import checkpoint, cli, report
-from gru4rec_np.bootstrap import interval, resampled_means
+from gru4rec_np.comparison import (
+    ABOUT_PAPER,
+    NETWORKS,
+    REFERENCE,
+    SIMPLE,
+    TABLES,
+    Layout,
+    Run,
+    as_csv,
+    means,
+    notes,
+    paper_table,
+    summary,
+    tables,
+)
 from gru4rec_np.errors import InputError
 from gru4rec_np.files import write_text
 from gru4rec_np.gru4rec import GRU4Rec
 from gru4rec_np.hyperparameters import parse_params
-from gru4rec_np.kernels import one_blas_thread
 from gru4rec_np.losses import LOSSES
 from gru4rec_np.models import BASELINES
 from gru4rec_np.narm import NARM
-from gru4rec_np.runs import alone
-from gru4rec_np.sessions import Sessions
-from gru4rec_np.shop import Shop
-from gru4rec_np.train import (
+from gru4rec_np.options import (
     CONFIGURATIONS,
-    about_oracle,
     add_data_options,
     data_settings,
     load_data,
     parse,
     read_config,
 )
+from gru4rec_np.runs import alone
+from gru4rec_np.sessions import Sessions
+from gru4rec_np.shop import Shop
 
-SIMPLE = ("POP", "S-POP", "Markov", "Item-KNN", "BPR-MF", "V-SKNN", "oracle")
+METHODS = ("POP", "S-POP", "Markov", "Item-KNN", "BPR-MF", "V-SKNN", "oracle")
 # GRU4Rec by loss, then with other units: the configuration that each row has.
 UNITS = {"RNN": "rsc15-100k-rnn", "LSTM": "rsc15-100k-lstm"}
-NETWORKS = {loss: f"rsc15-100k-{loss}" for loss in LOSSES} | UNITS
-REFERENCE = "Item-KNN"  # what gains are over, as in the first paper
-TABLES = ("Simple methods", "Recurrent networks")
+CONFIGURATION_OF = {loss: f"rsc15-100k-{loss}" for loss in LOSSES} | UNITS
 FILES = ("compare.csv", "compare.md", "compare.png")
-RESAMPLES = 2000
-FEW = 30  # test sessions; from fewer, what others would do cannot be told
-NOISE = "not more than noise"
-
-# Recall@20 and MRR@20 that Hidasi et al. 2016 (arXiv 1511.06939) give for RSC15.
-PAPER = {
-    "POP": (0.0050, 0.0012),
-    "S-POP": (0.2672, 0.1775),
-    "Item-KNN": (0.5065, 0.2048),
-    "BPR-MF": (0.2574, 0.0618),
-    "GRU top1 100": (0.5853, 0.2305),
-    "GRU bpr 100": (0.6069, 0.2407),
-    "GRU cross-entropy 100": (0.6074, 0.2430),
-    "GRU top1 1000": (0.6206, 0.2693),
-    "GRU bpr 1000": (0.6322, 0.2467),
-    "GRU cross-entropy 1000": (0.5777, 0.2153),
-}
-ABOUT_PAPER = (
-    "Published: Hidasi et al. 2016 (arXiv 1511.06939), on the whole of RSC15: 31,637,239 training "
-    "clicks, 37,483 items, 71,222 test clicks. On other data the figures are others, and methods "
-    "may come in another order; and here GRU4Rec has other hyperparameters."
-)
-
-Layout = Callable[[Sequence[str], Sequence[Sequence[str]]], str]  # head and rows to a table
 
 DESCRIPTION = """\
 Train and evaluate all methods on a click log, several seeds where a method is random, and lay them
@@ -93,13 +77,13 @@ class Method:
     """A row of a table.
 
     Attributes:
-        name: its label. table: 0 or 1, of `TABLES`.
+        name: its label. table: which of `TABLES` it is in.
         seeds: those it is trained with, None where nothing is random.
         make: the untrained model, of a seed if there are any.
     """
 
     name: str
-    table: int
+    table: str
     seeds: range | None
     make: Callable[..., Any]
 
@@ -109,21 +93,6 @@ class Method:
         if self.seeds is None:
             return {name: self.make()}
         return {f"{name}-seed{seed}": self.make(seed=seed) for seed in self.seeds}
-
-
-@dataclasses.dataclass
-class Run:
-    """A method trained and evaluated with one seed.
-
-    Attributes:
-        ranks: (cases,). seconds: of training. cases_per_second: of evaluation.
-        kept: it was not trained now.
-    """
-
-    ranks: np.ndarray
-    seconds: float
-    cases_per_second: float
-    kept: bool
 
 
 def parser() -> cli.Parser:
@@ -145,8 +114,9 @@ def parser() -> cli.Parser:
         "--models",
         metavar="NAME",
         nargs="+",
-        help=f"some of {', '.join((*SIMPLE, *NETWORKS))}, NARM, or a configuration by name, with "
-        f"its own size: {', '.join(CONFIGURATIONS)} (default: all but the configurations)",
+        help=f"some of {', '.join((*METHODS, *CONFIGURATION_OF))}, NARM, or a configuration by "
+        f"name, with its own size: {', '.join(CONFIGURATIONS)} (default: all but the "
+        "configurations)",
     )
     p.add_argument(
         "--seeds", type=cli.positive, metavar="N", help="seeds 1 to N of each method (default: 2)"
@@ -187,7 +157,7 @@ def methods(
     Raises:
         InputError: an unknown name, the oracle without a shop, an unusable hyperparameter.
     """
-    usual = (*SIMPLE, *NETWORKS, "NARM")
+    usual = (*METHODS, *CONFIGURATION_OF, "NARM")
     known = (*usual, *CONFIGURATIONS)
     if names is None:
         names = [n for n in usual if n != "oracle" or shop]
@@ -204,26 +174,26 @@ def methods(
 
     seeds, found = range(1, n_seeds + 1), []
     for name in (n for n in known if n in names):
-        if name in SIMPLE:
+        if name in METHODS:
             cls = BASELINES[name]
             if name == "oracle":
-                found.append(Method(name, 0, None, partial(cls, shop)))
+                found.append(Method(name, SIMPLE, None, partial(cls, shop)))
             else:
                 random = "seed" in getattr(cls, "__dataclass_fields__", {})
-                found.append(Method(name, 0, seeds if random else None, cls))
+                found.append(Method(name, SIMPLE, seeds if random else None, cls))
         elif name == "NARM":
             make = partial(NARM, embedding=min(sizes), hidden=min(sizes), backend=backend)
-            found.append(Method(f"NARM {min(sizes)}", 1, seeds, make))
+            found.append(Method(f"NARM {min(sizes)}", NETWORKS, seeds, make))
         else:
-            values = read_config(NETWORKS.get(name, name))
+            values = read_config(CONFIGURATION_OF.get(name, name))
             values |= parse_params(params, values["input"]) | {"backend": backend}
             if name in CONFIGURATIONS:
-                found.append(Method(name, 1, seeds, partial(GRU4Rec, **values)))
+                found.append(Method(name, NETWORKS, seeds, partial(GRU4Rec, **values)))
                 continue
             for size in sorted(set(sizes)) if name in LOSSES else [min(sizes)]:
                 label = f"{values.get('unit', 'gru').upper()} {values['loss']} {size}"
                 make = partial(GRU4Rec, **{**values, "layers": [size]})
-                found.append(Method(label, 1, seeds, make))
+                found.append(Method(label, NETWORKS, seeds, make))
     for method in found:
         method.models()  # what cannot be used is said before any work
     return found
@@ -328,173 +298,12 @@ def run_all(
                 line = f"not trained: {failed[method.name]}"
             else:
                 runs[method.name] = found
-                mean = _means(found, k)
+                mean = means(found, k)
                 line = f"Recall@{k} {mean['recall']:.4f}   MRR@{k} {mean['mrr']:.4f}"
                 line += f"   {sum(run.seconds for run in found):7.1f} s"
                 line += "   (kept)" if all(run.kept for run in found) else ""
             print(f"{method.name:{width}}   {line}", flush=True)
     return runs, failed
-
-
-# --- the tables -----------------------------------------------------------------------------------
-
-
-def _per_case(runs: Sequence[Run], k: int) -> dict[str, np.ndarray]:
-    """(seeds, cases) of each metric, whose means are Recall@k and MRR@k."""
-    ranks = np.stack([run.ranks for run in runs])
-    hit = ranks <= k
-    return {"recall": hit.astype(float), "mrr": np.where(hit, 1 / ranks, 0)}
-
-
-def _means(runs: Sequence[Run], k: int) -> dict[str, float]:
-    return {metric: float(values.mean()) for metric, values in _per_case(runs, k).items()}
-
-
-@one_blas_thread
-def summary(
-    runs: dict[str, list[Run]], session: np.ndarray, k: int, resamples: int = RESAMPLES
-) -> dict[str, dict[str, Any]]:
-    """Each method's figures, differences with 95% intervals included.
-
-    A method's value at a case is the mean over its seeds; means over cases are compared on
-    resampled sessions and seeds, see `bootstrap.resampled_means`.
-
-    Args:
-        runs: method to its runs. session: (cases,) which session each case is of.
-
-    Returns:
-        method to {"seeds", "seconds", "cases_per_second"} and, with recall and mrr for M:
-        {M, M_std (over seeds; None with one), M_gain (percent over `REFERENCE`; None without it)}
-        and, with `REFERENCE` (if it is there) and the best method but the oracle for R:
-        {M_to_R, M_to_R_low, M_to_R_high}, R being "knn" or "best", whose name is M_best.
-    """
-    values = {name: _per_case(found, k) for name, found in runs.items()}
-    out: dict[str, dict[str, Any]] = {
-        name: {
-            "seeds": len(found),
-            "seconds": float(np.mean([run.seconds for run in found])),
-            "cases_per_second": float(np.mean([run.cases_per_second for run in found])),
-        }
-        for name, found in runs.items()
-    }
-    names = list(runs)
-    for metric in ("recall", "mrr"):
-        per_seed = {name: values[name][metric].mean(axis=1) for name in names}
-        mean = {name: float(per_seed[name].mean()) for name in names}
-        best = max((n for n in names if n != "oracle"), key=mean.get, default=names[0])
-        resampled = resampled_means([values[n][metric] for n in names], session, resamples)
-        for i, name in enumerate(names):
-            row = out[name]
-            row[metric] = mean[name]
-            spread = per_seed[name].std(ddof=1) if len(per_seed[name]) > 1 else None
-            row[f"{metric}_std"] = spread if spread is None else float(spread)
-            base = mean.get(REFERENCE, 0)
-            row[f"{metric}_gain"] = 100 * (mean[name] / base - 1) if base else None
-            row[f"{metric}_best"] = best
-            for short, other in (("knn", REFERENCE), ("best", best)):
-                if other in mean:
-                    difference = resampled[:, i] - resampled[:, names.index(other)]
-                    low, high = interval(difference)
-                    row[f"{metric}_to_{short}"] = mean[name] - mean[other]
-                    row[f"{metric}_to_{short}_low"] = float(low)
-                    row[f"{metric}_to_{short}_high"] = float(high)
-    return out
-
-
-def _number(row: dict[str, Any], metric: str) -> str:
-    std = row[f"{metric}_std"]
-    return f"{row[metric]:.4f}" + (f" ± {std:.4f}" if std is not None else "")
-
-
-def _gain(row: dict[str, Any], metric: str) -> str:
-    gain = row[f"{metric}_gain"]
-    return "" if gain is None else f"{gain:+.1f}%"
-
-
-def _difference(row: dict[str, Any], which: str) -> str:
-    """+0.0123 [+0.0100, +0.0146] and, if 0 is inside, that it is not more than noise."""
-    low, high = row[f"{which}_low"], row[f"{which}_high"]
-    if low == high == row[which] == 0:
-        return "-"
-    text = f"{row[which]:+.4f} [{low:+.4f}, {high:+.4f}]"
-    return f"{text} {NOISE}" if low <= 0 <= high else text
-
-
-def tables(
-    rows: list[Method],
-    found: dict[str, dict[str, Any]],
-    k: int,
-    layout: Layout,
-) -> list[str]:
-    """The two tables and the differences, each as `layout` of head and rows has it."""
-    out = []
-    for number, title in enumerate(TABLES):
-        head = ["method", f"Recall@{k}", "gain", f"MRR@{k}", "gain", "training, s", "cases/s"]
-        lines = [
-            [
-                name,
-                *(f(row, m) for m in ("recall", "mrr") for f in (_number, _gain)),
-                f"{row['seconds']:.1f}",
-                f"{row['cases_per_second']:,.0f}",
-            ]
-            for name, row in ((m.name, found.get(m.name)) for m in rows if m.table == number)
-            if row
-        ]
-        if lines:
-            out += [f"{title}\n\n{layout(head, lines)}"]
-    for metric, title in (("recall", f"Recall@{k}"), ("mrr", f"MRR@{k}")):
-        first = next(iter(found.values()))
-        references = [("best", f"to the best, {first[f'{metric}_best']}")]
-        if f"{metric}_to_knn" in first:
-            references.insert(0, ("knn", f"to {REFERENCE}"))
-        head = ["method", *(text for _, text in references)]
-        lines = [
-            [name, *(_difference(row, f"{metric}_to_{r}") for r, _ in references)]
-            for name, row in found.items()
-        ]
-        out += [f"Differences in {title}\n\n{layout(head, lines)}"]
-    return out
-
-
-def notes(n_sessions: int, n_seeds: int, reference: bool) -> str:
-    """What the tables' figures mean."""
-    parts = [f"Mean ± standard deviation over {n_seeds} seeds of what is random."] * (n_seeds > 1)
-    parts += [f"Gain: over {REFERENCE}."] * reference
-    parts += [
-        f"Differences with 95% intervals by a paired bootstrap over the {n_sessions:,} test "
-        f"sessions and the seeds, {RESAMPLES:,} resamples; with 0 inside, the difference is "
-        f"{NOISE}. Of twenty such intervals about one misses by chance."
-    ]
-    if n_seeds == 1:
-        parts += ["With one seed, what another one would give is not in the intervals."]
-    if n_sessions < FEW:
-        parts += [f"{n_sessions} sessions are too few for that: believe no difference here."]
-    return " ".join(parts)
-
-
-def paper_table(runs: dict[str, list[Run]], layout: Layout) -> str:
-    """The published figures beside those found here."""
-    head = ["method", "Recall@20 published", "here", "MRR@20 published", "here"]
-    lines = []
-    for name, (recall, mrr) in PAPER.items():
-        here = ["not run"] * 2
-        if name in runs:
-            here = [f"{value:.4f}" for value in _means(runs[name], 20).values()]
-        lines.append([name, f"{recall:.4f}", here[0], f"{mrr:.4f}", here[1]])
-    return f"Published figures\n\n{layout(head, lines)}"
-
-
-def as_csv(rows: list[Method], found: dict[str, dict[str, Any]]) -> str:
-    """All figures, a line for each method."""
-    text = io.StringIO()
-    fields = ["method", "table", *next(iter(found.values()))]
-    writer = csv.DictWriter(text, fields, lineterminator="\n")
-    writer.writeheader()
-    for method in rows:
-        if method.name in found:
-            about = {"method": method.name, "table": TABLES[method.table]}
-            writer.writerow({**about, **found[method.name]})
-    return text.getvalue()
 
 
 def main() -> None:
@@ -525,22 +334,24 @@ def main() -> None:
     test = parts["test"]
     session = np.searchsorted(test.offsets, test.cases, side="right")
     found = summary(runs, session, k)
+    table_of = {method.name: method.table for method in rows if method.name in runs}
 
     def document(layout: Layout) -> str:
-        text = tables(rows, found, k, layout)
+        text = tables(table_of, found, k, layout)
         text += [notes(test.n_sessions, given.get("seeds", 2), REFERENCE in runs)]
         if "oracle" in runs:
-            text += [about_oracle(parts)]
+            text += [report.about_oracle(parts)]
         if given.get("paper"):
             text += [paper_table(runs, layout), ABOUT_PAPER]
         return "\n\n".join(text + [f"Not trained: {n}: {why}" for n, why in failed.items()])
 
     print(f"\n{document(report.aligned)}")
     write_text(out / "compare.md", document(report.markdown) + "\n")
-    write_text(out / "compare.csv", as_csv(rows, found))
-    of_tables = [[m.name for m in rows if m.table == t and m.name in runs] for t in (0, 1)]
-    groups = {title: names for title, names in zip(TABLES, of_tables, strict=True) if names}
-    report.plot_comparison(out / "compare.png", found, groups, k)
+    write_text(out / "compare.csv", as_csv(table_of, found))
+    groups = {t: [name for name in table_of if table_of[name] == t] for t in TABLES}
+    report.plot_comparison(
+        out / "compare.png", found, {t: names for t, names in groups.items() if names}, k
+    )
     print(f"\nwritten to {out}/: {', '.join(FILES)}; models/ and ranks/ of each run")
 
 

@@ -65,6 +65,18 @@ def table(metrics: Mapping[str, Mapping[str, float]], k: Sequence[int]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
+def about_oracle(parts: dict[str, Sessions]) -> str:
+    """What the oracle's row means: it is exact only where it sees all that the shop did."""
+    kept = sum(part.n_events for name, part in parts.items() if name != "raw")
+    dropped = parts["raw"].n_events - kept
+    if not dropped:
+        return "(oracle: the best that any method can reach on this shop, on average)"
+    return (
+        "(oracle: approximately the best that any method can reach on this shop, on average; "
+        f"cleaning and splitting dropped {dropped:,} events that it does not see)"
+    )
+
+
 def aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table of text in columns, the first to the left, numbers to the right."""
     lines = [head, *rows]

@@ -20,15 +20,15 @@ STOREYS = [
     {"training"},
     {"gru4rec", "narm", "baselines"},
     {"neighbours", "factors"},
-    {"models"},
+    {"models", "comparison"},
     {"__init__"},
     {"cli", "runs"},
-    {"train", "evaluate", "recommend", "prepare", "course"},  # commands
-    {"compare"},  # trains many: it takes from train what train has for one
+    {"options"},
+    {"train", "compare", "evaluate", "recommend", "prepare", "course"},  # commands
 ]
 MATHEMATICS = STOREYS[1] | {"activations"}
 DATA = {"sessions", "tables", "rawlogs", "shop", "batches", "parquet"}
-COMMANDS = STOREYS[-1] | STOREYS[-2]
+COMMANDS = STOREYS[-1] | {"options"}
 
 FILES = {path.stem: path for path in (ROOT / "gru4rec_np").glob("*.py")}
 FILES |= {f"kernels.{p.stem}": p for p in (ROOT / "kernels").glob("*.py")}

@@ -12,7 +12,8 @@ import pytest
 from test_commands import command, refuses
 
 from gru4rec_np import Shop, compare, models, report
-from gru4rec_np.compare import Run, as_csv, digest, identity, methods, summary, tables
+from gru4rec_np.compare import digest, identity, methods
+from gru4rec_np.comparison import NOISE, SIMPLE, Run, as_csv, summary, tables
 from gru4rec_np.tables import read_table, write_table
 
 QUICK = ["--sizes", 4, 8, "--seeds", 2, "--params", "n_epochs=1,n_sample=32", "--backend", "numpy"]
@@ -203,20 +204,20 @@ def test_noise_is_called_noise_and_a_real_difference_is_not():
         "same": runs_of(np.where(hits, 1, 99)),
         "better": runs_of(np.where(hits | other, 1, 99)),
     }
-    rows = [compare.Method(name, 0, None, dict) for name in runs]
+    table_of = dict.fromkeys(runs, SIMPLE)
     found = summary(runs, session, 20)
-    text = "\n".join(tables(rows, found, 20, report.aligned))
+    text = "\n".join(tables(table_of, found, 20, report.aligned))
     recall = text[text.index("Differences in Recall@20") : text.index("Differences in MRR@20")]
     said = {line.split()[0]: line for line in recall.splitlines()[3:]}
-    assert said["twin"].count(compare.NOISE) == 1 and said["better"].count(compare.NOISE) == 0
+    assert said["twin"].count(NOISE) == 1 and said["better"].count(NOISE) == 0
     assert said["same"].split()[1] == "-" and "to the best, better" in recall
-    line = next(csv.DictReader(as_csv(rows, found).splitlines()))
+    line = next(csv.DictReader(as_csv(table_of, found).splitlines()))
     assert line["method"] == "Item-KNN" and line["recall_to_knn_low"] == "0.0"
 
 
 def test_without_item_knn_there_is_no_gain():
     found = summary({"POP": runs_of([1, 99])}, np.arange(2), 20, 10)
-    text = "\n".join(tables([compare.Method("POP", 0, None, dict)], found, 20, report.markdown))
+    text = "\n".join(tables({"POP": SIMPLE}, found, 20, report.markdown))
     assert "Item-KNN" not in text and "to the best, POP" in text
 
 

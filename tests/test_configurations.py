@@ -7,7 +7,8 @@ import pytest
 from test_commands import command, refuses
 
 from gru4rec_np import GRU4Rec, InputError, Shop
-from gru4rec_np.train import CONFIGURATIONS, read_config, settings
+from gru4rec_np.options import CONFIGURATIONS, read_config
+from gru4rec_np.train import settings
 
 
 @pytest.fixture(scope="module")
