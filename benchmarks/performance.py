@@ -1,4 +1,4 @@
-"""All the numbers and pictures of docs/performance.md, in one run of about ten minutes:
+"""All the numbers and pictures of docs/performance.md, in one run of about twelve minutes:
 
     pip install -e '.[bench]'
     python benchmarks/performance.py [--train FILE] [--only training denormals ...] [--write]
@@ -13,6 +13,7 @@ from pathlib import Path
 import denormals
 import evaluation
 import roofline
+import serving
 import speed
 import step_cost
 import torch
@@ -35,12 +36,14 @@ def training(train: Sessions, rounds: int, docs: Path | None) -> dict[str, str]:
 # What to run by name: it returns Markdown by the name of its place in the document.
 PARTS = {
     "training": training,
+    "fit": lambda train, rounds, docs: {"fit": speed.whole_runs(train, BACKENDS, min(2, rounds))},
     "cost": lambda train, rounds, docs: {
         "cost": step_cost.measure(BACKENDS, rounds, docs and docs / "step_cost.png")
     },
     "evaluation": lambda train, rounds, docs: {
         "evaluation": evaluation.measure(evaluation.ITEMS, evaluation.SESSIONS, min(3, rounds))
     },
+    "serving": lambda train, rounds, docs: {"serving": serving.measure(rounds)},
     "denormals": lambda train, rounds, docs: {"denormals": denormals.measure(train, rounds)},
 }
 

@@ -1,4 +1,4 @@
-"""The accuracy table of docs/results.md: each row trained by the command line, over several seeds.
+"""GRU4Rec's rows of docs/results.md's first table: each trained by the command, over several seeds.
 
     python benchmarks/results.py --train train.tsv --test test.tsv [--seeds 1 2 3] [--rows top1]
 
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-# Settings chosen on a validation set, the training log's last day; see docs/results.md.
+# Where each row's settings come from: docs/results.md.
 ROWS = {
     "cross-entropy": "--config rsc15-100k-cross-entropy",
     "BPR-max": "--config rsc15-100k-bpr-max",

@@ -93,7 +93,7 @@ def measure(results: dict[str, speed.Result], rounds: int, path: str | Path | No
         ])  # fmt: skip
     head = [
         "setting", "MFLOP of products", "MB that must move", "flops per byte",
-        "ms under the roof", "ms, products alone", "ms, numba",
+        "ms under memory's roof", "ms, products alone", "ms, numba",
     ]  # fmt: skip
     if path:
         plot(path, top, bandwidths, points)

@@ -48,6 +48,7 @@ SETTINGS = {
 }  # fmt: skip
 STEPS = {"A": 512, "B": 376, "C": 64}  # of a round: a chunk
 THREADS = (1, 2)
+WHOLE, EPOCHS = "B", 5  # what is trained from start to end
 PEERS = {"PyTorch, plain": PlainPeer, "PyTorch, tuned": Peer}
 PRODUCTS = "products alone"
 
@@ -239,6 +240,26 @@ def table(setting: str, result: Result) -> str:
         "events per second", "speed, plain PyTorch = 1", "speed, tuned PyTorch = 1",
         "time, products = 1", "loss per event",
     ]  # fmt: skip
+    return markdown(head, rows)
+
+
+def whole_runs(train: Sessions, backends: list[str], rounds: int) -> str:
+    """EPOCHS epochs of WHOLE by `GRU4Rec.fit`, start to end, as a Markdown table.
+
+    Beside the steps that is laying out batches and finding out how many threads go fastest.
+    """
+
+    def fits(backend: str):
+        settings = SETTINGS[WHOLE] | {"n_epochs": EPOCHS}
+        return lambda r: GRU4Rec(**settings, backend=backend).fit(train).history[-1]["loss"]
+
+    seconds, losses = in_turns({name: (THREADS[-1], fits(name)) for name in backends}, rounds)
+    fastest = {name: s.min() for name, s in seconds.items()}
+    rows = [
+        [name, f"{s:.1f}", f"{max(fastest.values()) / s:.1f}", f"{losses[name][0]:.3f}"]
+        for name, s in fastest.items()
+    ]
+    head = [f"{EPOCHS} epochs of {WHOLE}", "seconds", "speed, slowest = 1", "last epoch's loss"]
     return markdown(head, rows)
 
 

@@ -2,7 +2,7 @@
 
 `GRU4Rec` is the model, `NARM` the one with attention, `Sessions` and `read_table` their data,
 `Shop` a simulated data set, `gradcheck` the finite-difference check. Commands: python -m
-gru4rec_np.train, .evaluate, .recommend, .prepare.
+gru4rec_np.train, .compare, .evaluate, .recommend, .prepare, .course.
 """
 
 from gru4rec_np.errors import InputError

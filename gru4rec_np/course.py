@@ -6,6 +6,7 @@ command finds them there. Imports cli.
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from pathlib import Path
@@ -93,9 +94,12 @@ def main() -> None:
         description="The course's notebooks, which exercises are done, and what is next.",
     )
     parser.add_argument(
-        "--dir", metavar="DIR", help="the course's folder, tutorials/ of a checkout"
+        "--dir",
+        metavar="DIR",
+        default=argparse.SUPPRESS,
+        help="the course's folder (default: tutorials/ here, above, or beside the package)",
     )
-    tutorials = find_tutorials(parser.parse_args().dir)
+    tutorials = find_tutorials(vars(parser.parse_args()).get("dir"))
     sys.path.insert(0, str(tutorials))
     import checks
 

@@ -93,7 +93,9 @@ def _parser() -> cli.Parser:
     parser.add_argument(
         "log", metavar="FORMAT", choices=[*READERS, "table"], help="what FILE is; see below"
     )
-    parser.add_argument("file", metavar="FILE", type=Path, help="the log, unpacked")
+    parser.add_argument(
+        "file", metavar="FILE", type=Path, help="the log, as it is or compressed by gzip"
+    )
     # SUPPRESS: an option without a default shows none in the help.
     parser.add_argument(
         "--out",
