@@ -19,7 +19,7 @@ from gru4rec_np import checkpoint
 from gru4rec_np.errors import InputError
 from gru4rec_np.hyperparameters import MOST
 from gru4rec_np.ranking import BLOCK, metrics, ranks, top
-from gru4rec_np.sessions import Sessions, check_k, index_of, item_list
+from gru4rec_np.sessions import Sessions, check_cut_offs, check_k, index_of, item_list
 from gru4rec_np.shop import Shop
 from gru4rec_np.tables import Watch, as_sessions
 
@@ -45,10 +45,18 @@ class Baseline:
     def fit(self, train: Any, watch: Watch | None = None) -> Baseline:
         """Learn from training sessions, or a frame as for GRU4Rec.fit; returns self.
 
+        Sessions of a single event count, too, and their items are in the catalogue. Networks leave
+        them out: `sessions.clean` first, and all methods rank among the same items.
+
         Args:
             watch: called now and then with how much is done, and of how much.
+
+        Raises:
+            InputError: there is no session.
         """
         train = as_sessions(train).compact()
+        if train.n_sessions == 0:
+            raise InputError(f"{self.name}: there is no session to learn from")
         self.item_ids = train.item_ids
         self._learn(train, watch or (lambda done, of: None))
         self._derive()
@@ -56,12 +64,6 @@ class Baseline:
 
     def _derive(self) -> None:
         """Make what `scores` needs beside the parts; called after fit and load."""
-
-    def _require_counts(self, *names: str) -> None:
-        for name in names:
-            value = getattr(self, name)
-            if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
-                raise InputError(f"{self.name}: {name} must be a whole number >= 1, not {value!r}")
 
     def _require_fit(self) -> None:
         if not hasattr(self, "item_ids"):
@@ -87,6 +89,7 @@ class Baseline:
         self, test: Any, k: int | Sequence[int] = (20,), ties: str = "conservative"
     ) -> dict[str, float]:
         """Recall@K and MRR@K, as GRU4Rec.evaluate."""
+        check_cut_offs(k)
         return metrics(self.ranks(as_sessions(test), ties)[0], k)
 
     def recommend(self, session: Sequence[Any], k: int = 20) -> list[tuple[Any, float]]:

@@ -14,6 +14,7 @@ from scipy.sparse import csr_array
 from gru4rec_np.activations import sigmoid
 from gru4rec_np.baselines import Baseline, by_session, recent
 from gru4rec_np.errors import InputError
+from gru4rec_np.hyperparameters import check_fields, declare, number, whole
 from gru4rec_np.kernels import one_blas_thread
 from gru4rec_np.sessions import Sessions
 from gru4rec_np.tables import Watch
@@ -65,17 +66,17 @@ class BPRMF(Baseline):
     test set (docs/results.md).
     """
 
-    factors: int = 100
-    n_epochs: int = 10
-    learning_rate: float = 0.2
-    batch_size: int = 256
-    lmbd: float = 0.002
-    seed: int = 0
+    factors: int = declare(100, "D", whole(1))
+    n_epochs: int = declare(10, "passes over the events", whole(1))
+    learning_rate: float = declare(0.2, "step size", number(0, above=True))
+    batch_size: int = declare(256, "triples a step", whole(1))
+    lmbd: float = declare(0.002, "L2", number(0))
+    seed: int = declare(0, "seed of everything random", whole(0, np.inf))
     name = "BPR-MF"
     parts: ClassVar = {"V": ("I", None)}
 
     def __post_init__(self) -> None:
-        self._require_counts("factors", "n_epochs", "batch_size")
+        check_fields(self)
 
     @np.errstate(over="ignore", invalid="ignore")  # looked at after each epoch
     def _learn(self, train: Sessions, watch: Watch) -> None:

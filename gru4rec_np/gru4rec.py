@@ -17,7 +17,7 @@ from gru4rec_np.errors import InputError
 from gru4rec_np.hyperparameters import Hyperparameters
 from gru4rec_np.kernels import load, one_blas_thread
 from gru4rec_np.ranking import ROWS, metrics, padded, rank_in_parts, top
-from gru4rec_np.sessions import Sessions, check_k, index_of, item_list
+from gru4rec_np.sessions import Sessions, check_cut_offs, check_k, index_of, item_list
 from gru4rec_np.tables import Watch, as_sessions
 from gru4rec_np.training import Training
 
@@ -71,9 +71,9 @@ class GRU4Rec(Hyperparameters):
         Args:
             train: `Sessions`, or a Polars or pandas frame with the columns SessionId, ItemId,
                 Time.
-            on_chunk: called every 64 to 512 steps with the epoch, from 1, its events done so far,
-                its events in all, and their mean loss so far. It may call
-                `self.training.save(path)`, and raise `training.Stopped`.
+            on_chunk: called every 64 to 512 steps, or `bptt` if that is more, with the epoch, from
+                1, its events done so far, its events in all, and their mean loss so far. It may
+                call `self.training.save(path)`, and raise `training.Stopped`.
             on_epoch: called after each epoch with what it added to `history`.
             validation: sessions that are not trained on; Recall@20 and MRR@20 on them join
                 `history`, and the weights at the end are those of the epoch with the best
@@ -186,8 +186,9 @@ class GRU4Rec(Hyperparameters):
             {"recall@20": ..., "mrr@20": ...}
 
         Raises:
-            InputError: nothing is left to evaluate.
+            InputError: nothing is left to evaluate, or a cut-off < 1.
         """
+        check_cut_offs(k)
         return metrics(self.ranks(as_sessions(test), ties)[0], k)
 
     def session(self) -> LiveSession:

@@ -205,7 +205,9 @@ class Hyperparameters:
     bpreg: float = declare(1.0, "score regularisation of bpr-max", number(0))
     smoothing: float = declare(0.0, "label smoothing of cross-entropy", number(0, 1))
     logq: float = declare(
-        1.0, "strength of the correction of cross-entropy for how samples were drawn", number(0)
+        1.0,
+        "strength of the correction of cross-entropy for how samples were drawn",
+        number(0, most=4),  # support^-logq should stay a float32, whatever is sold most
     )
     n_sample: int = declare(2048, "extra negatives a step, shared by the lanes", whole(0))
     sample_alpha: float = declare(

@@ -36,7 +36,7 @@ from gru4rec_np.network import Gradients, Weights, drop, dropout_mask
 from gru4rec_np.optim import clip, init_state
 from gru4rec_np.ranking import metrics, rank_in_parts, top
 from gru4rec_np.scoring import log_proposal
-from gru4rec_np.sessions import Sessions, check_k, index_of, item_list
+from gru4rec_np.sessions import Sessions, check_cut_offs, check_k, index_of, item_list
 from gru4rec_np.tables import Watch, as_sessions
 
 LONGEST = 200  # events that the network sees at once, see `pieces`
@@ -598,6 +598,7 @@ class NARM:
         self, test: Any, k: int | Sequence[int] = (20,), ties: str = "conservative"
     ) -> dict[str, float]:
         """Recall@K and MRR@K, as GRU4Rec.evaluate."""
+        check_cut_offs(k)
         return metrics(self.ranks(as_sessions(test), ties)[0], k)
 
     @one_blas_thread

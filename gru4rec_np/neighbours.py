@@ -13,6 +13,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from gru4rec_np.baselines import Baseline, by_session, recent
+from gru4rec_np.hyperparameters import check_fields, declare, flag, number, whole
 from gru4rec_np.ranking import BLOCK
 from gru4rec_np.sessions import Sessions
 from gru4rec_np.tables import Watch
@@ -33,14 +34,14 @@ class ItemKNN(Baseline):
         alpha: 0.5 is the cosine; a lower one favours rare neighbours less.
     """
 
-    neighbours: int = 100
-    lmbd: float = 20.0
-    alpha: float = 0.5
+    neighbours: int = declare(100, "nearest that an item keeps", whole(1))
+    lmbd: float = declare(20.0, "damping", number(0))
+    alpha: float = declare(0.5, "share of the item's own support", number(0, most=1))
     name = "Item-KNN"
     parts: ClassVar = {"similarity": ("I", "I")}
 
     def __post_init__(self) -> None:
-        self._require_counts("neighbours")
+        check_fields(self)
 
     def _learn(self, train: Sessions, watch: Watch) -> None:
         counts = by_session(train, np.float64)
@@ -102,15 +103,15 @@ class VSKNN(Baseline):
     test set (docs/results.md).
     """
 
-    k: int = 100
-    sample: int = 500
-    idf: float = 1.0
-    decay: bool = True
+    k: int = declare(100, "neighbours", whole(1))
+    sample: int = declare(500, "recent sessions that are compared", whole(1))
+    idf: float = declare(1.0, "weight of an item's rarity", number(0))
+    decay: bool = declare(True, "d", flag)
     name = "V-SKNN"
     parts: ClassVar = {"sessions": (None, "I"), "rarity": ("I",)}
 
     def __post_init__(self) -> None:
-        self._require_counts("k", "sample")
+        check_fields(self)
 
     def _learn(self, train: Sessions, watch: Watch) -> None:
         train = train.keep_sessions(train.lengths > 0)

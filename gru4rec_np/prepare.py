@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 from gru4rec_np import cli, report
+from gru4rec_np.errors import InputError
 from gru4rec_np.rawlogs import READERS
 from gru4rec_np.sessions import clean, split
 from gru4rec_np.tables import COLUMNS, read_table, write_table
@@ -59,11 +60,14 @@ def main() -> None:
             raw = read_table(args.file, columns, watch)
         else:
             raw = READERS[args.log](args.file, watch=watch)
-    with cli.progress("cleaning and splitting") as watch:
-        merge = "merge_repeats" in args
-        cleaned = clean(raw, args.min_item_support, args.min_session_length, repeats=not merge)
-        watch(1, 2)
-        train, test = split(cleaned, **how)
+    repeats = "merge_repeats" not in args
+    try:
+        with cli.progress("cleaning and splitting") as watch:
+            cleaned = clean(raw, args.min_item_support, args.min_session_length, repeats)
+            watch(1, 2)
+            train, test = split(cleaned, **how)
+    except InputError as error:
+        raise InputError(f"{args.file}: {error}") from None
 
     args.out.mkdir(parents=True, exist_ok=True)
     # Both are written in full before either takes its place.

@@ -238,6 +238,12 @@ def check_k(k: Any) -> None:
         raise InputError(f"k: must be a whole number >= 1, not {k!r}")
 
 
+def check_cut_offs(k: Any) -> None:
+    """Raise InputError unless k is a cut-off of the metrics, or a sequence of them."""
+    for cut in k if isinstance(k, Sequence | np.ndarray) and len(k) else [k]:
+        check_k(cut)
+
+
 # --- cleaning and splitting -----------------------------------------------------------------------
 
 

@@ -41,6 +41,7 @@ from gru4rec_np.options import (
 from gru4rec_np.ranking import metrics
 from gru4rec_np.sessions import Sessions, split
 from gru4rec_np.shop import Shop
+from gru4rec_np.training import Diverged
 
 K = (5, 10, 20)
 
@@ -51,6 +52,7 @@ PARAMS = (
 
 FILES = ("model.npz", "config.toml", "history.csv", "metrics.json", "curves.png")
 TRAINING = "training.npz"  # where an unfinished run stands
+DIVERGED = "diverged.npz"  # and one that diverged, some steps before: nothing that can go on
 
 
 DESCRIPTION = """\
@@ -122,6 +124,9 @@ def settings(argv: list[str]) -> tuple[dict[str, Any], GRU4Rec, Path]:
         out, config = resume, _unfinished(Path(resume))
 
     values: dict[str, Any] = read_config(config) if config else {}
+    logs = {name: given.get(name, values.get(name, "")) for name in ("train", "test")}
+    if "train" in given or "test" in given:  # the file's ways with its own log may not fit another
+        values = {name: value for name, value in values.items() if name not in unused(logs)}
     if params is not None:
         values |= hyperparameters.parse_params(params, values.get("input", "onehot"))
     for name, text in given.items():
@@ -189,6 +194,8 @@ def train_with_progress(
                 f"   {row['seconds']:.1f} s",
                 flush=True,
             )
+            if keeper.asked is not None:  # while it was judged
+                keeper.after_chunk(model.training)
 
         model.fit(train, on_chunk, on_epoch, validation, patience, resume)
 
@@ -245,7 +252,7 @@ def run(
     test = parts["test"]
     if data["validation"]:
         parts["train"], parts["validation"] = _held_out(parts["train"], data)
-        test = test.restrict(parts["train"].item_ids)
+        parts["test"] = test = test.restrict(parts["train"].item_ids)
     train = parts["train"]
     if shop:
         print(f"simulated shop: {shop.n_items:,} items, seed {shop.seed}")
@@ -260,6 +267,11 @@ def run(
     try:
         with keeper:
             train_with_progress(model, train, parts.get("validation"), data["patience"], keeper)
+    except Diverged as error:
+        if not keeper.path.exists():
+            raise
+        keeper.path.replace(out / DIVERGED)  # there it is in no other run's way
+        raise InputError(f"{error}; {out / DIVERGED} holds where it stood before") from None
     except runs.Stopped:
         again = shlex.join(["python", "-m", "gru4rec_np.train", "--resume", str(out)])
         print(f"stopped; to go on: {again}", file=sys.stderr)
@@ -280,7 +292,8 @@ def run(
     write_results(out, model, results, ranks)
     keeper.path.unlink(missing_ok=True)
     print(f"\nwritten to {out}/: {', '.join(FILES)}")
-    example = [str(out), *map(str, test.session(0)[:2])]
+    items = [str(item) for item in test.session(0)[:2]]
+    example = [str(out), *["--"] * any(item.startswith("-") for item in items), *items]
     print("try:", shlex.join(["python", "-m", "gru4rec_np.recommend", *example]))
 
 

@@ -48,6 +48,10 @@ def chunk_of(hp: Hyperparameters, ops: Any) -> int:
     return -(-least // hp.bptt) * hp.bptt  # whole windows only: a window takes bptt steps
 
 
+class Diverged(InputError):
+    """Raised when the loss stopped being a number or exploded."""
+
+
 class Stopped(Exception):
     """Raised by a callback of `Training.run` to end it there; what was learnt stays."""
 
@@ -114,7 +118,7 @@ class Training:
             patience: with `judge`, stop after this many epochs without a better score; 0: never.
 
         Raises:
-            InputError: the loss stopped being a number or exploded.
+            Diverged: the loss stopped being a number or exploded.
         """
         hp, train, rng, chunk = self.hp, self.train, self.rng, self.chunk
         log_support = np.log(train.support).astype(np.float32)
@@ -188,7 +192,7 @@ class Training:
         bad = np.flatnonzero(~(per_event <= most))
         if len(bad):
             first = steps.start + int(bad[0]) * hp.bptt
-            raise InputError(
+            raise Diverged(
                 f"training diverged: the loss is {per_event[bad[0]]:.4g} at step {first + 1} of "
                 f"epoch {self.epoch}; the likely cause is a step that is too large: try a lower "
                 f"learning_rate than {hp.learning_rate:g}"

@@ -57,7 +57,7 @@ EXACT = {"fastmath": {"contract"}, "error_model": "numpy", **INLINE}
 
 
 def exp(x):
-    """e^x. In float32 the relative error is below 2e-7, and e^x is 0 below e^-80.
+    """e^x. In float32 the relative error is below 2e-7; from 88 on it is e^88, up to -80 it is 0.
 
     That cut is far below what float32 sees beside 1, and it keeps softmax weights from becoming
     denormal numbers, which processors handle many times more slowly.
@@ -74,7 +74,9 @@ def _exp(x):
         # x = n log 2 + r with |r| <= log(2)/2: e^x = 2^n e^r, the polynomial for e^r (Cephes expf),
         # 2^n by writing n into the exponent's bits. log 2 in two parts keeps r exact.
         f = np.float32
-        inside = min(max(x, f(-80.0)), f(88.0))
+        # NaN is not below or above anything, so it stays.
+        inside = f(-80.0) if x < f(-80.0) else x
+        inside = f(88.0) if inside > f(88.0) else inside
         n = np.floor(inside * f(1.44269504) + f(0.5))
         r = (inside - n * f(0.693359375)) - n * f(-2.12194440e-4)
         p = f(1.9875691500e-4)
@@ -85,7 +87,7 @@ def _exp(x):
         p = p * r + f(5.0000001201e-1)
         p = p * r * r + r + f(1.0)
         power = np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
-        return p * power if x > f(-80.0) else f(0.0)
+        return f(0.0) if x <= f(-80.0) else p * power
 
     return exp32
 
@@ -183,7 +185,7 @@ def activate(y, kind, a):
             y[j] = sigmoid(y[j])
     elif kind == RELU:
         for j in range(len(y)):
-            y[j] = max(y[j], zero)
+            y[j] = zero if y[j] < zero else y[j]
     elif kind == LEAKY:
         for j in range(len(y)):
             y[j] = y[j] if y[j] > zero else slope * y[j]
@@ -191,7 +193,7 @@ def activate(y, kind, a):
         alpha = slope if kind == ELU else type_of(y[0])(SELU_ALPHA)
         scale = one if kind == ELU else type_of(y[0])(SELU_SCALE)
         for j in range(len(y)):
-            below = alpha * (exp(min(y[j], zero)) - one)
+            below = alpha * (exp(zero if y[j] > zero else y[j]) - one)
             y[j] = scale * (y[j] if y[j] > zero else below)
 
 
@@ -350,13 +352,13 @@ def lane_loss(y, g, term, t, count, weight, log_own, log_weights, kind, act, a, 
         total = zero
         for j in range(U):
             term[j] = exp(y[j] - top)
-            g[j] = count[j] * term[j]
+            g[j] = count[j] * term[j] if count[j] > 0 else zero
             total += g[j]
         inverse = one / total
         # σ(y_j - y_t) is e^y_j / (e^y_j + e^y_t), of exponentials that are there already; unless
-        # y_t is so far from top that where one of both is a number, the other is 0 or too large.
+        # y_t is so far below top that both may be 0, or so far above that σ may be denormal.
         target = y[t]
-        near = abs(target - top) < f(40)
+        near = f(-40) < target - top and target - top < f(7)
         e_t = exp(target - top)
         if kind == BPR_MAX:
             # Σ s_j σ(y_t - y_j), and the p_j by which its terms share it. Its terms are e^y_j

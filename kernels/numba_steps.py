@@ -316,7 +316,7 @@ def _collect(part, x, y, samples, stamp, mark, log_support, s, w):
 @inner
 def _gather_rows(part, start, end, W, w):
     """Some of the scored rows that the part owns, side by side."""
-    rows, V, bias = w.rows[part], w.V[part], w.bias[part]
+    rows, V, bias = w.rows[part, : w.sizes[part, SCORED]], w.V[part], w.bias[part]
     for j in range(start, end):
         row = rows[j]
         fetch_ahead(W.V_y, rows, j)
@@ -749,6 +749,7 @@ def stepper(
     w = _workspace(hp.batch_size, hp.n_sample, H, X, dtype)
     mark = apart((n_items, 2), np.int32)
     mark[:] = -1
+    drops = hp.dropout_p_embed > 0 or hp.dropout_p_hidden > 0
     stamp = 0  # of the next step: never the same twice, so that mark needs no clearing
     pace = Pace(s.parts)
     none = np.empty((1, 0), dtype)  # stands for what this model or optimiser has not
@@ -796,9 +797,10 @@ def stepper(
         before = len(state.h[0])
         w.out[: before * H].reshape(H, before)[:] = state.h[0].T
         losses = np.empty(len(steps))
+        seed = rng.integers(2**32) if drops else 0  # so that without dropout backends draw alike
         args = (
             *owned, s, w, batches.x, batches.y, batches.lanes, batches.reset, batches.keep, before,
-            steps[0], samples, log_support, mark, stamp, np.uint32(rng.integers(2**32)), losses,
+            steps[0], samples, log_support, mark, stamp, np.uint32(seed), losses,
             new_counters(s.parts),
         )  # fmt: skip
         n_threads = pace.choose(min(s.parts, numba.get_num_threads()))

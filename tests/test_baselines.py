@@ -121,6 +121,11 @@ def test_recommend():
     assert item == "a"
     with pytest.raises(InputError, match="none of the 1 items"):
         POP().fit(log).recommend(["zzz"])
+    for k in ("20", None, True, 2.5, (20, 0), ()):
+        with pytest.raises(InputError, match="k: must be a whole number >= 1, not"):
+            POP().fit(Sessions.from_lists([[1, 2]])).evaluate(Sessions.from_lists([[1, 2]]), k)
+    with pytest.raises(InputError, match="POP: there is no session to learn from"):
+        POP().fit(Sessions.from_lists([]))
     with pytest.raises(InputError, match="k: must be a whole number >= 1, not 0"):
         POP().fit(log).recommend(["a"], k=0)
     numbers = Markov().fit(Sessions.from_lists([[1, 2], [1, 2]]))

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from gru4rec_np import GRU4Rec, Shop, split, train
+from gru4rec_np import GRU4Rec, InputError, Shop, split, train
 from gru4rec_np.neighbours import VSKNN
 from gru4rec_np.tables import read_table, write_table
 from gru4rec_np.train import settings
@@ -169,6 +169,21 @@ def test_options_win_over_params_over_config(tmp_path):
     assert (model.layers, model.loss, model.momentum, model.seed) == ([5], "bpr", 0.125, 3)
     assert (model.n_sample, model.n_epochs, data["shop_items"]) == (9, 4, 50)
     assert str(out) == "runs/shop"
+
+
+def test_a_config_goes_with_another_log(tmp_path):
+    """What it says of its own log is left out; what the command line says of the new one is not."""
+    shop = tmp_path / "shop.toml"
+    shop.write_text("shop_sessions = 50\nlayers = [7]\n")
+    data, model, _ = settings(["--config", str(shop), "--train", "log.tsv"])
+    assert model.layers == [7] and data["train"] == "log.tsv"
+    cut = tmp_path / "cut.toml"
+    cut.write_text('train = "a.tsv"\nsplit = "0.3"\nmin_item_support = 2\nlayers = [7]\n')
+    data, model, _ = settings(["--config", str(cut), "--train", "b.tsv", "--test", "c.tsv"])
+    assert model.layers == [7] and (data["train"], data["test"]) == ("b.tsv", "c.tsv")
+    assert settings(["--config", str(cut), "--train", "b.tsv"])[0]["split"] == "0.3"
+    with pytest.raises(InputError, match="split: has no use with --test"):
+        settings(["--config", str(shop), "--train", "b", "--test", "c", "--split", "1d"])
 
 
 def test_params_leave_the_input_that_a_config_or_an_option_set(tmp_path):

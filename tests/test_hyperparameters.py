@@ -46,7 +46,7 @@ GOOD = {
     "elu_param": POSITIVE,
     "bpreg": POSITIVE,
     "smoothing": BELOW_1,
-    "logq": POSITIVE,
+    "logq": st.floats(0, 4),
     "n_sample": st.integers(0, 10**5),
     "sample_alpha": POSITIVE,
     "batch_size": st.integers(1, 10**5),

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import time
 import numpy as np
 import pytest
 
-from gru4rec_np import InputError, Shop, checkpoint, runs
+from gru4rec_np import GRU4Rec, InputError, Shop, checkpoint, runs, train
 from gru4rec_np.tables import write_table
 from gru4rec_np.train import settings
 
@@ -89,6 +90,41 @@ def test_asked_to_stop(log, whole, tmp_path, number):
     same(whole, tmp_path)
     again = finish("--resume", tmp_path, status=2)
     assert "nothing to go on with, there is no training.npz" in again.stderr
+
+
+def test_asked_to_stop_while_the_last_epoch_is_judged(log, tmp_path, monkeypatch, capsys):
+    options = ["--train", log, *OPTIONS, "--validation", "0.2"]
+    finish(*options, "--out", tmp_path / "whole")
+    evaluate, calls = GRU4Rec.evaluate, []
+
+    def interrupted(*args):
+        calls.append(evaluate(*args))
+        if len(calls) == 3:  # of 3 epochs
+            os.kill(os.getpid(), signal.SIGTERM)
+        return calls[-1]
+
+    monkeypatch.setattr(GRU4Rec, "evaluate", interrupted)
+    monkeypatch.setattr(sys, "argv", list(map(str, ["train", *options, "--out", tmp_path / "out"])))
+    with pytest.raises(SystemExit) as stopped:
+        train.main()
+    assert stopped.value.code == 128 + signal.SIGTERM
+    assert "to go on: python -m gru4rec_np.train --resume" in capsys.readouterr().err
+    finish("--resume", tmp_path / "out")
+    same(tmp_path / "whole", tmp_path / "out")
+
+
+def test_a_run_that_diverged_is_in_no_other_ones_way(log, tmp_path):
+    options = [
+        "--train", log, "--out", tmp_path, *OPTIONS, "--loss", "bpr", "--adapt", "sgd",
+        "--hidden-act", "linear", "--momentum", "0.9",
+    ]  # fmt: skip
+    refused = finish(*options, "--learning-rate", "1", status=2)
+    assert "training diverged" in refused.stderr
+    assert f"; {tmp_path / 'diverged.npz'} holds where it stood before" in refused.stderr
+    arrays = checkpoint.load(tmp_path / "diverged.npz")[1]
+    assert all(np.isfinite(a).all() for a in arrays.values() if a.dtype.kind == "f")
+    finish(*options, "--learning-rate", "0.001")
+    assert (tmp_path / "model.npz").exists()
 
 
 def test_killed_at_any_time(log, whole, tmp_path):
@@ -210,6 +246,16 @@ def test_validation_keeps_the_best_epoch(log, tmp_path):
     assert "no better epoch in 2: stopped" in done.stdout
     assert done.stdout.count("   Recall@20 0.") == len(recall)
     assert json.loads((tmp_path / "metrics.json").read_text())["GRU4Rec"]["recall@20"] > 0
+
+
+def test_the_test_set_that_is_described_is_the_one_that_is_ranked(tmp_path):
+    """Also where held-out sessions took items away with them."""
+    done = finish(
+        "--shop-sessions", 400, "--shop-items", 400, "--min-item-support", 2, "--validation", 0.4,
+        "--backend", "numpy", "--layers", 4, "--epochs", 1, "--out", tmp_path,
+    )  # fmt: skip
+    events, sessions = re.search(r"^test +(\d+) +(\d+)", done.stdout, re.MULTILINE).groups()
+    assert f", {int(events) - int(sessions)} cases, ties" in done.stdout
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
