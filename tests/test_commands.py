@@ -140,6 +140,15 @@ def test_number_ids_from_the_command_line(tmp_path):
     assert "passed over: 77, 002\n" in done.stderr
 
 
+def test_what_it_says_to_try_works_for_ids_that_look_like_options(tmp_path):
+    rows = [f"{s}\t-x{s % 3 + t}\t{s}" for s in range(20) for t in range(3)]
+    (tmp_path / "log.tsv").write_text("SessionId\tItemId\tTime\n" + "\n".join(rows) + "\n")
+    done = command("train", "--train", "log.tsv", "--split", "0.3", *QUICK, cwd=tmp_path)
+    _, _, tried = done.stdout.strip().splitlines()[-1].partition("python -m gru4rec_np.recommend ")
+    done = command("recommend", *shlex.split(tried), cwd=tmp_path)
+    assert done.returncode == 0 and " -x" in done.stdout, done.stderr
+
+
 def test_the_shop_is_the_default_and_gru4rec_lies_between_markov_and_oracle(tmp_path):
     done = command("train", "--out", tmp_path, "--epochs", 3)
     assert done.returncode == 0, done.stderr

@@ -191,7 +191,7 @@ def test_a_parquet_table(run, tmp_path):
     [
         (["rsc15", "absent.dat"], "absent.dat: no such file"),
         (["rsc15", "bad.dat"], "bad.dat, line 16, column item: 'x' where a whole number is"),
-        (["rsc15", "clicks.dat", "--min-item-support", "50"], "no session is left"),
+        (["rsc15", "clicks.dat", "--min-item-support", "50"], "clicks.dat: no session is left"),
     ],
 )
 def test_bad_log_is_refused_and_writes_nothing(arguments, message, run, tmp_path):
