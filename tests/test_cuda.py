@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_kernels import close, run_steps
+from test_kernels import close
+from test_steps import run_steps
 
 from gru4rec_np import GRU4Rec, InputError, Shop, cells, kernels, losses, optim, ranking, scoring
 from gru4rec_np.activations import ACTIVATIONS

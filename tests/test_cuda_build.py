@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_kernels import run_steps
+from test_steps import run_steps
 
 from gru4rec_np import GRU4Rec, Shop
 from gru4rec_np.kernels import cuda

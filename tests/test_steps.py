@@ -1,0 +1,266 @@
+"""Many training steps at once, as backends do them, against the step by step network of NumPy."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_kernels import BACKENDS, NUMPY, ops_of
+
+from conftest import shared
+from gru4rec_np import GRU4Rec, Shop, kernels, network, optim, read_table
+from gru4rec_np.batches import draw_negatives, negative_distribution, session_parallel
+from gru4rec_np.losses import LOSSES
+
+USUAL = {"layers": [12], "n_sample": 60, "batch_size": 8, "dropout_p_embed": 0.0}
+
+
+@st.composite
+def usual_models(draw):
+    loss, n_sample = draw(st.sampled_from(LOSSES)), draw(st.sampled_from([0, 1, 20, 150]))
+    encoding = draw(st.sampled_from(["onehot", "embedding", "shared"]))
+    return GRU4Rec(
+        layers=[draw(st.sampled_from([1, 3, 16, 17]))],
+        input=encoding,
+        embedding=draw(st.sampled_from([0, 2, 40, 600])) if encoding == "embedding" else 0,
+        reset_after=draw(st.booleans()),
+        hidden_act=draw(st.sampled_from(["tanh", "elu-0.5", "sigmoid"])),
+        loss=loss,
+        final_act=draw(st.sampled_from(["auto", "tanh", "leaky-0.2", "selu"])),
+        smoothing=draw(st.sampled_from([0.0, 0.1])) if loss == "cross-entropy" else 0.0,
+        logq=draw(st.sampled_from([0.0, 1.0])),
+        sample_alpha=draw(st.sampled_from([0.0, 0.6])),
+        adapt=draw(st.sampled_from(kernels.OWN_OPTIMISERS)),
+        momentum=draw(st.sampled_from([0.0, 0.2])),
+        n_sample=n_sample,
+        batch_size=draw(st.sampled_from([1, 2, 9] if n_sample else [2, 9])),
+        learning_rate=0.05,  # at twice that some models magnify a rounding 10^7 times in 50 steps
+        dropout_p_embed=0.0,
+        backend="numpy",
+    )
+
+
+def run_steps(hp, log, make_stepper, dtype, chunks, epochs=1):
+    """Weights, losses and last state after `epochs` of the log, in chunks of steps."""
+    rng = np.random.default_rng(hp.seed)
+    W = network.init_weights(hp, log.n_items, rng, dtype)
+    memory = {n: optim.init_state(p, hp.adapt, hp.momentum) for n, p in W.items()}
+    run = make_stepper(W, memory, np.log(log.support).astype(dtype))
+    negatives = negative_distribution(log.support, hp.sample_alpha)
+    found = []
+    for _ in range(epochs):
+        batches = session_parallel(log, hp.batch_size, min_lanes=1 if hp.n_sample else 2)
+        state = network.zero_state(hp, batches.x.shape[1], dtype)
+        for first in range(0, len(batches), chunks):
+            steps = range(first, min(first + chunks, len(batches)))
+            samples = draw_negatives(rng, negatives, (len(steps), hp.n_sample))
+            # A generator of its own: a stepper may draw another number of times from it.
+            losses, state = run(batches, steps, samples, state, np.random.default_rng(0))
+            found.append(losses)
+    return W, np.concatenate(found), state
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@settings(max_examples=60, deadline=None)
+@given(
+    hp=usual_models(),
+    sessions=st.integers(3, 25),
+    chunks=st.sampled_from([1, 7, 64]),
+    worth=st.sampled_from([0, 2**20]),
+    items=st.sampled_from([8, 40, 400]),  # parts own 16 items each in turn; 400 are several tiles
+    small=st.sampled_from([200, 2**40]),
+)
+def test_many_steps_are_the_single_steps(backend, hp, sessions, chunks, worth, items, small):
+    """Duplicates, resets, the shrinking batch and a second epoch included; in float64."""
+    ops = ops_of(backend)
+    log = Shop(n_items=items).simulate(sessions).compact()
+    plain = run_steps(
+        hp, log, lambda W, m, s: network.stepper(hp, W, m, NUMPY, s), np.float64, 64, epochs=2
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        if backend == "numba":  # steps as small as these would not be cut into parts
+            patch.setattr("gru4rec_np.kernels.numba_steps.WORTH_PARTS", worth)
+            patch.setattr("gru4rec_np.kernels.numba_steps._small", lambda: small)
+        own = run_steps(
+            hp, log, lambda W, m, s: ops.stepper(hp, W, m, s), np.float64, chunks, epochs=2
+        )
+    if chunks == 64:  # else the samples are others
+        np.testing.assert_allclose(own[1], plain[1], rtol=1e-9, atol=1e-12)
+        for name in plain[0]:
+            np.testing.assert_allclose(own[0][name], plain[0][name], rtol=1e-8, atol=1e-10)
+        np.testing.assert_allclose(own[2].h[0], plain[2].h[0], rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    "encoding",
+    [{}, {"input": "shared"}, {"input": "embedding", "embedding": 256}],
+    ids=lambda e: e.get("input", "onehot"),
+)
+@pytest.mark.parametrize("small", [100**3, 2**40])
+def test_the_number_of_threads_does_not_show_in_the_bits(encoding, small, monkeypatch):
+    """Lanes that run out, dropout and momentum included; the step is large enough for two parts."""
+    ops_of("numba")
+    monkeypatch.setattr("gru4rec_np.kernels.numba_steps._small", lambda: small)
+    import numba
+
+    log, found = Shop(n_items=300).simulate(300), []
+    settings = {"n_sample": 600, "loss": "bpr-max", "momentum": 0.1, "dropout_p_embed": 0.2}
+    settings |= encoding
+    threads = numba.get_num_threads()
+    try:
+        for n in {1, threads}:
+            numba.set_num_threads(n)
+            model = GRU4Rec(**settings, n_epochs=2, dropout_p_hidden=0.1, backend="numba").fit(log)
+            found.append([model.losses, *model.weights.values()])
+    finally:
+        numba.set_num_threads(threads)
+    for one, other in zip(found[0], found[-1], strict=True):
+        assert (one == other).all()
+
+
+def test_threads_are_as_many_as_go_fastest():
+    """Each number is tried now and then, so that a machine that changes is noticed."""
+    ops_of("numba")
+    from gru4rec_np.kernels.numba_threads import Pace
+
+    pace, chosen = Pace(2), []
+    for call in range(4 * Pace.TRY):
+        chosen.append(pace.choose(2))
+        slower = 2 if call < 2 * Pace.TRY else 1  # the cores come nearer to each other
+        disturbed = call in (0, 3, Pace.TRY)  # by compiling, by others
+        pace.took(chosen[-1], 9.0 if disturbed else 2.0 if chosen[-1] == slower else 1.0)
+    calls = [chosen[i : i + Pace.TRY] for i in range(0, len(chosen), Pace.TRY)]
+    assert calls[0] == [2, 2] + [1] * (Pace.TRY - 2)
+    assert calls[1] == [2] + [1] * (Pace.TRY - 1)
+    assert calls[2] == [2, 1, 1] + [2] * (Pace.TRY - 3)
+    assert calls[3] == [2, 1] + [2] * (Pace.TRY - 2)
+    assert {pace.choose(1) for _ in range(2 * Pace.TRY)} == {1}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_training_run_follows_numpy(backend, loss):
+    """200 steps and more in float32: losses within 1e-4 of NumPy's."""
+    ops = ops_of(backend)
+    hp = GRU4Rec(**USUAL, loss=loss, momentum=0.2, learning_rate=0.05, backend="numpy")
+    log = Shop(n_items=60).simulate(500).compact()
+    plain = run_steps(hp, log, lambda W, m, s: network.stepper(hp, W, m, NUMPY, s), np.float32, 64)
+    own = run_steps(hp, log, lambda W, m, s: ops.stepper(hp, W, m, s), np.float32, 64)
+    assert len(own[1]) >= 200
+    np.testing.assert_allclose(own[1], plain[1], rtol=1e-4)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    "unusual",
+    [{"layers": [4, 4]}, {"feedforward": [4]}, {"bptt": 2}, {"lmbd": 0.1}, {"grad_cap": 1.0},
+     {"input": "weighted"}, {"unit": "lstm"}, {"unit": "rnn"},
+     {"adapt": "adam", "learning_rate": 0.01}],
+    ids=str,
+)  # fmt: skip
+def test_what_is_not_compiled_whole_runs_step_by_step(backend, unusual):
+    ops_of(backend)
+    train = Shop(n_items=60).simulate(400)
+    settings = {**USUAL, "n_epochs": 2, **unusual}
+    own = GRU4Rec(**settings, backend=backend).fit(train)
+    assert own.ops.stepper(own, own.weights, {}, np.zeros(60)) is None
+    plain = GRU4Rec(**settings, backend="numpy").fit(train)
+    np.testing.assert_allclose(own.losses, plain.losses, rtol=2e-3)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("n_sample", [0, 16])
+def test_backends_draw_alike_without_dropout(backend, n_sample):
+    """In all chunks and epochs: negatives and the order of sessions are those of NumPy."""
+    ops_of(backend)
+    settings = {**USUAL, "n_sample": n_sample, "n_epochs": 3, "train_random_order": True}
+    train = Shop(n_items=60).simulate(200)
+    own, plain = (GRU4Rec(**settings, backend=b).fit(train) for b in (backend, "numpy"))
+    np.testing.assert_allclose(own.losses, plain.losses, rtol=1e-3)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_dropout(backend):
+    """Right share, right scale, another mask at each step, and the same seed the same bits."""
+    ops_of(backend)
+    log = Shop(n_items=60).simulate(400)
+    settings = {**USUAL, "dropout_p_embed": 0.5, "dropout_p_hidden": 0.3, "n_epochs": 2}
+    a, b = (GRU4Rec(**settings, backend=backend).fit(log) for _ in range(2))
+    assert all((a.weights[name] == b.weights[name]).all() for name in a.weights)
+    c = GRU4Rec(**settings, seed=1, backend=backend).fit(log)
+    assert not (a.weights["V_y"] == c.weights["V_y"]).all()
+    plain = GRU4Rec(**settings, backend="numpy").fit(log)
+    assert abs(a.history[-1]["loss"] / plain.history[-1]["loss"] - 1) < 0.02
+    if backend == "numba":
+        from gru4rec_np.kernels.numba_steps import _fill_mask
+
+        masks = np.empty((2, 200, 50), np.float32)
+        for step, mask in enumerate(masks):
+            _fill_mask(mask[:90], 0, 50, 1, np.uint32(7), step, 0.3)
+            _fill_mask(mask[90:].T, 90 * 50, 1, 50, np.uint32(7), step, 0.3)
+        assert set(np.unique(masks)) == {np.float32(0), np.float32(1 / 0.7)}
+        dropped = masks == 0
+        assert abs(dropped.mean() - 0.3) < 0.01
+        assert abs((dropped[0] & dropped[1]).mean() - 0.09) < 0.01
+        assert abs(np.corrcoef(dropped[0].ravel()[1:], dropped[0].ravel()[:-1])[0, 1]) < 0.03
+
+
+COMPILING = """
+from gru4rec_np import GRU4Rec, Shop
+
+model = GRU4Rec(n_sample=512, logq=1.0, n_epochs=1, backend="numba")
+model.fit(Shop(n_items=300).simulate(1500))
+print(model.weights["V_y"].tobytes().hex()[-4000:], model.losses.tolist())
+"""
+
+
+def test_compiling_does_not_show_in_the_bits(tmp_path):
+    """The process that compiles, one that finds the code on disk, and one that had other work."""
+    pytest.importorskip("numba")
+    env = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    before = """
+import numpy as np
+from gru4rec_np import kernels
+
+ops = kernels.load("numba")
+ops.loss_and_gradient(np.ones((3, 40), np.float32), "bpr-max")
+ops.update(np.ones((9, 40), np.float32), np.ones((9, 40), np.float32), {}, "sgd", 0.1)
+"""
+    found = [
+        subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, check=True)
+        for code in (COMPILING, COMPILING, before + COMPILING)
+    ]
+    assert len({run.stdout for run in found}) == 1
+
+
+@pytest.mark.parametrize("backend", ["numba", "cuda"])
+@pytest.mark.parametrize(
+    ("settings", "recall", "mrr"),
+    [
+        ({}, 0.680, 0.350),
+        (
+            {"loss": "bpr-max", "sample_alpha": 0.5, "learning_rate": 0.05, "momentum": 0.2,
+             "dropout_p_embed": 0.2},
+            0.680,
+            0.360,
+        ),
+    ],
+    ids=["cross-entropy", "bpr-max"],
+)  # fmt: skip
+def test_accuracy_on_real_clicks(backend, settings, recall, mrr):
+    """NumPy's thresholds, less two standard errors: its masks and so its seeds are others.
+
+    Recall@20 of one seed varies by 0.002, MRR@20 by 0.001 (standard deviations over eight).
+    """
+    ops_of(backend)
+    train = read_table(shared("data/rsc15-100k/train.tsv"))
+    test = read_table(shared("data/rsc15-100k/test.tsv"))
+    found = [
+        GRU4Rec(seed=seed, backend=backend, **settings).fit(train).evaluate(test)
+        for seed in (1, 2, 3)
+    ]
+    assert np.mean([f["recall@20"] for f in found]) >= recall - 2 * 0.002 / np.sqrt(3)
+    assert np.mean([f["mrr@20"] for f in found]) >= mrr - 2 * 0.001 / np.sqrt(3)
