@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_gru4rec import REAL_CLICKS
 from test_kernels import BACKENDS, NUMPY, ops_of
 
 from conftest import shared
@@ -237,19 +238,7 @@ ops.update(np.ones((9, 40), np.float32), np.ones((9, 40), np.float32), {}, "sgd"
 
 
 @pytest.mark.parametrize("backend", ["numba", "cuda"])
-@pytest.mark.parametrize(
-    ("settings", "recall", "mrr"),
-    [
-        ({}, 0.680, 0.350),
-        (
-            {"loss": "bpr-max", "sample_alpha": 0.5, "learning_rate": 0.05, "momentum": 0.2,
-             "dropout_p_embed": 0.2},
-            0.680,
-            0.360,
-        ),
-    ],
-    ids=["cross-entropy", "bpr-max"],
-)  # fmt: skip
+@REAL_CLICKS
 def test_accuracy_on_real_clicks(backend, settings, recall, mrr):
     """NumPy's thresholds, less two standard errors: its masks and so its seeds are others.
 
