@@ -109,15 +109,15 @@ class Peer:
 
     def train(self, steps: range) -> float:
         """Train on these steps of the epoch: the sum of their events' losses."""
-        loss = 0.0
+        loss = torch.zeros((), dtype=torch.float64)  # read once: a GPU would be waited for
         for first in range(steps.start, steps.stop, CHUNK):
             chunk = range(first, min(first + CHUNK, steps.stop))
             samples = self.draw((len(chunk), self.hp.n_sample))
             for t, extra in zip(chunk, samples, strict=True):
                 loss += self.step(t, extra)
-        return loss
+        return loss.item()
 
-    def step(self, t: int, extra: Tensor) -> float:
+    def step(self, t: int, extra: Tensor) -> Tensor:
         """One update with the given negatives (n_sample,): the sum of the lanes' losses before."""
         hp, n = self.hp, self.lanes[t]
         if n < len(self.h):
@@ -151,7 +151,7 @@ class Peer:
         scatter(self.tables, used, [p.detach() for p in leaves])
         for memory, part in zip(self.table_memory, parts, strict=True):
             scatter(memory, used, part)
-        return loss.item()
+        return loss.detach()
 
     def loss(self, scores: Tensor, columns: Tensor, items: Tensor) -> Tensor:
         """The sum of the lanes' losses; lane b's target is column b of scores[:, columns]."""
@@ -205,7 +205,7 @@ class PlainPeer(Peer):
             [*self.dense, *(e.weight for e in self.embeddings)], hp.learning_rate, hp.momentum
         )
 
-    def step(self, t: int, extra: Tensor) -> float:
+    def step(self, t: int, extra: Tensor) -> Tensor:
         """As Peer.step."""
         hp, n = self.hp, self.lanes[t]
         if n < len(self.h):
@@ -223,7 +223,7 @@ class PlainPeer(Peer):
         self.optimiser.zero_grad()
         (loss / hp.batch_size).backward()
         self.optimiser.step()
-        return loss.item()
+        return loss.detach()
 
 
 class SparseAdagrad(torch.optim.Optimizer):

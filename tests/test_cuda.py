@@ -1,15 +1,21 @@
-"""The CUDA kernels: every rung of every ladder, clean under all checks, no barrier too many."""
+"""The CUDA kernels: every rung of every ladder, clean under all checks, no barrier too many.
+
+On the emulator, and where there is a GPU once more on that; compute-sanitizer has the checks there.
+"""
 
 import functools
 import re
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_kernels import close
+from test_kernels import close, ops_of
 from test_steps import run_steps
 
 from gru4rec_np import GRU4Rec, InputError, Shop, cells, kernels, losses, optim, ranking, scoring
@@ -19,13 +25,9 @@ from gru4rec_np.losses import LOSSES
 
 FILES = sorted(path.stem for path in cuda.FOLDER.glob("*.cu"))
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++")
+on_devices = pytest.mark.parametrize("device", ["cuda-emulated", "cuda"])
 dtypes = st.sampled_from([np.float32, np.float64])
 seeds = st.integers(0, 2**32)
-
-
-@functools.cache
-def backend(checks=False):
-    return cuda.emulated("asked for", checks)
 
 
 def flat(n):
@@ -39,7 +41,7 @@ def flat(n):
 def gru_rung(ops, version, xW, h, U, b, act=("tanh", 0.0)):
     """h' by version plain, coalesced or tiled."""
     (B, H), dtype = h.shape, h.dtype
-    r, z, n, h_new = (np.full((B, H), np.nan, dtype) for _ in range(4))
+    r, z, n, h_new = (ops.xp.full((B, H), np.nan, dtype) for _ in range(4))
     grid, block = {
         "plain": ((H, cuda.blocks(B, 32)), (32,)),
         "coalesced": ((cuda.blocks(H, 32), B), (32,)),
@@ -51,26 +53,26 @@ def gru_rung(ops, version, xW, h, U, b, act=("tanh", 0.0)):
                shared=shared)  # fmt: skip
     ops.launch("gru", f"gru_{version}_candidate", dtype, grid, block, now, *args, H,
                *kernels.coded(act), r, z, n, h_new, shared=shared)  # fmt: skip
-    return h_new
+    return ops.to_host(h_new)
 
 
 def gru_backward_plain(ops, dh_new, cache, U, act=("tanh", 0.0)):
     """dxW and dh, in three launches."""
     (B, H), dtype = dh_new.shape, dh_new.dtype
     now, (dh_new, U, h, r, z, n) = ops.now(B), ops.to_device(dh_new, U, *cache[:4])
-    dxW, dh = np.empty((B, 3 * H), dtype), np.empty((B, H), dtype)
+    dxW, dh = ops.empty((B, 3 * H), dtype), ops.empty((B, H), dtype)
     where = (cuda.blocks(H, 32), B), (32,)
     ops.launch("gru", "gru_backward_plain_blend", dtype, *where, now, dh_new, h, z, n, H,
                *kernels.coded(act), dxW)  # fmt: skip
     ops.launch("gru", "gru_backward_plain_reset", dtype, *where, now, h, r, U, H, dxW, dh)
     ops.launch("gru", "gru_backward_plain_state", dtype, *where, now, dh_new, z, U, dxW, H, dh)
-    return dxW, dh
+    return ops.to_host(dxW), ops.to_host(dh)
 
 
 def scores_rung(ops, version, h, V_y, b_y, items):
     """The scores by version plain, coalesced or tiled."""
     (B, H), N, dtype = h.shape, len(items), h.dtype
-    y = np.full((B, N), np.nan, dtype)
+    y = ops.xp.full((B, N), np.nan, dtype)
     grid, block = {
         "plain": ((cuda.blocks(N, 32), B), (32,)),
         "coalesced": ((cuda.blocks(N, 2), B), (64,)),
@@ -78,123 +80,128 @@ def scores_rung(ops, version, h, V_y, b_y, items):
     }[version]
     args = ops.to_device(h, V_y, b_y, items)
     ops.launch("scores", f"scores_{version}", dtype, grid, block, ops.now(B, N), *args, H, N, y)
-    return y
+    return ops.to_host(y)
 
 
 def scores_backward_h_plain(ops, dy, V):
     (B, N), H, dtype = dy.shape, V.shape[1], dy.dtype
-    dh, (dy, V, rows) = np.empty((B, H), dtype), ops.to_device(dy, V, np.arange(N))
+    dh, (dy, V, rows) = ops.empty((B, H), dtype), ops.to_device(dy, V, np.arange(N))
     ops.launch("scores", "scores_backward_h_plain", dtype, (cuda.blocks(H, 32), B), (32,),
                ops.now(B, N), dy, V, rows, H, N, dh)  # fmt: skip
-    return dh
+    return ops.to_host(dh)
 
 
 def cross_entropy_rung(ops, version, y):
     """Losses and gradient by version plain, tree or online."""
     (B, N), dtype = y.shape, y.dtype
-    g, lanes = np.full((B, N), np.nan, dtype), np.empty(B, dtype)
+    g, lanes = ops.xp.full((B, N), np.nan, dtype), ops.empty((B,), dtype)
     grid, block = flat(B) if version == "plain" else ((B,), (128,))
     y, target = ops.to_device(y, np.arange(B))
     ops.launch("loss", f"cross_entropy_{version}", dtype, grid, block, ops.now(B, N), y, target,
                N, g, lanes)  # fmt: skip
-    return lanes, g
+    return ops.to_host(lanes), ops.to_host(g)
 
 
 def update_plain(ops, p, g, state, adapt, rate, momentum, rows):
-    memory = [state.get(name, p) for name in "av"]
-    rows, g = ops.to_device(rows, g)
-    ops.launch("update", "update_plain", p.dtype, *flat(len(rows)), rows, g, len(rows),
-               p.shape[1], adapt == "adagrad", rate, momentum, p, *memory)  # fmt: skip
+    hosts = [p, *state.values()]
+    parts = ops.to_device(*hosts)
+    memory = dict(zip(state, parts[1:], strict=True))
+    n, (rows, g) = len(rows), ops.to_device(rows, g)
+    ops.launch("update", "update_plain", p.dtype, *flat(n), rows, g, n, p.shape[1],
+               adapt == "adagrad", rate, momentum, parts[0],
+               *(memory.get(name, parts[0]) for name in "av"))  # fmt: skip
+    for host, part in zip(hosts, parts, strict=True):
+        host[:] = ops.to_host(part)
 
 
 def encode_plain(ops, x, table, W_x):
     (X, width), dtype, B = W_x.shape, W_x.dtype, len(x)
-    xW, args = np.empty((B, width), dtype), ops.to_device(x, table, W_x)
+    xW, args = ops.empty((B, width), dtype), ops.to_device(x, table, W_x)
     ops.launch("encode", "encode_plain", dtype, (cuda.blocks(width, 32), B), (32,), ops.now(B),
                *args, X, width // 3, xW)  # fmt: skip
-    return xW
+    return ops.to_host(xW)
 
 
 def rank_rung(ops, version, h, V_y, b_y, targets):
     """Ranks by version plain or spread."""
     (I, H), n, dtype = V_y.shape, len(h), V_y.dtype  # noqa: E741
-    counts = np.zeros((2, n), np.int32)
+    counts = ops.xp.zeros((2, n), np.int32)
     grid, block = flat(n) if version == "plain" else ((3, n), (32,))
     args = ops.to_device(h, V_y, b_y, targets)
-    ops.launch("rank", f"rank_{version}", dtype, grid, block, *args, n, I, H, *counts)
-    return ranking.from_counts(*counts, I, "conservative")
+    ops.launch("rank", f"rank_{version}", dtype, grid, block, *args, n, I, H, counts[0], counts[1])
+    return ranking.from_counts(*ops.to_host(counts), I, "conservative")
 
 
 # --- equal to the mathematics ---------------------------------------------------------------------
 
 
-@needs_compiler
+@on_devices
 @pytest.mark.parametrize("version", ["plain", "coalesced", "tiled"])
 @settings(max_examples=40)
 @given(B=st.integers(1, 35), H=st.integers(1, 70), dtype=dtypes, seed=seeds)
-def test_rungs_of_the_recurrent_step(version, B, H, dtype, seed):
+def test_rungs_of_the_recurrent_step(device, version, B, H, dtype, seed):
     rng = np.random.default_rng(seed)
     args = [rng.normal(size=s).astype(dtype) for s in [(B, 3 * H), (B, H), (H, 3 * H), 3 * H]]
     act = ACTIVATIONS[seed % len(ACTIVATIONS)], 0.5
     wanted, cache = cells.gru(*args, act)
-    close(gru_rung(backend(), version, *args, act), wanted, H)
+    close(gru_rung(ops_of(device), version, *args, act), wanted, H)
     dh_new = rng.normal(size=(B, H)).astype(dtype)
-    got = gru_backward_plain(backend(), dh_new, cache, args[2], act)
+    got = gru_backward_plain(ops_of(device), dh_new, cache, args[2], act)
     for a, b in zip(got, cells.gru_backward(dh_new, cache, args[2], act), strict=False):
         close(a, b, H)
 
 
-@needs_compiler
+@on_devices
 @pytest.mark.parametrize("version", ["plain", "coalesced", "tiled"])
 @settings(max_examples=40)
 @given(B=st.integers(1, 35), H=st.integers(1, 70), N=st.integers(1, 150), dtype=dtypes, seed=seeds)
-def test_rungs_of_the_scores(version, B, H, N, dtype, seed):
+def test_rungs_of_the_scores(device, version, B, H, N, dtype, seed):
     rng = np.random.default_rng(seed)
     h, V_y, b_y = (rng.normal(size=s).astype(dtype) for s in [(B, H), (50, H), 50])
     items = rng.integers(0, 50, N)
     wanted, V = scoring.scores(h, V_y, b_y, items)
-    close(scores_rung(backend(), version, h, V_y, b_y, items), wanted, H)
-    close(scores_backward_h_plain(backend(), wanted, V), wanted @ V, H * N)
+    close(scores_rung(ops_of(device), version, h, V_y, b_y, items), wanted, H)
+    close(scores_backward_h_plain(ops_of(device), wanted, V), wanted @ V, H * N)
 
 
-@needs_compiler
+@on_devices
 @pytest.mark.parametrize("N", [1, 33, 3000])
-def test_many_scored_columns(N):
+def test_many_scored_columns(device, N):
     rng = np.random.default_rng(N)
     h, V_y, b_y = (rng.normal(size=s).astype(np.float32) for s in [(9, 20), (500, 20), 500])
     items = rng.integers(0, 500, N)
     wanted, V = scoring.scores(h, V_y, b_y, items)
-    close(backend().scores(h, V_y, b_y, items)[0], wanted, 20)
-    got = backend().scores_backward(wanted, h, V)
+    close(ops_of(device).scores(h, V_y, b_y, items)[0], wanted, 20)
+    got = ops_of(device).scores_backward(wanted, h, V)
     for a, b in zip(got, scoring.scores_backward(wanted, h, V), strict=True):
         close(a, b, N)
 
 
-@needs_compiler
+@on_devices
 @pytest.mark.parametrize("version", ["plain", "tree", "online"])
 @settings(max_examples=40)
 @given(B=st.integers(1, 35), more=st.integers(1, 300), dtype=dtypes, seed=seeds)
-def test_rungs_of_cross_entropy(version, B, more, dtype, seed):
+def test_rungs_of_cross_entropy(device, version, B, more, dtype, seed):
     r = 3 * np.random.default_rng(seed).normal(size=(B, B + more)).astype(dtype)
     wanted = losses.loss_and_gradient(r, "cross-entropy")
-    for a, b in zip(cross_entropy_rung(backend(), version, r), wanted, strict=True):
+    for a, b in zip(cross_entropy_rung(ops_of(device), version, r), wanted, strict=True):
         close(a, b, B + more)
 
 
-@needs_compiler
+@on_devices
 @settings(max_examples=40)
 @given(
     rows=st.integers(1, 70), width=st.integers(1, 40),
     adapt=st.sampled_from(kernels.OWN_OPTIMISERS), momentum=st.sampled_from([0.0, 0.3]),
     dtype=dtypes, seed=seeds,
 )  # fmt: skip
-def test_first_rung_of_the_update(rows, width, adapt, momentum, dtype, seed):
+def test_first_rung_of_the_update(device, rows, width, adapt, momentum, dtype, seed):
     rng = np.random.default_rng(seed)
     p = rng.normal(size=(rows, width)).astype(dtype)
     pick = rng.permutation(rows)[: 1 + rows // 2]
     g = rng.normal(size=(len(pick), width)).astype(dtype)
     found = []
-    for update in (optim.update, functools.partial(update_plain, backend())):
+    for update in (optim.update, functools.partial(update_plain, ops_of(device))):
         q, state = p.copy(), optim.init_state(p, adapt, momentum)
         for _ in range(2):
             update(q, g, state, adapt, 0.1, momentum, pick)
@@ -203,29 +210,29 @@ def test_first_rung_of_the_update(rows, width, adapt, momentum, dtype, seed):
         close(a, b)
 
 
-@needs_compiler
+@on_devices
 @settings(max_examples=40)
 @given(B=st.integers(1, 35), X=st.integers(1, 40), H=st.integers(1, 40), dtype=dtypes, seed=seeds)
-def test_first_rung_of_the_input(B, X, H, dtype, seed):
+def test_first_rung_of_the_input(device, B, X, H, dtype, seed):
     rng = np.random.default_rng(seed)
     table, W_x = rng.normal(size=(9, X)).astype(dtype), rng.normal(size=(X, 3 * H)).astype(dtype)
     x = rng.integers(0, 9, B)
-    close(encode_plain(backend(), x, table, W_x), table[x] @ W_x, X)
+    close(encode_plain(ops_of(device), x, table, W_x), table[x] @ W_x, X)
 
 
-@needs_compiler
+@on_devices
 @pytest.mark.parametrize("version", ["plain", "spread"])
 @settings(max_examples=40)
 @given(n=st.integers(1, 40), items=st.integers(1, 150), H=st.integers(1, 40), seed=seeds)
-def test_rungs_of_the_rank(version, n, items, H, seed):
+def test_rungs_of_the_rank(device, version, n, items, H, seed):
     """Equal items tie and all versions agree, since each score is one sum in one order."""
     rng = np.random.default_rng(seed)
     h, V_y = (rng.normal(size=(size, H)).astype(np.float32) for size in (n, items))
     V_y[rng.integers(items)] = V_y[0]
     b_y, targets = np.zeros(items, np.float32), rng.integers(0, items, n)
-    got = rank_rung(backend(), version, h, V_y, b_y, targets)
-    assert (got == backend().rank_targets(h, V_y, b_y, targets)).all()
-    assert (got == ranking.ranks(backend().catalogue_scores(h, V_y, b_y), targets)).all()
+    got = rank_rung(ops_of(device), version, h, V_y, b_y, targets)
+    assert (got == ops_of(device).rank_targets(h, V_y, b_y, targets)).all()
+    assert (got == ranking.ranks(ops_of(device).catalogue_scores(h, V_y, b_y), targets)).all()
 
 
 # --- clean under every check, and no barrier too many ---------------------------------------------
@@ -306,7 +313,7 @@ def exercise(ops, file):
 @pytest.mark.parametrize("file", FILES)
 def test_kernels_are_clean(file):
     """No race, nothing out of bounds, uninitialised or misaligned, in several orders of threads."""
-    exercise(backend(checks=True), file)
+    exercise(cuda.emulated("asked for", checks=True), file)
 
 
 def one_file(path):
@@ -346,6 +353,53 @@ def test_a_barrier_less_is_a_fault(file, number):
                     f"{one_file(path).splitlines()[line - 1].strip()}")  # fmt: skip
 
 
+# --- the same on a GPU, where there is one --------------------------------------------------------
+
+# Each array is an allocation of its own here, so that its ends are seen.
+ON_A_GPU = """
+import cupy
+from test_cuda import FILES, exercise
+from gru4rec_np.kernels import cuda
+
+cupy.cuda.set_allocator(None)
+for file in FILES:
+    exercise(cuda.on_gpu("asked for"), file)
+"""
+# The same of a kernel that lacks a barrier.
+WITHOUT_A_BARRIER = """
+import cupy
+from test_cuda import exercise, one_file
+from gru4rec_np.kernels import cuda, emulator
+
+*_, (_, source) = emulator.without_barriers(one_file(cuda.FOLDER / "scores.cu"))
+gpu = cuda.on_gpu("asked for")
+gpu._compile = lambda path, options: cupy.RawModule(code=source, options=(*options, "-std=c++17"))
+exercise(gpu, "scores")
+"""
+
+
+def sanitize(tool, code):
+    """compute-sanitizer's return code, not 0 if it found something, and all that was printed."""
+    ops_of("cuda")
+    if shutil.which("compute-sanitizer") is None:
+        pytest.skip("there is no compute-sanitizer")
+    command = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "9"]
+    run = subprocess.run([*command, sys.executable, "-c", code], cwd=Path(__file__).parent,
+                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # fmt: skip
+    return run.returncode, run.stdout
+
+
+@pytest.mark.parametrize("tool", ["memcheck", "racecheck", "initcheck", "synccheck"])
+def test_kernels_are_clean_on_a_gpu(tool):
+    code, printed = sanitize(tool, ON_A_GPU)
+    assert code == 0, printed[-3000:]
+
+
+def test_a_barrier_less_is_a_fault_on_a_gpu():
+    code, printed = sanitize("racecheck", WITHOUT_A_BARRIER)
+    assert code == 9 and "hazard" in printed, printed[-3000:]
+
+
 # --- the backend ----------------------------------------------------------------------------------
 
 
@@ -369,8 +423,7 @@ def test_a_captured_step_is_replayed():
         captured.append(launch)
         return launch
 
-    emulated = backend()
-    ops = cuda.CudaBackend("cuda", "", np, emulated._compile, capture)
+    ops = cuda.CudaBackend("cuda", "", np, ops_of("cuda-emulated")._compile, capture)
     hp = GRU4Rec(layers=[5], batch_size=4, n_sample=9, backend="numpy")
     log = Shop(n_items=20).simulate(20).compact()
     run_steps(hp, log, functools.partial(ops.stepper, hp), np.float32, 8)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from test_kernels import ops_of
 
 from gru4rec_np import GRU4Rec, InputError, Shop, checkpoint
 from gru4rec_np.training import Stopped
@@ -83,15 +84,17 @@ def test_at_any_chunk(chunk, tmp_path):
     same(whole, stopped_and_resumed(settings, tmp_path / "t.npz", [chunk]))
 
 
-def test_on_the_device(tmp_path):
+@pytest.mark.parametrize("backend", ["cuda-emulated", "cuda"])
+def test_on_the_device(backend, tmp_path):
+    ops_of(backend)
     settings = {**SMALL, "n_epochs": 2, "momentum": 0.2}
     few = Shop(n_items=60).simulate(150, seed=3)
-    whole = GRU4Rec(**settings, backend="cuda-emulated").fit(few)
+    whole = GRU4Rec(**settings, backend=backend).fit(few)
     path = tmp_path / "t.npz"
-    model = GRU4Rec(**settings, backend="cuda-emulated")
+    model = GRU4Rec(**settings, backend=backend)
     with pytest.raises(Stopped):
         model.fit(few, stop_at(model, path, 0))
-    same(whole, GRU4Rec(**settings, backend="cuda-emulated").fit(few, resume=path))
+    same(whole, GRU4Rec(**settings, backend=backend).fit(few, resume=path))
 
 
 def test_more_epochs(tmp_path):

@@ -17,12 +17,14 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_kernels import ops_of
 from threadpoolctl import threadpool_info
 
-from gru4rec_np import GRU4Rec, Sessions, Shop, models, ranking
-from gru4rec_np.kernels import emulator, one_blas_thread
+from gru4rec_np import GRU4Rec, Sessions, Shop, kernels, models, ranking
+from gru4rec_np.kernels import one_blas_thread
 from gru4rec_np.models import BASELINES, NARM, NETWORKS
 
+ALL, FAST = kernels.BACKENDS[1:], ("numpy", "numba")  # FAST: with little to pay for a call
 SMALL = {"n_sample": 32, "batch_size": 16, "n_epochs": 2, "seed": 3, "backend": "numpy"}
 DAYS = [date(2020, 1, 2), date(2020, 1, 1)]
 KINDS = {
@@ -44,10 +46,7 @@ def served(log, tmp_path_factory):
     folder, models = tmp_path_factory.mktemp("models"), {}
 
     def get(kind, backend):
-        if backend == "numba" and find_spec("numba") is None:
-            pytest.skip("numba is not installed")
-        if backend == "cuda-emulated":
-            require_compiler()
+        ops_of(backend)
         path = folder / f"{kind}.npz"
         if not path.exists():
             GRU4Rec(**SMALL, **KINDS[kind]).fit(log).save(path)
@@ -56,13 +55,6 @@ def served(log, tmp_path_factory):
         return models[kind, backend]
 
     return get
-
-
-def require_compiler():
-    try:
-        emulator.build.require_compiler()
-    except Exception as error:
-        pytest.skip(str(error))
 
 
 def one_by_one(model, sessions):
@@ -96,12 +88,12 @@ def require_rows_alike(model):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("backend", ["numpy", "numba", "cuda-emulated"])
+@pytest.mark.parametrize("backend", ALL)
 def test_what_is_served_is_what_the_evaluation_ranks_by(served, log, backend, kind):
     """To the bit, for every case: the state, the scores of all items, and so the rank."""
     model = served(kind, backend)
     one_blas_thread(require_rows_alike)(model)
-    n = 60 if backend == "cuda-emulated" else 600
+    n = 600 if backend in FAST else 60
     some = log.keep_sessions(np.arange(log.n_sessions) < n).restrict(model.item_ids)
     found, _ = model.ranks(some)
     vectors, at = one_blas_thread(model._last_vectors)(some), 0
@@ -119,7 +111,7 @@ def test_what_is_served_is_what_the_evaluation_ranks_by(served, log, backend, ki
     assert at == len(found)
 
 
-@pytest.mark.parametrize("backend", ["numpy", "numba"])
+@pytest.mark.parametrize("backend", FAST)
 @settings(max_examples=6)
 @given(seed=st.integers(0, 2**32), open_at_once=st.integers(1, 1000))
 def test_interleaving_1000_sessions_does_not_show(served, log, backend, seed, open_at_once):
@@ -131,9 +123,10 @@ def test_interleaving_1000_sessions_does_not_show(served, log, backend, seed, op
 @settings(max_examples=5)
 @given(seed=st.integers(0, 2**32), open_at_once=st.integers(1, 20))
 @pytest.mark.parametrize("kind", ["usual", "lstm"])
-def test_interleaving_on_the_emulator(served, log, kind, seed, open_at_once):
+@pytest.mark.parametrize("backend", [b for b in ALL if b not in FAST])
+def test_interleaving_on_a_device(served, log, backend, kind, seed, open_at_once):
     some = log.keep_sessions(np.arange(log.n_sessions) < 20)
-    check_interleaving(served(kind, "cuda-emulated"), some, seed, open_at_once)
+    check_interleaving(served(kind, backend), some, seed, open_at_once)
 
 
 ALONE = {}
@@ -185,11 +178,11 @@ def in_threads(n, work):
         return list(pool.map(run, range(n)))
 
 
-@pytest.mark.parametrize("backend", ["numpy", "numba", "cuda-emulated"])
+@pytest.mark.parametrize("backend", ALL)
 def test_threads_share_a_model(served, log, backend, impatient):
     """Each makes sessions and feeds them while the others do; one asks and evaluates meanwhile."""
     model = served("usual", backend)
-    n = 24 if backend == "cuda-emulated" else 240
+    n = 240 if backend in FAST else 24
     some = log.keep_sessions(np.arange(log.n_sessions) < n)
     alone, metrics = one_by_one(model, some), model.evaluate(some)
     asked = [model.recommend(some.session(s), 5) for s in range(n // 6)]
