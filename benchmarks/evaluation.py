@@ -21,6 +21,7 @@ from gru4rec_np.kernels import load, one_blas_thread
 ITEMS, SESSIONS, CASES, UNITS = 37_483, 15_324, 55_898, 100  # RSC15
 SHAPES = ((256, 512), (512, 512), (1024, 256), (ranking.BLOCK // ITEMS, ITEMS))
 THREADS = (1, 2)
+BACKENDS = ("numpy", "numba")
 
 
 def random_sessions(n_items: int, n_sessions: int, rng: np.random.Generator) -> Sessions:
@@ -72,7 +73,12 @@ def fastest_shape(h: np.ndarray, V: np.ndarray) -> tuple[int, int]:
     return min(SHAPES, key=lambda s: seconds[s].min())
 
 
-def rank_table(sessions: Sessions, n_items: int, rounds: int) -> str:
+def threads_of(backend: str) -> tuple[int, ...]:
+    """What to time it on: a GPU has threads of its own."""
+    return THREADS[:1] if backend == "cuda" else THREADS
+
+
+def rank_table(sessions: Sessions, n_items: int, rounds: int, backends: list[str]) -> str:
     """Ranking alone: a Markdown table."""
     W = random_model(n_items, "numpy").weights
     V, b = W["V_y"], W["b_y"]
@@ -83,11 +89,11 @@ def rank_table(sessions: Sessions, n_items: int, rounds: int) -> str:
     shape = fastest_shape(h, V)
     floor = "product alone"
     calls = {}
-    for backend in ("numpy", "numba"):
+    for backend in backends:
         ops = load(backend)
         # Compiled threads each have a product of their own. NumPy's are BLAS's.
         rank = one_blas_thread(ops.rank_targets) if backend == "numba" else ops.rank_targets
-        for n in THREADS:
+        for n in threads_of(backend):
             calls[name_of(backend, n)] = n, lambda r, rank=rank: rank(h, V, b, targets)
     for n in THREADS:
         calls[name_of(floor, n)] = n, lambda r, n=n: products_on(n, h, V, shape)
@@ -112,9 +118,9 @@ def rank_table(sessions: Sessions, n_items: int, rounds: int) -> str:
     return table(head, rows)
 
 
-def evaluate_table(sessions: Sessions, n_items: int, rounds: int) -> str:
+def evaluate_table(sessions: Sessions, n_items: int, rounds: int, backends: list[str]) -> str:
     """`GRU4Rec.evaluate` from end to end: a Markdown table."""
-    models = {backend: random_model(n_items, backend) for backend in ("numpy", "numba")}
+    models = {backend: random_model(n_items, backend) for backend in backends}
 
     def evaluate(model):
         def call(r: int) -> float:
@@ -141,10 +147,11 @@ def evaluate_table(sessions: Sessions, n_items: int, rounds: int) -> str:
     return table(["evaluate", "seconds", "of them: reading the sessions", "share"], rows)
 
 
-def measure(n_items: int, n_sessions: int, rounds: int) -> str:
+def measure(n_items: int, n_sessions: int, rounds: int, backends: list[str] = BACKENDS) -> str:
     """Both tables."""
     sessions = random_sessions(n_items, n_sessions, np.random.default_rng(0))
-    return "\n\n".join(f(sessions, n_items, rounds) for f in (rank_table, evaluate_table))
+    tables = rank_table, evaluate_table
+    return "\n\n".join(table_of(sessions, n_items, rounds, backends) for table_of in tables)
 
 
 def main() -> None:
@@ -153,9 +160,10 @@ def main() -> None:
     p.add_argument("--items", type=int, default=ITEMS)
     p.add_argument("--sessions", type=int, default=SESSIONS)
     p.add_argument("--rounds", type=int, default=3)
+    p.add_argument("--backends", nargs="+", default=BACKENDS, help="numpy, and others")
     args = p.parse_args()
     print(machine(), end="\n\n")
-    print(measure(args.items, args.sessions, args.rounds))
+    print(measure(args.items, args.sessions, args.rounds, args.backends))
 
 
 if __name__ == "__main__":

@@ -154,7 +154,12 @@ def load(backend: str = "auto") -> Any:
         return SimpleNamespace(**{**vars(NUMPY), **own})
     from gru4rec_np.kernels import cuda
 
-    return cuda.on_gpu(why) if backend == "cuda" else cuda.emulated(why)
+    ops = cuda.on_gpu(why) if backend == "cuda" else cuda.emulated(why)
+    if backend == "cuda" and find_spec("numba") is not None:
+        from gru4rec_np.kernels import numba_cpu
+
+        ops.draw_negatives = numba_cpu.draw_negatives  # the host has nothing else to do, but little
+    return ops
 
 
 def _choose() -> tuple[str, str]:

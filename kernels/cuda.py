@@ -26,10 +26,14 @@ FOLDER = Path(__file__).parent / "cuda"
 WARP = 32
 THREADS = 128  # of a block, where the kernel does not say otherwise
 COLLECTORS = 512  # threads that look for a step's distinct items
-TILE = 4  # lanes of a block in gru.cu and encode.cu
+TILE, COLUMNS, PARTS = 4, 128, 8  # of tile.cuh: a block of gru and of encode has 128 x 8 threads
+WIDE = 1024  # threads of gru_backward, and the most that a block can have
+SCORERS = 256  # threads of scores
 ROWS = 8  # rows of a block of update_scored and of update_dense
 RANKED = 2**16  # cases whose ranks one launch counts
-SHARED_LIMIT = 48 << 10  # bytes of shared memory that a kernel may use without being told of more
+# Bytes of dynamic shared memory that a kernel may use without being told of more: 48 KB less the 35
+# that some have of their own.
+SHARED_LIMIT = 13 << 10
 
 # As enum Now in common.cuh.
 STEP, PLACE, LANES, SCORED, DISTINCT, SEED, NOW_SIZE = range(7)
@@ -135,8 +139,8 @@ class CudaBackend:
         xW, h, *weights = self.to_device(xW, h, *weights)
         r, z, n, kept, h_new = (self.empty((B, H), dtype) for _ in range(5))
         self.launch(
-            "gru", name, dtype, (blocks(B, TILE),), (THREADS,), self.now(B), xW, h, *weights, H,
-            *coded(act), 0.0, r, z, n, kept, h_new, shared=2 * TILE * H,
+            "gru", name, dtype, (blocks(B, TILE),), (COLUMNS, PARTS), self.now(B), xW, h, *weights,
+            H, *coded(act), 0.0, r, z, n, kept, h_new, shared=2 * TILE * H,
         )  # fmt: skip
         return self.to_host(h_new), tuple(self.to_host(x) for x in (h, r, z, n, kept))
 
@@ -149,7 +153,7 @@ class CudaBackend:
         dxW, dhU = (self.empty((B, 3 * H), dtype) for _ in range(2))
         dh = self.empty((B, H), dtype)
         self.launch(
-            "gru", f"{name}_backward", dtype, (blocks(B, TILE),), (THREADS,), self.now(B), dh_new,
+            "gru", f"{name}_backward", dtype, (blocks(B, TILE),), (WIDE,), self.now(B), dh_new,
             1, B * H, *cache, U, H, *coded(act), 0.0, True, dxW, dhU, dh, shared=4 * TILE * H,
         )  # fmt: skip
         return dxW, dhU, dh, cache
@@ -205,8 +209,8 @@ class CudaBackend:
         h, V_rows, b = self.to_device(h, V, b_y[items])
         rows, y = self.xp.arange(N, dtype=np.int32), self.empty((B, N), dtype)
         self.launch(
-            "scores", "scores", dtype, (blocks(N, 32), blocks(B, 32)), (64,), self.now(B, N), h,
-            V_rows, b, rows, H, N, y,
+            "scores", "scores", dtype, (blocks(N, 32), blocks(B, 32)), (SCORERS,), self.now(B, N),
+            h, V_rows, b, rows, H, N, y,
         )  # fmt: skip
         return self.to_host(y), V
 
@@ -248,7 +252,7 @@ class CudaBackend:
         )
         g, losses = self.empty((B, N), dtype), self.empty((B,), dtype)
         self.launch(
-            "loss", "loss", dtype, (B,), (THREADS,), self.now(B, N), y, target, count, weight,
+            "loss", "loss", dtype, (B,), loss_block(N), self.now(B, N), y, target, count, weight,
             weight, log_weights, N, LOSSES.index(loss), *coded(final_act), float(bpreg),
             float(smoothing), 1.0, g, losses,
         )  # fmt: skip
@@ -353,6 +357,11 @@ def parts_of(columns: int) -> int:
     return min(16, blocks(columns, 64))
 
 
+def loss_block(columns: int) -> tuple[int]:
+    """A block of loss.cu: a thread for each column, up to where more only wait for each other."""
+    return (min(512, WARP * blocks(columns, WARP)),)
+
+
 # --- the two ways to run it -----------------------------------------------------------------------
 
 
@@ -368,10 +377,11 @@ def on_gpu(why: str) -> CudaBackend:
     import cupy
 
     def compile(path: Path, options: tuple[str, ...]) -> Any:
-        # CuPy keeps compiled modules by their own text and options: a change in the file that they
+        # CuPy keeps compiled modules by their own text and options: a change in the files that they
         # include has to show there.
-        state = zlib.crc32((path.parent / "common.cuh").read_bytes())
-        options = (*options, f"-DCOMMON_STATE={state}", f"-I{path.parent}", "-std=c++17")
+        headers = sorted(path.parent.glob("*.cuh"))
+        state = zlib.crc32(b"".join(header.read_bytes() for header in headers))
+        options = (*options, f"-DHEADERS={state}", f"-I{path.parent}", "-std=c++17")
         module = cupy.RawModule(code=path.read_text(), options=options)
         module.compile()  # now, rather than at the first launch, which may be under capture
         return module

@@ -13,14 +13,20 @@ import numpy as np
 from gru4rec_np.kernels import coded
 from gru4rec_np.kernels.cuda import (
     COLLECTORS,
+    COLUMNS,
     NOW_SIZE,
+    PARTS,
     ROWS,
+    SCORERS,
     SEED,
     STEP,
     THREADS,
     TILE,
+    WARP,
+    WIDE,
     CudaBackend,
     blocks,
+    loss_block,
     parts_of,
 )
 from gru4rec_np.losses import LOSSES
@@ -29,7 +35,7 @@ from gru4rec_np.losses import LOSSES
 class DeviceSteps:
     """Many training steps of the usual network (kernels.usual), all of it on the device.
 
-    A step is at most 12 launches, the same for every step: which step it is, how many lanes are
+    A step is 11 launches, the same for every step: which step it is, how many lanes are
     left and how many items are distinct stands in `now`, on the device. So the launches are
     captured once an epoch, whose arrays they name, and each step replays them. Negatives are sent,
     and the losses fetched, once a call; weights come back when the epoch ends.
@@ -74,7 +80,7 @@ class DeviceSteps:
             "rows": (most, ints), "count": (most, real), "weight": (most, real),
             "target": (B, ints), "own": (B, real), "fed": (B, ints), "log_weights": (1, real),
             "e": (B * max(1, self.X), real), "xW": (B * 3 * H, real), "dxW": (B * 3 * H, real),
-            "dhU": (B * 3 * H, real), "de": (B * (self.X or 3 * H), real),
+            "dhU": (B * 3 * H, real), "de": (B * max(1, self.X), real),
             "r": (B * H, real), "z": (B * H, real), "n": (B * H, real), "kept": (B * H, real),
             "y": (B * most, real), "dy": (B * most, real), "of_lanes": (B, real),
             "dh_parts": (self.parts * B * H, real), "dh": (1, real),
@@ -136,7 +142,7 @@ class DeviceSteps:
         """The launches of one step, in order; all that differs between steps is in `now`."""
         hp, at, W, dtype = self.hp, self.at, self.weights, self.dtype
         B, H, X, most = self.B, self.H, self.X, self.most
-        now, tiles = at["now"], (blocks(B, TILE),)
+        now, tiles, fused = at["now"], blocks(B, TILE), (COLUMNS, PARTS)
         hidden = *coded(hp.hidden_activation), float(hp.dropout_p_hidden)
         cell = "gru_reset_after" if hp.reset_after else "gru"
         biases = (W["b0"], W["c0"]) if hp.reset_after else (W["b0"],)
@@ -149,8 +155,8 @@ class DeviceSteps:
 
         lists = "rows", "count", "weight", "target", "own", "fed"
         launch(
-            "step", "begin_step", (blocks(most, THREADS),), now, self.epoch["lanes"],
-            self.epoch["x"], self.epoch["source"], at["state"], B, H, most,
+            "step", "begin_step", (blocks(max(most, B * H), THREADS),), now,
+            self.epoch["lanes"], self.epoch["x"], self.epoch["source"], at["state"], B, H, most,
             *(self.chunk[name] for name in (*lists, "sizes", "log_weights")), at["x"], at["h"],
             *(at[name] for name in (*lists, "log_weights")),
         )  # fmt: skip
@@ -160,22 +166,23 @@ class DeviceSteps:
             launch("encode", "encode_onehot", (B,), now, at["x"], W["W_x"], H, p_embed, at["xW"])
         else:
             launch(
-                "encode", "encode", tiles, now, at["x"], W[table], W["W_x"], X, H, p_embed,
-                at["e"], at["xW"], shared=TILE * X,
+                "encode", "encode", (tiles, blocks(3 * H, COLUMNS)), now, at["x"], W[table],
+                W["W_x"], X, H, p_embed, at["e"], at["xW"], block=fused, shared=TILE * X,
             )  # fmt: skip
         gates = at["r"], at["z"], at["n"], at["kept"]
         launch(
-            "gru", cell, tiles, now, at["xW"], at["h"], W["U0"], *biases, H, *hidden, *gates,
-            at["state"], shared=2 * TILE * H,
+            "gru", cell, (tiles,), now, at["xW"], at["h"], W["U0"], *biases, H, *hidden, *gates,
+            at["state"], block=fused, shared=2 * TILE * H,
         )  # fmt: skip
         launch(
             "scores", "scores", (blocks(B + hp.n_sample, 32), blocks(B, 32)), now, at["state"],
-            W["V_y"], W["b_y"], at["rows"], H, most, at["y"], block=(64,),
+            W["V_y"], W["b_y"], at["rows"], H, most, at["y"], block=(SCORERS,),
         )  # fmt: skip
         launch(
             "loss", "loss", (B,), now, at["y"], at["target"], at["count"], at["weight"], at["own"],
             at["log_weights"], most, LOSSES.index(hp.loss), *coded(hp.final_activation),
             float(hp.bpreg), float(hp.smoothing), 1 / hp.batch_size, at["dy"], at["of_lanes"],
+            block=loss_block(B + hp.n_sample),
         )  # fmt: skip
 
         # Backward.
@@ -184,31 +191,34 @@ class DeviceSteps:
             at["dy"], W["V_y"], at["rows"], H, most, B * H, at["dh_parts"], block=(32, 8),
         )  # fmt: skip
         launch(
-            "gru", f"{cell}_backward", tiles, now, at["dh_parts"], self.parts, B * H, at["h"],
-            *gates, W["U0"], H, *hidden, False, at["dxW"], at["dhU"], at["dh"],
+            "gru", f"{cell}_backward", (tiles,), now, at["dh_parts"], self.parts, B * H, at["h"],
+            *gates, W["U0"], H, *hidden, False, at["dxW"], at["dhU"], at["dh"], block=(WIDE,),
             shared=4 * TILE * H,
         )  # fmt: skip
-        if self.onehot:
-            launch("encode", "encode_onehot_backward", (B,), now, at["dxW"], H, p_embed, at["de"])
-        else:
+        if not self.onehot:
+            two_rows_a_warp = blocks(X, 2 * THREADS // WARP)
             launch(
-                "encode", "encode_backward", tiles, now, at["dxW"], W["W_x"], X, H, p_embed,
-                at["de"], shared=TILE * 3 * H,
+                "encode", "encode_backward", (tiles, two_rows_a_warp), now, at["dxW"], W["W_x"],
+                X, H, p_embed, at["de"], shared=TILE * 3 * H,
             )  # fmt: skip
 
         # Update.
         launch(
             "update", "update_scored", (blocks(most, ROWS),), now, at["rows"], at["dy"],
-            at["state"], at["fed"], at["de"], self.shared, H, most, *self.how,
-            *self.three("V_y"), *self.three("b_y"),
+            at["state"], at["fed"], at["de"], H, most, *self.how, *self.three("V_y"),
+            *self.three("b_y"), block=(min(WIDE, WARP * blocks(H + 1, WARP)),),
         )  # fmt: skip
-        if not self.shared:
-            name, width = ("W_x", 3 * H) if self.onehot else ("E", X)
+        if self.onehot:  # what an item is given is its row of W_x, dropped out
             launch(
-                "update", "update_fed", (B,), now, at["x"], at["de"], width, *self.how,
-                *self.three(name),
+                "update", "update_fed", (B,), now, at["x"], at["dxW"], 3 * H, p_embed, *self.how,
+                *self.three("W_x"),
             )  # fmt: skip
-        dense = blocks(X + H + 2, ROWS), blocks(3 * H, THREADS)
+        elif not self.shared:
+            launch(
+                "update", "update_fed", (B,), now, at["x"], at["de"], X, 0.0, *self.how,
+                *self.three("E"),
+            )  # fmt: skip
+        dense = blocks(X, ROWS) + blocks(H, ROWS) + 1, 3 * blocks(H, THREADS)
         launch(
             "update", "update_dense", dense, now, at["e"], at["h"], at["kept"], at["dxW"],
             at["dhU"], X, H, hp.reset_after, *self.how,

@@ -268,15 +268,15 @@ def exercise(ops, file):
         return rng.normal(size=shape).astype(np.float32)
 
     if file == "gru":
-        args = draw(6, 111), draw(6, 37), draw(37, 111), draw(111)
+        args = draw(6, 210), draw(6, 70), draw(70, 210), draw(210)
         for version in ("plain", "coalesced", "tiled"):
             gru_rung(ops, version, *args)
-        gru_backward_plain(ops, draw(6, 37), ops.gru(*args)[1], args[2])
-        for cell, more in (("gru", ()), ("gru_reset_after", (draw(111),))):
+        gru_backward_plain(ops, draw(6, 70), ops.gru(*args)[1], args[2])
+        for cell, more in (("gru", ()), ("gru_reset_after", (draw(210),))):
             _, cache = getattr(ops, cell)(*args, *more)
-            getattr(ops, f"{cell}_backward")(draw(6, 37), cache, args[2])
+            getattr(ops, f"{cell}_backward")(draw(6, 70), cache, args[2])
     elif file == "scores":
-        h, V_y, b_y, items = draw(35, 37), draw(90, 37), draw(90), rng.integers(0, 90, 70)
+        h, V_y, b_y, items = draw(35, 70), draw(90, 70), draw(90), rng.integers(0, 90, 70)
         for version in ("plain", "coalesced", "tiled"):
             scores_rung(ops, version, h, V_y, b_y, items)
         y, V = ops.scores(h, V_y, b_y, items)
@@ -318,17 +318,21 @@ def test_kernels_are_clean(file):
 
 def one_file(path):
     """The text of a .cu file with what it includes."""
-    include = '#include "common.cuh"'
-    return path.read_text().replace(include, (path.parent / "common.cuh").read_text())
+    included = re.compile(r'^#include "(.*)"', re.M)
+    return included.sub(lambda found: one_file(path.parent / found[1]), path.read_text())
 
 
 def barriers():
-    """(file, the number of the barrier in it); those of common.cuh once, with the losses."""
+    """(file, the number of the barrier in it); those of headers once, where they are used."""
     found = re.compile(r"^(?!\s*//).*__syncthreads\(\)", re.M)
-    common = len(found.findall((cuda.FOLDER / "common.cuh").read_text()))
+
+    def count(name):
+        return len(found.findall(one_file(cuda.FOLDER / name)))
+
+    common, tile = count("common.cuh"), count("tile.cuh")
+    first = {"loss": 0, "gru": common, "encode": tile}
     for file in FILES:
-        first = 0 if file == "loss" else common
-        for number in range(first, len(found.findall(one_file(cuda.FOLDER / f"{file}.cu")))):
+        for number in range(first.get(file, common), count(f"{file}.cu")):
             yield file, number
 
 

@@ -1,5 +1,6 @@
 """The CUDA kernels as compilers for GPUs see them, and what a step of them costs; without a GPU."""
 
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -46,9 +47,8 @@ def test_every_kernel_compiles_and_spills_nothing(name):
 
 
 def kernels_of(path):
-    lines = path.read_text(encoding="utf-8").splitlines()
-    marked = [line for line in lines if line.startswith('extern "C" __global__ void ')]
-    return [line.split("(")[0].split()[-1] for line in marked]
+    marked = re.compile(r'^extern "C" __global__ void (?:__launch_bounds__\(.*?\) )?(\w+)\(', re.M)
+    return marked.findall(path.read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("name", ["nvcc", "NVRTC"])

@@ -7,9 +7,7 @@
 //
 // A ladder: gru_plain_* -> gru_coalesced_* -> gru_tiled_* -> gru. The numbers in its comments are
 // for B = 32 lanes and H = 100 units in float: U is 120 KB, h 12.8 KB.
-#include "common.cuh"
-
-#define TILE 4  // lanes of a block
+#include "tile.cuh"
 
 // === Version 1, plain: one thread, one output ====================================================
 // Two launches, since the candidate needs r of all units. Threads side by side are lanes, so they
@@ -83,20 +81,14 @@ extern "C" __global__ void gru_coalesced_candidate(
 // quarter of the traffic. What is left to save: the second launch, and r, which goes out to memory
 // and comes back. Grid ceil(n / TILE), dynamic shared memory TILE * H.
 
-// The rows of the block's lanes, zero past the last lane in use.
-__device__ inline void load_tile(real *tile, const real *x, int first, int n, int width) {
-    for (int i = threadIdx.x; i < TILE * width; i += blockDim.x)
-        tile[i] = first + i / width < n ? x[first * width + i] : real(0);
-}
-
-// sums[lane] += tile[lane] times column k of a matrix with `stride` numbers a row.
-__device__ inline void times_column(
-    const real *tile, int height, const real *matrix, int stride, int k, real *sums
+// sums[lane] = tile[.].of[lane] times column k of a matrix with `stride` numbers a row.
+__device__ inline void whole_column(
+    const Lanes *tile, int height, const real *matrix, int stride, int k, real *sums
 ) {
     for (int j = 0; j < height; j++) {
         const real weight = matrix[j * stride + k];
 #pragma unroll
-        for (int lane = 0; lane < TILE; lane++) sums[lane] += tile[lane * height + j] * weight;
+        for (int lane = 0; lane < TILE; lane++) sums[lane] += tile[j].of[lane] * weight;
     }
 }
 
@@ -104,15 +96,15 @@ extern "C" __global__ void gru_tiled_gates(
     const int *now, const real *xW, const real *h, const real *U, const real *b, int H,
     real *r, real *z
 ) {
-    extern __shared__ real h_tile[];
+    extern __shared__ Lanes h_tile[];
     const int n = now[LANES], first = blockIdx.x * TILE;
     if (first >= n) return;
     load_tile(h_tile, h, first, n, H);
     __syncthreads();
     for (int k = threadIdx.x; k < H; k += blockDim.x) {
         real a_r[TILE] = {}, a_z[TILE] = {};
-        times_column(h_tile, H, U, 3 * H, k, a_r);
-        times_column(h_tile, H, U, 3 * H, H + k, a_z);
+        whole_column(h_tile, H, U, 3 * H, k, a_r);
+        whole_column(h_tile, H, U, 3 * H, H + k, a_z);
         for (int i = 0; i < TILE && first + i < n; i++) {
             const real *x = xW + (first + i) * 3 * H;
             r[(first + i) * H + k] = sigmoid(a_r[i] + x[k] + b[k]);
@@ -125,15 +117,16 @@ extern "C" __global__ void gru_tiled_candidate(
     const int *now, const real *xW, const real *h, const real *U, const real *b, int H, int act,
     real act_a, const real *r, const real *z, real *n, real *h_new
 ) {
-    extern __shared__ real rh_tile[];
+    extern __shared__ Lanes rh_tile[];
     const int lanes = now[LANES], first = blockIdx.x * TILE;
     if (first >= lanes) return;
     for (int i = threadIdx.x; i < TILE * H; i += blockDim.x)
-        rh_tile[i] = first + i / H < lanes ? r[first * H + i] * h[first * H + i] : real(0);
+        rh_tile[i % H].of[i / H] =
+            first + i / H < lanes ? r[first * H + i] * h[first * H + i] : real(0);
     __syncthreads();
     for (int k = threadIdx.x; k < H; k += blockDim.x) {
         real a[TILE] = {};
-        times_column(rh_tile, H, U, 3 * H, 2 * H + k, a);
+        whole_column(rh_tile, H, U, 3 * H, 2 * H + k, a);
         for (int i = 0; i < TILE && first + i < lanes; i++) {
             const int at = (first + i) * H + k;
             const real value =
@@ -144,76 +137,72 @@ extern "C" __global__ void gru_tiled_candidate(
     }
 }
 
-// === Version 4, fused: both halves in one launch =================================================
+// === Version 4, fused and shared out: both halves in one launch, each sum in parts ===============
 // A block holds its lanes whole, so the candidate needs nothing of other blocks: a barrier stands
 // where the second launch was, and r*h never leaves shared memory but for the backward step. It
-// also takes in the reset after the product, and dropout of the new state. What limits it: few
-// blocks, n / TILE, each bound by the latency of reading U, about 20 us of chained loads at worst.
-// Fewer lanes a block would spread it wider and read U more often.
+// also takes in the reset after the product, and dropout of the new state. And it has 1,024 threads:
+// there are only n / TILE blocks, and a thread that walks down all of U alone waits for memory most
+// of the time, FUSED us a step on an H200; eight that share each sum take SPLIT. What limits it: the
+// 120 KB of U that each block reads, and the latency of three rounds of that.
 //
 // Arrays (n, H): in h; out r, z, n, h_new, and `kept` for the backward step, which is r*h, or
-// h U_n + c_n with the reset after. Grid ceil(n / TILE), dynamic shared memory 2 * TILE * H.
+// h U_n + c_n with the reset after. Grid ceil(n / TILE), block (COLUMNS, PARTS), dynamic shared
+// memory 2 * TILE * H.
 
 template <bool RESET_AFTER>
 __device__ inline void gru_step(
     const int *now, const real *xW, const real *h, const real *U, const real *b, const real *c,
     int H, int act, real act_a, real p, real *r, real *z, real *n, real *kept, real *h_new
 ) {
-    extern __shared__ real shared[];
-    real *h_tile = shared, *rh_tile = shared + TILE * H;
+    extern __shared__ Lanes shared[];
+    Lanes *h_tile = shared, *rh_tile = shared + H;
     const int lanes = now[LANES], first = blockIdx.x * TILE;
     if (first >= lanes) return;
+    const int tile_lane = threadIdx.y, lane = first + tile_lane;  // this thread's, if below TILE
+    const bool has_lane = tile_lane < TILE && lane < lanes;
     load_tile(h_tile, h, first, lanes, H);
     __syncthreads();
-    for (int k = threadIdx.x; k < H; k += blockDim.x) {
-        real a_r[TILE] = {}, a_z[TILE] = {};
-        times_column(h_tile, H, U, 3 * H, k, a_r);
-        times_column(h_tile, H, U, 3 * H, H + k, a_z);
-#pragma unroll
-        for (int i = 0; i < TILE; i++) {
-            if (first + i >= lanes) {
-                rh_tile[i * H + k] = 0;
-                continue;
-            }
-            const real *x = xW + (first + i) * 3 * H;
-            const int at = (first + i) * H + k;
-            const real c_r = RESET_AFTER ? c[k] : 0, c_z = RESET_AFTER ? c[H + k] : 0;
-            const real r_k = sigmoid(a_r[i] + x[k] + b[k] + c_r);
-            r[at] = r_k;
-            z[at] = sigmoid(a_z[i] + x[H + k] + b[H + k] + c_z);
-            // The candidate's half below reads what this thread wrote here, but for this:
-            if (!RESET_AFTER) kept[at] = rh_tile[i * H + k] = r_k * h_tile[i * H + k];
+    for (int column0 = 0; column0 < 2 * H; column0 += COLUMNS) {
+        const int column = column0 + threadIdx.x, k = column % H, at = lane * H + k;
+        const bool is_r = column < H, mine = has_lane && column < 2 * H;
+        // Read before the product, so that nothing waits for it afterwards.
+        const real x = mine ? xW[lane * 3 * H + column] + b[column] : real(0);
+        const real more = RESET_AFTER && mine ? c[column] : real(0);
+        const real gate = sigmoid(times_column(h_tile, H, U, 3 * H, column, 2 * H) + x + more);
+        if (mine) (is_r ? r : z)[at] = gate;
+        if (!RESET_AFTER && is_r && tile_lane < TILE) {
+            const real rh = mine ? gate * h_tile[k].of[tile_lane] : real(0);
+            rh_tile[k].of[tile_lane] = rh;
+            if (mine) kept[at] = rh;
         }
     }
-    if (!RESET_AFTER) __syncthreads();
-    for (int k = threadIdx.x; k < H; k += blockDim.x) {
-        real a[TILE] = {};
-        times_column(RESET_AFTER ? h_tile : rh_tile, H, U, 3 * H, 2 * H + k, a);
-#pragma unroll
-        for (int i = 0; i < TILE; i++) {
-            if (first + i >= lanes) continue;
-            const int at = (first + i) * H + k;
-            if (RESET_AFTER) {
-                kept[at] = a[i] + c[2 * H + k];
-                a[i] = r[at] * kept[at];
-            }
-            const real x = xW[(first + i) * 3 * H + 2 * H + k] + b[2 * H + k];
-            const real value = activate(a[i] + x, act, act_a);
-            n[at] = value;
-            h_new[at] = ((1 - z[at]) * h_tile[i * H + k] + z[at] * value) *
-                        dropout(p, now[SEED], 2 * now[PLACE] + 1, at);
+    __syncthreads();
+    for (int k0 = 0; k0 < H; k0 += COLUMNS) {
+        const int k = k0 + threadIdx.x, column = 2 * H + k, at = lane * H + k;
+        const bool mine = has_lane && k < H;
+        const real x = mine ? xW[lane * 3 * H + column] + b[column] : real(0);
+        const real z_k = mine ? z[at] : real(0), r_k = RESET_AFTER && mine ? r[at] : real(0);
+        real a = times_column(RESET_AFTER ? h_tile : rh_tile, H, U, 3 * H, column, 3 * H);
+        if (!mine) continue;
+        if (RESET_AFTER) {
+            kept[at] = a += c[column];
+            a *= r_k;
         }
+        const real value = activate(a + x, act, act_a);
+        n[at] = value;
+        h_new[at] = ((1 - z_k) * h_tile[k].of[tile_lane] + z_k * value) *
+                    dropout(p, now[SEED], 2 * now[PLACE] + 1, at);
     }
 }
 
-extern "C" __global__ void gru(
+extern "C" __global__ void __launch_bounds__(COLUMNS * PARTS) gru(
     const int *now, const real *xW, const real *h, const real *U, const real *b, int H, int act,
     real act_a, real p, real *r, real *z, real *n, real *kept, real *h_new
 ) {
     gru_step<false>(now, xW, h, U, b, nullptr, H, act, act_a, p, r, z, n, kept, h_new);
 }
 
-extern "C" __global__ void gru_reset_after(
+extern "C" __global__ void __launch_bounds__(COLUMNS * PARTS) gru_reset_after(
     const int *now, const real *xW, const real *h, const real *U, const real *b, const real *c,
     int H, int act, real act_a, real p, real *r, real *z, real *n, real *kept, real *h_new
 ) {
@@ -262,29 +251,16 @@ extern "C" __global__ void gru_backward_plain_state(
 }
 
 // === Backward, version 2, fused: a block takes TILE lanes, a warp one row of U ===================
-// The 32 lanes of a warp read a row of U side by side, 4 sectors, and add up by shuffles; what was
+// The 32 threads of a warp read a row of U side by side, 4 sectors, and add up by shuffles; what was
 // read serves TILE lanes; gradients wait in shared memory and barriers replace launches. It starts
 // from the partial sums that scores_backward_h leaves (`parts` arrays of (B, H), `part_size`
 // numbers apart), so that no launch is spent on adding them. With one step of time the state
 // before is a constant: dh is then left out (want_dh = 0), a third of the work.
 //
 // dhU is the gradient of h U + c, and equals dxW but for the candidate's part with the reset after.
-// Grid ceil(n / TILE), dynamic shared memory 4 * TILE * H.
+// Grid ceil(n / TILE), block up to BLOCK, dynamic shared memory 4 * TILE * H.
 
-// sums[lane] = row (of `width` numbers) times tile[lane], in every lane of the warp.
-__device__ inline void times_row(
-    const real *tile, int stride, int width, const real *row, real *sums
-) {
-#pragma unroll
-    for (int i = 0; i < TILE; i++) sums[i] = 0;
-    for (int j = threadIdx.x % WARP; j < width; j += WARP) {
-        const real weight = row[j];
-#pragma unroll
-        for (int i = 0; i < TILE; i++) sums[i] += tile[i * stride + j] * weight;
-    }
-#pragma unroll
-    for (int i = 0; i < TILE; i++) sums[i] = warp_sum(sums[i]);
-}
+#define BLOCK 1024  // 32 warps: 32 rows of U are under way at once
 
 template <bool RESET_AFTER>
 __device__ inline void gru_step_backward(
@@ -292,9 +268,9 @@ __device__ inline void gru_step_backward(
     const real *z, const real *n, const real *kept, const real *U, int H, int act, real act_a,
     real p, int want_dh, real *dxW, real *dhU, real *dh
 ) {
-    extern __shared__ real shared[];
-    real *d_rzn = shared;                   // (TILE, 3H): gradients of h U + c
-    real *drh_r = shared + TILE * 3 * H;    // (TILE, H): what reaches h through r*h
+    extern __shared__ Lanes shared[];
+    Lanes *d_rzn = shared;            // (3H,): gradients of h U + c
+    Lanes *drh_r = shared + 3 * H;    // (H,): what reaches h through r*h
     const int lanes = now[LANES], first = blockIdx.x * TILE;
     const int warp = threadIdx.x / WARP, n_warps = blockDim.x / WARP;
     if (first >= lanes) return;
@@ -302,61 +278,57 @@ __device__ inline void gru_step_backward(
     // h' = (1-z) h + z n, and with the reset after, r*(h U_n + c_n) too: no product stands between.
     for (int i = threadIdx.x; i < TILE * H; i += blockDim.x) {
         const int tile_lane = i / H, k = i % H, lane = first + tile_lane, at = lane * H + k;
-        real *d = d_rzn + tile_lane * 3 * H;
-        if (lane >= lanes) {
-            d[k] = d[H + k] = d[2 * H + k] = drh_r[i] = 0;
-            continue;
+        real d_r = 0, d_z = 0, d_n = 0;
+        if (lane < lanes) {
+            const real z_k = z[at], r_k = r[at], n_k = n[at];
+            real dh_new = 0;
+#pragma unroll 4
+            for (int part = 0; part < parts; part++) dh_new += dh_parts[part * part_size + at];
+            dh_new *= dropout(p, now[SEED], 2 * now[PLACE] + 1, at);
+            d_z = dh_new * (n_k - h[at]) * z_k * (1 - z_k);
+            const real dn = dh_new * z_k * slope(n_k, act, act_a);
+            dxW[lane * 3 * H + H + k] = d_z;
+            dxW[lane * 3 * H + 2 * H + k] = dn;
+            d_n = RESET_AFTER ? dn * r_k : dn;
+            if (RESET_AFTER) d_r = dxW[lane * 3 * H + k] = dn * kept[at] * r_k * (1 - r_k);
+            if (want_dh) dh[at] = dh_new * (1 - z_k);
         }
-        real dh_new = 0;
-        for (int part = 0; part < parts; part++) dh_new += dh_parts[part * part_size + at];
-        dh_new *= dropout(p, now[SEED], 2 * now[PLACE] + 1, at);
-        const real z_k = z[at], r_k = r[at];
-        const real dz = dh_new * (n[at] - h[at]) * z_k * (1 - z_k);
-        const real dn = dh_new * z_k * slope(n[at], act, act_a);
-        d[H + k] = dxW[lane * 3 * H + H + k] = dz;
-        dxW[lane * 3 * H + 2 * H + k] = dn;
-        d[2 * H + k] = RESET_AFTER ? dn * r_k : dn;
-        if (RESET_AFTER) d[k] = dxW[lane * 3 * H + k] = dn * kept[at] * r_k * (1 - r_k);
-        if (want_dh) dh[at] = dh_new * (1 - z_k);
+        d_rzn[k].of[tile_lane] = d_r;  // without RESET_AFTER it comes below
+        d_rzn[H + k].of[tile_lane] = d_z;
+        d_rzn[2 * H + k].of[tile_lane] = d_n;
     }
     __syncthreads();
 
     if (!RESET_AFTER) {
         // n = act(... + (r*h) U_n)
         for (int k = warp; k < H; k += n_warps) {
-            real drh[TILE];
-            times_row(d_rzn + 2 * H, 3 * H, H, U + k * 3 * H + 2 * H, drh);
+            real sums[TILE];
+            times_row(d_rzn + 2 * H, H, U + k * 3 * H + 2 * H, sums);
             const int i = threadIdx.x % WARP, lane = first + i, at = lane * H + k;
-            if (i < TILE && lane < lanes) {
-                real mine = 0;  // drh[i], by constant places: an array of registers has no address
-#pragma unroll
-                for (int j = 0; j < TILE; j++) mine = i == j ? drh[j] : mine;
-                const real r_k = r[at];
-                d_rzn[i * 3 * H + k] = dxW[lane * 3 * H + k] = mine * h[at] * r_k * (1 - r_k);
-                drh_r[i * H + k] = mine * r_k;
+            if (i < TILE) {
+                const real drh = of_lane(sums, i), r_k = lane < lanes ? r[at] : real(0);
+                const real d_r = lane < lanes ? drh * h[at] * r_k * (1 - r_k) : real(0);
+                if (lane < lanes) dxW[lane * 3 * H + k] = d_r;
+                d_rzn[k].of[i] = d_r;
+                drh_r[k].of[i] = drh * r_k;
             }
         }
         __syncthreads();
     }
 
     for (int i = threadIdx.x; i < TILE * 3 * H && first + i / (3 * H) < lanes; i += blockDim.x)
-        dhU[first * 3 * H + i] = d_rzn[i];
+        dhU[first * 3 * H + i] = d_rzn[i % (3 * H)].of[i / (3 * H)];
     if (!want_dh) return;
-    const int width = RESET_AFTER ? 3 * H : 2 * H;
     for (int k = warp; k < H; k += n_warps) {
         real sums[TILE];
-        times_row(d_rzn, 3 * H, width, U + k * 3 * H, sums);
+        times_row(d_rzn, RESET_AFTER ? 3 * H : 2 * H, U + k * 3 * H, sums);
         const int i = threadIdx.x % WARP, lane = first + i;
-        if (i < TILE && lane < lanes) {
-            real mine = 0;
-#pragma unroll
-            for (int j = 0; j < TILE; j++) mine = i == j ? sums[j] : mine;
-            dh[lane * H + k] += mine + (RESET_AFTER ? 0 : drh_r[i * H + k]);
-        }
+        if (i < TILE && lane < lanes)
+            dh[lane * H + k] += of_lane(sums, i) + (RESET_AFTER ? real(0) : drh_r[k].of[i]);
     }
 }
 
-extern "C" __global__ void gru_backward(
+extern "C" __global__ void __launch_bounds__(BLOCK) gru_backward(
     const int *now, const real *dh_parts, int parts, int part_size, const real *h, const real *r,
     const real *z, const real *n, const real *kept, const real *U, int H, int act, real act_a,
     real p, int want_dh, real *dxW, real *dhU, real *dh
@@ -367,7 +339,7 @@ extern "C" __global__ void gru_backward(
     );
 }
 
-extern "C" __global__ void gru_reset_after_backward(
+extern "C" __global__ void __launch_bounds__(BLOCK) gru_reset_after_backward(
     const int *now, const real *dh_parts, int parts, int part_size, const real *h, const real *r,
     const real *z, const real *n, const real *kept, const real *U, int H, int act, real act_a,
     real p, int want_dh, real *dxW, real *dhU, real *dh

@@ -74,57 +74,60 @@ extern "C" __global__ void scores_tiled(
     if (lane < n && u < U) y[lane * y_stride + u] = sum + b_y[rows[u]];
 }
 
-// === Version 4, tiles in registers: 32 x 32 scores a block, 4 x 4 a thread ========================
-// Each number that a thread reads from shared memory serves 4 scores: a half read for each
-// multiply-add instead of two, and V is read once for 32 lanes. 64 threads a block, so that
-// U = 1,100 still gives 35 blocks. What limits it: 35 blocks do not fill a large GPU; larger tiles
-// would fill it less, smaller ones read more.
-// Grid (ceil(U / 32), ceil(n / 32)), block 64.
+// === Version 4, tiles in registers: 32 x 32 scores a block, 4 a thread ============================
+// A thread has an item and four lanes, whose numbers it reads at once: two reads of shared memory
+// for four multiply-adds, the second the same for the whole warp. V is read once for 32 lanes, in
+// pieces of DEPTH numbers of a row: the fewer pieces, the less often a block waits for memory, which
+// with 37 blocks on a GPU that could run 132 is what it does most. 16 deep and with a quarter of the
+// threads it took FUSED us on an H200, now SPLIT. Smaller tiles would fill the GPU better and read
+// more. Grid (ceil(U / 32), ceil(n / 32)), block 256.
 
 #define BLOCK 32      // scores of a block, each way
-#define PER_THREAD 4  // and of a thread
-#define DEPTH 16      // numbers of a row at a time
+#define PER_THREAD 4  // and of a thread: its lanes
+#define DEPTH 64      // numbers of a row at a time
+
+struct __align__(16) Lanes {
+    real of[PER_THREAD];
+};
 
 extern "C" __global__ void scores(
     const int *now, const real *h, const real *V_y, const real *b_y, const int *rows, int H,
     int y_stride, real *y
 ) {
-    __shared__ real h_tile[DEPTH][BLOCK + 1], V_tile[DEPTH][BLOCK + 1];
+    // A place more than is used, or columns of both would lie in one bank.
+    __shared__ Lanes h_tile[DEPTH][BLOCK / PER_THREAD + 1];
+    __shared__ real V_tile[DEPTH][BLOCK + 1];
     const int n = now[LANES], U = now[SCORED];
     const int first_lane = blockIdx.y * BLOCK, first_u = blockIdx.x * BLOCK;
     if (first_lane >= n || first_u >= U) return;
-    // This thread's scores: lanes ty, ty + 8, ..., items tx, tx + 8, ... of the block's.
-    const int ty = threadIdx.x / 8, tx = threadIdx.x % 8;
-    real sum[PER_THREAD][PER_THREAD] = {};
+    const int warp = threadIdx.x / WARP, thread = threadIdx.x % WARP;
+    real sum[PER_THREAD] = {};
     for (int k0 = 0; k0 < H; k0 += DEPTH) {
-        for (int i = threadIdx.x; i < BLOCK * DEPTH; i += blockDim.x) {
-            const int row = i / DEPTH, j = i % DEPTH, k = k0 + j;
-            const int lane = first_lane + row, u = first_u + row;
-            h_tile[j][row] = lane < n && k < H ? h[lane * H + k] : real(0);
+#pragma unroll
+        for (int i = 0; i < BLOCK * DEPTH / 256; i++) {
+            const int place = threadIdx.x + 256 * i, row = place / DEPTH, j = place % DEPTH;
+            const int lane = first_lane + row, u = first_u + row, k = k0 + j;
+            h_tile[j][row / PER_THREAD].of[row % PER_THREAD] =
+                lane < n && k < H ? h[lane * H + k] : real(0);
             V_tile[j][row] = u < U && k < H ? V_y[(long long)rows[u] * H + k] : real(0);
         }
         __syncthreads();
+#pragma unroll 8
         for (int j = 0; j < DEPTH; j++) {
-            real a[PER_THREAD], b[PER_THREAD];
+            const Lanes of_h = h_tile[j][warp];
+            const real v = V_tile[j][thread];
 #pragma unroll
-            for (int i = 0; i < PER_THREAD; i++) {
-                a[i] = h_tile[j][ty + 8 * i];
-                b[i] = V_tile[j][tx + 8 * i];
-            }
-#pragma unroll
-            for (int i = 0; i < PER_THREAD; i++)
-#pragma unroll
-                for (int l = 0; l < PER_THREAD; l++) sum[i][l] += a[i] * b[l];
+            for (int i = 0; i < PER_THREAD; i++) sum[i] += of_h.of[i] * v;
         }
         __syncthreads();
     }
+    const int u = first_u + thread;
+    const real b = u < U ? b_y[rows[u]] : real(0);
 #pragma unroll
-    for (int i = 0; i < PER_THREAD; i++)
-#pragma unroll
-        for (int l = 0; l < PER_THREAD; l++) {
-            const int lane = first_lane + ty + 8 * i, u = first_u + tx + 8 * l;
-            if (lane < n && u < U) y[lane * y_stride + u] = sum[i][l] + b_y[rows[u]];
-        }
+    for (int i = 0; i < PER_THREAD; i++) {
+        const int lane = first_lane + PER_THREAD * warp + i;
+        if (lane < n && u < U) y[lane * y_stride + u] = sum[i] + b;
+    }
 }
 
 // === dh = dy V, version 1, plain: one thread, one sum over all items =============================

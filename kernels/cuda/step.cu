@@ -21,8 +21,8 @@
 // (its samples) support^(-alpha logq): from the two counts, not as a sum in some order.
 //
 // xs, ys (T, B) of the epoch, lanes (T,); samples (C, S) of the chunk whose first step is `first`.
-// Per step of the chunk: rows, count, weight (most,), target, own, fed (B,), sizes (2,): scored
-// and distinct. table (size) and entry (2B + S,) are scratch, size a power of two > 2B + S; the
+// Per step of the chunk: rows, count, weight (most,), target, own, fed (B,), fed -1 if the input has
+// a table of its own, sizes (2,): scored and distinct. table (size) and entry (2B + S,) are scratch, size a power of two > 2B + S; the
 // table holds the item, its first column, the counts of its targets and its samples, and its slot.
 // Grid C.
 
@@ -111,7 +111,7 @@ extern "C" __global__ void collect(
     for (int i = thread; i < n; i += blockDim.x) {
         target[i] = table[entry[i] * FIELDS + SLOT];
         own[i] = logq > 0 ? exp(-logq * log_support[ys[step * B + i]]) : real(1);
-        if (shared_input) fed[i] = table[entry[scored_columns + i] * FIELDS + SLOT];
+        fed[i] = shared_input ? table[entry[scored_columns + i] * FIELDS + SLOT] : -1;
     }
     log_weight = block_sum(log_weight);
     if (thread == 0) {

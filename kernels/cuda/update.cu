@@ -55,21 +55,20 @@ extern "C" __global__ void update_rows(
 
 // === Version 3, fused: the gradient of the scored rows is made where it is used ==================
 // dV = dy^T h never leaves the registers: 880 KB and a launch less than scores_backward_rows and
-// update_rows. A block takes ROWS rows, so that h is read U / ROWS times. With the shared input an
-// item that a lane was fed (fed[lane] is its place among the rows) adds that lane's de; rows past
-// the scored ones are only fed. Lanes in their order: the same bits every time.
-// Grid ceil(U / ROWS); place H of a row is its bias, whose input is 1.
+// update_rows. A block takes ROWS rows, so that h is read U / ROWS times. Where the input shares the
+// table, fed[lane] is the place among the rows of the item that a lane was fed, which adds that
+// lane's de; else it is -1. Rows past the scored ones are only fed. Lanes in their order: the same
+// bits every time. Grid ceil(U / ROWS); place H of a row is its bias, whose input is 1.
 
 #define ROWS 8
 
 extern "C" __global__ void update_scored(
     const int *now, const int *rows, const real *dy, const real *h, const int *fed, const real *de,
-    int shared_input, int H, int y_stride, int adagrad, real rate, real momentum,
+    int H, int y_stride, int adagrad, real rate, real momentum,
     real *V_y, real *a_V, real *v_V, real *b_y, real *a_b, real *v_b
 ) {
-    __shared__ real dy_tile[WARP][ROWS];
-    __shared__ int fed_tile[WARP];
-    const int n = now[LANES], scored = now[SCORED], U = shared_input ? now[DISTINCT] : scored;
+    __shared__ __align__(16) real dy_tile[WARP][ROWS];
+    const int n = now[LANES], scored = now[SCORED], U = now[DISTINCT];
     const int first = blockIdx.x * ROWS;
     if (first >= U) return;
     const How how = {adagrad, rate, momentum};
@@ -83,18 +82,24 @@ extern "C" __global__ void update_scored(
                 const bool inside = lane < n && u < scored;
                 dy_tile[i / ROWS][i % ROWS] = inside ? dy[lane * y_stride + u] : real(0);
             }
-            if (threadIdx.x < WARP && lane0 + threadIdx.x < n)
-                fed_tile[threadIdx.x] = shared_input ? fed[lane0 + threadIdx.x] - first : -1;
             __syncthreads();
-            for (int i = 0; i < WARP && lane0 + i < n; i++) {
-                if (k > H) break;
-                const int lane = lane0 + i, fed_row = fed_tile[i];
-                const real x = k < H ? h[lane * H + k] : real(1);
+#pragma unroll 8
+            for (int i = 0; i < WARP; i++) {  // lanes past the last have dy = 0
+                const int lane = lane0 + i;
+                const real x = lane < n && k < H ? h[lane * H + k] : real(1);
 #pragma unroll
-                for (int row = 0; row < ROWS; row++) {
-                    sum[row] += dy_tile[i][row] * x;
-                    if (row == fed_row && k < H) sum[row] += de[lane * H + k];
-                }
+                for (int row = 0; row < ROWS; row++) sum[row] += dy_tile[i][row] * x;
+            }
+            // The lanes that were fed one of these rows: few.
+            const int mine = lane0 + threadIdx.x % WARP;
+            const int fed_row = mine < n && fed[mine] >= 0 ? fed[mine] - first : -1;
+            unsigned left = __ballot_sync(ALL_LANES, fed_row >= 0 && fed_row < ROWS);
+            while (left) {
+                const int i = __ffs(left) - 1, row_of = __shfl_sync(ALL_LANES, fed_row, i);
+                const real d = k < H ? de[(lane0 + i) * H + k] : real(0);
+#pragma unroll
+                for (int row = 0; row < ROWS; row++) sum[row] += row == row_of ? d : real(0);
+                left &= left - 1;
             }
             __syncthreads();
         }
@@ -110,32 +115,39 @@ extern "C" __global__ void update_scored(
 
 // === The rows of an input table of its own (W_x of 1-of-N, or E) =================================
 // Lanes that were fed the same item have one gradient, the sum. The first of them makes it and the
-// others have nothing to do. Grid n.
+// others have nothing to do. de (n, width) is the gradient of what the lanes were given, p what the
+// dropout on that has still to be asked for: the way back of encode_onehot is nothing else. Grid n.
 
 extern "C" __global__ void update_fed(
-    const int *now, const int *x, const real *de, int width, int adagrad, real rate, real momentum,
-    real *p, real *a, real *v
+    const int *now, const int *x, const real *de, int width, real p, int adagrad, real rate,
+    real momentum, real *w, real *a, real *v
 ) {
     const int lane = blockIdx.x, n = now[LANES];
     if (lane >= n) return;
-    for (int other = 0; other < lane; other++)
-        if (x[other] == x[lane]) return;
+    const int item = x[lane];
+    bool later = false;  // whether a lane before has the same item; each thread looks at some
+    for (int other = threadIdx.x; other < lane; other += blockDim.x) later |= x[other] == item;
+    if (__syncthreads_or(later)) return;
     const How how = {adagrad, rate, momentum};
     for (int k = threadIdx.x; k < width; k += blockDim.x) {
         real sum = 0;
+#pragma unroll 8
         for (int other = lane; other < n; other++)
-            if (x[other] == x[lane]) sum += de[other * width + k];
-        update_one(p, a, v, (long long)x[lane] * width + k, sum, how);
+            if (x[other] == item) {
+                const int at = other * width + k;
+                sum += de[at] * dropout(p, now[SEED], 2 * now[PLACE], at);
+            }
+        update_one(w, a, v, (long long)item * width + k, sum, how);
     }
 }
 
 // === The network's whole weights, all in one launch ==============================================
-// W_x (X, 3H), U (H, 3H), b and c (3H,) stand on each other like one matrix of X + H + 2 rows, whose
-// gradient is left^T right: left is a column of e, of h (of r*h in the candidate's part of U), or
-// 1; right is dxW, or dhU for U and c. Each number of the gradient is made in a register and used
-// there, and a block takes ROWS rows, so that what it reads of dxW and dhU serves all of them.
-// A weight that the model lacks has no rows: X = 0 for 1-of-N, and no c with the reset before.
-// Grid (ceil((X + H + 1, or + 2 with c) / ROWS), ceil(3H / block)).
+// The gradient of a matrix is left^T right: of W_x (X, 3H) it is e^T dxW; of U (H, 3H) h^T dhU, with
+// r*h for h in the candidate's part if the reset is before. A block takes ROWS rows of one of them
+// and columns of one gate: what it reads of the right serves all its rows, and each number of the
+// gradient is made in a register and used there. The last blocks of the grid's rows have the biases,
+// whose left is 1. A weight that the model lacks has no blocks: X = 0 for 1-of-N.
+// Grid (ceil(X / ROWS) + ceil(H / ROWS) + 1, 3 ceil(H / block)).
 
 extern "C" __global__ void update_dense(
     const int *now, const real *e, const real *h, const real *kept, const real *dxW,
@@ -143,28 +155,49 @@ extern "C" __global__ void update_dense(
     real *W_x, real *a_W, real *v_W, real *U, real *a_U, real *v_U,
     real *b, real *a_b, real *v_b, real *c, real *a_c, real *v_c
 ) {
+    __shared__ __align__(16) real left_tile[WARP][ROWS];
     const How how = {adagrad, rate, momentum};
-    const int n = now[LANES], first = blockIdx.x * ROWS;
-    const int k = blockIdx.y * blockDim.x + threadIdx.x;
-    if (k >= 3 * H) return;
-    const real *left_of_U = k >= 2 * H && !reset_after ? kept : h;
-    real sum[ROWS] = {};
-    for (int lane = 0; lane < n; lane++) {
-        const real d_input = dxW[lane * 3 * H + k], d_state = dhU[lane * 3 * H + k];
-#pragma unroll
-        for (int i = 0; i < ROWS; i++) {
-            const int row = first + i;
-            if (row < X) sum[i] += e[lane * X + row] * d_input;
-            else if (row < X + H) sum[i] += left_of_U[lane * H + row - X] * d_state;
-            else sum[i] += row == X + H ? d_input : d_state;
+    const int n = now[LANES], gate = blockIdx.y % 3;
+    const int unit = blockIdx.y / 3 * blockDim.x + threadIdx.x, k = gate * H + unit;
+    const int blocks_of_W = (X + ROWS - 1) / ROWS, blocks_of_U = (H + ROWS - 1) / ROWS;
+
+    if (blockIdx.x == blocks_of_W + blocks_of_U) {
+        if (unit >= H) return;
+        real of_b = 0, of_c = 0;
+#pragma unroll 8
+        for (int lane = 0; lane < n; lane++) {
+            of_b += dxW[lane * 3 * H + k];
+            if (reset_after) of_c += dhU[lane * 3 * H + k];
         }
+        update_one(b, a_b, v_b, k, of_b, how);
+        if (reset_after) update_one(c, a_c, v_c, k, of_c, how);
+        return;
     }
+
+    const bool is_W = blockIdx.x < blocks_of_W;
+    const int first = (blockIdx.x - (is_W ? 0 : blocks_of_W)) * ROWS, height = is_W ? X : H;
+    const real *left = is_W ? e : gate == 2 && !reset_after ? kept : h;
+    const real *right = is_W ? dxW : dhU;
+    real sum[ROWS] = {};
+    for (int lane0 = 0; lane0 < n; lane0 += WARP) {
+        for (int i = threadIdx.x; i < WARP * ROWS; i += blockDim.x) {
+            const int lane = lane0 + i / ROWS, row = first + i % ROWS;
+            const bool inside = lane < n && row < height;
+            left_tile[i / ROWS][i % ROWS] = inside ? left[lane * height + row] : real(0);
+        }
+        __syncthreads();
+#pragma unroll 8
+        for (int i = 0; i < WARP; i++) {  // lanes past the last have left = 0
+            const int lane = lane0 + i;
+            const real d = lane < n && unit < H ? right[lane * 3 * H + k] : real(0);
 #pragma unroll
-    for (int i = 0; i < ROWS; i++) {
-        const int row = first + i;
-        if (row < X) update_one(W_x, a_W, v_W, row * 3 * H + k, sum[i], how);
-        else if (row < X + H) update_one(U, a_U, v_U, (row - X) * 3 * H + k, sum[i], how);
-        else if (row == X + H) update_one(b, a_b, v_b, k, sum[i], how);
-        else if (row == X + H + 1 && reset_after) update_one(c, a_c, v_c, k, sum[i], how);
+            for (int row = 0; row < ROWS; row++) sum[row] += left_tile[i][row] * d;
+        }
+        __syncthreads();
     }
+    real *w = is_W ? W_x : U, *a = is_W ? a_W : a_U, *v = is_W ? v_W : v_U;
+#pragma unroll
+    for (int row = 0; row < ROWS; row++)
+        if (first + row < height && unit < H)
+            update_one(w, a, v, (first + row) * 3 * H + k, sum[row], how);
 }

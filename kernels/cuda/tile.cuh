@@ -1,0 +1,75 @@
+// A block's few lanes times a matrix, for gru.cu and encode.cu: the lanes wait in shared memory, so
+// that a number of the matrix, once read, serves all of them.
+#pragma once
+#include "common.cuh"
+
+#define TILE 4       // lanes of a block
+#define COLUMNS 128  // of the matrix at a time, threadIdx.x
+#define PARTS 8      // of each sum, threadIdx.y
+
+// A number of each of the block's lanes: 16 bytes in float, read at once.
+struct __align__(16) Lanes {
+    real of[TILE];
+};
+
+// The rows of the block's lanes, by columns; zero past the last lane in use.
+__device__ inline void load_tile(Lanes *tile, const real *x, int first, int n, int width) {
+    const int thread = threadIdx.y * blockDim.x + threadIdx.x, threads = blockDim.x * blockDim.y;
+    for (int i = thread; i < TILE * width; i += threads) {
+        const int lane = i / width, k = i % width;
+        tile[k].of[lane] = first + lane < n ? x[(first + lane) * width + k] : real(0);
+    }
+}
+
+// Lane threadIdx.y of the tile times a column of a matrix, for the first TILE of threadIdx.y; the
+// others get 0. All threads of a block of (COLUMNS, PARTS) must call; those whose column is not
+// below `end` have none. Each part of the block takes every eighth row, so all rows are under way at
+// once instead of one after the other, and the parts' sums are added in order: always the same bits.
+__device__ inline real times_column(
+    const Lanes *tile, int height, const real *matrix, int stride, int column, int end
+) {
+    __shared__ real of_parts[PARTS][TILE][COLUMNS];
+    const int x = threadIdx.x, y = threadIdx.y;
+    real sums[TILE] = {};
+    if (column < end) {
+#pragma unroll 8
+        for (int j = y; j < height; j += PARTS) {
+            const real weight = matrix[j * stride + column];
+            const Lanes row = tile[j];
+#pragma unroll
+            for (int i = 0; i < TILE; i++) sums[i] += row.of[i] * weight;
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < TILE; i++) of_parts[y][i][x] = sums[i];
+    __syncthreads();
+    real total = 0;
+    if (y < TILE)
+#pragma unroll
+        for (int part = 0; part < PARTS; part++) total += of_parts[part][y][x];
+    __syncthreads();  // or the next call would write before the last warp has read
+    return total;
+}
+
+// sums[i] = lane i of the tile times a row of a matrix, in every thread of the warp, which reads the
+// row side by side.
+__device__ inline void times_row(const Lanes *tile, int width, const real *row, real *sums) {
+#pragma unroll
+    for (int i = 0; i < TILE; i++) sums[i] = 0;
+    for (int j = threadIdx.x % WARP; j < width; j += WARP) {
+        const real weight = row[j];
+        const Lanes column = tile[j];
+#pragma unroll
+        for (int i = 0; i < TILE; i++) sums[i] += column.of[i] * weight;
+    }
+#pragma unroll
+    for (int i = 0; i < TILE; i++) sums[i] = warp_sum(sums[i]);
+}
+
+// sums[lane], by constant places: an array of registers has no address.
+__device__ inline real of_lane(const real *sums, int lane) {
+    real mine = 0;
+#pragma unroll
+    for (int i = 0; i < TILE; i++) mine = i == lane ? sums[i] : mine;
+    return mine;
+}
