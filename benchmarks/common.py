@@ -132,6 +132,18 @@ def machine() -> str:
     return f"{cpu}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; " + "; ".join(parts)
 
 
+def device() -> str:
+    """The GPU, and what runs on it."""
+    import cupy
+
+    name = cupy.cuda.runtime.getDeviceProperties(0)["name"].decode()
+    parts = [name, f"CuPy {cupy.__version__}"]
+    if torch := sys.modules.get("torch"):
+        peer = torch.__version__ if torch.cuda.is_available() else "sees no GPU, and is left out"
+        parts.append(f"PyTorch {peer}")
+    return "; ".join(parts)
+
+
 # A line's colour says what was timed, in all plots.
 COLOURS = {
     "numba": "#0072b2",

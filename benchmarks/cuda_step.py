@@ -22,12 +22,14 @@ from typing import Any
 import numpy as np
 import speed
 import torch
-from common import in_turns, item_weights, machine, put, table
+from common import device, in_turns, item_weights, machine, put, table
+from cuda_ladder import launches_of, microseconds
 
 from gru4rec_np import GRU4Rec, Sessions, network
 from gru4rec_np.batches import draw_negatives, negative_distribution, session_parallel
 from gru4rec_np.files import write_text
 from gru4rec_np.kernels import cuda
+from gru4rec_np.kernels.cuda_steps import DeviceSteps
 from gru4rec_np.kernels.emulator import Module, Report, Traffic
 from gru4rec_np.optim import init_state
 
@@ -170,16 +172,20 @@ def time_steps(setting: str, train: Sessions, rounds: int) -> str:
             f"{seconds['cuda'].min() / of.min():.2f}",
         ])  # fmt: skip
     head = [setting, "ms per step, fastest round (median)", "events per second", "speed, cuda = 1"]
-    return table(head, rows)
+    return f"{table(head, rows)}\n\n{time_kernels(setting, contenders['cuda'].run, rounds)}"
 
 
-def device() -> str:
-    """The GPU, and what runs on it."""
-    import cupy
-
-    name = cupy.cuda.runtime.getDeviceProperties(0)["name"].decode()
-    peer = torch.__version__ if torch.cuda.is_available() else "sees no GPU, and is left out"
-    return f"{name}; CuPy {cupy.__version__}; PyTorch {peer}"
+def time_kernels(setting: str, run: DeviceSteps, rounds: int) -> str:
+    """A Markdown table of us of each kernel of a step, of a stepper that has trained."""
+    found = launches_of(run.ops, run.launch_step)
+    (_, begin), *_ = found
+    rows = []
+    for name, launch in found:
+        run.send_now(0)  # end_step counts on
+        begin()
+        rows.append([f"`{name}`", f"{microseconds(run.ops, [launch], rounds):.1f}"])
+    rows.append(["all", f"{sum(float(us) for _, us in rows):.1f}"])
+    return table([f"{setting}: kernel", "us"], rows)
 
 
 def main() -> None:

@@ -28,7 +28,7 @@ THREADS = 128  # of a block, where the kernel does not say otherwise
 COLLECTORS = 512  # threads that look for a step's distinct items
 TILE, COLUMNS, PARTS = 4, 128, 8  # of tile.cuh: a block of gru and of encode has 128 x 8 threads
 WIDE = 1024  # threads of gru_backward, and the most that a block can have
-SCORERS = 256  # threads of scores
+SCORERS, LOSS = 256, 512  # threads of scores, and the most of loss
 ROWS = 8  # rows of a block of update_scored and of update_dense
 RANKED = 2**16  # cases whose ranks one launch counts
 # Bytes of dynamic shared memory that a kernel may use without being told of more: 48 KB less the 35
@@ -252,8 +252,8 @@ class CudaBackend:
         )
         g, losses = self.empty((B, N), dtype), self.empty((B,), dtype)
         self.launch(
-            "loss", "loss", dtype, (B,), loss_block(N), self.now(B, N), y, target, count, weight,
-            weight, log_weights, N, LOSSES.index(loss), *coded(final_act), float(bpreg),
+            "loss", "loss", dtype, (B,), block_for(N, LOSS), self.now(B, N), y, target, count,
+            weight, weight, log_weights, N, LOSSES.index(loss), *coded(final_act), float(bpreg),
             float(smoothing), 1.0, g, losses,
         )  # fmt: skip
         return self.to_host(losses), self.to_host(g)
@@ -353,13 +353,13 @@ def _plain(array: np.ndarray) -> np.ndarray:
 
 
 def parts_of(columns: int) -> int:
-    """Parts of the sum over items in scores_backward_h: enough blocks, none with little to do."""
-    return min(16, blocks(columns, 64))
+    """Parts of the sum over items in scores_backward_h: a tile each, up to what is soon added."""
+    return min(48, blocks(columns, 32))
 
 
-def loss_block(columns: int) -> tuple[int]:
-    """A block of loss.cu: a thread for each column, up to where more only wait for each other."""
-    return (min(512, WARP * blocks(columns, WARP)),)
+def block_for(n: int, most: int = WIDE) -> tuple[int]:
+    """A block of whole warps with a thread for each of n, or of `most` threads."""
+    return (min(most, WARP * blocks(n, WARP)),)
 
 
 # --- the two ways to run it -----------------------------------------------------------------------

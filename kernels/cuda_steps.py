@@ -14,6 +14,7 @@ from gru4rec_np.kernels import coded
 from gru4rec_np.kernels.cuda import (
     COLLECTORS,
     COLUMNS,
+    LOSS,
     NOW_SIZE,
     PARTS,
     ROWS,
@@ -25,8 +26,8 @@ from gru4rec_np.kernels.cuda import (
     WARP,
     WIDE,
     CudaBackend,
+    block_for,
     blocks,
-    loss_block,
     parts_of,
 )
 from gru4rec_np.losses import LOSSES
@@ -138,6 +139,12 @@ class DeviceSteps:
             self.most, self.shared, float(logq), float(hp.sample_alpha), self.table_size, *lists,
         )  # fmt: skip
 
+    def send_now(self, first: int, seed: int = 0) -> None:
+        """Set the counters to the first step of a chunk; seed, below 2^32, of its dropout."""
+        now = np.zeros(NOW_SIZE, np.uint32)
+        now[[STEP, SEED]] = first, seed
+        self.at["now"][:] = self.ops.xp.array(now.view(np.int32))
+
     def launch_step(self) -> None:
         """The launches of one step, in order; all that differs between steps is in `now`."""
         hp, at, W, dtype = self.hp, self.at, self.weights, self.dtype
@@ -182,7 +189,7 @@ class DeviceSteps:
             "loss", "loss", (B,), now, at["y"], at["target"], at["count"], at["weight"], at["own"],
             at["log_weights"], most, LOSSES.index(hp.loss), *coded(hp.final_activation),
             float(hp.bpreg), float(hp.smoothing), 1 / hp.batch_size, at["dy"], at["of_lanes"],
-            block=loss_block(B + hp.n_sample),
+            block=block_for(B + hp.n_sample, LOSS),
         )  # fmt: skip
 
         # Backward.
@@ -206,17 +213,17 @@ class DeviceSteps:
         launch(
             "update", "update_scored", (blocks(most, ROWS),), now, at["rows"], at["dy"],
             at["state"], at["fed"], at["de"], H, most, *self.how, *self.three("V_y"),
-            *self.three("b_y"), block=(min(WIDE, WARP * blocks(H + 1, WARP)),),
+            *self.three("b_y"), block=block_for(H + 1),
         )  # fmt: skip
         if self.onehot:  # what an item is given is its row of W_x, dropped out
             launch(
                 "update", "update_fed", (B,), now, at["x"], at["dxW"], 3 * H, p_embed, *self.how,
-                *self.three("W_x"),
+                *self.three("W_x"), block=block_for(3 * H),
             )  # fmt: skip
         elif not self.shared:
             launch(
                 "update", "update_fed", (B,), now, at["x"], at["de"], X, 0.0, *self.how,
-                *self.three("E"),
+                *self.three("E"), block=block_for(X),
             )  # fmt: skip
         dense = blocks(X, ROWS) + blocks(H, ROWS) + 1, 3 * blocks(H, THREADS)
         launch(
@@ -241,11 +248,9 @@ class DeviceSteps:
             self.begin_epoch(batches)
         if self.chunk is None or len(steps) > self.room:
             self.begin_chunk(len(steps))
-        now = np.zeros(NOW_SIZE, np.uint32)
         drops = self.hp.dropout_p_embed > 0 or self.hp.dropout_p_hidden > 0
         # So that without dropout all backends draw alike.
-        now[[STEP, SEED]] = steps.start, rng.integers(2**32) if drops else 0
-        self.at["now"][:] = self.ops.xp.array(now.view(np.int32))
+        self.send_now(steps.start, rng.integers(2**32) if drops else 0)
         before = state.h[0]
         self.at["state"][: before.size] = self.ops.xp.array(before.ravel())
         self.chunk["samples"][: samples.size] = self.ops.xp.array(samples.ravel())

@@ -23,113 +23,24 @@ from gru4rec_np.activations import ACTIVATIONS
 from gru4rec_np.kernels import cuda
 from gru4rec_np.losses import LOSSES
 
+sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
+
+from cuda_ladder import (
+    cross_entropy_rung,
+    encode_plain,
+    gru_backward_plain,
+    gru_rung,
+    rank_rung,
+    scores_backward_h_plain,
+    scores_rung,
+    update_plain,
+)
+
 FILES = sorted(path.stem for path in cuda.FOLDER.glob("*.cu"))
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++")
 on_devices = pytest.mark.parametrize("device", ["cuda-emulated", "cuda"])
 dtypes = st.sampled_from([np.float32, np.float64])
 seeds = st.integers(0, 2**32)
-
-
-def flat(n):
-    """Grid and block for n threads in warps."""
-    return (cuda.blocks(n, 32),), (32,)
-
-
-# --- the rungs, with NumPy arrays in and out ------------------------------------------------------
-
-
-def gru_rung(ops, version, xW, h, U, b, act=("tanh", 0.0)):
-    """h' by version plain, coalesced or tiled."""
-    (B, H), dtype = h.shape, h.dtype
-    r, z, n, h_new = (ops.xp.full((B, H), np.nan, dtype) for _ in range(4))
-    grid, block = {
-        "plain": ((H, cuda.blocks(B, 32)), (32,)),
-        "coalesced": ((cuda.blocks(H, 32), B), (32,)),
-        "tiled": ((cuda.blocks(B, cuda.TILE),), (64,)),
-    }[version]
-    shared = cuda.TILE * H if version == "tiled" else 0
-    now, args = ops.now(B), ops.to_device(xW, h, U, b)
-    ops.launch("gru", f"gru_{version}_gates", dtype, grid, block, now, *args, H, r, z,
-               shared=shared)  # fmt: skip
-    ops.launch("gru", f"gru_{version}_candidate", dtype, grid, block, now, *args, H,
-               *kernels.coded(act), r, z, n, h_new, shared=shared)  # fmt: skip
-    return ops.to_host(h_new)
-
-
-def gru_backward_plain(ops, dh_new, cache, U, act=("tanh", 0.0)):
-    """dxW and dh, in three launches."""
-    (B, H), dtype = dh_new.shape, dh_new.dtype
-    now, (dh_new, U, h, r, z, n) = ops.now(B), ops.to_device(dh_new, U, *cache[:4])
-    dxW, dh = ops.empty((B, 3 * H), dtype), ops.empty((B, H), dtype)
-    where = (cuda.blocks(H, 32), B), (32,)
-    ops.launch("gru", "gru_backward_plain_blend", dtype, *where, now, dh_new, h, z, n, H,
-               *kernels.coded(act), dxW)  # fmt: skip
-    ops.launch("gru", "gru_backward_plain_reset", dtype, *where, now, h, r, U, H, dxW, dh)
-    ops.launch("gru", "gru_backward_plain_state", dtype, *where, now, dh_new, z, U, dxW, H, dh)
-    return ops.to_host(dxW), ops.to_host(dh)
-
-
-def scores_rung(ops, version, h, V_y, b_y, items):
-    """The scores by version plain, coalesced or tiled."""
-    (B, H), N, dtype = h.shape, len(items), h.dtype
-    y = ops.xp.full((B, N), np.nan, dtype)
-    grid, block = {
-        "plain": ((cuda.blocks(N, 32), B), (32,)),
-        "coalesced": ((cuda.blocks(N, 2), B), (64,)),
-        "tiled": ((cuda.blocks(N, 16), cuda.blocks(B, 16)), (16, 16)),
-    }[version]
-    args = ops.to_device(h, V_y, b_y, items)
-    ops.launch("scores", f"scores_{version}", dtype, grid, block, ops.now(B, N), *args, H, N, y)
-    return ops.to_host(y)
-
-
-def scores_backward_h_plain(ops, dy, V):
-    (B, N), H, dtype = dy.shape, V.shape[1], dy.dtype
-    dh, (dy, V, rows) = ops.empty((B, H), dtype), ops.to_device(dy, V, np.arange(N))
-    ops.launch("scores", "scores_backward_h_plain", dtype, (cuda.blocks(H, 32), B), (32,),
-               ops.now(B, N), dy, V, rows, H, N, dh)  # fmt: skip
-    return ops.to_host(dh)
-
-
-def cross_entropy_rung(ops, version, y):
-    """Losses and gradient by version plain, tree or online."""
-    (B, N), dtype = y.shape, y.dtype
-    g, lanes = ops.xp.full((B, N), np.nan, dtype), ops.empty((B,), dtype)
-    grid, block = flat(B) if version == "plain" else ((B,), (128,))
-    y, target = ops.to_device(y, np.arange(B))
-    ops.launch("loss", f"cross_entropy_{version}", dtype, grid, block, ops.now(B, N), y, target,
-               N, g, lanes)  # fmt: skip
-    return ops.to_host(lanes), ops.to_host(g)
-
-
-def update_plain(ops, p, g, state, adapt, rate, momentum, rows):
-    hosts = [p, *state.values()]
-    parts = ops.to_device(*hosts)
-    memory = dict(zip(state, parts[1:], strict=True))
-    n, (rows, g) = len(rows), ops.to_device(rows, g)
-    ops.launch("update", "update_plain", p.dtype, *flat(n), rows, g, n, p.shape[1],
-               adapt == "adagrad", rate, momentum, parts[0],
-               *(memory.get(name, parts[0]) for name in "av"))  # fmt: skip
-    for host, part in zip(hosts, parts, strict=True):
-        host[:] = ops.to_host(part)
-
-
-def encode_plain(ops, x, table, W_x):
-    (X, width), dtype, B = W_x.shape, W_x.dtype, len(x)
-    xW, args = ops.empty((B, width), dtype), ops.to_device(x, table, W_x)
-    ops.launch("encode", "encode_plain", dtype, (cuda.blocks(width, 32), B), (32,), ops.now(B),
-               *args, X, width // 3, xW)  # fmt: skip
-    return ops.to_host(xW)
-
-
-def rank_rung(ops, version, h, V_y, b_y, targets):
-    """Ranks by version plain or spread."""
-    (I, H), n, dtype = V_y.shape, len(h), V_y.dtype  # noqa: E741
-    counts = ops.xp.zeros((2, n), np.int32)
-    grid, block = flat(n) if version == "plain" else ((3, n), (32,))
-    args = ops.to_device(h, V_y, b_y, targets)
-    ops.launch("rank", f"rank_{version}", dtype, grid, block, *args, n, I, H, counts[0], counts[1])
-    return ranking.from_counts(*ops.to_host(counts), I, "conservative")
 
 
 # --- equal to the mathematics ---------------------------------------------------------------------
@@ -282,6 +193,7 @@ def exercise(ops, file):
         y, V = ops.scores(h, V_y, b_y, items)
         scores_backward_h_plain(ops, y, V)
         ops.scores_backward(y, h, V)
+        ops.scores_backward(draw(2, 1600), draw(2, 5), draw(1600, 5))  # parts of more than a tile
     elif file == "loss":
         for version in ("plain", "tree", "online"):
             cross_entropy_rung(ops, version, draw(3, 150))

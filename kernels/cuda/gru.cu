@@ -282,7 +282,7 @@ __device__ inline void gru_step_backward(
         if (lane < lanes) {
             const real z_k = z[at], r_k = r[at], n_k = n[at];
             real dh_new = 0;
-#pragma unroll 4
+#pragma unroll 16
             for (int part = 0; part < parts; part++) dh_new += dh_parts[part * part_size + at];
             dh_new *= dropout(p, now[SEED], 2 * now[PLACE] + 1, at);
             d_z = dh_new * (n_k - h[at]) * z_k * (1 - z_k);

@@ -85,6 +85,8 @@ extern "C" __global__ void scores_tiled(
 #define BLOCK 32      // scores of a block, each way
 #define PER_THREAD 4  // and of a thread: its lanes
 #define DEPTH 64      // numbers of a row at a time
+#define APART (256 / DEPTH)    // rows between those that a thread brings
+#define LOADS (BLOCK / APART)  // and how many these are
 
 struct __align__(16) Lanes {
     real of[PER_THREAD];
@@ -101,15 +103,24 @@ extern "C" __global__ void scores(
     const int first_lane = blockIdx.y * BLOCK, first_u = blockIdx.x * BLOCK;
     if (first_lane >= n || first_u >= U) return;
     const int warp = threadIdx.x / WARP, thread = threadIdx.x % WARP;
+    // What it brings: a place of each fourth row.
+    const int j_to_load = threadIdx.x % DEPTH, first_row = threadIdx.x / DEPTH;
+    int items[LOADS];
+#pragma unroll
+    for (int i = 0; i < LOADS; i++) {
+        const int u = first_u + first_row + APART * i;
+        items[i] = u < U ? rows[u] : -1;
+    }
     real sum[PER_THREAD] = {};
     for (int k0 = 0; k0 < H; k0 += DEPTH) {
+        const int k = k0 + j_to_load;
 #pragma unroll
-        for (int i = 0; i < BLOCK * DEPTH / 256; i++) {
-            const int place = threadIdx.x + 256 * i, row = place / DEPTH, j = place % DEPTH;
-            const int lane = first_lane + row, u = first_u + row, k = k0 + j;
-            h_tile[j][row / PER_THREAD].of[row % PER_THREAD] =
+        for (int i = 0; i < LOADS; i++) {
+            const int row = first_row + APART * i, lane = first_lane + row;
+            const bool inside = items[i] >= 0 && k < H;
+            V_tile[j_to_load][row] = inside ? V_y[(long long)items[i] * H + k] : real(0);
+            h_tile[j_to_load][row / PER_THREAD].of[row % PER_THREAD] =
                 lane < n && k < H ? h[lane * H + k] : real(0);
-            V_tile[j][row] = u < U && k < H ? V_y[(long long)rows[u] * H + k] : real(0);
         }
         __syncthreads();
 #pragma unroll 8

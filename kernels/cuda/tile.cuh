@@ -6,6 +6,7 @@
 #define TILE 4       // lanes of a block
 #define COLUMNS 128  // of the matrix at a time, threadIdx.x
 #define PARTS 8      // of each sum, threadIdx.y
+#define AHEAD (64 / (int)sizeof(real))  // numbers that a thread asks for before it needs the first
 
 // A number of each of the block's lanes: 16 bytes in float, read at once.
 struct __align__(16) Lanes {
@@ -31,13 +32,20 @@ __device__ inline real times_column(
     __shared__ real of_parts[PARTS][TILE][COLUMNS];
     const int x = threadIdx.x, y = threadIdx.y;
     real sums[TILE] = {};
-    if (column < end) {
-#pragma unroll 8
-        for (int j = y; j < height; j += PARTS) {
-            const real weight = matrix[j * stride + column];
+    for (int first = y; first < height; first += AHEAD * PARTS) {
+        real weights[AHEAD];
+#pragma unroll
+        for (int i = 0; i < AHEAD; i++) {
+            const int j = first + i * PARTS;
+            weights[i] = j < height && column < end ? matrix[j * stride + column] : real(0);
+        }
+#pragma unroll
+        for (int i = 0; i < AHEAD; i++) {
+            const int j = first + i * PARTS;
+            if (j >= height) break;
             const Lanes row = tile[j];
 #pragma unroll
-            for (int i = 0; i < TILE; i++) sums[i] += row.of[i] * weight;
+            for (int lane = 0; lane < TILE; lane++) sums[lane] += row.of[lane] * weights[i];
         }
     }
 #pragma unroll
@@ -56,11 +64,18 @@ __device__ inline real times_column(
 __device__ inline void times_row(const Lanes *tile, int width, const real *row, real *sums) {
 #pragma unroll
     for (int i = 0; i < TILE; i++) sums[i] = 0;
-    for (int j = threadIdx.x % WARP; j < width; j += WARP) {
-        const real weight = row[j];
-        const Lanes column = tile[j];
+    for (int first = threadIdx.x % WARP; first < width; first += 4 * WARP) {
+        real weights[4];  // asked for before the first is needed
 #pragma unroll
-        for (int i = 0; i < TILE; i++) sums[i] += column.of[i] * weight;
+        for (int i = 0; i < 4; i++)
+            weights[i] = first + i * WARP < width ? row[first + i * WARP] : real(0);
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            if (first + i * WARP >= width) break;
+            const Lanes column = tile[first + i * WARP];
+#pragma unroll
+            for (int lane = 0; lane < TILE; lane++) sums[lane] += column.of[lane] * weights[i];
+        }
     }
 #pragma unroll
     for (int i = 0; i < TILE; i++) sums[i] = warp_sum(sums[i]);

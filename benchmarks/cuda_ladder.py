@@ -1,0 +1,249 @@
+"""What does each version of a ladder of CUDA kernels cost on a GPU?
+
+Times the versions in kernels/cuda/*.cu, with 32 lanes, 100 units and 1,100 items as in the comments
+there:
+
+    python benchmarks/cuda_ladder.py [--rounds 5] [--write FILE]
+
+Needs a GPU and CuPy. A version's launches are captured into a graph, many times over, so that what
+is timed is the GPU's work and the gaps between launches, not the launching. The tests of the
+versions call them from here.
+"""
+
+import argparse
+import functools
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import device, put, table
+
+from gru4rec_np import kernels, optim, ranking
+from gru4rec_np.files import write_text
+from gru4rec_np.kernels import cuda
+
+B, H, N_SCORED, N_ITEMS, CASES = 32, 100, 1_100, 37_483, 2_048  # as in the comments
+REPEAT = 20  # of what is timed, in a graph; once only of what takes
+LONG = 1000  # us or more
+PLACE, HEADING = "cuda_ladder", "## CUDA: the ladders, timed"
+
+# --- each version, with NumPy arrays in and out ---------------------------------------------------
+
+
+def flat(n):
+    """Grid and block for n threads in warps."""
+    return (cuda.blocks(n, 32),), (32,)
+
+
+# --- the rungs, with NumPy arrays in and out ------------------------------------------------------
+
+
+def gru_rung(ops, version, xW, h, U, b, act=("tanh", 0.0)):
+    """h' by version plain, coalesced or tiled."""
+    (B, H), dtype = h.shape, h.dtype
+    r, z, n, h_new = (ops.xp.full((B, H), np.nan, dtype) for _ in range(4))
+    grid, block = {
+        "plain": ((H, cuda.blocks(B, 32)), (32,)),
+        "coalesced": ((cuda.blocks(H, 32), B), (32,)),
+        "tiled": ((cuda.blocks(B, cuda.TILE),), (64,)),
+    }[version]
+    shared = cuda.TILE * H if version == "tiled" else 0
+    now, args = ops.now(B), ops.to_device(xW, h, U, b)
+    ops.launch("gru", f"gru_{version}_gates", dtype, grid, block, now, *args, H, r, z,
+               shared=shared)  # fmt: skip
+    ops.launch("gru", f"gru_{version}_candidate", dtype, grid, block, now, *args, H,
+               *kernels.coded(act), r, z, n, h_new, shared=shared)  # fmt: skip
+    return ops.to_host(h_new)
+
+
+def gru_backward_plain(ops, dh_new, cache, U, act=("tanh", 0.0)):
+    """dxW and dh, in three launches."""
+    (B, H), dtype = dh_new.shape, dh_new.dtype
+    now, (dh_new, U, h, r, z, n) = ops.now(B), ops.to_device(dh_new, U, *cache[:4])
+    dxW, dh = ops.empty((B, 3 * H), dtype), ops.empty((B, H), dtype)
+    where = (cuda.blocks(H, 32), B), (32,)
+    ops.launch("gru", "gru_backward_plain_blend", dtype, *where, now, dh_new, h, z, n, H,
+               *kernels.coded(act), dxW)  # fmt: skip
+    ops.launch("gru", "gru_backward_plain_reset", dtype, *where, now, h, r, U, H, dxW, dh)
+    ops.launch("gru", "gru_backward_plain_state", dtype, *where, now, dh_new, z, U, dxW, H, dh)
+    return ops.to_host(dxW), ops.to_host(dh)
+
+
+def scores_rung(ops, version, h, V_y, b_y, items):
+    """The scores by version plain, coalesced or tiled."""
+    (B, H), N, dtype = h.shape, len(items), h.dtype
+    y = ops.xp.full((B, N), np.nan, dtype)
+    grid, block = {
+        "plain": ((cuda.blocks(N, 32), B), (32,)),
+        "coalesced": ((cuda.blocks(N, 2), B), (64,)),
+        "tiled": ((cuda.blocks(N, 16), cuda.blocks(B, 16)), (16, 16)),
+    }[version]
+    args = ops.to_device(h, V_y, b_y, items)
+    ops.launch("scores", f"scores_{version}", dtype, grid, block, ops.now(B, N), *args, H, N, y)
+    return ops.to_host(y)
+
+
+def scores_backward_h_plain(ops, dy, V):
+    (B, N), H, dtype = dy.shape, V.shape[1], dy.dtype
+    dh, (dy, V, rows) = ops.empty((B, H), dtype), ops.to_device(dy, V, np.arange(N))
+    ops.launch("scores", "scores_backward_h_plain", dtype, (cuda.blocks(H, 32), B), (32,),
+               ops.now(B, N), dy, V, rows, H, N, dh)  # fmt: skip
+    return ops.to_host(dh)
+
+
+def cross_entropy_rung(ops, version, y):
+    """Losses and gradient by version plain, tree or online."""
+    (B, N), dtype = y.shape, y.dtype
+    g, lanes = ops.xp.full((B, N), np.nan, dtype), ops.empty((B,), dtype)
+    grid, block = flat(B) if version == "plain" else ((B,), (128,))
+    y, target = ops.to_device(y, np.arange(B))
+    ops.launch("loss", f"cross_entropy_{version}", dtype, grid, block, ops.now(B, N), y, target,
+               N, g, lanes)  # fmt: skip
+    return ops.to_host(lanes), ops.to_host(g)
+
+
+def update_plain(ops, p, g, state, adapt, rate, momentum, rows):
+    hosts = [p, *state.values()]
+    parts = ops.to_device(*hosts)
+    memory = dict(zip(state, parts[1:], strict=True))
+    n, (rows, g) = len(rows), ops.to_device(rows, g)
+    ops.launch("update", "update_plain", p.dtype, *flat(n), rows, g, n, p.shape[1],
+               adapt == "adagrad", rate, momentum, parts[0],
+               *(memory.get(name, parts[0]) for name in "av"))  # fmt: skip
+    for host, part in zip(hosts, parts, strict=True):
+        host[:] = ops.to_host(part)
+
+
+def encode_plain(ops, x, table, W_x):
+    (X, width), dtype, B = W_x.shape, W_x.dtype, len(x)
+    xW, args = ops.empty((B, width), dtype), ops.to_device(x, table, W_x)
+    ops.launch("encode", "encode_plain", dtype, (cuda.blocks(width, 32), B), (32,), ops.now(B),
+               *args, X, width // 3, xW)  # fmt: skip
+    return ops.to_host(xW)
+
+
+def rank_rung(ops, version, h, V_y, b_y, targets):
+    """Ranks by version plain or spread."""
+    (I, H), n, dtype = V_y.shape, len(h), V_y.dtype  # noqa: E741
+    counts = ops.xp.zeros((2, n), np.int32)
+    grid, block = flat(n) if version == "plain" else ((min(64, cuda.blocks(I, 32)), n), (32,))
+    args = ops.to_device(h, V_y, b_y, targets)
+    ops.launch("rank", f"rank_{version}", dtype, grid, block, *args, n, I, H, counts[0], counts[1])
+    return ranking.from_counts(*ops.to_host(counts), I, "conservative")
+
+
+# --- timing ---------------------------------------------------------------------------------------
+
+
+def launches_of(ops: cuda.CudaBackend, call: Callable) -> list[tuple[str, Callable]]:
+    """What `call` launches: a kernel's name, and a function that launches it again."""
+    found, launch = [], ops.launch
+
+    def record(file: str, name: str, *args: Any, **shared: int) -> None:
+        again = functools.partial(launch, file, name, *args, **shared)
+        found.append((name, again))
+        again()
+
+    ops.launch = record
+    try:
+        call()
+    finally:
+        ops.launch = launch
+    return found
+
+
+def microseconds(ops: cuda.CudaBackend, launches: list[Callable], rounds: int) -> float:
+    """Of these launches, one after the other, on the GPU: of the fastest round."""
+    import cupy
+
+    def time(repeat: int) -> float:
+        replay = ops.capture(lambda: [launch() for _ in range(repeat) for launch in launches])
+        found = []
+        for _ in range(rounds):
+            began, ended = cupy.cuda.Event(), cupy.cuda.Event()
+            began.record()
+            replay()
+            ended.record()
+            ended.synchronize()
+            found.append(1000 * cupy.cuda.get_elapsed_time(began, ended) / repeat)
+        return min(found)
+
+    once = time(1)
+    return min(once, time(REPEAT)) if once < LONG else once
+
+
+def ladders(ops: cuda.CudaBackend) -> Iterator[tuple[str, str, list[Callable]]]:
+    """(what is computed, version, its launches) for each version, in float."""
+    rng = np.random.default_rng(0)
+
+    def draw(*shape: int) -> np.ndarray:
+        return rng.normal(size=shape).astype(np.float32)
+
+    def versions(
+        what: str, rung: Callable, names: Iterable[str], own: Callable, kernels: str, *args: Any
+    ) -> Iterator[tuple[str, str, list[Callable]]]:
+        calls = {name: functools.partial(rung, ops, name, *args) for name in names}
+        for name, call in calls.items():
+            yield what, name, [again for _, again in launches_of(ops, call)]
+        found = launches_of(ops, functools.partial(own, *args))
+        yield what, "the package's", [again for name, again in found if name in kernels.split()]
+
+    def plain(rung: Callable) -> Callable:
+        return lambda ops, _, *args: rung(ops, *args)
+
+    h, U, xW = draw(B, H), draw(H, 3 * H), draw(B, 3 * H)
+    gru = xW, h, U, draw(3 * H)
+    early = "plain", "coalesced", "tiled"
+    yield from versions("a step of the GRU", gru_rung, early, ops.gru, "gru", *gru)
+    back = draw(B, H), ops.gru(*gru)[1], U
+    rung = plain(gru_backward_plain)
+    yield from versions("its way back", rung, ["plain"], ops.gru_backward, "gru_backward", *back)
+    table = draw(N_ITEMS, H), draw(N_ITEMS)
+    scored = h, *table, rng.permutation(N_ITEMS)[:N_SCORED]
+    yield from versions("scores", scores_rung, early, ops.scores, "scores", *scored)
+    y, V = ops.scores(*scored)
+    rung = plain(lambda ops, dy, h, V: scores_backward_h_plain(ops, dy, V))
+    yield from versions(
+        "the state's part of their way back", rung, ["plain"], ops.scores_backward,
+        "scores_backward_h", y, h, V,
+    )  # fmt: skip
+    yield from versions(
+        "cross-entropy and gradient", cross_entropy_rung, ["plain", "tree", "online"],
+        lambda y: ops.loss_and_gradient(y, "cross-entropy"), "loss", y,
+    )  # fmt: skip
+    state, rows = optim.init_state(table[0], "adagrad", 0.0), scored[3]
+    yield from versions(
+        "Adagrad of the scored rows", plain(update_plain), ["plain"], ops.update, "update_rows",
+        table[0], draw(N_SCORED, H), state, "adagrad", 0.1, 0.0, rows,
+    )  # fmt: skip
+    cases = draw(CASES, H), *table, rng.integers(0, N_ITEMS, CASES)
+    yield from versions(
+        f"ranks of {CASES:,} cases among {N_ITEMS:,} items", rank_rung, ["plain", "spread"],
+        ops.rank_targets, "target_scores rank", *cases,
+    )  # fmt: skip
+
+
+def main() -> None:
+    """Print a Markdown table."""
+    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p.add_argument("--rounds", type=int, default=5)
+    p.add_argument("--write", metavar="FILE", help="put the table into this document")
+    args = p.parse_args()
+    if problem := cuda.gpu_problem():
+        raise SystemExit(f"error: this {problem}")
+    ops = cuda.on_gpu("to time")
+    rows, before = [], ""
+    for what, version, launches in ladders(ops):
+        us = microseconds(ops, launches, args.rounds)
+        rows.append([what if what != before else "", version, len(launches), f"{us:,.1f}"])
+        before = what
+    found = f"{device()}.\n\n" + table(["", "version", "launches", "µs"], rows)
+    print(found)
+    if args.write:
+        text = Path(args.write).read_text(encoding="utf-8")
+        write_text(args.write, put(text, PLACE, found, HEADING))
+
+
+if __name__ == "__main__":
+    main()
