@@ -7,7 +7,7 @@ Runs a few steps of speed.py's settings with the CUDA kernels on the emulator, w
     python benchmarks/cuda_step.py --gpu [--train FILE] [--settings A B C] [--rounds 7]
 
 The first needs no GPU. The second needs one, CuPy, and a PyTorch that sees it: it times steps next
-to both models of `torch_peer.py` on the same GPU. Needs the `bench` extra.
+to Numba and to both models of `torch_peer.py` on the same GPU. Needs the `bench` extra.
 
 Must move: each row that a step uses, of tables, dense weights and the optimiser's memory, once in
 and once out, and the batch's items. What a kernel hands to the next is none of that.
@@ -16,6 +16,7 @@ and once out, and the batch's items. What a kernel hands to the next is none of 
 import argparse
 from collections import Counter
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -157,12 +158,19 @@ def time_steps(setting: str, train: Sessions, rounds: int) -> str:
     W = network.init_weights(hp, train.n_items, np.random.default_rng(0))
     own = {name: array.copy() for name, array in W.items()}
     contenders: dict[str, Any] = {"cuda": speed.Ours(hp, own, train, batches)}
+    if find_spec("numba"):
+        numba = GRU4Rec(**speed.SETTINGS[setting], backend="numba")
+        own = {name: array.copy() for name, array in W.items()}
+        contenders["numba"] = speed.Ours(numba, own, train, batches)
     if torch.cuda.is_available():
         torch.set_default_device("cuda")
         for name, peer in speed.PEERS.items():
             contenders[name] = peer(hp, W, train.support)
             contenders[name].begin(batches)
-    calls = {name: (1, lambda r, c=c: c.train(steps)) for name, c in contenders.items()}
+    calls = {
+        speed.name_of(name, 2) if name == "numba" else name: (2, lambda r, c=c: c.train(steps))
+        for name, c in contenders.items()
+    }
     seconds, _ = in_turns(calls, rounds)
     rows = []
     for name, of in seconds.items():
@@ -177,6 +185,7 @@ def time_steps(setting: str, train: Sessions, rounds: int) -> str:
 
 def time_kernels(setting: str, run: DeviceSteps, rounds: int) -> str:
     """A Markdown table of us of each kernel of a step, of a stepper that has trained."""
+    run.send_now(0)
     found = launches_of(run.ops, run.launch_step)
     (_, begin), *_ = found
     rows = []
@@ -210,6 +219,9 @@ def main() -> None:
         one = time_steps if args.gpu else count
         parts.append(one(setting, train, args.rounds if args.gpu else args.steps))
         print(f"\n{parts[-1]}", flush=True)
+    if args.gpu:
+        parts.append(speed.whole_runs(train, ["numba", "cuda"], 2))
+        print(f"\n{parts[-1]}")
     if args.write:
         text = Path(args.write).read_text(encoding="utf-8")
         place, heading = (f"{PLACE}_gpu", f"{HEADING}, timed") if args.gpu else (PLACE, HEADING)

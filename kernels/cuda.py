@@ -1,8 +1,8 @@
 """The hot operations in CUDA C (cuda/*.cu), launched through CuPy, or on the CPU by the emulator.
 
-`CudaBackend` has the operations one by one, which take and return NumPy arrays, and `stepper`,
-which keeps weights, optimiser state and the epoch's batches on the device and launches a step as
-one captured graph. It is told what makes arrays and what compiles, so the code that tests run on
+`CudaBackend` has the operations one by one, with NumPy arrays in and out, and `stepper`, which
+keeps weights, optimiser state and the epoch's batches on the device and launches a step as one
+captured graph. It is told what makes arrays and what compiles, so the code that tests run on
 the emulator is the code that runs on a GPU. Imports the mathematics; CuPy only if asked to.
 """
 
@@ -47,6 +47,9 @@ def blocks(n: int, size: int) -> int:
 class CudaBackend:
     """The operations of kernels.NUMPY by CUDA kernels; each as the NumPy function of its name.
 
+    They take and return NumPy arrays, but that what `gru` keeps for its way back stays on the
+    device.
+
     Args:
         name: of the backend. why: it was taken.
         xp: what makes arrays on the device: CuPy; NumPy for the emulator.
@@ -76,8 +79,12 @@ class CudaBackend:
     # --- arrays and launches ----------------------------------------------------------------------
 
     def to_device(self, *arrays: np.ndarray) -> list[Any]:
-        """Copies on the device; whole numbers become int32, and an empty array gets one place."""
-        return [self.xp.array(_plain(array)) for array in arrays]
+        """Copies on the device; whole numbers become int32, and an empty array gets one place.
+
+        What lies on a GPU already is not copied.
+        """
+        there = () if self.xp is np else self.xp.ndarray
+        return [x if isinstance(x, there) else self.xp.array(_plain(x)) for x in arrays]
 
     def to_host(self, array: Any) -> np.ndarray:
         """A copy as a NumPy array."""
@@ -123,7 +130,13 @@ class CudaBackend:
         self.launches += 1
         kernel = self.module(file, dtype).get_function(name)
         if size > SHARED_LIMIT:
-            kernel.max_dynamic_shared_size_bytes = size
+            try:
+                kernel.max_dynamic_shared_size_bytes = size
+            except Exception as error:  # CuPy's own, which this must not import to name
+                raise InputError(
+                    f"backend: {self.name} has too little memory for a layer this wide, a block of "
+                    f"{name} needs {size:,} bytes of shared memory; take numba"
+                ) from error
         kernel(grid, block, args, shared_mem=size)
 
     def now(self, lanes: int, scored: int = 0) -> Any:
@@ -142,7 +155,7 @@ class CudaBackend:
             "gru", name, dtype, (blocks(B, TILE),), (COLUMNS, PARTS), self.now(B), xW, h, *weights,
             H, *coded(act), 0.0, r, z, n, kept, h_new, shared=2 * TILE * H,
         )  # fmt: skip
-        return self.to_host(h_new), tuple(self.to_host(x) for x in (h, r, z, n, kept))
+        return self.to_host(h_new), (h, r, z, n, kept)
 
     def _cell_backward(
         self, name: str, dh_new: np.ndarray, cache: tuple, U: np.ndarray, act: tuple

@@ -346,6 +346,23 @@ def test_a_captured_step_is_replayed():
     assert len(captured) == 1
 
 
+def test_a_layer_too_wide_for_a_block():
+    class Kernel:
+        @property
+        def max_dynamic_shared_size_bytes(self):
+            return 0
+
+        @max_dynamic_shared_size_bytes.setter
+        def max_dynamic_shared_size_bytes(self, size):
+            raise RuntimeError("CUDA_ERROR_INVALID_VALUE")
+
+    module = SimpleNamespace(get_function=lambda name: Kernel())
+    ops = cuda.CudaBackend("cuda", "", np, lambda *what: module, lambda launch: launch)
+    x = np.ones((1, 15_000), np.float32)
+    with pytest.raises(InputError, match=r"^backend: cuda has too little .*160,000 bytes.*numba$"):
+        ops.gru(x, x[:, :5_000], np.ones((5_000, 1), np.float32), x[0])
+
+
 def test_without_cupy_gpu_or_compiler(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "cupy", None)
     with pytest.raises(InputError, match=r"^backend: cuda needs CuPy.*pip install"):
