@@ -28,7 +28,8 @@ THREADS = 128  # of a block, where the kernel does not say otherwise
 COLLECTORS = 512  # threads that look for a step's distinct items
 TILE, COLUMNS, PARTS = 4, 128, 8  # of tile.cuh: a block of gru and of encode has 128 x 8 threads
 WIDE = 1024  # threads of gru_backward, and the most that a block can have
-SCORERS, LOSS = 256, 512  # threads of scores, and the most of loss
+SCORERS = 256  # threads of scores
+LOSS, UPDATE = 512, 256  # the most threads of loss, and of update_scored for its many registers
 ROWS = 8  # rows of a block of update_scored and of update_dense
 RANKED = 2**16  # cases whose ranks one launch counts
 # Bytes of dynamic shared memory that a kernel may use without being told of more: 48 KB less the 35

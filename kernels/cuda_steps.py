@@ -23,6 +23,7 @@ from gru4rec_np.kernels.cuda import (
     STEP,
     THREADS,
     TILE,
+    UPDATE,
     WARP,
     WIDE,
     CudaBackend,
@@ -213,7 +214,7 @@ class DeviceSteps:
         launch(
             "update", "update_scored", (blocks(most, ROWS),), now, at["rows"], at["dy"],
             at["state"], at["fed"], at["de"], H, most, *self.how, *self.three("V_y"),
-            *self.three("b_y"), block=block_for(H + 1),
+            *self.three("b_y"), block=block_for(H + 1, UPDATE),
         )  # fmt: skip
         if self.onehot:  # what an item is given is its row of W_x, dropped out
             launch(

@@ -1,9 +1,11 @@
 """The CUDA kernels as compilers for GPUs see them, and what a step of them costs; without a GPU."""
 
+import functools
 import re
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -40,6 +42,14 @@ def test_every_kernel_compiles_and_spills_nothing(name):
         (kernel, a, real) for kernel in listed for a in architectures for real in cuda_build.REALS
     }
     assert not cuda_build.spilling(found)
+    # A block has 65,536 registers, given out in portions of 8 a thread; else it is not launched.
+    blocks = largest_blocks()
+    wanted = {
+        key: blocks[key[:3]] * -(-usage.registers // 8) * 8
+        for key, usage in found.items()
+        if key[:3] in blocks
+    }
+    assert len(wanted) > 20 and not {key: n for key, n in wanted.items() if n > 65_536}
     document = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
     if f", {nvcc.name} |" in document:
         table = cuda_build.tabulate(found, dict.fromkeys(architectures, nvcc.name))
@@ -49,6 +59,30 @@ def test_every_kernel_compiles_and_spills_nothing(name):
 def kernels_of(path):
     marked = re.compile(r'^extern "C" __global__ void (?:__launch_bounds__\(.*?\) )?(\w+)\(', re.M)
     return marked.findall(path.read_text(encoding="utf-8"))
+
+
+@functools.cache
+def largest_blocks():
+    """(file, real, kernel) to the most threads of a block that a step launches it with."""
+    most = {}
+
+    def compile(path, options):
+        def get_function(name):
+            def launch(grid, block, args, shared_mem):  # takes attributes too, as CuPy's does
+                key = path.name, options[0].removeprefix("-Dreal="), name
+                most[key] = max(most.get(key, 0), int(np.prod(block)))
+
+            return launch
+
+        return SimpleNamespace(get_function=get_function)
+
+    ops = cuda.CudaBackend("cuda", "", np, compile, lambda launch: launch)
+    log = Shop(n_items=40).simulate(40).compact()
+    for more in ({"input": "onehot"}, {"reset_after": False}, {"input": "embedding"}):
+        for dtype in (np.float32, np.float64):
+            hp = GRU4Rec(layers=[1500], n_sample=900, batch_size=9, backend="numpy", **more)
+            run_steps(hp, log, functools.partial(ops.stepper, hp), dtype, 500)
+    return most
 
 
 @pytest.mark.parametrize("name", ["nvcc", "NVRTC"])

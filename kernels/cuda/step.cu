@@ -5,9 +5,9 @@
 #define EMPTY -1
 
 // --- the distinct items of each step -------------------------------------------------------------
-// A block takes a step. Its columns are the n targets, the S samples and, where the input shares the
-// output table, the n items that are fed. Slots go by first appearance: the same whatever the order
-// in which threads get their turn.
+// A block takes a step. Its columns are the n targets, the S samples and, where the input shares
+// the output table, the n items that are fed. Slots go by first appearance: the same whatever the
+// order in which threads get their turn.
 //
 //   1. Each column looks for its item in a hash table with open addresses: atomicCAS puts the item
 //      where nothing is; whoever comes later with the same item finds it. Where an item lands may
@@ -21,10 +21,10 @@
 // (its samples) support^(-alpha logq): from the two counts, not as a sum in some order.
 //
 // xs, ys (T, B) of the epoch, lanes (T,); samples (C, S) of the chunk whose first step is `first`.
-// Per step of the chunk: rows, count, weight (most,), target, own, fed (B,), fed -1 if the input has
-// a table of its own, sizes (2,): scored and distinct. table (size) and entry (2B + S,) are scratch, size a power of two > 2B + S; the
-// table holds the item, its first column, the counts of its targets and its samples, and its slot.
-// Grid C.
+// Per step of the chunk: rows, count, weight (most,), target, own, fed (B,), fed -1 if the input
+// has a table of its own, sizes (2,): scored and distinct. table (size) and entry (2B + S,) are
+// scratch, size a power of two > 2B + S; the table holds the item, its first column, the counts of
+// its targets and its samples, and its slot. Grid C.
 
 #define ITEM 0
 #define FIRST 1

@@ -24,8 +24,9 @@ __device__ inline void load_tile(Lanes *tile, const real *x, int first, int n, i
 
 // Lane threadIdx.y of the tile times a column of a matrix, for the first TILE of threadIdx.y; the
 // others get 0. All threads of a block of (COLUMNS, PARTS) must call; those whose column is not
-// below `end` have none. Each part of the block takes every eighth row, so all rows are under way at
-// once instead of one after the other, and the parts' sums are added in order: always the same bits.
+// below `end` have none. Each part of the block takes every eighth row, so all rows are under way
+// at once instead of one after the other, and the parts' sums are added in order: always the same
+// bits.
 __device__ inline real times_column(
     const Lanes *tile, int height, const real *matrix, int stride, int column, int end
 ) {
@@ -59,8 +60,8 @@ __device__ inline real times_column(
     return total;
 }
 
-// sums[i] = lane i of the tile times a row of a matrix, in every thread of the warp, which reads the
-// row side by side.
+// sums[i] = lane i of the tile times a row of a matrix, in every thread of the warp, which reads
+// the row side by side.
 __device__ inline void times_row(const Lanes *tile, int width, const real *row, real *sums) {
 #pragma unroll
     for (int i = 0; i < TILE; i++) sums[i] = 0;

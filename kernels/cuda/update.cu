@@ -41,7 +41,8 @@ __device__ inline void update_one(real *p, real *a, real *v, long long at, real 
 }
 
 // === Version 1, plain: one thread, one row =======================================================
-// Threads side by side are 400 bytes apart: 32 sectors for each 32 numbers. Grid ceil(U / block).
+// Threads side by side are 400 bytes apart: 32 sectors for each 32 numbers. 23.2 us on an H200.
+// Grid ceil(U / block).
 
 extern "C" __global__ void update_plain(
     const int *rows, const real *g, int n_rows, int width, int adagrad, real rate, real momentum,
@@ -55,8 +56,9 @@ extern "C" __global__ void update_plain(
 }
 
 // === Version 2, coalesced: one thread, one number ================================================
-// Threads side by side are numbers side by side: 4 sectors, the least there is. What limits it is
-// memory alone; what can be saved is the gradient, written by one launch and read by the next.
+// Threads side by side are numbers side by side: 4 sectors, the least there is, and 1.8 us. What
+// limits it is memory alone; what can be saved is the gradient, written by one launch and read by
+// the next.
 // Grid ceil(U width / block).
 
 extern "C" __global__ void update_rows(
@@ -71,13 +73,13 @@ extern "C" __global__ void update_rows(
 
 // === Version 3, fused: the gradient of the scored rows is made where it is used ==================
 // dV = dy^T h never leaves the registers: 880 KB and a launch less than scores_backward_rows and
-// update_rows. A block takes ROWS rows, so that h is read U / ROWS times. Where the input shares the
-// table, fed[lane] is the place among the rows of the item that a lane was fed, which adds that
+// update_rows. A block takes ROWS rows, so that h is read U / ROWS times. Where the input shares
+// the table, fed[lane] is the place among the rows of the item that a lane was fed, which adds that
 // lane's de; else it is -1. Rows past the scored ones are only fed. Lanes in their order: the same
-// bits every time. All that changes is read at the beginning: a thread that reads and writes a row
-// after the other, which might be the same for all that the compiler knows, waits for each, 7 of the
-// 10 us that this took on an H200. Grid ceil(U / ROWS); place H of a row is its bias, whose input
-// is 1.
+// bits every time. All that changes is read at the beginning: for all that the compiler knows two
+// rows may be the same, so a thread that reads and writes one after the other waits for each. On an
+// H200 9.9 us instead of 12.1; but with 80 lanes, 224 units and momentum 20.7 instead of 15.3. Grid
+// ceil(U / ROWS); place H of a row is its bias, whose input is 1.
 
 #define ROWS 8
 
@@ -164,7 +166,8 @@ extern "C" __global__ void update_fed(
         real sum = 0;
         for (int lane0 = lane / WARP * WARP; lane0 < n; lane0 += WARP) {
             const int other = lane0 + thread;
-            unsigned left = __ballot_sync(ALL_LANES, lane <= other && other < n && x[other] == item);
+            const bool same = lane <= other && other < n && x[other] == item;
+            unsigned left = __ballot_sync(ALL_LANES, same);
             for (; left; left &= left - 1) {
                 const int from = (lane0 + __ffs(left) - 1) * width + k;
                 if (k < width) sum += de[from] * dropout(p, now[SEED], 2 * now[PLACE], from);
@@ -175,12 +178,12 @@ extern "C" __global__ void update_fed(
 }
 
 // === The network's whole weights, all in one launch ==============================================
-// The gradient of a matrix is left^T right: of W_x (X, 3H) it is e^T dxW; of U (H, 3H) h^T dhU, with
-// r*h for h in the candidate's part if the reset is before. A block takes ROWS rows of one of them
-// and columns of one gate: what it reads of the right serves all its rows, and each number of the
-// gradient is made in a register and used there. The last blocks of the grid's rows have the biases,
-// whose left is 1. A weight that the model lacks has no blocks: X = 0 for 1-of-N.
-// Grid (ceil(X / ROWS) + ceil(H / ROWS) + 1, 3 ceil(H / block)).
+// The gradient of a matrix is left^T right: of W_x (X, 3H) it is e^T dxW; of U (H, 3H) h^T dhU,
+// with r*h for h in the candidate's part if the reset is before. A block takes ROWS rows of one of
+// them and columns of one gate: what it reads of the right serves all its rows, and each number of
+// the gradient is made in a register and used there. The last blocks of the grid's rows have the
+// biases, whose left is 1. A weight that the model lacks has no blocks: X = 0 for 1-of-N. Grid
+// (ceil(X / ROWS) + ceil(H / ROWS) + 1, 3 ceil(H / block)).
 
 extern "C" __global__ void update_dense(
     const int *now, const real *e, const real *h, const real *kept, const real *dxW,
