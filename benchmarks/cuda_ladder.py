@@ -123,11 +123,11 @@ def encode_plain(ops, x, table, W_x):
     return ops.to_host(xW)
 
 
-def rank_rung(ops, version, h, V_y, b_y, targets):
-    """Ranks by version plain or spread."""
+def rank_rung(ops, version, h, V_y, b_y, targets, parts=64):
+    """Ranks by version plain or spread, that with the catalogue in parts."""
     (I, H), n, dtype = V_y.shape, len(h), V_y.dtype  # noqa: E741
     counts = ops.xp.zeros((2, n), np.int32)
-    grid, block = flat(n) if version == "plain" else ((min(64, cuda.blocks(I, 32)), n), (32,))
+    grid, block = flat(n) if version == "plain" else ((parts, n), (32,))
     args = ops.to_device(h, V_y, b_y, targets)
     ops.launch("rank", f"rank_{version}", dtype, grid, block, *args, n, I, H, counts[0], counts[1])
     return ranking.from_counts(*ops.to_host(counts), I, "conservative")

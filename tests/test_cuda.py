@@ -63,16 +63,22 @@ def test_rungs_of_the_recurrent_step(device, version, B, H, dtype, seed):
 
 
 @on_devices
-@pytest.mark.parametrize("version", ["plain", "coalesced", "tiled"])
+@pytest.mark.parametrize("version", ["plain", "coalesced", "tiled", "last"])
 @settings(max_examples=40)
-@given(B=st.integers(1, 35), H=st.integers(1, 70), N=st.integers(1, 150), dtype=dtypes, seed=seeds)
+@given(B=st.integers(1, 35), H=st.integers(1, 140), N=st.integers(1, 150), dtype=dtypes, seed=seeds)
 def test_rungs_of_the_scores(device, version, B, H, N, dtype, seed):
     rng = np.random.default_rng(seed)
     h, V_y, b_y = (rng.normal(size=s).astype(dtype) for s in [(B, H), (50, H), 50])
     items = rng.integers(0, 50, N)
     wanted, V = scoring.scores(h, V_y, b_y, items)
-    close(scores_rung(ops_of(device), version, h, V_y, b_y, items), wanted, H)
-    close(scores_backward_h_plain(ops_of(device), wanted, V), wanted @ V, H * N)
+    ops = ops_of(device)
+    if version == "last":
+        got, dh = ops.scores(h, V_y, b_y, items)[0], ops.scores_backward(wanted, h, V)[0]
+    else:
+        got = scores_rung(ops, version, h, V_y, b_y, items)
+        dh = scores_backward_h_plain(ops, wanted, V)
+    close(got, wanted, H)
+    close(dh, wanted @ V, H * N)
 
 
 @on_devices
@@ -141,7 +147,7 @@ def test_rungs_of_the_rank(device, version, n, items, H, seed):
     h, V_y = (rng.normal(size=(size, H)).astype(np.float32) for size in (n, items))
     V_y[rng.integers(items)] = V_y[0]
     b_y, targets = np.zeros(items, np.float32), rng.integers(0, items, n)
-    got = rank_rung(ops_of(device), version, h, V_y, b_y, targets)
+    got = rank_rung(ops_of(device), version, h, V_y, b_y, targets, parts=3)
     assert (got == ops_of(device).rank_targets(h, V_y, b_y, targets)).all()
     assert (got == ranking.ranks(ops_of(device).catalogue_scores(h, V_y, b_y), targets)).all()
 
@@ -206,6 +212,7 @@ def exercise(ops, file):
         for update in (ops.update, functools.partial(update_plain, ops)):
             update(p, draw(40, 37), state, "adagrad", 0.1, 0.1, rows)
         steps_of(ops)
+        steps_of(ops, layers=[260])
         steps_of(ops, input="onehot", layers=[130])
     elif file == "rank":
         h, V_y, b_y, targets = draw(35, 37), draw(90, 37), draw(90), rng.integers(0, 90, 35)
@@ -217,7 +224,7 @@ def exercise(ops, file):
     else:
         encode_plain(ops, rng.integers(0, 9, 6), draw(9, 37), draw(37, 111))
         steps_of(ops, input="onehot", loss="bpr-max", n_sample=1100, dropout_p_embed=0.2)
-        steps_of(ops, input="embedding", embedding=20, reset_after=True, dropout_p_hidden=0.2)
+        steps_of(ops, input="embedding", embedding=20, layers=[50], dropout_p_hidden=0.2)
         steps_of(ops, smoothing=0.1, logq=1.0, momentum=0.1, n_sample=1100)
 
 

@@ -110,7 +110,7 @@ def test_cells(backend, name, B, H, act, dtype, seed):
 @st.composite
 def score_matrices(draw):
     B = draw(lanes)
-    N = B + draw(st.sampled_from([1 if B == 1 else 0, 1, 5, 64, 200]))
+    N = B + draw(st.sampled_from([1 if B == 1 else 0, 1, 5, 64, 200, 600]))
     rng = np.random.default_rng(draw(seeds))
     scale = draw(st.sampled_from([0.1, 1.0, 5.0]))
     return (scale * rng.normal(size=(B, N))).astype(draw(FLOATS)), rng

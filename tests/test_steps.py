@@ -1,5 +1,6 @@
 """Many training steps at once, as backends do them, against the step by step network of NumPy."""
 
+import functools
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from test_gru4rec import REAL_CLICKS
 from test_kernels import BACKENDS, NUMPY, ops_of
 
 from conftest import shared
-from gru4rec_np import GRU4Rec, Shop, kernels, network, optim, read_table
+from gru4rec_np import GRU4Rec, Sessions, Shop, kernels, network, optim, read_table
 from gru4rec_np.batches import draw_negatives, negative_distribution, session_parallel
 from gru4rec_np.losses import LOSSES
 
@@ -78,9 +79,7 @@ def test_many_steps_are_the_single_steps(backend, hp, sessions, chunks, worth, i
     """Duplicates, resets, the shrinking batch and a second epoch included; in float64."""
     ops = ops_of(backend)
     log = Shop(n_items=items).simulate(sessions).compact()
-    plain = run_steps(
-        hp, log, lambda W, m, s: network.stepper(hp, W, m, NUMPY, s), np.float64, 64, epochs=2
-    )
+    plain = run_steps(hp, log, functools.partial(by_steps, hp), np.float64, 64, epochs=2)
     with pytest.MonkeyPatch.context() as patch:
         if backend == "numba":  # steps as small as these would not be cut into parts
             patch.setattr("gru4rec_np.kernels.numba_steps.WORTH_PARTS", worth)
@@ -93,6 +92,47 @@ def test_many_steps_are_the_single_steps(backend, hp, sessions, chunks, worth, i
         for name in plain[0]:
             np.testing.assert_allclose(own[0][name], plain[0][name], rtol=1e-8, atol=1e-10)
         np.testing.assert_allclose(own[2].h[0], plain[2].h[0], rtol=1e-8, atol=1e-10)
+
+
+# (units, lanes, samples): more than the loops of CUDA's kernels take in one round, of each of them,
+# or of Numba's tiles.
+LARGE = {
+    "more lanes than a warp": (40, 70, 30, {"input": "shared"}),
+    "more units than a tile of the scores": (100, 33, 70, {"input": "shared"}),
+    "more units than columns of a tile": (130, 33, 700, {"input": "onehot", "reset_after": False}),
+    "more units than a block of the update": (
+        300, 66, 20, {"input": "shared", "loss": "bpr-max", "dropout_p_hidden": 0.0},
+    ),
+    "the same, reset before": (300, 34, 20, {"input": "shared", "reset_after": False}),
+    "more inputs than threads": (400, 35, 600, {"input": "onehot", "logq": 1.0, "smoothing": 0.1}),
+    "a wide table": (31, 33, 0, {"input": "embedding", "embedding": 1100, "loss": "top1-max"}),
+    "many samples": (20, 5, 2500, {"input": "shared", "logq": 1.0, "adapt": "sgd"}),
+    "one unit": (1, 100, 1, {"input": "shared", "loss": "bpr"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("size", LARGE)
+def test_steps_of_every_size(backend, size):
+    ops, (H, B, n_sample, more) = ops_of(backend), LARGE[size]
+    hp = GRU4Rec(layers=[H], batch_size=B, n_sample=n_sample, momentum=0.2, learning_rate=0.05,
+                 dropout_p_embed=0.0, backend="numpy", **more)  # fmt: skip
+    rng = np.random.default_rng(0)
+    lengths = [3] * B + [4, 3, 2]  # five steps, the last with fewer lanes
+    items = 2000 if n_sample > 1000 else 150  # else few, so that lanes share them
+    log = Sessions.from_lists([rng.integers(0, items, n).tolist() for n in lengths]).compact()
+    own, plain = (
+        run_steps(hp, log, lambda W, m, s, ops=ops: (ops.stepper or by_steps)(hp, W, m, s),
+                  np.float64, 64)
+        for ops in (ops, NUMPY)
+    )  # fmt: skip
+    np.testing.assert_allclose(own[1], plain[1], rtol=1e-10)
+    for name in plain[0]:
+        np.testing.assert_allclose(own[0][name], plain[0][name], rtol=1e-9, atol=1e-12)
+
+
+def by_steps(hp, W, memory, log_support):
+    return network.stepper(hp, W, memory, NUMPY, log_support)
 
 
 @pytest.mark.parametrize(
@@ -148,7 +188,7 @@ def test_a_training_run_follows_numpy(backend, loss):
     ops = ops_of(backend)
     hp = GRU4Rec(**USUAL, loss=loss, momentum=0.2, learning_rate=0.05, backend="numpy")
     log = Shop(n_items=60).simulate(500).compact()
-    plain = run_steps(hp, log, lambda W, m, s: network.stepper(hp, W, m, NUMPY, s), np.float32, 64)
+    plain = run_steps(hp, log, functools.partial(by_steps, hp), np.float32, 64)
     own = run_steps(hp, log, lambda W, m, s: ops.stepper(hp, W, m, s), np.float32, 64)
     assert len(own[1]) >= 200
     np.testing.assert_allclose(own[1], plain[1], rtol=1e-4)
