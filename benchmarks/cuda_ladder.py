@@ -36,9 +36,6 @@ def flat(n):
     return (cuda.blocks(n, 32),), (32,)
 
 
-# --- the rungs, with NumPy arrays in and out ------------------------------------------------------
-
-
 def gru_rung(ops, version, xW, h, U, b, act=("tanh", 0.0)):
     """h' by version plain, coalesced or tiled."""
     (B, H), dtype = h.shape, h.dtype
@@ -153,12 +150,17 @@ def launches_of(ops: cuda.CudaBackend, call: Callable) -> list[tuple[str, Callab
     return found
 
 
-def microseconds(ops: cuda.CudaBackend, launches: list[Callable], rounds: int) -> float:
-    """Of these launches, one after the other, on the GPU: of the fastest round."""
+def microseconds(
+    ops: cuda.CudaBackend, launches: list[Callable], rounds: int, repeat: int = REPEAT
+) -> float:
+    """Of these launches, one after the other, on the GPU: of the fastest round.
+
+    They are launched rounds (repeat + 1) times.
+    """
     import cupy
 
-    def time(repeat: int) -> float:
-        replay = ops.capture(lambda: [launch() for _ in range(repeat) for launch in launches])
+    def time(times: int) -> float:
+        replay = ops.capture(lambda: [launch() for _ in range(times) for launch in launches])
         found = []
         for _ in range(rounds):
             began, ended = cupy.cuda.Event(), cupy.cuda.Event()
@@ -166,11 +168,11 @@ def microseconds(ops: cuda.CudaBackend, launches: list[Callable], rounds: int) -
             replay()
             ended.record()
             ended.synchronize()
-            found.append(1000 * cupy.cuda.get_elapsed_time(began, ended) / repeat)
+            found.append(1000 * cupy.cuda.get_elapsed_time(began, ended) / times)
         return min(found)
 
     once = time(1)
-    return min(once, time(REPEAT)) if once < LONG else once
+    return min(once, time(repeat)) if once < LONG else once
 
 
 def ladders(ops: cuda.CudaBackend) -> Iterator[tuple[str, str, list[Callable]]]:
@@ -181,13 +183,13 @@ def ladders(ops: cuda.CudaBackend) -> Iterator[tuple[str, str, list[Callable]]]:
         return rng.normal(size=shape).astype(np.float32)
 
     def versions(
-        what: str, rung: Callable, names: Iterable[str], own: Callable, kernels: str, *args: Any
+        what: str, rung: Callable, names: Iterable[str], own: Callable, used: str, *args: Any
     ) -> Iterator[tuple[str, str, list[Callable]]]:
         calls = {name: functools.partial(rung, ops, name, *args) for name in names}
         for name, call in calls.items():
             yield what, name, [again for _, again in launches_of(ops, call)]
         found = launches_of(ops, functools.partial(own, *args))
-        yield what, "the package's", [again for name, again in found if name in kernels.split()]
+        yield what, "the package's", [again for name, again in found if name in used.split()]
 
     def plain(rung: Callable) -> Callable:
         return lambda ops, _, *args: rung(ops, *args)

@@ -158,7 +158,7 @@ def load(backend: str = "auto") -> Any:
     if backend == "cuda" and find_spec("numba") is not None:
         from gru4rec_np.kernels import numba_cpu
 
-        ops.draw_negatives = numba_cpu.draw_negatives  # the host has nothing else to do, but little
+        ops.draw_negatives = numba_cpu.draw_negatives  # else half of a step is waiting for them
     return ops
 
 

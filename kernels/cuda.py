@@ -32,9 +32,9 @@ SCORERS = 256  # threads of scores
 LOSS, UPDATE = 512, 256  # the most threads of loss, and of update_scored for its many registers
 ROWS = 8  # rows of a block of update_scored and of update_dense
 RANKED = 2**16  # cases whose ranks one launch counts
-# Bytes of dynamic shared memory that a kernel may use without being told of more: 48 KB less the 35
-# that some have of their own.
-SHARED_LIMIT = 13 << 10
+# Bytes of dynamic shared memory that a kernel may use without being told of more: 48 KB less the 32
+# that gru and encode have of their own in double.
+SHARED_LIMIT = 16 << 10
 
 # As enum Now in common.cuh.
 STEP, PLACE, LANES, SCORED, DISTINCT, SEED, NOW_SIZE = range(7)

@@ -37,10 +37,11 @@ from gru4rec_np.losses import LOSSES
 class DeviceSteps:
     """Many training steps of the usual network (kernels.usual), all of it on the device.
 
-    A step is 11 launches, the same for every step: which step it is, how many lanes are
-    left and how many items are distinct stands in `now`, on the device. So the launches are
-    captured once an epoch, whose arrays they name, and each step replays them. Negatives are sent,
-    and the losses fetched, once a call; weights come back when the epoch ends.
+    A step is 11 launches, or 12 where the input has a table of its own, the same for every step:
+    which step it is, how many lanes are left and how many items are distinct stands in `now`, on
+    the device. So the launches are captured once an epoch, whose arrays they name, and each step
+    replays them. Negatives are sent, and the losses fetched, once a call; weights come back when
+    the epoch ends.
 
     Args:
         ops: the backend. The others as those of network.stepper.
@@ -204,9 +205,9 @@ class DeviceSteps:
             shared=4 * TILE * H,
         )  # fmt: skip
         if not self.onehot:
-            two_rows_a_warp = blocks(X, 2 * THREADS // WARP)
+            shares = blocks(X, 2 * THREADS // WARP)  # two rows a warp
             launch(
-                "encode", "encode_backward", (tiles, two_rows_a_warp), now, at["dxW"], W["W_x"],
+                "encode", "encode_backward", (tiles, shares), now, at["dxW"], W["W_x"],
                 X, H, p_embed, at["de"], shared=TILE * 3 * H,
             )  # fmt: skip
 

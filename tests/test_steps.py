@@ -100,9 +100,7 @@ LARGE = {
     "more lanes than a warp": (40, 70, 30, {"input": "shared"}),
     "more units than a tile of the scores": (100, 33, 70, {"input": "shared"}),
     "more units than columns of a tile": (130, 33, 700, {"input": "onehot", "reset_after": False}),
-    "more units than a block of the update": (
-        300, 66, 20, {"input": "shared", "loss": "bpr-max", "dropout_p_hidden": 0.0},
-    ),
+    "more units than a block of the update": (300, 66, 20, {"input": "shared", "loss": "bpr-max"}),
     "the same, reset before": (300, 34, 20, {"input": "shared", "reset_after": False}),
     "more inputs than threads": (400, 35, 600, {"input": "onehot", "logq": 1.0, "smoothing": 0.1}),
     "a wide table": (31, 33, 0, {"input": "embedding", "embedding": 1100, "loss": "top1-max"}),

@@ -33,9 +33,10 @@ extern "C" __global__ void encode_plain(
 
 // === A table, version 2: gather, dropout and product fused, TILE lanes a block ===================
 // The rows wait in shared memory, and a number of W_x, once read, serves TILE lanes; eight threads
-// share each sum, and blocks side by side the columns. e (n, X) is written out for the gradient of
-// W_x. Grid (ceil(n / TILE), ceil(3H / COLUMNS)), block (COLUMNS, PARTS), dynamic shared memory
-// TILE * X.
+// share each sum, and blocks side by side the columns: 3.6 us on an H200, where 8 blocks of 128
+// threads, each with sums of its own, took 20. e (n, X) is written out for the gradient of W_x.
+// Grid (ceil(n / TILE), ceil(3H / COLUMNS)), block (COLUMNS, PARTS), dynamic shared memory TILE *
+// X.
 
 extern "C" __global__ void __launch_bounds__(COLUMNS * PARTS) encode(
     const int *now, const int *x, const real *table, const real *W_x, int X, int H, real p,
@@ -61,8 +62,8 @@ extern "C" __global__ void __launch_bounds__(COLUMNS * PARTS) encode(
 }
 
 // de = (dxW W_x^T) times the mask: a warp takes a row of W_x, reads it side by side, and it serves
-// TILE lanes. Grid (ceil(n / TILE), any): blocks side by side share the rows. Dynamic shared memory
-// TILE * 3H.
+// TILE lanes. Grid (ceil(n / TILE), any): blocks side by side share the rows. With two rows a warp
+// 4.2 us; one block for all rows of its lanes took 24. Dynamic shared memory TILE * 3H.
 
 extern "C" __global__ void encode_backward(
     const int *now, const real *dxW, const real *W_x, int X, int H, real p, real *de

@@ -93,11 +93,11 @@ extern "C" __global__ void rank_spread(
 }
 
 // === Version 3, tiled and fused: the product in tiles, compared in registers =====================
-// The tile of scores.cu's last version: coalesced reads into shared memory, 4 x 4 scores a thread,
-// V_y read once for 32 cases. A score lives in a register until it is compared, and is gone.
-// 1.26 ms: 12 of the 67 TFLOP/s that an H200's data sheet has.
-// The targets' scores come first, by a launch of their own, so that no block makes them again.
-// Grid (any, ceil(n / 32)): blocks side by side share the catalogue. Block 64.
+// As in scores.cu, with coalesced reads into shared memory, but 4 x 4 scores a thread: there are
+// blocks enough here. V_y is read once for 32 cases. A score lives in a register until it is
+// compared, and is gone. 1.26 ms: 12 of the 67 TFLOP/s that an H200's data sheet has. The targets'
+// scores come first, by a launch of their own, so that no block makes them again. Grid (any, ceil(n
+// / 32)): blocks side by side share the catalogue. Block 64.
 
 #define BLOCK 32
 #define PER_THREAD 4

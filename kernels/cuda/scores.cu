@@ -79,7 +79,7 @@ extern "C" __global__ void scores_tiled(
 // A thread has an item and four lanes, whose numbers it reads at once: two reads of shared memory
 // for four multiply-adds, the first the same for the whole warp. V is read once for 32 lanes, in
 // pieces of DEPTH numbers of a row: the fewer pieces, the less often a block waits for memory. 16
-// deep, with 64 threads of 16 scores each, it took 20 us; now 4.3. What limits it: waiting still,
+// deep, with 64 threads of 16 scores each, it took 21 us; now 4.3. What limits it: waiting still,
 // for rows[] and then for the rows, in 35 blocks where the GPU could run hundreds. With 80 lanes of
 // 224 units it is 10.7 us. Grid (ceil(U / 32), ceil(n / 32)), block 256.
 

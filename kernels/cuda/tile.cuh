@@ -24,9 +24,9 @@ __device__ inline void load_tile(Lanes *tile, const real *x, int first, int n, i
 
 // Lane threadIdx.y of the tile times a column of a matrix, for the first TILE of threadIdx.y; the
 // others get 0. All threads of a block of (COLUMNS, PARTS) must call; those whose column is not
-// below `end` have none. Each part of the block takes every eighth row, so all rows are under way
-// at once instead of one after the other, and the parts' sums are added in order: always the same
-// bits.
+// below `end` have none. Each part of the block takes every eighth row, so PARTS * AHEAD rows are
+// under way at once instead of one after the other, and the parts' sums are added in order: always
+// the same bits.
 __device__ inline real times_column(
     const Lanes *tile, int height, const real *matrix, int stride, int column, int end
 ) {

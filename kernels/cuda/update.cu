@@ -57,9 +57,8 @@ extern "C" __global__ void update_plain(
 
 // === Version 2, coalesced: one thread, one number ================================================
 // Threads side by side are numbers side by side: 4 sectors, the least there is, and 1.8 us. What
-// limits it is memory alone; what can be saved is the gradient, written by one launch and read by
-// the next.
-// Grid ceil(U width / block).
+// limits it is the launch, 1.4; what can be saved is the gradient, written by one launch and read
+// by the next. Grid ceil(U width / block).
 
 extern "C" __global__ void update_rows(
     const int *rows, const real *g, int n_rows, int width, int adagrad, real rate, real momentum,
