@@ -27,7 +27,7 @@ WARP = 32
 THREADS = 128  # of a block, where the kernel does not say otherwise
 COLLECTORS = 512  # threads that look for a step's distinct items
 TILE, COLUMNS, PARTS = 4, 128, 8  # of tile.cuh: a block of gru and of encode has 128 x 8 threads
-WIDE = 1024  # threads of gru_backward, and the most that a block can have
+WIDE = 1024  # the most threads that a block can have
 SCORERS = 256  # threads of scores
 LOSS, UPDATE = 512, 256  # the most threads of loss, and of update_scored for its many registers
 ROWS = 8  # rows of a block of update_scored and of update_dense
@@ -167,8 +167,9 @@ class CudaBackend:
         dxW, dhU = (self.empty((B, 3 * H), dtype) for _ in range(2))
         dh = self.empty((B, H), dtype)
         self.launch(
-            "gru", f"{name}_backward", dtype, (blocks(B, TILE),), (WIDE,), self.now(B), dh_new,
-            1, B * H, *cache, U, H, *coded(act), 0.0, True, dxW, dhU, dh, shared=4 * TILE * H,
+            "gru", f"{name}_backward", dtype, (blocks(B, TILE),), block_for(WARP * H), self.now(B),
+            dh_new, 1, B * H, *cache, U, H, *coded(act), 0.0, True, dxW, dhU, dh,
+            shared=4 * TILE * H,
         )  # fmt: skip
         return dxW, dhU, dh, cache
 

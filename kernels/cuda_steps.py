@@ -25,7 +25,6 @@ from gru4rec_np.kernels.cuda import (
     TILE,
     UPDATE,
     WARP,
-    WIDE,
     CudaBackend,
     block_for,
     blocks,
@@ -201,7 +200,8 @@ class DeviceSteps:
         )  # fmt: skip
         launch(
             "gru", f"{cell}_backward", (tiles,), now, at["dh_parts"], self.parts, B * H, at["h"],
-            *gates, W["U0"], H, *hidden, False, at["dxW"], at["dhU"], at["dh"], block=(WIDE,),
+            *gates, W["U0"], H, *hidden, False, at["dxW"], at["dhU"], at["dh"],
+            block=block_for(WARP * H),  # a warp for each row of U, as far as they reach
             shared=4 * TILE * H,
         )  # fmt: skip
         if not self.onehot:

@@ -212,7 +212,7 @@ def exercise(ops, file):
         for update in (ops.update, functools.partial(update_plain, ops)):
             update(p, draw(40, 37), state, "adagrad", 0.1, 0.1, rows)
         steps_of(ops)
-        steps_of(ops, layers=[260])
+        steps_of(ops, layers=[260], batch_size=3, n_sample=5)
         steps_of(ops, input="onehot", layers=[130])
     elif file == "rank":
         h, V_y, b_y, targets = draw(35, 37), draw(90, 37), draw(90), rng.integers(0, 90, 35)
