@@ -3,6 +3,7 @@
 At the size of RSC15's test set: 37,483 items, 55,898 cases, 100 units; random weights and clicks:
 
     python benchmarks/evaluation.py [--rounds 3] [--items 37483] [--sessions 15324]
+                                    [--backends numpy numba cuda]
 
 The floor is the product of all cases' vectors with the whole output table, alone, through BLAS, in
 the shape of blocks that it does fastest.
@@ -10,6 +11,7 @@ the shape of blocks that it does fastest.
 
 import argparse
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -78,7 +80,7 @@ def threads_of(backend: str) -> tuple[int, ...]:
     return THREADS[:1] if backend == "cuda" else THREADS
 
 
-def rank_table(sessions: Sessions, n_items: int, rounds: int, backends: list[str]) -> str:
+def rank_table(sessions: Sessions, n_items: int, rounds: int, backends: Sequence[str]) -> str:
     """Ranking alone: a Markdown table."""
     W = random_model(n_items, "numpy").weights
     V, b = W["V_y"], W["b_y"]
@@ -120,7 +122,7 @@ def rank_table(sessions: Sessions, n_items: int, rounds: int, backends: list[str
     return table(head, rows)
 
 
-def evaluate_table(sessions: Sessions, n_items: int, rounds: int, backends: list[str]) -> str:
+def evaluate_table(sessions: Sessions, n_items: int, rounds: int, backends: Sequence[str]) -> str:
     """`GRU4Rec.evaluate` from end to end: a Markdown table."""
     models = {backend: random_model(n_items, backend) for backend in backends}
 
@@ -149,7 +151,7 @@ def evaluate_table(sessions: Sessions, n_items: int, rounds: int, backends: list
     return table(["evaluate", "seconds", "of them: reading the sessions", "share"], rows)
 
 
-def measure(n_items: int, n_sessions: int, rounds: int, backends: list[str] = BACKENDS) -> str:
+def measure(n_items: int, n_sessions: int, rounds: int, backends: Sequence[str] = BACKENDS) -> str:
     """Both tables."""
     sessions = random_sessions(n_items, n_sessions, np.random.default_rng(0))
     tables = rank_table, evaluate_table
