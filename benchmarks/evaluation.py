@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from common import in_turns, machine, name_of, peak_memory, table, threads
 
-from gru4rec_np import GRU4Rec, Sessions, network, ranking
+from gru4rec_np import GRU4Rec, Sessions, kernels, network, ranking
 from gru4rec_np.kernels import load, one_blas_thread
 
 ITEMS, SESSIONS, CASES, UNITS = 37_483, 15_324, 55_898, 100  # RSC15
@@ -164,7 +164,9 @@ def main() -> None:
     p.add_argument("--items", type=int, default=ITEMS)
     p.add_argument("--sessions", type=int, default=SESSIONS)
     p.add_argument("--rounds", type=int, default=3)
-    p.add_argument("--backends", nargs="+", default=BACKENDS, help="the first is 1")
+    p.add_argument(
+        "--backends", nargs="+", choices=kernels.BACKENDS, default=BACKENDS, help="the first is 1"
+    )
     args = p.parse_args()
     print(machine(), end="\n\n")
     print(measure(args.items, args.sessions, args.rounds, args.backends))
