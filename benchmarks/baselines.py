@@ -14,8 +14,8 @@ from concurrent.futures import ProcessPoolExecutor
 import numpy as np
 
 from gru4rec_np import Sessions, Shop
+from gru4rec_np.data.sessions import DAY
 from gru4rec_np.models import BASELINES
-from gru4rec_np.sessions import DAY
 
 SESSIONS, ITEMS = 7_966_257, 37_483
 PART = 2_000_000  # sessions that are simulated at once

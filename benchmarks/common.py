@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-import gru4rec_np.kernels  # noqa: F401 - loads all the BLAS libraries that the controller is to find
-from gru4rec_np import network
+import gru4rec_np.backends  # noqa: F401 - loads all the BLAS libraries that the controller is to find
+from gru4rec_np.models import network
 
 _libraries = ThreadpoolController()
 

@@ -26,14 +26,13 @@ from pathlib import Path
 
 from common import put, table
 
-from gru4rec_np.files import write_text
-from gru4rec_np.kernels.cuda import FOLDER
+from gru4rec_np.files import KERNELS, write_text
 
 ARCHITECTURES = ("sm_70", "sm_80", "sm_90")
 REALS = ("float", "double")
-FILES = sorted(FOLDER.glob("*.cu"))
+FILES = sorted(KERNELS.glob("*.cu"))
 PLACE, HEADING = "cuda_build", "## CUDA kernels: registers, shared memory, spills"
-OPTIONS = (f"-I{FOLDER}", "-std=c++17", "-ftz=true")
+OPTIONS = (f"-I{KERNELS}", "-std=c++17", "-ftz=true")
 
 
 class BuildError(Exception):

@@ -19,9 +19,11 @@ from typing import Any
 import numpy as np
 from common import device, put, table
 
-from gru4rec_np import kernels, optim, ranking
+from gru4rec_np import backends
+from gru4rec_np.backends.cuda import operations as cuda
+from gru4rec_np.backends.cuda.device import TILE, blocks
 from gru4rec_np.files import write_text
-from gru4rec_np.kernels import cuda
+from gru4rec_np.ops import optim, ranking
 
 B, H, N_SCORED, N_ITEMS, CASES = 32, 100, 1_100, 37_483, 2_048  # as in the comments
 REPEAT = 20  # of what is timed, in a graph; once only of what takes
@@ -33,7 +35,7 @@ PLACE, HEADING = "cuda_ladder", "## CUDA: the ladders, timed"
 
 def flat(n):
     """Grid and block for n threads in warps."""
-    return (cuda.blocks(n, 32),), (32,)
+    return (blocks(n, 32),), (32,)
 
 
 def gru_rung(ops, version, xW, h, U, b, act=("tanh", 0.0)):
@@ -41,16 +43,16 @@ def gru_rung(ops, version, xW, h, U, b, act=("tanh", 0.0)):
     (B, H), dtype = h.shape, h.dtype
     r, z, n, h_new = (ops.xp.full((B, H), np.nan, dtype) for _ in range(4))
     grid, block = {
-        "plain": ((H, cuda.blocks(B, 32)), (32,)),
-        "coalesced": ((cuda.blocks(H, 32), B), (32,)),
-        "tiled": ((cuda.blocks(B, cuda.TILE),), (64,)),
+        "plain": ((H, blocks(B, 32)), (32,)),
+        "coalesced": ((blocks(H, 32), B), (32,)),
+        "tiled": ((blocks(B, TILE),), (64,)),
     }[version]
-    shared = cuda.TILE * H if version == "tiled" else 0
+    shared = TILE * H if version == "tiled" else 0
     now, args = ops.now(B), ops.to_device(xW, h, U, b)
     ops.launch("gru", f"gru_{version}_gates", dtype, grid, block, now, *args, H, r, z,
                shared=shared)  # fmt: skip
     ops.launch("gru", f"gru_{version}_candidate", dtype, grid, block, now, *args, H,
-               *kernels.coded(act), r, z, n, h_new, shared=shared)  # fmt: skip
+               *backends.coded(act), r, z, n, h_new, shared=shared)  # fmt: skip
     return ops.to_host(h_new)
 
 
@@ -59,9 +61,9 @@ def gru_backward_plain(ops, dh_new, cache, U, act=("tanh", 0.0)):
     (B, H), dtype = dh_new.shape, dh_new.dtype
     now, (dh_new, U, h, r, z, n) = ops.now(B), ops.to_device(dh_new, U, *cache[:4])
     dxW, dh = ops.empty((B, 3 * H), dtype), ops.empty((B, H), dtype)
-    where = (cuda.blocks(H, 32), B), (32,)
+    where = (blocks(H, 32), B), (32,)
     ops.launch("gru", "gru_backward_plain_blend", dtype, *where, now, dh_new, h, z, n, H,
-               *kernels.coded(act), dxW)  # fmt: skip
+               *backends.coded(act), dxW)  # fmt: skip
     ops.launch("gru", "gru_backward_plain_reset", dtype, *where, now, h, r, U, H, dxW, dh)
     ops.launch("gru", "gru_backward_plain_state", dtype, *where, now, dh_new, z, U, dxW, H, dh)
     return ops.to_host(dxW), ops.to_host(dh)
@@ -72,9 +74,9 @@ def scores_rung(ops, version, h, V_y, b_y, items):
     (B, H), N, dtype = h.shape, len(items), h.dtype
     y = ops.xp.full((B, N), np.nan, dtype)
     grid, block = {
-        "plain": ((cuda.blocks(N, 32), B), (32,)),
-        "coalesced": ((cuda.blocks(N, 2), B), (64,)),
-        "tiled": ((cuda.blocks(N, 16), cuda.blocks(B, 16)), (16, 16)),
+        "plain": ((blocks(N, 32), B), (32,)),
+        "coalesced": ((blocks(N, 2), B), (64,)),
+        "tiled": ((blocks(N, 16), blocks(B, 16)), (16, 16)),
     }[version]
     args = ops.to_device(h, V_y, b_y, items)
     ops.launch("scores", f"scores_{version}", dtype, grid, block, ops.now(B, N), *args, H, N, y)
@@ -84,7 +86,7 @@ def scores_rung(ops, version, h, V_y, b_y, items):
 def scores_backward_h_plain(ops, dy, V):
     (B, N), H, dtype = dy.shape, V.shape[1], dy.dtype
     dh, (dy, V, rows) = ops.empty((B, H), dtype), ops.to_device(dy, V, np.arange(N))
-    ops.launch("scores", "scores_backward_h_plain", dtype, (cuda.blocks(H, 32), B), (32,),
+    ops.launch("scores", "scores_backward_h_plain", dtype, (blocks(H, 32), B), (32,),
                ops.now(B, N), dy, V, rows, H, N, dh)  # fmt: skip
     return ops.to_host(dh)
 
@@ -115,7 +117,7 @@ def update_plain(ops, p, g, state, adapt, rate, momentum, rows):
 def encode_plain(ops, x, table, W_x):
     (X, width), dtype, B = W_x.shape, W_x.dtype, len(x)
     xW, args = ops.empty((B, width), dtype), ops.to_device(x, table, W_x)
-    ops.launch("encode", "encode_plain", dtype, (cuda.blocks(width, 32), B), (32,), ops.now(B),
+    ops.launch("encode", "encode_plain", dtype, (blocks(width, 32), B), (32,), ops.now(B),
                *args, X, width // 3, xW)  # fmt: skip
     return ops.to_host(xW)
 
@@ -133,7 +135,7 @@ def rank_rung(ops, version, h, V_y, b_y, targets, parts=64):
 # --- timing ---------------------------------------------------------------------------------------
 
 
-def launches_of(ops: cuda.CudaBackend, call: Callable) -> list[tuple[str, Callable]]:
+def launches_of(ops: cuda.CudaOps, call: Callable) -> list[tuple[str, Callable]]:
     """What `call` launches: a kernel's name, and a function that launches it again."""
     found, launch = [], ops.launch
 
@@ -151,7 +153,7 @@ def launches_of(ops: cuda.CudaBackend, call: Callable) -> list[tuple[str, Callab
 
 
 def microseconds(
-    ops: cuda.CudaBackend, launches: list[Callable], rounds: int, repeat: int = REPEAT
+    ops: cuda.CudaOps, launches: list[Callable], rounds: int, repeat: int = REPEAT
 ) -> float:
     """Of these launches, one after the other, on the GPU: of the fastest round.
 
@@ -175,7 +177,7 @@ def microseconds(
     return min(once, time(repeat)) if once < LONG else once
 
 
-def ladders(ops: cuda.CudaBackend) -> Iterator[tuple[str, str, list[Callable]]]:
+def ladders(ops: cuda.CudaOps) -> Iterator[tuple[str, str, list[Callable]]]:
     """(what is computed, version, its launches) for each version, in float."""
     rng = np.random.default_rng(0)
 

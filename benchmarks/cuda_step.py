@@ -26,13 +26,14 @@ import torch
 from common import device, in_turns, item_weights, machine, put, table
 from cuda_ladder import REPEAT, launches_of, microseconds
 
-from gru4rec_np import GRU4Rec, Sessions, network
-from gru4rec_np.batches import draw_negatives, negative_distribution, session_parallel
+from gru4rec_np import GRU4Rec, Sessions
+from gru4rec_np.backends.cuda import operations as cuda
+from gru4rec_np.backends.cuda.steps import DeviceSteps
+from gru4rec_np.backends.emulator import Module, Report, Traffic
+from gru4rec_np.data.batches import draw_negatives, negative_distribution, session_parallel
 from gru4rec_np.files import write_text
-from gru4rec_np.kernels import cuda
-from gru4rec_np.kernels.cuda_steps import DeviceSteps
-from gru4rec_np.kernels.emulator import Module, Report, Traffic
-from gru4rec_np.optim import init_state
+from gru4rec_np.models import network
+from gru4rec_np.ops.optim import init_state
 
 SECTOR = 32  # bytes
 STEPS = 256  # of a round on a GPU
@@ -40,7 +41,7 @@ PLACE, HEADING = "cuda_step", "## CUDA: launches and bytes of a step"
 
 
 class Profiled:
-    """A module whose launches are counted: to be passed to CudaBackend in place of `Module`."""
+    """A module whose launches are counted: to be passed to CudaOps in place of `Module`."""
 
     def __init__(self, path: Path, options: tuple[str, ...], reports: list[Report]) -> None:
         self.module, self.reports = Module(path, options, checks=True), reports
@@ -65,7 +66,7 @@ def profile(
         it "scored", "used" (scored or fed) and was "fed".
     """
     reports: list[Report] = []
-    ops = cuda.CudaBackend(
+    ops = cuda.CudaOps(
         "cuda-emulated", "to count", np, lambda *what: Profiled(*what, reports), lambda f: f
     )
     hp = GRU4Rec(**speed.SETTINGS[setting], backend="numpy")

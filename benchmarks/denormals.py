@@ -18,9 +18,10 @@ from common import in_turns, machine, name_of, table
 from torch import Tensor
 from torch_peer import PlainPeer
 
-from gru4rec_np import GRU4Rec, Sessions, network
-from gru4rec_np.batches import session_parallel
-from gru4rec_np.kernels import one_blas_thread
+from gru4rec_np import GRU4Rec, Sessions
+from gru4rec_np.backends import one_blas_thread
+from gru4rec_np.data.batches import session_parallel
+from gru4rec_np.models import network
 
 # e^-SPREAD is 3e-42, in the middle of float32's denormal numbers, 1e-45 to 1.2e-38.
 SPREAD = 95.5

@@ -17,8 +17,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from common import in_turns, machine, name_of, peak_memory, table, threads
 
-from gru4rec_np import GRU4Rec, Sessions, kernels, network, ranking
-from gru4rec_np.kernels import load, one_blas_thread
+from gru4rec_np import GRU4Rec, Sessions, backends
+from gru4rec_np.backends import load, one_blas_thread
+from gru4rec_np.models import network
+from gru4rec_np.ops import ranking
 
 ITEMS, SESSIONS, CASES, UNITS = 37_483, 15_324, 55_898, 100  # RSC15
 SHAPES = ((256, 512), (512, 512), (1024, 256), (ranking.BLOCK // ITEMS, ITEMS))
@@ -165,7 +167,7 @@ def main() -> None:
     p.add_argument("--sessions", type=int, default=SESSIONS)
     p.add_argument("--rounds", type=int, default=3)
     p.add_argument(
-        "--backends", nargs="+", choices=kernels.BACKENDS, default=BACKENDS, help="the first is 1"
+        "--backends", nargs="+", choices=backends.BACKENDS, default=BACKENDS, help="the first is 1"
     )
     args = p.parse_args()
     print(machine(), end="\n\n")

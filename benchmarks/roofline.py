@@ -19,7 +19,8 @@ import numpy as np
 import speed
 from common import COLOURS, figure, item_weights, machine, name_of, table, threads, tidy
 
-from gru4rec_np import GRU4Rec, Sessions, network
+from gru4rec_np import GRU4Rec, Sessions
+from gru4rec_np.models import network
 
 # Bytes of a triad's three arrays together: well inside L2, inside L3 but not L2, outside both.
 LEVELS = {"L2 cache": 384 * 2**10, "L3 cache": 12 * 2**20, "memory": 768 * 2**20}

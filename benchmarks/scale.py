@@ -24,13 +24,13 @@ import numpy as np
 import polars as pl
 from common import machine, table
 
-from gru4rec_np import GRU4Rec, Sessions, Shop, network, prepare, read_table
-from gru4rec_np.batches import session_parallel
-from gru4rec_np.models import BASELINES
-from gru4rec_np.rawlogs import read_rsc15
-from gru4rec_np.sessions import clean, id_array, split
-from gru4rec_np.tables import write_table
-from gru4rec_np.training import Stopped
+from gru4rec_np import GRU4Rec, Sessions, Shop, prepare, read_table
+from gru4rec_np.data.batches import session_parallel
+from gru4rec_np.data.rawlogs import read_rsc15
+from gru4rec_np.data.sessions import clean, id_array, split
+from gru4rec_np.data.tables import write_table
+from gru4rec_np.models import BASELINES, network
+from gru4rec_np.models.training import Stopped
 
 SESSIONS, ITEMS, DAYS = 7_966_257, 37_483, 182  # RSC15
 PART = 250_000  # sessions that are simulated at once

@@ -20,16 +20,17 @@ from common import in_turns, machine, name_of
 from common import table as markdown
 from torch_peer import Peer, PlainPeer
 
-from gru4rec_np import GRU4Rec, InputError, Sessions, Shop, network, read_table
-from gru4rec_np.batches import (
+from gru4rec_np import GRU4Rec, InputError, Sessions, Shop, read_table
+from gru4rec_np.backends import BACKENDS, one_blas_thread
+from gru4rec_np.data.batches import (
     Batches,
     guide_table,
     negative_distribution,
     session_parallel,
 )
-from gru4rec_np.kernels import BACKENDS, one_blas_thread
-from gru4rec_np.optim import init_state
-from gru4rec_np.training import chunk_of
+from gru4rec_np.models import network
+from gru4rec_np.models.training import chunk_of
+from gru4rec_np.ops.optim import init_state
 
 SETTINGS = {
     "A": dict(

@@ -18,10 +18,11 @@ from pathlib import Path
 import numpy as np
 from common import COLOURS, figure, in_turns, machine, resident, table, tidy
 
-from gru4rec_np import GRU4Rec, network
-from gru4rec_np.batches import Batches
-from gru4rec_np.kernels import BACKENDS, one_blas_thread
-from gru4rec_np.optim import init_state
+from gru4rec_np import GRU4Rec
+from gru4rec_np.backends import BACKENDS, one_blas_thread
+from gru4rec_np.data.batches import Batches
+from gru4rec_np.models import network
+from gru4rec_np.ops.optim import init_state
 
 STEPS = 50  # of a round
 BASE = {"items": 100_000, "lanes": 32, "units": 100, "samples": 2048}

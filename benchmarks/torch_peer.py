@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gru4rec_np.batches import Batches, negative_distribution
-from gru4rec_np.hyperparameters import Hyperparameters
-from gru4rec_np.optim import EPSILON
+from gru4rec_np.data.batches import Batches, negative_distribution
+from gru4rec_np.models.hyperparameters import Hyperparameters
+from gru4rec_np.ops.optim import EPSILON
 
 CHUNK = 64  # steps whose negatives are drawn at once, as in GRU4Rec.fit
 

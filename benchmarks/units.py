@@ -15,7 +15,7 @@ import numpy as np
 from common import table
 
 from gru4rec_np import GRU4Rec, read_table
-from gru4rec_np.options import read_config
+from gru4rec_np.console.options import read_config
 
 # Unit, its configuration, how many: 87 and 174 have the GRU's weights, 150 takes its time.
 ROWS = [

@@ -5,13 +5,13 @@
 gru4rec_np.train, .compare, .evaluate, .recommend, .prepare, .course.
 """
 
+from gru4rec_np.data.sessions import Sessions, clean, split
+from gru4rec_np.data.shop import Shop
+from gru4rec_np.data.tables import from_frame, read_table
 from gru4rec_np.errors import InputError
-from gru4rec_np.gradcheck import GradientError, gradcheck
-from gru4rec_np.gru4rec import GRU4Rec
-from gru4rec_np.narm import NARM
-from gru4rec_np.sessions import Sessions, clean, split
-from gru4rec_np.shop import Shop
-from gru4rec_np.tables import from_frame, read_table
+from gru4rec_np.models.gru4rec import GRU4Rec
+from gru4rec_np.models.narm import NARM
+from gru4rec_np.ops.gradcheck import GradientError, gradcheck
 
 __version__ = "0.1.0"
 

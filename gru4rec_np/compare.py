@@ -21,8 +21,8 @@ import numpy as np
 from tqdm import tqdm
 
 import gru4rec_np
-from gru4rec_np import checkpoint, cli, report
-from gru4rec_np.comparison import (
+from gru4rec_np.console import cli, report
+from gru4rec_np.console.comparison import (
     ABOUT_PAPER,
     NETWORKS,
     REFERENCE,
@@ -37,14 +37,7 @@ from gru4rec_np.comparison import (
     summary,
     tables,
 )
-from gru4rec_np.errors import InputError
-from gru4rec_np.files import write_text
-from gru4rec_np.gru4rec import GRU4Rec
-from gru4rec_np.hyperparameters import parse_params
-from gru4rec_np.losses import LOSSES
-from gru4rec_np.models import BASELINES
-from gru4rec_np.narm import NARM
-from gru4rec_np.options import (
+from gru4rec_np.console.options import (
     CONFIGURATIONS,
     add_data_options,
     data_settings,
@@ -52,9 +45,16 @@ from gru4rec_np.options import (
     parse,
     read_config,
 )
-from gru4rec_np.runs import alone
-from gru4rec_np.sessions import Sessions
-from gru4rec_np.shop import Shop
+from gru4rec_np.console.runs import alone
+from gru4rec_np.data.sessions import Sessions
+from gru4rec_np.data.shop import Shop
+from gru4rec_np.errors import InputError
+from gru4rec_np.files import write_text
+from gru4rec_np.models import BASELINES, checkpoint
+from gru4rec_np.models.gru4rec import GRU4Rec
+from gru4rec_np.models.hyperparameters import parse_params
+from gru4rec_np.models.narm import NARM
+from gru4rec_np.ops.losses import LOSSES
 
 METHODS = ("POP", "S-POP", "Markov", "Item-KNN", "BPR-MF", "V-SKNN", "oracle")
 # GRU4Rec by loss, then with other units: the configuration that each row has.

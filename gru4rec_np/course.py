@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from gru4rec_np import cli
+from gru4rec_np.console import cli
 from gru4rec_np.errors import InputError
 
 BAR = 10  # width of a progress bar

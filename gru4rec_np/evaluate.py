@@ -6,11 +6,12 @@ A command: parses options and prints. Imports the models and what is below it.
 import argparse
 from pathlib import Path
 
-from gru4rec_np import cli, models, report
+from gru4rec_np import models
+from gru4rec_np.backends import BACKENDS
+from gru4rec_np.console import cli, report
+from gru4rec_np.data.tables import read_table
 from gru4rec_np.errors import InputError
-from gru4rec_np.kernels import BACKENDS
-from gru4rec_np.ranking import TIES, metrics
-from gru4rec_np.tables import read_table
+from gru4rec_np.ops.ranking import TIES, metrics
 
 
 def parser() -> argparse.ArgumentParser:

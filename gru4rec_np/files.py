@@ -7,6 +7,13 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+# The CUDA C and the emulator's C++: a wheel has them inside the package, a checkout beside it.
+_PACKAGE = Path(__file__).resolve().parent
+KERNELS = next(
+    (folder for folder in (_PACKAGE / "kernels", _PACKAGE.parent / "kernels") if folder.is_dir()),
+    _PACKAGE / "kernels",
+)
+
 
 def write_whole(path: str | Path, save: Callable[[Path], object]) -> None:
     """Write a file under a temporary name beside it, then move it into place.

@@ -10,11 +10,11 @@ import shlex
 import tempfile
 from pathlib import Path
 
-from gru4rec_np import cli, report
+from gru4rec_np.console import cli, report
+from gru4rec_np.data.rawlogs import READERS
+from gru4rec_np.data.sessions import clean, split
+from gru4rec_np.data.tables import COLUMNS, read_table, write_table
 from gru4rec_np.errors import InputError
-from gru4rec_np.rawlogs import READERS
-from gru4rec_np.sessions import clean, split
-from gru4rec_np.tables import COLUMNS, read_table, write_table
 
 DESCRIPTION = """\
 Turn a raw click log into DIR/train and DIR/test. Rare items are dropped, then short sessions;

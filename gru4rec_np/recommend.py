@@ -6,11 +6,12 @@ A command: parses options and prints. Imports the models and what is below it.
 import argparse
 import sys
 
-from gru4rec_np import cli, models
+from gru4rec_np import models
+from gru4rec_np.backends import BACKENDS
+from gru4rec_np.console import cli
+from gru4rec_np.data.sessions import index_of
 from gru4rec_np.errors import InputError
-from gru4rec_np.kernels import BACKENDS
-from gru4rec_np.narm import NARM
-from gru4rec_np.sessions import index_of
+from gru4rec_np.models.narm import NARM
 
 
 def parser() -> argparse.ArgumentParser:
@@ -43,16 +44,13 @@ def main() -> None:
         )
     if unknown:
         print(cli.one_line(f"unknown to the model, passed over: {names}"), file=sys.stderr)
-    if isinstance(model, NARM):
-        best, attention = model.recommend(args.items, args.k, attention=True)
-    else:
-        best, attention = model.recommend(args.items, args.k), None
+    best = model.recommend(args.items, args.k)
     width = max(len("item"), *(len(str(item)) for item, _ in best))
     print(f"rank  {'item':{width}}    score")
     for rank, (item, score) in enumerate(best, 1):
         print(f"{rank:4}  {item!s:{width}} {score:8.4f}")
-    if attention is not None:
-        clicks = zip(args.items, attention.tolist(), strict=True)
+    if isinstance(model, NARM):
+        clicks = zip(args.items, model.attention(args.items).tolist(), strict=True)
         print("attention: " + ", ".join(f"{cli.one_line(i)[:60]} {a:.3f}" for i, a in clicks))
 
 

@@ -18,15 +18,8 @@ from typing import Any
 import tomli_w
 from tqdm import tqdm
 
-from gru4rec_np import cli, hyperparameters, report, runs
-from gru4rec_np.baselines import POP, SPOP, Markov, Oracle
-from gru4rec_np.errors import InputError
-from gru4rec_np.factors import BPRMF
-from gru4rec_np.files import write_text
-from gru4rec_np.gru4rec import GRU4Rec
-from gru4rec_np.hyperparameters import DEFAULTS, FIELDS
-from gru4rec_np.neighbours import VSKNN, ItemKNN
-from gru4rec_np.options import (
+from gru4rec_np.console import cli, report, runs
+from gru4rec_np.console.options import (
     CONFIGURATIONS,
     RUN_OPTIONS,
     add_data_options,
@@ -38,10 +31,18 @@ from gru4rec_np.options import (
     run_settings,
     unused,
 )
-from gru4rec_np.ranking import metrics
-from gru4rec_np.sessions import Sessions, split
-from gru4rec_np.shop import Shop
-from gru4rec_np.training import Diverged
+from gru4rec_np.data.sessions import Sessions, split
+from gru4rec_np.data.shop import Shop
+from gru4rec_np.errors import InputError
+from gru4rec_np.files import write_text
+from gru4rec_np.models import hyperparameters
+from gru4rec_np.models.baselines import POP, SPOP, Markov, Oracle
+from gru4rec_np.models.factors import BPRMF
+from gru4rec_np.models.gru4rec import GRU4Rec
+from gru4rec_np.models.hyperparameters import DEFAULTS, FIELDS
+from gru4rec_np.models.neighbours import VSKNN, ItemKNN
+from gru4rec_np.models.training import Diverged
+from gru4rec_np.ops.ranking import metrics
 
 K = (5, 10, 20)
 
@@ -176,28 +177,22 @@ def train_with_progress(
         Stopped: a signal asked for it.
     """
     resume = keeper.path if keeper.path.exists() else None
-    with tqdm(unit=" events", unit_scale=True, dynamic_ncols=True, disable=None) as bar:
 
-        def on_chunk(epoch: int, done: int, total: int, loss: float) -> None:
-            bar.total = total * model.n_epochs
-            bar.set_description(f"epoch {epoch}/{model.n_epochs}", refresh=False)
-            bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
-            bar.update((epoch - 1) * total + done - bar.n)
+    def on_chunk(epoch: int, done: int, total: int, loss: float) -> None:
+        keeper.after_chunk(model.training)
+
+    def on_epoch(row: dict[str, float]) -> None:
+        valid = f"   Recall@20 {row['recall@20']:.4f}" if "recall@20" in row else ""
+        tqdm.write(  # above the bar
+            f"epoch {row['epoch']:>{len(str(model.hp.n_epochs))}}/{model.hp.n_epochs}"
+            f"   loss {row['loss']:.4f}{valid}   {row['events_per_second']:,.0f} events/s"
+            f"   {row['seconds']:.1f} s"
+        )
+        sys.stdout.flush()
+        if keeper.asked is not None:  # while it was judged
             keeper.after_chunk(model.training)
 
-        def on_epoch(row: dict[str, float]) -> None:
-            bar.clear()
-            valid = f"   Recall@20 {row['recall@20']:.4f}" if "recall@20" in row else ""
-            print(
-                f"epoch {row['epoch']:>{len(str(model.n_epochs))}}/{model.n_epochs}"
-                f"   loss {row['loss']:.4f}{valid}   {row['events_per_second']:,.0f} events/s"
-                f"   {row['seconds']:.1f} s",
-                flush=True,
-            )
-            if keeper.asked is not None:  # while it was judged
-                keeper.after_chunk(model.training)
-
-        model.fit(train, on_chunk, on_epoch, validation, patience, resume)
+    model.fit(train, on_chunk, on_epoch, validation, patience, resume)
 
 
 def write_config(out: Path, data: dict[str, Any], model: GRU4Rec) -> None:

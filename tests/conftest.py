@@ -14,7 +14,7 @@ settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 # Numba keeps compiled code by the file of each function, and does not see when a function that it
 # calls in another file has changed: one cache for each state of the kernels.
-_sources = sorted((Path(__file__).resolve().parents[1] / "kernels").glob("*.py"))
+_sources = sorted((Path(__file__).resolve().parents[1] / "gru4rec_np/backends/numba").glob("*.py"))
 _state = hashlib.sha256(b"".join(path.read_bytes() for path in _sources)).hexdigest()[:16]
 os.environ["NUMBA_CACHE_DIR"] = str(Path(tempfile.gettempdir(), f"gru4rec_np-numba-{_state}"))
 

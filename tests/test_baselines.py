@@ -12,20 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import shared
-from gru4rec_np import (
-    GRU4Rec,
-    InputError,
-    Sessions,
-    Shop,
-    clean,
-    from_frame,
-    read_table,
-    split,
-)
-from gru4rec_np.baselines import POP, SPOP, Markov, Oracle
-from gru4rec_np.factors import BPRMF
-from gru4rec_np.neighbours import VSKNN, ItemKNN
-from gru4rec_np.ranking import metrics
+from gru4rec_np import GRU4Rec, InputError, Sessions, Shop, clean, from_frame, read_table, split
+from gru4rec_np.models.baselines import POP, SPOP, Markov, Oracle
+from gru4rec_np.models.factors import BPRMF
+from gru4rec_np.models.neighbours import VSKNN, ItemKNN
+from gru4rec_np.ops.ranking import metrics
 
 logs = st.lists(st.lists(st.integers(0, 8), min_size=1, max_size=6), min_size=1, max_size=12)
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gru4rec_np import Sessions
-from gru4rec_np.batches import (
+from gru4rec_np.data.batches import (
     draw_negatives,
     guide_table,
     negative_distribution,

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from gru4rec_np import bootstrap
-from gru4rec_np.bootstrap import interval, resampled_means
+from gru4rec_np.ops import bootstrap
+from gru4rec_np.ops.bootstrap import interval, resampled_means
 
 
 def draw(rng, sessions, seeds=1, of_session=0.25, of_seed=0.0, better=0.0):

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gru4rec_np import gradcheck
-from gru4rec_np.activations import ACTIVATIONS, activate, activate_backward, sigmoid
-from gru4rec_np.cells import (
+from gru4rec_np.ops.activations import ACTIVATIONS, activate, activate_backward, sigmoid
+from gru4rec_np.ops.cells import (
     dense,
     dense_backward,
     gru,
@@ -19,8 +19,8 @@ from gru4rec_np.cells import (
     rnn,
     rnn_backward,
 )
-from gru4rec_np.inputs import history_length, push, weighted, weighted_backward
-from gru4rec_np.scoring import log_proposal, scores, scores_backward
+from gru4rec_np.ops.inputs import history_length, push, weighted, weighted_backward
+from gru4rec_np.ops.scoring import log_proposal, scores, scores_backward
 
 lanes, units, seeds = st.integers(1, 6), st.integers(1, 5), st.integers(0, 2**32)
 acts = st.tuples(st.sampled_from(ACTIVATIONS), st.sampled_from([0.2, 1.0]))

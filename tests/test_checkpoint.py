@@ -14,8 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from gru4rec_np import GRU4Rec, InputError, Sessions, models, narm, network
-from gru4rec_np.checkpoint import (
+from gru4rec_np import GRU4Rec, InputError, Sessions, models
+from gru4rec_np.data.sessions import id_array
+from gru4rec_np.models import narm, network
+from gru4rec_np.models.checkpoint import (
     FORMAT,
     VERSION,
     _checksum,
@@ -25,7 +27,6 @@ from gru4rec_np.checkpoint import (
     take_weights,
     unpack_ids,
 )
-from gru4rec_np.sessions import id_array
 
 ABOUT = {"model": "GRU4Rec", "hyperparameters": {"layers": [100], "loss": "bpr", "momentum": 0.1}}
 WEIGHTS = {"weights/V_y": np.arange(12, dtype=np.float32).reshape(4, 3), "weights/b": np.ones(2)}

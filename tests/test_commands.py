@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from gru4rec_np import GRU4Rec, InputError, Shop, split, train
-from gru4rec_np.neighbours import VSKNN
-from gru4rec_np.tables import read_table, write_table
+from gru4rec_np.data.tables import read_table, write_table
+from gru4rec_np.models.neighbours import VSKNN
 from gru4rec_np.train import settings
 
 METHODS = ["POP", "S-POP", "BPR-MF", "Item-KNN", "V-SKNN", "Markov"]

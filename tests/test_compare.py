@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from test_commands import command, refuses
 
-from gru4rec_np import Shop, compare, models, report
+from gru4rec_np import Shop, compare, models
 from gru4rec_np.compare import digest, identity, methods
-from gru4rec_np.comparison import NOISE, SIMPLE, Run, as_csv, summary, tables
-from gru4rec_np.tables import read_table, write_table
+from gru4rec_np.console import report
+from gru4rec_np.console.comparison import NOISE, SIMPLE, Run, as_csv, summary, tables
+from gru4rec_np.data.tables import read_table, write_table
 
 QUICK = ["--sizes", 4, 8, "--seeds", 2, "--params", "n_epochs=1,n_sample=32", "--backend", "numpy"]
 FEW = ["--models", "POP", "Item-KNN", "BPR-MF", "top1-max", "LSTM"]

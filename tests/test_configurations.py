@@ -7,7 +7,7 @@ import pytest
 from test_commands import command, refuses
 
 from gru4rec_np import GRU4Rec, InputError, Shop
-from gru4rec_np.options import CONFIGURATIONS, read_config
+from gru4rec_np.console.options import CONFIGURATIONS, read_config
 from gru4rec_np.train import settings
 
 

@@ -18,10 +18,12 @@ from hypothesis import strategies as st
 from test_kernels import close, ops_of
 from test_steps import run_steps
 
-from gru4rec_np import GRU4Rec, InputError, Shop, cells, kernels, losses, optim, ranking, scoring
-from gru4rec_np.activations import ACTIVATIONS
-from gru4rec_np.kernels import cuda
-from gru4rec_np.losses import LOSSES
+from gru4rec_np import GRU4Rec, InputError, Shop, backends
+from gru4rec_np.backends.cuda import operations as cuda
+from gru4rec_np.files import KERNELS
+from gru4rec_np.ops import cells, losses, optim, ranking, scoring
+from gru4rec_np.ops.activations import ACTIVATIONS
+from gru4rec_np.ops.losses import LOSSES
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
@@ -36,7 +38,7 @@ from cuda_ladder import (
     update_plain,
 )
 
-FILES = sorted(path.stem for path in cuda.FOLDER.glob("*.cu"))
+FILES = sorted(path.stem for path in KERNELS.glob("*.cu"))
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++")
 on_devices = pytest.mark.parametrize("device", ["cuda-emulated", "cuda"])
 dtypes = st.sampled_from([np.float32, np.float64])
@@ -109,7 +111,7 @@ def test_rungs_of_cross_entropy(device, version, B, more, dtype, seed):
 @settings(max_examples=40)
 @given(
     rows=st.integers(1, 70), width=st.integers(1, 40),
-    adapt=st.sampled_from(kernels.OWN_OPTIMISERS), momentum=st.sampled_from([0.0, 0.3]),
+    adapt=st.sampled_from(backends.OWN_OPTIMISERS), momentum=st.sampled_from([0.0, 0.3]),
     dtype=dtypes, seed=seeds,
 )  # fmt: skip
 def test_first_rung_of_the_update(device, rows, width, adapt, momentum, dtype, seed):
@@ -246,7 +248,7 @@ def barriers():
     found = re.compile(r"^(?!\s*//).*__syncthreads\(\)", re.M)
 
     def count(name):
-        return len(found.findall(one_file(cuda.FOLDER / name)))
+        return len(found.findall(one_file(KERNELS / name)))
 
     common, tile = count("common.cuh"), count("tile.cuh")
     first = {"loss": 0, "gru": common, "encode": tile}
@@ -259,9 +261,9 @@ def barriers():
 @pytest.mark.parametrize(("file", "number"), list(barriers()))
 def test_a_barrier_less_is_a_fault(file, number):
     """Every barrier is needed: without it a check finds a race, or what a race leads to."""
-    from gru4rec_np.kernels import emulator
+    from gru4rec_np.backends import emulator
 
-    path = cuda.FOLDER / f"{file}.cu"
+    path = KERNELS / f"{file}.cu"
     variants = emulator.without_barriers(one_file(path))
     line, source = variants[number]
 
@@ -269,7 +271,7 @@ def test_a_barrier_less_is_a_fault(file, number):
         source_of = source if wanted == path else None
         return emulator.Module(wanted, options, checks=True, source=source_of)
 
-    ops = cuda.CudaBackend("cuda-emulated", "", np, compile, lambda launch: launch)
+    ops = cuda.CudaOps("cuda-emulated", "", np, compile, lambda launch: launch)
     with pytest.raises(emulator.Fault):
         exercise(ops, file)
         pytest.fail(f"{file}.cu runs clean without the barrier of line {line}: "
@@ -282,7 +284,8 @@ def test_a_barrier_less_is_a_fault(file, number):
 ON_A_GPU = """
 import cupy
 from test_cuda import FILES, exercise
-from gru4rec_np.kernels import cuda
+from gru4rec_np.backends.cuda import operations as cuda
+from gru4rec_np.files import KERNELS
 
 cupy.cuda.set_allocator(None)
 for file in FILES:
@@ -292,9 +295,10 @@ for file in FILES:
 WITHOUT_A_BARRIER = """
 import cupy
 from test_cuda import exercise, one_file
-from gru4rec_np.kernels import cuda, emulator
+from gru4rec_np.backends import emulator
+from gru4rec_np.backends.cuda import operations as cuda
 
-*_, (_, source) = emulator.without_barriers(one_file(cuda.FOLDER / "scores.cu"))
+*_, (_, source) = emulator.without_barriers(one_file(KERNELS / "scores.cu"))
 gpu = cuda.on_gpu("asked for")
 gpu._compile = lambda path, options: cupy.RawModule(code=source, options=(*options, "-std=c++17"))
 exercise(gpu, "scores")
@@ -346,7 +350,7 @@ def test_a_captured_step_is_replayed():
         captured.append(launch)
         return launch
 
-    ops = cuda.CudaBackend("cuda", "", np, ops_of("cuda-emulated")._compile, capture)
+    ops = cuda.CudaOps("cuda", "", np, ops_of("cuda-emulated")._compile, capture)
     hp = GRU4Rec(layers=[5], batch_size=4, n_sample=9, backend="numpy")
     log = Shop(n_items=20).simulate(20).compact()
     run_steps(hp, log, functools.partial(ops.stepper, hp), np.float32, 8)
@@ -364,7 +368,7 @@ def test_a_layer_too_wide_for_a_block():
             raise RuntimeError("CUDA_ERROR_INVALID_VALUE")
 
     module = SimpleNamespace(get_function=lambda name: Kernel())
-    ops = cuda.CudaBackend("cuda", "", np, lambda *what: module, lambda launch: launch)
+    ops = cuda.CudaOps("cuda", "", np, lambda *what: module, lambda launch: launch)
     x = np.ones((1, 15_000), np.float32)
     with pytest.raises(InputError, match=r"^backend: cuda has too little .*160,000 bytes.*numba$"):
         ops.gru(x, x[:, :5_000], np.ones((5_000, 1), np.float32), x[0])
@@ -373,15 +377,15 @@ def test_a_layer_too_wide_for_a_block():
 def test_without_cupy_gpu_or_compiler(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "cupy", None)
     with pytest.raises(InputError, match=r"^backend: cuda needs CuPy.*pip install"):
-        kernels.load("cuda")
+        backends.load("cuda")
     no_gpu = SimpleNamespace(cuda=SimpleNamespace(runtime=SimpleNamespace(
         getDeviceCount=lambda: 0)))  # fmt: skip
     monkeypatch.setitem(__import__("sys").modules, "cupy", no_gpu)
     with pytest.raises(InputError, match=r"no usable GPU \(no device\); cuda-emulated runs"):
-        kernels.load("cuda")
-    monkeypatch.setattr(kernels, "find_spec", lambda name: name)
-    assert kernels.load().name == "numba"
-    assert "CuPy found no usable GPU (no device)" in kernels.load().why
+        backends.load("cuda")
+    monkeypatch.setattr(backends, "find_spec", lambda name: name)
+    assert backends.load().name == "numba"
+    assert "CuPy found no usable GPU (no device)" in backends.load().why
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(InputError, match=r"^backend: cuda-emulated needs g\+\+: install"):
-        kernels.load("cuda-emulated")
+        backends.load("cuda-emulated")

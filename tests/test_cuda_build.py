@@ -12,7 +12,7 @@ import pytest
 from test_steps import run_steps
 
 from gru4rec_np import GRU4Rec, Shop
-from gru4rec_np.kernels import cuda
+from gru4rec_np.backends.cuda import operations as cuda
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "benchmarks"))
@@ -76,7 +76,7 @@ def largest_blocks():
 
         return SimpleNamespace(get_function=get_function)
 
-    ops = cuda.CudaBackend("cuda", "", np, compile, lambda launch: launch)
+    ops = cuda.CudaOps("cuda", "", np, compile, lambda launch: launch)
     log = Shop(n_items=40).simulate(40).compact()
     for more in ({"input": "onehot"}, {"reset_after": False}, {"input": "embedding"}):
         for dtype in (np.float32, np.float64):

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gru4rec_np.backends.emulator import Fault, Module, build, without_barriers
 from gru4rec_np.errors import InputError
-from gru4rec_np.kernels.emulator import Fault, Module, build, without_barriers
 
 FAULTS = sorted((Path(__file__).parent / "faults").glob("*.cu"))
 KINDS = {
@@ -354,7 +354,7 @@ extern "C" __global__ void twice(float *y) {
     )
     script = tmp_path / "run.py"
     script.write_text(
-        "import numpy as np\nfrom gru4rec_np.kernels.emulator import Module\n"
+        "import numpy as np\nfrom gru4rec_np.backends.emulator import Module\n"
         f"kernel = Module({str(tmp_path / 'twice.cu')!r}, debug=True).get_function('twice')\n"
         "kernel((1,), (64,), (np.arange(64, dtype=np.float32),))\n"
     )

@@ -8,8 +8,8 @@ from scipy.sparse import csr_array
 
 from conftest import shared
 from gru4rec_np import InputError, Sessions, Shop, gradcheck, read_table
-from gru4rec_np.baselines import POP, by_session
-from gru4rec_np.factors import BPRMF, CLICKS, _triples, bpr_mf, bpr_mf_backward
+from gru4rec_np.models.baselines import POP, by_session
+from gru4rec_np.models.factors import BPRMF, CLICKS, _triples, bpr_mf, bpr_mf_backward
 
 
 @settings(max_examples=200)

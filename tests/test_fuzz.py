@@ -31,12 +31,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gru4rec_np import InputError, Sessions, Shop, checkpoint, models, rawlogs
-from gru4rec_np.hyperparameters import Hyperparameters, parse_params
-from gru4rec_np.kernels import load as load_ops
-from gru4rec_np.tables import read_table
+from gru4rec_np import InputError, Sessions, Shop, models
+from gru4rec_np.backends import load as load_ops
+from gru4rec_np.data import rawlogs
+from gru4rec_np.data.tables import read_table
+from gru4rec_np.models import checkpoint
+from gru4rec_np.models.hyperparameters import Hyperparameters, parse_params
+from gru4rec_np.models.training import Training
 from gru4rec_np.train import settings as train_settings
-from gru4rec_np.training import Training
 
 SECONDS = 5  # of CPU, all threads together
 MEMORY = 2**30

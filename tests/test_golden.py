@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 from conftest import shared
-from gru4rec_np import GRU4Rec, network, read_table
-from gru4rec_np.batches import session_parallel
-from gru4rec_np.losses import LOSSES, loss_and_gradient
-from gru4rec_np.optim import init_state
-from gru4rec_np.ranking import metrics
-from gru4rec_np.scoring import log_proposal
+from gru4rec_np import GRU4Rec, read_table
+from gru4rec_np.data.batches import session_parallel
+from gru4rec_np.models import network
+from gru4rec_np.ops.losses import LOSSES, loss_and_gradient
+from gru4rec_np.ops.optim import init_state
+from gru4rec_np.ops.ranking import metrics
+from gru4rec_np.ops.scoring import log_proposal
 
 RUNS = {
     "onehot_ce": {"input": "onehot", "reset_after": False},

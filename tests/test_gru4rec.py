@@ -10,11 +10,12 @@ import polars as pl
 import pytest
 
 from conftest import shared
-from gru4rec_np import GRU4Rec, InputError, Sessions, Shop, checkpoint, read_table, split
-from gru4rec_np.cells import UNITS
-from gru4rec_np.hyperparameters import INPUTS
-from gru4rec_np.losses import LOSSES
-from gru4rec_np.ranking import ranks
+from gru4rec_np import GRU4Rec, InputError, Sessions, Shop, read_table, split
+from gru4rec_np.models import checkpoint
+from gru4rec_np.models.hyperparameters import INPUTS
+from gru4rec_np.ops.cells import UNITS
+from gru4rec_np.ops.losses import LOSSES
+from gru4rec_np.ops.ranking import ranks
 
 SMALL = {"layers": [8], "n_sample": 32, "batch_size": 16, "n_epochs": 1}
 

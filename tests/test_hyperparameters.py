@@ -8,9 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gru4rec_np import InputError
-from gru4rec_np.activations import ACTIVATIONS
-from gru4rec_np.cells import UNITS
-from gru4rec_np.hyperparameters import (
+from gru4rec_np.models.hyperparameters import (
     INPUTS,
     NAMES,
     Hyperparameters,
@@ -19,8 +17,10 @@ from gru4rec_np.hyperparameters import (
     parse_params,
     parse_value,
 )
-from gru4rec_np.losses import LOSSES
-from gru4rec_np.optim import OPTIMISERS
+from gru4rec_np.ops.activations import ACTIVATIONS
+from gru4rec_np.ops.cells import UNITS
+from gru4rec_np.ops.losses import LOSSES
+from gru4rec_np.ops.optim import OPTIMISERS
 
 SIZES = st.lists(st.integers(1, 2000), max_size=3)
 ACTIVATION = st.sampled_from(ACTIVATIONS) | st.builds(
@@ -176,12 +176,12 @@ def valid(draw):
 @given(valid())
 def test_round_trip_through_plain_values(values):
     first = Hyperparameters(**values)
-    plain = first.hyperparameters()
+    plain = first.as_dict()
     assert tuple(plain) == NAMES
     assert {name: plain[name] for name in values} == values
     again = Hyperparameters(**plain)
     assert again == first
-    assert [type(v) for v in again.hyperparameters().values()] == [type(v) for v in plain.values()]
+    assert [type(v) for v in again.as_dict().values()] == [type(v) for v in plain.values()]
 
 
 @settings(max_examples=300)

@@ -1,32 +1,25 @@
 """Every operation of every backend against the plain NumPy function, and gradients once more."""
 
 import functools
+import inspect
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gru4rec_np import (
-    InputError,
-    cells,
-    gradcheck,
-    kernels,
-    losses,
-    optim,
-    ranking,
-    scoring,
-)
-from gru4rec_np.activations import ACTIVATIONS
-from gru4rec_np.batches import (
+from gru4rec_np import InputError, backends, gradcheck
+from gru4rec_np.data.batches import (
     draw_negatives,
     guide_table,
     negative_distribution,
 )
-from gru4rec_np.losses import LOSSES
+from gru4rec_np.ops import cells, losses, optim, ranking, scoring
+from gru4rec_np.ops.activations import ACTIVATIONS
+from gru4rec_np.ops.losses import LOSSES
 
-NUMPY = kernels.load("numpy")
-BACKENDS = [b for b in kernels.BACKENDS if b not in ("auto", "numpy")]
+NUMPY = backends.load("numpy")
+BACKENDS = [b for b in backends.BACKENDS if b not in ("auto", "numpy")]
 FLOATS = st.sampled_from([np.float64, np.float32])
 seeds = st.integers(0, 2**32)
 # One, a few, and sizes around the widths of vector registers.
@@ -38,7 +31,7 @@ acts = st.tuples(st.sampled_from(ACTIVATIONS), st.sampled_from([0.2, 1.0]))
 @functools.cache
 def _load(backend):
     try:
-        return kernels.load(backend)
+        return backends.load(backend)
     except InputError as error:
         return str(error)
 
@@ -63,27 +56,29 @@ def close(got, wanted, size=1):
 
 
 def test_the_numpy_backend_is_the_mathematics():
-    assert NUMPY.gru is cells.gru and NUMPY.gru_backward is cells.gru_backward
-    assert NUMPY.scores is scoring.scores and NUMPY.update is optim.update
-    assert NUMPY.loss_and_gradient is losses.loss_and_gradient
-    assert NUMPY.rank_targets is ranking.rank_targets
+    """Every operation of `Ops` that is not a backend's own calls the function of its name."""
+    modules = (draw_negatives.__globals__, *map(vars, (cells, scoring, losses, optim, ranking)))
+    for name, method in vars(backends.Ops).items():
+        if inspect.isfunction(method) and name not in ("__init__", "fuses", "stepper"):
+            assert any(name in module for module in modules), name
+            assert name in method.__code__.co_names
 
 
 def test_auto_says_what_it_took_and_why(monkeypatch):
     ops_of("numba")
-    monkeypatch.setattr(kernels, "find_spec", lambda name: name if name == "numba" else None)
-    assert kernels.load().name == "numba"
-    assert "the fastest one here, as CuPy is not installed" in kernels.load().why
-    monkeypatch.setattr(kernels, "find_spec", lambda name: None)
-    assert kernels.load().name == "numpy"
-    assert kernels.load().why == "CuPy is not installed, nor is Numba"
+    monkeypatch.setattr(backends, "find_spec", lambda name: name if name == "numba" else None)
+    assert backends.load().name == "numba"
+    assert "the fastest one here, as CuPy is not installed" in backends.load().why
+    monkeypatch.setattr(backends, "find_spec", lambda name: None)
+    assert backends.load().name == "numpy"
+    assert backends.load().why == "CuPy is not installed, nor is Numba"
     with pytest.raises(InputError, match="numba is not installed; pip install numba"):
-        kernels.load("numba")
+        backends.load("numba")
 
 
 def test_an_unknown_backend_is_named():
     with pytest.raises(InputError, match=r"backend: must be one of auto, numpy, .*not 'gpu'"):
-        kernels.load("gpu")
+        backends.load("gpu")
 
 
 # --- one operation at a time ----------------------------------------------------------------------
@@ -285,7 +280,7 @@ def test_ranks_do_not_depend_on_threads():
     found = []
     for threads in (1, numba.config.NUMBA_NUM_THREADS):
         numba.set_num_threads(threads)
-        found.append(kernels.one_blas_thread(ops.rank_targets)(*args))
+        found.append(backends.one_blas_thread(ops.rank_targets)(*args))
     assert (found[0] == found[1]).all() and (found[0] == NUMPY.rank_targets(*args)).mean() > 0.99
 
 
@@ -294,7 +289,7 @@ def test_a_loss_has_the_same_bits_wherever_its_arrays_lie(loss):
     """Short arrays close behind each other: compiled loops take another way there, see `apart`."""
     rng = np.random.default_rng(0)
     r = rng.normal(size=(2, 26)).astype(np.float32)
-    ops, others, seen = kernels.load("numba"), [], set()
+    ops, others, seen = backends.load("numba"), [], set()
     for _ in range(300):
         lanes, dr = ops.loss_and_gradient(r, loss)
         seen.add(lanes.tobytes() + dr.tobytes())
@@ -340,7 +335,7 @@ def compiled(name):
     """A function of numba_matrices.py that can be called from here."""
     numba = pytest.importorskip("numba")
     ops_of("numba")
-    from gru4rec_np.kernels import numba_matrices
+    from gru4rec_np.backends import numba_matrices
 
     function = getattr(numba_matrices, name)
     return numba.njit(lambda *args: function(*args))

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gru4rec_np import gradcheck
-from gru4rec_np.activations import activate, exp_or_zero
-from gru4rec_np.losses import LOSSES, loss_and_gradient
+from gru4rec_np.ops.activations import activate, exp_or_zero
+from gru4rec_np.ops.losses import LOSSES, loss_and_gradient
 
 FINAL_ACTS = [
     ("linear", 0.0), ("tanh", 0.0), ("relu", 0.0), ("leaky", 0.2), ("elu", 0.5), ("elu", 1.0),

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from gru4rec_np import GRU4Rec, InputError, Sessions, Shop, checkpoint, models
-from gru4rec_np.models import BASELINES, NETWORKS
+from gru4rec_np import GRU4Rec, InputError, Sessions, Shop, models
+from gru4rec_np.models import BASELINES, NETWORKS, checkpoint
 
 SHOP = Shop(n_items=60)
 LOG = SHOP.simulate(300)
@@ -57,7 +57,7 @@ def test_nothing_to_save_or_to_ask(tmp_path):
             lambda m=method: m.ranks(LOG),
             lambda m=method: m.recommend(["a"]),
         ):
-            with pytest.raises(InputError, match=f"{name}: has learnt nothing yet"):
+            with pytest.raises(InputError, match=f"{name}: the model is not trained"):
                 call()
     assert list(tmp_path.iterdir()) == []
 

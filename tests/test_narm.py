@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from conftest import shared
-from gru4rec_np import NARM, GradientError, InputError, Sessions, Shop, gradcheck, narm, read_table
-from gru4rec_np.batches import draw_negatives
-from gru4rec_np.kernels import load
-from gru4rec_np.narm import (
+from gru4rec_np import NARM, GradientError, InputError, Sessions, Shop, gradcheck, read_table
+from gru4rec_np.backends import load
+from gru4rec_np.data.batches import draw_negatives
+from gru4rec_np.models import narm
+from gru4rec_np.models.narm import (
     attend,
     attend_backward,
     cross_entropy,
@@ -31,8 +32,8 @@ from gru4rec_np.narm import (
     unroll,
     unroll_backward,
 )
-from gru4rec_np.network import Gradients
-from gru4rec_np.optim import init_state
+from gru4rec_np.models.network import Gradients
+from gru4rec_np.ops.optim import init_state
 
 NUMPY = load("numpy")
 ITEMS = 6
@@ -514,7 +515,8 @@ def test_the_weights_of_clicks(log, monkeypatch, normalise):
     """They are those of the last click, computed here by hand; 0 for what is not looked at."""
     model = NARM(**SMALL, normalise=normalise).fit(log)
     a, b, c = model.item_ids[:3].tolist()
-    best, weights = model.recommend([a, "never seen", b, c], k=3, attention=True)
+    best = model.recommend([a, "never seen", b, c], k=3)
+    weights = model.attention([a, "never seen", b, c])
     assert best == model.recommend([a, b, c], k=3)
     assert weights.shape == (4,) and weights[1] == 0
     W = model.weights
@@ -524,7 +526,7 @@ def test_the_weights_of_clicks(log, monkeypatch, normalise):
     np.testing.assert_allclose(weights[[0, 2, 3]], wanted, rtol=1e-4)
 
     monkeypatch.setattr(narm, "LONGEST", 4)
-    _, weights = model.recommend([a, b, c, a, "never seen", b, c], attention=True)
+    weights = model.attention([a, b, c, a, "never seen", b, c])
     assert (weights != 0).tolist() == [False, False, True, True, False, True, True]
 
 
@@ -545,7 +547,7 @@ def test_a_far_click_is_remembered_and_looked_at():
     for session in lists[-40:]:
         (best, _), *_ = model.recommend(session[:-1], 1)
         assert best == session[-1]
-        looked.append(model.recommend(session[:-1], 1, attention=True)[1])
+        looked.append(model.attention(session[:-1]))
     # Seven clicks would have a seventh each.
     assert np.mean(looked, axis=0)[0] > 2 / 7
 
@@ -557,7 +559,7 @@ def test_a_very_long_session():
     tracemalloc.start()
     model = NARM(**SMALL).fit(long)
     ranks, before = model.ranks(long)
-    _, weights = model.recommend(long.session(0), attention=True)
+    weights = model.attention(long.session(0))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 100e6  # 20,000 by 20,000 floats are 1.6e9 bytes, and that for one of 8 units
@@ -584,7 +586,7 @@ def test_before_fit(tmp_path):
         lambda m: m.recommend(["a"]),
         lambda m: m.ranks(Sessions.from_lists([["a", "b"]])),
     ):
-        with pytest.raises(InputError, match="NARM: the model has no weights yet, call fit or"):
+        with pytest.raises(InputError, match="NARM: the model is not trained, call fit or"):
             use(NARM())
 
 
@@ -624,7 +626,8 @@ def test_the_command_shows_the_weights(model, tmp_path):
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     *_, third, attention = done.stdout.splitlines()
-    best, (one, _, two) = model.recommend([a, "nothing", b], 3, attention=True)
+    best = model.recommend([a, "nothing", b], 3)
+    one, _, two = model.attention([a, "nothing", b])
     assert third.split()[:2] == ["3", best[2][0]]
     assert attention == f"attention: {a} {one:.3f}, nothing 0.000, {b} {two:.3f}"
 

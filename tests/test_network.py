@@ -7,13 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gru4rec_np import GradientError, GRU4Rec, Sessions, gradcheck, network
-from gru4rec_np.batches import session_parallel
-from gru4rec_np.cells import UNITS
-from gru4rec_np.hyperparameters import INPUTS
-from gru4rec_np.kernels import load
-from gru4rec_np.losses import LOSSES
-from gru4rec_np.optim import OPTIMISERS, init_state
+from gru4rec_np import GradientError, GRU4Rec, Sessions, gradcheck
+from gru4rec_np.backends import load
+from gru4rec_np.data.batches import session_parallel
+from gru4rec_np.models import network
+from gru4rec_np.models.hyperparameters import INPUTS
+from gru4rec_np.ops.cells import UNITS
+from gru4rec_np.ops.losses import LOSSES
+from gru4rec_np.ops.optim import OPTIMISERS, init_state
 
 ITEMS = 6
 HIDDEN_ACTS = ("tanh", "sigmoid", "relu", "leaky-0.2", "elu-0.7", "selu", "linear")

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from gru4rec_np.optim import OPTIMISERS, clip, init_state, sum_rows, update
+from gru4rec_np.ops.optim import OPTIMISERS, clip, init_state, sum_rows, update
 
 FLOATS = st.floats(-100, 100, allow_subnormal=False)
 SEEDS = st.integers(0, 2**32 - 1)

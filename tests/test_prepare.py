@@ -10,8 +10,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from gru4rec_np import InputError, Sessions, cli, prepare, rawlogs, read_table, tables
-from gru4rec_np.tables import write_table
+from gru4rec_np import InputError, Sessions, prepare, read_table
+from gru4rec_np.console import cli
+from gru4rec_np.data import rawlogs, tables
+from gru4rec_np.data.tables import write_table
 
 # Items 1 and 2 have 5 events, item 3 has 4 with its repeat, and item 9 has one. Sessions 6 and 7
 # are too short from the start.

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from gru4rec_np.ranking import ROWS, TIES, catalogue_scores, metrics, rank_targets, ranks, top
+from gru4rec_np.ops.ranking import ROWS, TIES, catalogue_scores, metrics, rank_targets, ranks, top
 
 FEW = st.sampled_from([-np.inf, -1.0, 0.0, 1.0, 2.0, np.inf])  # few values: many ties
 SHAPES = st.tuples(st.integers(1, 5), st.integers(1, 9))

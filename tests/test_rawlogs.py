@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gru4rec_np import InputError, rawlogs
+from gru4rec_np import InputError
+from gru4rec_np.data import rawlogs
 
 RSC15 = b"""\
 1,2014-04-07T10:51:09.277Z,214536502,0

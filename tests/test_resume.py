@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from test_kernels import ops_of
 
-from gru4rec_np import GRU4Rec, InputError, Shop, checkpoint
-from gru4rec_np.training import Stopped
+from gru4rec_np import GRU4Rec, InputError, Shop
+from gru4rec_np.models import checkpoint
+from gru4rec_np.models.training import Stopped
 
 LOG = Shop(n_items=120).simulate(700, seed=3)
 SMALL = {"layers": [12], "batch_size": 8, "n_sample": 24, "n_epochs": 3, "seed": 5}
@@ -28,7 +29,7 @@ SETTINGS = {
 
 @pytest.fixture(autouse=True)
 def short_chunks(monkeypatch):
-    monkeypatch.setattr("gru4rec_np.training.CHUNK", (64, 64))
+    monkeypatch.setattr("gru4rec_np.models.training.CHUNK", (64, 64))
 
 
 def stop_at(model, path, chunk):

@@ -12,8 +12,10 @@ import time
 import numpy as np
 import pytest
 
-from gru4rec_np import GRU4Rec, InputError, Shop, checkpoint, runs, train
-from gru4rec_np.tables import write_table
+from gru4rec_np import GRU4Rec, InputError, Shop, train
+from gru4rec_np.console import runs
+from gru4rec_np.data.tables import write_table
+from gru4rec_np.models import checkpoint
 from gru4rec_np.train import settings
 
 KILLS = int(os.environ.get("KILLS", "2"))  # docs/reliability.md: a run of 50

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gru4rec_np import InputError, rawlogs, read_table, tables
+from gru4rec_np import InputError, read_table
+from gru4rec_np.data import rawlogs, tables
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "benchmarks"))

@@ -20,11 +20,12 @@ from hypothesis import strategies as st
 from test_kernels import ops_of
 from threadpoolctl import threadpool_info
 
-from gru4rec_np import GRU4Rec, Sessions, Shop, kernels, models, ranking
-from gru4rec_np.kernels import one_blas_thread
+from gru4rec_np import GRU4Rec, Sessions, Shop, backends, models
+from gru4rec_np.backends import one_blas_thread
 from gru4rec_np.models import BASELINES, NARM, NETWORKS
+from gru4rec_np.ops import ranking
 
-ALL, FAST = kernels.BACKENDS[1:], ("numpy", "numba")  # FAST: with little to pay for a call
+ALL, FAST = backends.BACKENDS[1:], ("numpy", "numba")  # FAST: with little to pay for a call
 SMALL = {"n_sample": 32, "batch_size": 16, "n_epochs": 2, "seed": 3, "backend": "numpy"}
 DAYS = [date(2020, 1, 2), date(2020, 1, 1)]
 KINDS = {
@@ -265,7 +266,7 @@ def test_threads_evaluate_at_once_whatever_layer_numba_has():
     pytest.importorskip("numba")
     code = (
         "import threading, numpy as np\n"
-        "from gru4rec_np.kernels import load\n"
+        "from gru4rec_np.backends import load\n"
         "ops, rng = load('numba'), np.random.default_rng(0)\n"
         "h, V = rng.random((2000, 16), 'f'), rng.random((4000, 16), 'f')\n"
         "args = h, V, np.zeros(4000, 'f'), rng.integers(0, 4000, 2000)\n"

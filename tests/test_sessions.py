@@ -12,7 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from gru4rec_np import InputError, Sessions, clean, split
-from gru4rec_np.sessions import DAY, merge_repeats
+from gru4rec_np.data.sessions import DAY, merge_repeats
 
 
 def as_lists(sessions):

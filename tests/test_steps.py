@@ -13,9 +13,11 @@ from test_gru4rec import REAL_CLICKS
 from test_kernels import BACKENDS, NUMPY, ops_of
 
 from conftest import shared
-from gru4rec_np import GRU4Rec, Sessions, Shop, kernels, network, optim, read_table
-from gru4rec_np.batches import draw_negatives, negative_distribution, session_parallel
-from gru4rec_np.losses import LOSSES
+from gru4rec_np import GRU4Rec, Sessions, Shop, backends, read_table
+from gru4rec_np.data.batches import draw_negatives, negative_distribution, session_parallel
+from gru4rec_np.models import network
+from gru4rec_np.ops import optim
+from gru4rec_np.ops.losses import LOSSES
 
 USUAL = {"layers": [12], "n_sample": 60, "batch_size": 8, "dropout_p_embed": 0.0}
 
@@ -35,7 +37,7 @@ def usual_models(draw):
         smoothing=draw(st.sampled_from([0.0, 0.1])) if loss == "cross-entropy" else 0.0,
         logq=draw(st.sampled_from([0.0, 1.0])),
         sample_alpha=draw(st.sampled_from([0.0, 0.6])),
-        adapt=draw(st.sampled_from(kernels.OWN_OPTIMISERS)),
+        adapt=draw(st.sampled_from(backends.OWN_OPTIMISERS)),
         momentum=draw(st.sampled_from([0.0, 0.2])),
         n_sample=n_sample,
         batch_size=draw(st.sampled_from([1, 2, 9] if n_sample else [2, 9])),
@@ -82,8 +84,8 @@ def test_many_steps_are_the_single_steps(backend, hp, sessions, chunks, worth, i
     plain = run_steps(hp, log, functools.partial(by_steps, hp), np.float64, 64, epochs=2)
     with pytest.MonkeyPatch.context() as patch:
         if backend == "numba":  # steps as small as these would not be cut into parts
-            patch.setattr("gru4rec_np.kernels.numba_steps.WORTH_PARTS", worth)
-            patch.setattr("gru4rec_np.kernels.numba_steps._small", lambda: small)
+            patch.setattr("gru4rec_np.backends.numba.steps.WORTH_PARTS", worth)
+            patch.setattr("gru4rec_np.backends.numba.steps._small", lambda: small)
         own = run_steps(
             hp, log, lambda W, m, s: ops.stepper(hp, W, m, s), np.float64, chunks, epochs=2
         )
@@ -120,7 +122,7 @@ def test_steps_of_every_size(backend, size):
     items = 2000 if n_sample > 1000 else 150  # else few, so that lanes share them
     log = Sessions.from_lists([rng.integers(0, items, n).tolist() for n in lengths]).compact()
     own, plain = (
-        run_steps(hp, log, lambda W, m, s, ops=ops: (ops.stepper or by_steps)(hp, W, m, s),
+        run_steps(hp, log, lambda *of, ops=ops: ops.stepper(hp, *of) or by_steps(hp, *of),
                   np.float64, 64)
         for ops in (ops, NUMPY)
     )  # fmt: skip
@@ -130,7 +132,7 @@ def test_steps_of_every_size(backend, size):
 
 
 def by_steps(hp, W, memory, log_support):
-    return network.stepper(hp, W, memory, NUMPY, log_support)
+    return network.StepByStep(hp, W, memory, NUMPY, log_support)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +144,7 @@ def by_steps(hp, W, memory, log_support):
 def test_the_number_of_threads_does_not_show_in_the_bits(encoding, small, monkeypatch):
     """Lanes that run out, dropout and momentum included; the step is large enough for two parts."""
     ops_of("numba")
-    monkeypatch.setattr("gru4rec_np.kernels.numba_steps._small", lambda: small)
+    monkeypatch.setattr("gru4rec_np.backends.numba.steps._small", lambda: small)
     import numba
 
     log, found = Shop(n_items=300).simulate(300), []
@@ -163,7 +165,7 @@ def test_the_number_of_threads_does_not_show_in_the_bits(encoding, small, monkey
 def test_threads_are_as_many_as_go_fastest():
     """Each number is tried now and then, so that a machine that changes is noticed."""
     ops_of("numba")
-    from gru4rec_np.kernels.numba_threads import Pace
+    from gru4rec_np.backends.numba.threads import Pace
 
     pace, chosen = Pace(2), []
     for call in range(4 * Pace.TRY):
@@ -234,7 +236,7 @@ def test_dropout(backend):
     plain = GRU4Rec(**settings, backend="numpy").fit(log)
     assert abs(a.history[-1]["loss"] / plain.history[-1]["loss"] - 1) < 0.02
     if backend == "numba":
-        from gru4rec_np.kernels.numba_steps import _fill_mask
+        from gru4rec_np.backends.numba.steps import _fill_mask
 
         masks = np.empty((2, 200, 50), np.float32)
         for step, mask in enumerate(masks):
@@ -262,9 +264,9 @@ def test_compiling_does_not_show_in_the_bits(tmp_path):
     env = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
     before = """
 import numpy as np
-from gru4rec_np import kernels
+from gru4rec_np import backends
 
-ops = kernels.load("numba")
+ops = backends.load("numba")
 ops.loss_and_gradient(np.ones((3, 40), np.float32), "bpr-max")
 ops.update(np.ones((9, 40), np.float32), np.ones((9, 40), np.float32), {}, "sgd", 0.1)
 """

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from test_sessions import as_lists, one_line_error
 
 from gru4rec_np import Sessions, from_frame, read_table
-from gru4rec_np.tables import write_table
+from gru4rec_np.data.tables import write_table
 
 HEADER = "SessionId\tItemId\tTime\n"
 INT64 = st.integers(-(2**63), 2**63 - 1)

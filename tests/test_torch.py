@@ -15,10 +15,12 @@ from test_narm import gradients as narm_gradients
 from test_narm import random_problem
 from test_network import ITEMS, gradients, random_network
 
-from gru4rec_np import NARM, GRU4Rec, Shop, network
-from gru4rec_np.activations import SELU_ALPHA, SELU_SCALE
-from gru4rec_np.batches import draw_negatives, negative_distribution, session_parallel
-from gru4rec_np.cells import (
+from gru4rec_np import NARM, GRU4Rec, Shop
+from gru4rec_np.data.batches import draw_negatives, negative_distribution, session_parallel
+from gru4rec_np.models import network
+from gru4rec_np.models.hyperparameters import INPUTS, parse_activation
+from gru4rec_np.ops.activations import SELU_ALPHA, SELU_SCALE
+from gru4rec_np.ops.cells import (
     UNITS,
     gru_reset_after,
     gru_reset_after_backward,
@@ -27,10 +29,9 @@ from gru4rec_np.cells import (
     rnn,
     rnn_backward,
 )
-from gru4rec_np.hyperparameters import INPUTS, parse_activation
-from gru4rec_np.inputs import history_length
-from gru4rec_np.losses import LOSSES, loss_and_gradient
-from gru4rec_np.optim import EPSILON, init_state, update
+from gru4rec_np.ops.inputs import history_length
+from gru4rec_np.ops.losses import LOSSES, loss_and_gradient
+from gru4rec_np.ops.optim import EPSILON, init_state, update
 
 torch = pytest.importorskip("torch")
 torch.set_num_threads(1)
@@ -365,7 +366,7 @@ def test_an_epoch(peer, hyperparameters):
     state = network.zero_state(model, batches.x.shape[1], np.float64)
     distribution = negative_distribution(train.support, model.sample_alpha)
     samples = draw_negatives(rng, distribution, (len(batches), model.n_sample))
-    run = network.stepper(model, W, memory, model.ops, np.log(train.support))
+    run = network.StepByStep(model, W, memory, model.ops, np.log(train.support))
     losses, _ = run(batches, range(len(batches)), samples, state, rng)
     theirs = [peer.step(t, torch.from_numpy(row)) for t, row in enumerate(samples.astype(np.int64))]
     np.testing.assert_allclose(losses * model.batch_size, theirs, rtol=1e-10)

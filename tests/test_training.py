@@ -5,14 +5,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from gru4rec_np import GRU4Rec, Sessions, Shop, network
-from gru4rec_np.activations import activate
-from gru4rec_np.batches import session_parallel
-from gru4rec_np.cells import UNITS
-from gru4rec_np.hyperparameters import INPUTS
-from gru4rec_np.losses import loss_and_gradient
-from gru4rec_np.optim import init_state
-from gru4rec_np.training import chunk_of
+from gru4rec_np import GRU4Rec, Sessions, Shop, backends
+from gru4rec_np.data.batches import session_parallel
+from gru4rec_np.models import network
+from gru4rec_np.models.hyperparameters import INPUTS
+from gru4rec_np.models.training import chunk_of
+from gru4rec_np.ops.activations import activate
+from gru4rec_np.ops.cells import UNITS
+from gru4rec_np.ops.losses import loss_and_gradient
+from gru4rec_np.ops.optim import init_state
 
 STEP = {"layers": [4, 3], "n_sample": 5, "batch_size": 3, "dropout_p_embed": 0, "logq": 0,
         "backend": "numpy"}  # fmt: skip
@@ -189,13 +190,17 @@ def recorded_fit(log, **settings):
     def stepper(hp, W, memory, log_support):
         calls.append(log_support)
 
-        def run(batches, steps, samples, state, rng):
-            calls.append((batches, steps, samples.copy()))
-            return np.ones(-(-len(steps) // hp.bptt)) * len(calls), state
+        class Run:
+            def __call__(self, batches, steps, samples, state, rng):
+                calls.append((batches, steps, samples.copy()))
+                return np.ones(-(-len(steps) // hp.bptt)) * len(calls), state
 
-        return run
+            def fetch(self):
+                pass
 
-    model.ops = SimpleNamespace(**{**vars(model.ops), "stepper": stepper})
+        return Run()
+
+    model.ops.stepper = stepper
     model.fit(log, on_chunk=lambda *args: chunks.append(args), on_epoch=rows.append)
     return model, calls[0], calls[1:], rows, chunks
 
@@ -213,7 +218,7 @@ def test_a_chunk_has_more_steps_where_many_are_one_call():
     """And the more the smaller they are."""
     plain = GRU4Rec(layers=[1], bptt=5, backend="numpy")
     assert chunk_of(plain, plain.ops) == 65  # whole windows
-    own = SimpleNamespace(stepper=lambda *_: None)
+    own = SimpleNamespace(fuses=backends.can_fuse_steps)
     chunks = [
         chunk_of(GRU4Rec(layers=[H], n_sample=2048, backend="numpy"), own)
         for H in (1, 10, 100, 1000)
@@ -223,7 +228,7 @@ def test_a_chunk_has_more_steps_where_many_are_one_call():
 
 
 def test_fit_runs_every_step_of_every_epoch_in_order_of_time(log, monkeypatch):
-    monkeypatch.setattr("gru4rec_np.training.CHUNK", (64, 64))
+    monkeypatch.setattr("gru4rec_np.models.training.CHUNK", (64, 64))
     model, log_support, calls, rows, chunks = recorded_fit(log, batch_size=7, n_sample=3, bptt=5)
     train = log.compact()
     np.testing.assert_allclose(log_support, np.log(train.support), rtol=1e-6)

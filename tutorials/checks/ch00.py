@@ -3,7 +3,7 @@
 import numpy as np
 
 from checks import Exercise
-from gru4rec_np.ranking import metrics
+from gru4rec_np.ops.ranking import metrics
 
 
 def _recall(ranks, k):

@@ -6,8 +6,8 @@ import numpy as np
 
 from checks import Exercise
 from gru4rec_np import Sessions
-from gru4rec_np.baselines import SPOP, Markov
-from gru4rec_np.ranking import TIES, metrics, ranks
+from gru4rec_np.models.baselines import SPOP, Markov
+from gru4rec_np.ops.ranking import TIES, metrics, ranks
 
 # --- 2.1 and 2.4 ----------------------------------------------------------------------------------
 

@@ -3,8 +3,8 @@
 import numpy as np
 
 from checks import Exercise
-from gru4rec_np import cells
-from gru4rec_np.activations import sigmoid
+from gru4rec_np.ops import cells
+from gru4rec_np.ops.activations import sigmoid
 
 # --- the cells, and the cells with a mistake in them ----------------------------------------------
 

@@ -3,8 +3,8 @@
 import numpy as np
 
 from checks import Exercise, Wrong
-from gru4rec_np.activations import sigmoid
-from gru4rec_np.cells import (
+from gru4rec_np.ops.activations import sigmoid
+from gru4rec_np.ops.cells import (
     dense,
     dense_backward,
     gru,
@@ -12,7 +12,7 @@ from gru4rec_np.cells import (
     gru_reset_after,
     gru_reset_after_backward,
 )
-from gru4rec_np.optim import sum_rows
+from gru4rec_np.ops.optim import sum_rows
 
 # --- 4.1 ------------------------------------------------------------------------------------------
 

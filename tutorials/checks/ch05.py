@@ -3,7 +3,10 @@
 import numpy as np
 
 from checks import Exercise, Wrong
-from gru4rec_np import Sessions, batches, network, ranking
+from gru4rec_np import Sessions
+from gru4rec_np.data import batches
+from gru4rec_np.models import network
+from gru4rec_np.ops import ranking
 
 # --- 5.1: padding ---------------------------------------------------------------------------------
 

@@ -8,8 +8,8 @@ import copy
 import numpy as np
 
 from checks import Exercise, Wrong
-from gru4rec_np import losses
-from gru4rec_np.activations import sigmoid
+from gru4rec_np.ops import losses
+from gru4rec_np.ops.activations import sigmoid
 
 
 def _softplus(x):

@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 
 from checks import Exercise, Wrong
-from gru4rec_np import batches, optim, scoring
+from gru4rec_np.data import batches
+from gru4rec_np.ops import optim, scoring
 
 # --- 7.1 ------------------------------------------------------------------------------------------
 

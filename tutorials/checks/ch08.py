@@ -5,12 +5,12 @@ import copy
 import numpy as np
 
 from checks import Exercise, Wrong
-from gru4rec_np import optim
-from gru4rec_np.batches import session_parallel
-from gru4rec_np.cells import gru, gru_backward
-from gru4rec_np.losses import loss_and_gradient
-from gru4rec_np.scoring import scores, scores_backward
-from gru4rec_np.sessions import Sessions
+from gru4rec_np.data.batches import session_parallel
+from gru4rec_np.data.sessions import Sessions
+from gru4rec_np.ops import optim
+from gru4rec_np.ops.cells import gru, gru_backward
+from gru4rec_np.ops.losses import loss_and_gradient
+from gru4rec_np.ops.scoring import scores, scores_backward
 
 # --- 8.1 ------------------------------------------------------------------------------------------
 

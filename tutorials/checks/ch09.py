@@ -3,10 +3,10 @@
 import numpy as np
 
 from checks import Exercise
-from gru4rec_np.activations import sigmoid
-from gru4rec_np.narm import attend as package_attend
-from gru4rec_np.narm import attend_backward as package_attend_backward
-from gru4rec_np.narm import local, local_backward
+from gru4rec_np.models.narm import attend as package_attend
+from gru4rec_np.models.narm import attend_backward as package_attend_backward
+from gru4rec_np.models.narm import local, local_backward
+from gru4rec_np.ops.activations import sigmoid
 
 
 def _weights(rng, H):

@@ -3,8 +3,8 @@
 import numpy as np
 
 from checks import Exercise
-from gru4rec_np.losses import loss_and_gradient
-from gru4rec_np.optim import update
+from gru4rec_np.ops.losses import loss_and_gradient
+from gru4rec_np.ops.optim import update
 
 
 def _flops(B, H, N):

@@ -4,10 +4,10 @@ import numpy as np
 
 from checks import Exercise
 from checks.cuda import Launch, blocks, nothing
-from gru4rec_np.activations import sigmoid
-from gru4rec_np.cells import gru_reset_after
-from gru4rec_np.losses import bpr, bpr_backward
-from gru4rec_np.optim import sum_rows
+from gru4rec_np.ops.activations import sigmoid
+from gru4rec_np.ops.cells import gru_reset_after
+from gru4rec_np.ops.losses import bpr, bpr_backward
+from gru4rec_np.ops.optim import sum_rows
 
 NAN = np.float32(np.nan)
 THREADS = 128  # of a block

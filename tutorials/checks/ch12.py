@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from checks import Exercise
-from gru4rec_np.bootstrap import interval
+from gru4rec_np.ops.bootstrap import interval
 
 
 def _spread(values, ddof=1):

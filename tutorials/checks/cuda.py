@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from gru4rec_np.backends.emulator import Fault, Module, Report, build
 from gru4rec_np.errors import InputError
-from gru4rec_np.kernels.cuda import FOLDER
-from gru4rec_np.kernels.emulator import Fault, Module, Report, build
+from gru4rec_np.files import KERNELS
 
 from . import Wrong, find
 
@@ -130,7 +130,7 @@ class Launch:
 
 @lru_cache(64)
 def _compiled(name: str, source: str) -> Module:
-    return Module(FOLDER / f"{name}.cu", ("-Dreal=float",), checks=True, source=source)
+    return Module(KERNELS / f"{name}.cu", ("-Dreal=float",), checks=True, source=source)
 
 
 def cost(number: str, source: Any) -> None:

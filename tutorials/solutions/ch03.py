@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from gru4rec_np.activations import sigmoid
+from gru4rec_np.ops.activations import sigmoid
 
 # exercise 3.1
 

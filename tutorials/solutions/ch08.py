@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from gru4rec_np.cells import gru, gru_backward
-from gru4rec_np.losses import loss_and_gradient
-from gru4rec_np.scoring import scores, scores_backward
+from gru4rec_np.ops.cells import gru, gru_backward
+from gru4rec_np.ops.losses import loss_and_gradient
+from gru4rec_np.ops.scoring import scores, scores_backward
 
 # exercise 8.1
 

@@ -1,0 +1,227 @@
+"""`Ops`: the hot operations, in NumPy. It is the default backend and the contract of the others.
+
+A training step and the ranking of the catalogue spend their time in these operations. A backend is
+a subclass that overrides what it does faster. `Stepper` is what a backend may add: many training
+steps in one call. Imports the mathematics (ops/), the sampler of negatives and nothing above.
+"""
+
+from __future__ import annotations
+
+from types import EllipsisType
+from typing import Any, Protocol
+
+import numpy as np
+
+from gru4rec_np.data import batches
+from gru4rec_np.data.batches import Batches
+from gru4rec_np.ops import cells, losses, optim, ranking, scoring
+from gru4rec_np.ops.activations import ACTIVATIONS, LINEAR, TANH, Activation
+from gru4rec_np.ops.cells import State
+
+Weights = dict[str, np.ndarray]
+Memory = dict[str, dict[str, np.ndarray]]  # weight name -> the optimiser's arrays, see optim.STATE
+
+# The optimisers that backends implement. For the others they use ops/optim.py.
+OWN_OPTIMISERS = ("adagrad", "sgd")
+
+
+class Stepper(Protocol):
+    """Runs consecutive training steps. `network.StepByStep` is the plain one.
+
+    Weights and optimiser memory may live elsewhere (on a GPU, transposed) between calls. They are
+    up to date after the last step of an epoch and after `fetch`.
+    """
+
+    def __call__(
+        self,
+        batches: Batches,
+        steps: range,
+        samples: np.ndarray,
+        state: State,
+        rng: np.random.Generator,
+    ) -> tuple[np.ndarray, State]:
+        """Train these steps of an epoch.
+
+        Args:
+            batches: the epoch. steps: consecutive steps of it.
+            samples: (len(steps), n_sample) int32 extra negatives.
+            state: the state at the end of the step before. rng: draws the dropout masks.
+
+        Returns:
+            the loss of each update (updates,) float64, and the state at the end.
+        """
+
+    def fetch(self) -> None:
+        """Write weights and optimiser memory back to the arrays that the stepper was given."""
+
+
+class Ops:
+    """The hot operations in NumPy, and what every backend promises.
+
+    Arrays are float32 (training) or float64 (gradient checks); results have the dtype of the
+    arguments. A backend's results equal these up to rounding: tests/test_kernels.py.
+
+    Attributes:
+        name: of the backend. why: why it was chosen, for messages.
+    """
+
+    name = "numpy"
+
+    def __init__(self, why: str = "chosen by --backend") -> None:
+        self.why = why
+
+    def draw_negatives(
+        self,
+        rng: np.random.Generator,
+        distribution: np.ndarray,
+        shape: tuple[int, ...],
+        guide: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Extra negatives, int32 of this shape; see `batches.draw_negatives`."""
+        return batches.draw_negatives(rng, distribution, shape, guide)
+
+    # --- the recurrent step -----------------------------------------------------------------------
+
+    def gru(
+        self,
+        xW: np.ndarray,
+        h: np.ndarray,
+        U: np.ndarray,
+        b: np.ndarray,
+        hidden_act: Activation = TANH,
+    ) -> tuple[np.ndarray, tuple]:
+        """One GRU step: h' (B, H) and the cache of `gru_backward`; see `cells.gru`."""
+        return cells.gru(xW, h, U, b, hidden_act)
+
+    def gru_backward(
+        self, dh_new: np.ndarray, cache: tuple, U: np.ndarray, hidden_act: Activation = TANH
+    ) -> tuple[np.ndarray, ...]:
+        """dxW (B, 3H), dh (B, H), dU (H, 3H), db (3H,); see `cells.gru_backward`."""
+        return cells.gru_backward(dh_new, cache, U, hidden_act)
+
+    def gru_reset_after(
+        self,
+        xW: np.ndarray,
+        h: np.ndarray,
+        U: np.ndarray,
+        b: np.ndarray,
+        c: np.ndarray,
+        hidden_act: Activation = TANH,
+    ) -> tuple[np.ndarray, tuple]:
+        """One step of cuDNN's GRU: h' (B, H) and the cache; see `cells.gru_reset_after`."""
+        return cells.gru_reset_after(xW, h, U, b, c, hidden_act)
+
+    def gru_reset_after_backward(
+        self, dh_new: np.ndarray, cache: tuple, U: np.ndarray, hidden_act: Activation = TANH
+    ) -> tuple[np.ndarray, ...]:
+        """dxW, dh, dU, db, dc (3H,); see `cells.gru_reset_after_backward`."""
+        return cells.gru_reset_after_backward(dh_new, cache, U, hidden_act)
+
+    # --- scores and loss --------------------------------------------------------------------------
+
+    def scores(
+        self, h: np.ndarray, V_y: np.ndarray, b_y: np.ndarray, items: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Scores (B, N) of N items, and their rows V (N, H); see `scoring.scores`."""
+        return scoring.scores(h, V_y, b_y, items)
+
+    def scores_backward(
+        self, dr: np.ndarray, h: np.ndarray, V: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """dh (B, H), dV (N, H), db (N,); see `scoring.scores_backward`."""
+        return scoring.scores_backward(dr, h, V)
+
+    def loss_and_gradient(
+        self,
+        raw: np.ndarray,
+        loss: str,
+        final_act: Activation = LINEAR,
+        bpreg: float = 1.0,
+        smoothing: float = 0.0,
+        log_q: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Loss of each lane (B,) and its gradient (B, N); see `losses.loss_and_gradient`."""
+        return losses.loss_and_gradient(raw, loss, final_act, bpreg, smoothing, log_q)
+
+    # --- the optimiser ----------------------------------------------------------------------------
+
+    def update(
+        self,
+        p: np.ndarray,
+        g: np.ndarray,
+        state: dict[str, np.ndarray],
+        adapt: str,
+        learning_rate: float,
+        momentum: float = 0.0,
+        rows: np.ndarray | EllipsisType = ...,
+    ) -> None:
+        """Update a weight, or some rows of it, in place; see `optim.update`."""
+        optim.update(p, g, state, adapt, learning_rate, momentum, rows)
+
+    # --- the whole catalogue ----------------------------------------------------------------------
+
+    def catalogue_scores(self, h: np.ndarray, V_y: np.ndarray, b_y: np.ndarray) -> np.ndarray:
+        """Scores (n, I) of all items; bit-identical to those that `rank_targets` compares."""
+        return ranking.catalogue_scores(h, V_y, b_y)
+
+    def rank_targets(
+        self,
+        h: np.ndarray,
+        V_y: np.ndarray,
+        b_y: np.ndarray,
+        targets: np.ndarray,
+        ties: str = "conservative",
+    ) -> np.ndarray:
+        """Rank of each case's target (n,) float64 among all items; see `ranking.rank_targets`."""
+        return ranking.rank_targets(h, V_y, b_y, targets, ties)
+
+    # --- many steps at once -----------------------------------------------------------------------
+
+    def fuses(self, hp: Any) -> bool:
+        """Whether `stepper` trains a model with these hyperparameters many steps at a time."""
+        return False
+
+    def stepper(
+        self, hp: Any, W: Weights, memory: Memory, log_support: np.ndarray
+    ) -> Stepper | None:
+        """The backend's own `Stepper` where it `fuses` the model, else None.
+
+        Args:
+            hp: `models.hyperparameters.Hyperparameters`.
+            W, memory: weights and optimiser memory, which the stepper changes.
+            log_support: (I,) float32, log of each item's number of training events.
+        """
+        return None
+
+
+def can_fuse_steps(hp: Any) -> bool:
+    """Whether the fused loops of the backends cover a model.
+
+    They cover the published configurations: one GRU layer and nothing after it, bptt = 1, Adagrad
+    or SGD, no L2, no gradient clipping, an input other than `weighted`. Other models are trained
+    step by step.
+
+    Args:
+        hp: `models.hyperparameters.Hyperparameters`.
+    """
+    return (
+        hp.unit == "gru"
+        and len(hp.layers) == 1
+        and not hp.feedforward
+        and hp.bptt == 1
+        and hp.adapt in OWN_OPTIMISERS
+        and hp.input in ("onehot", "embedding", "shared")
+        and not hp.lmbd
+        and not hp.grad_cap
+    )
+
+
+def multiplications(hp: Any) -> int:
+    """About how many multiplications a training step with all lanes takes."""
+    H = sum(hp.layers)
+    return 3 * hp.batch_size * H * (hp.batch_size + hp.n_sample + 3 * H)
+
+
+def coded(act: Activation) -> tuple[int, float]:
+    """An activation with its index in ACTIVATIONS instead of its name, for compiled code."""
+    return ACTIVATIONS.index(act[0]), float(act[1])

@@ -1,0 +1,1 @@
+"""The hot operations as CUDA kernels, on a GPU or on the emulator."""

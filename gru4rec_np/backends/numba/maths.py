@@ -1,0 +1,402 @@
+"""Elementary functions, activations and losses of one lane, compiled for the CPU by Numba.
+
+e^x and log(1 + x) are short polynomials in float32, because LLVM turns a loop over polynomials into
+vector instructions and a loop over library calls not; in float64 they are the library's. Each
+function states its error. Imports the names of losses and activations.
+"""
+
+import math
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic, overload
+
+from gru4rec_np.ops.activations import ACTIVATIONS, SELU_ALPHA, SELU_SCALE
+from gru4rec_np.ops.losses import LOSSES
+
+# Sums may be reordered and products fused, so that loops become vector instructions; the order is
+# fixed when the code is compiled, so results repeat. NaN and infinity keep their meaning.
+FAST = {"reassoc", "contract", "arcp", "nsz"}
+
+
+# Without this a function that others call exists twice, alone and as part of them, optimised
+# differently; which of the two runs depends on what the process compiled or loaded before, and the
+# last bits with it.
+INLINE = {"forceinline": True}
+
+
+def jit(function=None, **options):
+    """numba.njit as all kernels use it: compiled once, kept on disk, division like NumPy's.
+
+    Without Numba's memory management, so nothing can be allocated, nor references be counted:
+    references took a tenth of a training step, and much of the time to compile it.
+    """
+    ours = {"error_model": "numpy", "fastmath": FAST, "nogil": True, "_nrt": False}
+    options = {**ours, **INLINE, **options}
+    options["cache"] = True
+    return numba.njit(function, **options) if function else numba.njit(**options)
+
+
+def inner(function):
+    """`jit` for what only compiled code calls: the way in from Python takes long to compile."""
+    return jit(function, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+
+
+# Around an index that is a sum, and never negative: of others Numba asks each time whether they
+# count from the end, and then what fills a vector is read and written one number at a time.
+at = np.uintp
+
+
+# In these the order of the terms matters: it keeps digits that a reordered sum would lose.
+EXACT = {"fastmath": {"contract"}, "error_model": "numpy", **INLINE}
+
+
+# --- elementary functions -------------------------------------------------------------------------
+
+
+def exp(x):
+    """e^x. In float32 the relative error is below 2e-7; from 88 on it is e^88, up to -80 it is 0.
+
+    That cut is far below what float32 sees beside 1, and it keeps softmax weights from becoming
+    denormal numbers, which processors handle many times more slowly.
+    """
+    return math.exp(x)
+
+
+@overload(exp, jit_options=EXACT)
+def _exp(x):
+    if x != numba.float32:
+        return lambda x: math.exp(x)
+
+    def exp32(x):
+        # x = n log 2 + r with |r| <= log(2)/2: e^x = 2^n e^r, the polynomial for e^r (Cephes expf),
+        # 2^n by writing n into the exponent's bits. log 2 in two parts keeps r exact.
+        f = np.float32
+        # NaN is not below or above anything, so it stays.
+        inside = f(-80.0) if x < f(-80.0) else x
+        inside = f(88.0) if inside > f(88.0) else inside
+        n = np.floor(inside * f(1.44269504) + f(0.5))
+        r = (inside - n * f(0.693359375)) - n * f(-2.12194440e-4)
+        p = f(1.9875691500e-4)
+        p = p * r + f(1.3981999507e-3)
+        p = p * r + f(8.3334519073e-3)
+        p = p * r + f(4.1665795894e-2)
+        p = p * r + f(1.6666665459e-1)
+        p = p * r + f(5.0000001201e-1)
+        p = p * r * r + r + f(1.0)
+        power = np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
+        return f(0.0) if x <= f(-80.0) else p * power
+
+    return exp32
+
+
+def log1p01(x):
+    """log(1 + x) for x in [0, 1]. In float32 the relative error is below 3e-7."""
+    return math.log1p(x)
+
+
+@overload(log1p01, jit_options=EXACT)
+def _log1p01(x):
+    if x != numba.float32:
+        return lambda x: math.log1p(x)
+
+    def log1p01_32(x):
+        # log(1 + x) = 2 atanh(s), s = x / (2 + x) <= 1/3, and atanh's series up to s^13.
+        f = np.float32
+        s = x / (f(2.0) + x)
+        q = s * s
+        p = f(1 / 13)
+        p = p * q + f(1 / 11)
+        p = p * q + f(1 / 9)
+        p = p * q + f(1 / 7)
+        p = p * q + f(1 / 5)
+        p = p * q + f(1 / 3)
+        return f(2.0) * (s + s * q * p)
+
+    return log1p01_32
+
+
+@jit
+def sigmoid(x):
+    """1 / (1 + e^-x), from e^-|x| <= 1."""
+    one = type_of(x)(1)
+    e = exp(-abs(x))
+    return (one if x >= 0 else e) / (one + e)
+
+
+@jit
+def softplus(x):
+    """log(1 + e^x), from e^-|x| <= 1."""
+    return max(x, type_of(x)(0)) + log1p01(exp(-abs(x)))
+
+
+@jit(fastmath=False)
+def shifted(y, top, x):
+    """(y - top) + x in this order: y and top may be large and close."""
+    return (y - top) + x
+
+
+def type_of(x):
+    """The type of a number, to make constants of: float32 * 1.0 would be float64."""
+    return type(x)
+
+
+@overload(type_of)
+def _type_of(x):
+    kind = np.float32 if x == numba.float32 else np.float64
+    return lambda x: kind
+
+
+def tanh(x):
+    """tanh x. In float32 as 2 σ(2x) - 1, with an absolute error below 2e-7."""
+    return math.tanh(x)
+
+
+@overload(tanh, jit_options=EXACT)
+def _tanh(x):
+    if x != numba.float32:
+        return lambda x: math.tanh(x)
+
+    def tanh32(x):
+        f = np.float32
+        return f(2.0) / (f(1.0) + exp(f(-2.0) * x)) - f(1.0)
+
+    return tanh32
+
+
+# --- activations ----------------------------------------------------------------------------------
+
+LINEAR, TANH, SIGMOID, RELU, LEAKY, ELU, SELU = range(len(ACTIVATIONS))
+
+
+@jit
+def activate(y, kind, a):
+    """y <- f(y) in place, y (n,); kind is an index into ACTIVATIONS, see activations.activate."""
+    one = type_of(y[0])(1)
+    zero = type_of(y[0])(0)
+    slope = type_of(y[0])(a)
+    if kind == TANH:
+        for j in range(len(y)):
+            y[j] = tanh(y[j])
+    elif kind == SIGMOID:
+        for j in range(len(y)):
+            y[j] = sigmoid(y[j])
+    elif kind == RELU:
+        for j in range(len(y)):
+            y[j] = zero if y[j] < zero else y[j]
+    elif kind == LEAKY:
+        for j in range(len(y)):
+            y[j] = y[j] if y[j] > zero else slope * y[j]
+    elif kind != LINEAR:
+        alpha = slope if kind == ELU else type_of(y[0])(SELU_ALPHA)
+        scale = one if kind == ELU else type_of(y[0])(SELU_SCALE)
+        for j in range(len(y)):
+            below = alpha * (exp(zero if y[j] > zero else y[j]) - one)
+            y[j] = scale * (y[j] if y[j] > zero else below)
+
+
+@jit
+def activate_backward(g, y, kind, a):
+    """g <- g * f'(x) in place, from the output y = f(x); both (n,)."""
+    one = type_of(y[0])(1)
+    zero = type_of(y[0])(0)
+    slope = type_of(y[0])(a)
+    if kind == TANH:
+        for j in range(len(y)):
+            g[j] *= one - y[j] * y[j]
+    elif kind == SIGMOID:
+        for j in range(len(y)):
+            g[j] *= y[j] * (one - y[j])
+    elif kind == RELU:
+        for j in range(len(y)):
+            g[j] = g[j] if y[j] > zero else zero
+    elif kind == LEAKY:
+        for j in range(len(y)):
+            g[j] = g[j] if y[j] > zero else slope * g[j]
+    elif kind != LINEAR:
+        alpha = slope if kind == ELU else type_of(y[0])(SELU_SCALE * SELU_ALPHA)
+        scale = one if kind == ELU else type_of(y[0])(SELU_SCALE)
+        for j in range(len(y)):
+            g[j] *= scale if y[j] > zero else y[j] + alpha
+
+
+def _turn(builder, i):
+    """An integer whose bits but the sign are turned around if it is negative; its own inverse."""
+    sign = builder.ashr(i, ir.Constant(i.type, i.type.width - 1))
+    return builder.xor(i, builder.and_(sign, ir.Constant(i.type, 2 ** (i.type.width - 1) - 1)))
+
+
+@intrinsic
+def ordered(typingctx, x):
+    """The bits of a float32 or float64 as an int32 or int64 that grows with it.
+
+    Of negative numbers the larger bits are the smaller number, so these are turned.
+    """
+    kind = types.int32 if x == types.float32 else types.int64
+
+    def codegen(context, builder, signature, args):
+        return _turn(builder, builder.bitcast(args[0], ir.IntType(kind.bitwidth)))
+
+    return kind(x), codegen
+
+
+@intrinsic
+def unordered(typingctx, i):
+    """The number that `ordered` made an integer of."""
+    kind = types.float32 if i == types.int32 else types.float64
+
+    def codegen(context, builder, signature, args):
+        return builder.bitcast(_turn(builder, args[0]), context.get_value_type(kind))
+
+    return kind(i), codegen
+
+
+@jit
+def largest(y, count):
+    """max y_j over the items with count_j > 0; if a y_j is not a number, any number.
+
+    By integers: LLVM makes vector instructions of their running maximum, but not of floats', for
+    which NaN would have to be told from the rest.
+    """
+    lowest = ordered(type_of(y[0])(-3e38))
+    top = lowest
+    for j in range(len(y)):
+        place = ordered(y[j])  # by itself: what is only read at times fills no vector
+        place = place if count[j] > 0 else lowest
+        top = place if place > top else top
+    return unordered(top)
+
+
+# --- the losses of one lane -----------------------------------------------------------------------
+
+CROSS_ENTROPY, BPR, TOP1, BPR_MAX, TOP1_MAX = range(len(LOSSES))
+
+
+@jit
+def lane_loss(y, g, term, t, count, weight, log_own, log_weights, kind, act, a, bpreg, smoothing):
+    """The loss of one lane over *distinct* items, and its gradient; see losses.py for the formulas.
+
+    An item that was drawn c times is scored once and counts c times; loss and gradient are those
+    of the c equal columns. The lane's target is one of the columns of item t: the others of that
+    item are negatives like all.
+
+    Args:
+        y: (U,) scores before the activation; activated on return.
+        g: (U,) on return, the gradient of the loss with respect to the scores.
+        term: (U,) scratch. t: the target's place in y.
+        count: (U,) how many columns each item has; 0 leaves it out. Changed and restored.
+        weight: (U,) for cross-entropy, each item's sum of e^-log_q over its columns: the logQ
+            correction. Without correction the same as count.
+        log_own: the target column's -log_q, 0 without correction.
+        log_weights: sum of log e^-log_q over all columns, 0 without correction; for smoothing.
+        kind, act: indices into LOSSES and ACTIVATIONS; a, bpreg, smoothing as in losses.py.
+
+    Returns:
+        the loss.
+    """
+    f = type_of(y[0])
+    zero, one, two = f(0), f(1), f(2)
+    U = len(y)
+    activate(y, act, a)
+    loss = zero
+    pull = zero  # what the negatives together do to the target's score
+    n = zero
+    for j in range(U):
+        n += count[j]
+    n -= one
+
+    if kind == CROSS_ENTROPY:
+        top = largest(y, count)
+        total = zero
+        for j in range(U):
+            g[j] = weight[j] * exp(y[j] - top)
+            total += g[j]
+        inverse = one / total
+        log_total = f(math.log(total))  # beside the shift by top, which would cost it digits
+        share = f(smoothing) / max(one, n)
+        log_p = zero
+        if smoothing > 0:
+            for j in range(U):
+                g[j] = g[j] * inverse - share * count[j]
+                log_p += count[j] * shifted(y[j], top, -log_total)
+            log_p += f(log_weights)
+        else:
+            for j in range(U):
+                g[j] *= inverse
+        hit = one - f(smoothing) - share
+        loss = -hit * (log_own + shifted(y[t], top, -log_total)) - share * log_p
+        pull = hit
+    elif kind == BPR or kind == TOP1:
+        count[t] -= one
+        inverse = one / n
+        for j in range(U):
+            d = y[j] - y[t]
+            above = sigmoid(d)
+            if kind == BPR:
+                loss += count[j] * softplus(d)
+                g[j] = count[j] * above * inverse
+                pull += g[j]
+            else:
+                size = sigmoid(y[j] * y[j])
+                loss += count[j] * (above + size)
+                slope = count[j] * above * (one - above) * inverse
+                pull += slope
+                g[j] = slope + count[j] * two * y[j] * size * (one - size) * inverse
+        loss *= inverse
+        count[t] += one
+    else:
+        count[t] -= one
+        top = largest(y, count)
+        total = zero
+        for j in range(U):
+            term[j] = exp(y[j] - top)
+            g[j] = count[j] * term[j] if count[j] > 0 else zero
+            total += g[j]
+        inverse = one / total
+        # σ(y_j - y_t) is e^y_j / (e^y_j + e^y_t), of exponentials that are there already; unless
+        # y_t is so far below top that both may be 0, or so far above that σ may be denormal.
+        target = y[t]
+        near = f(-40) < target - top and target - top < f(7)
+        e_t = exp(target - top)
+        if kind == BPR_MAX:
+            # Σ s_j σ(y_t - y_j), and the p_j by which its terms share it. Its terms are e^y_j
+            # σ(y_t - y_j), the same as e^y_t σ(y_j - y_t): the first form, less e^top, keeps its
+            # largest term near 1 where the target is on top, the second, less e^y_t, where not.
+            first = one if target > top else zero
+            second = one - first
+            chosen = zero
+            size = zero
+            for j in range(U):
+                above = term[j] / (term[j] + e_t) if near else sigmoid(y[j] - target)
+                size += g[j] * y[j] * y[j]
+                chosen += first * g[j] * (one - above) + second * count[j] * above
+                term[j] = above  # kept: an exponential costs more than a look
+            size *= inverse
+            reg = f(bpreg)
+            below = second * (top - target)
+            loss = f(math.log(total)) - f(math.log(chosen)) + below + reg * size
+            first /= chosen
+            second /= chosen
+            for j in range(U):
+                above, s = term[j], g[j] * inverse
+                p = first * g[j] * (one - above) + second * count[j] * above
+                pull += p * above
+                g[j] = s + reg * s * (two * y[j] + y[j] * y[j] - size) - p * (one - above)
+        else:
+            for j in range(U):
+                above = term[j] / (term[j] + e_t) if near else sigmoid(y[j] - target)
+                term[j] = above
+                g[j] *= inverse  # s_j
+                loss += g[j] * (above + sigmoid(y[j] * y[j]))
+            for j in range(U):
+                above, size = term[j], sigmoid(y[j] * y[j])
+                slope = g[j] * above * (one - above)
+                pull += slope
+                s = g[j]
+                g[j] = s * (above + size - loss + two * y[j] * size * (one - size)) + slope
+        count[t] += one
+    g[t] -= pull
+    activate_backward(g, y, act, a)
+    return loss

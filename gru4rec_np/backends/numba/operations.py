@@ -1,0 +1,228 @@
+"""`NumbaOps`: the hot operations compiled for the CPU, one at a time.
+
+Imports kernels.py for the compiled pieces and base.py for the contract.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from types import EllipsisType
+from typing import Any
+
+import numba
+import numpy as np
+
+from gru4rec_np.backends.base import (
+    OWN_OPTIMISERS,
+    Memory,
+    Ops,
+    Stepper,
+    Weights,
+    can_fuse_steps,
+    coded,
+)
+from gru4rec_np.backends.numba.kernels import (
+    CASES,
+    apart,
+    blend_backward,
+    candidate,
+    count_ranks,
+    gate,
+    lane_losses,
+    reset_backward,
+    score_catalogue,
+    scratch,
+    search,
+    update_rows,
+)
+from gru4rec_np.ops import ranking
+from gru4rec_np.ops.activations import LINEAR, TANH, Activation
+from gru4rec_np.ops.losses import LOSSES
+
+
+class NumbaOps(Ops):
+    """Each operation as in `Ops`; fused steps by `backends.numba.steps`."""
+
+    name = "numba"
+
+    def draw_negatives(
+        self,
+        rng: np.random.Generator,
+        distribution: np.ndarray,
+        shape: tuple[int, ...],
+        guide: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """The same draws as `batches.draw_negatives`."""
+        if guide is None:
+            return super().draw_negatives(rng, distribution, shape)
+        u = rng.random(shape)
+        drawn = np.empty(u.shape, np.int32)
+        search(distribution, guide, u.reshape(-1), drawn.reshape(-1))
+        return drawn
+
+    # --- the recurrent step -----------------------------------------------------------------------
+
+    def gru(
+        self,
+        xW: np.ndarray,
+        h: np.ndarray,
+        U: np.ndarray,
+        b: np.ndarray,
+        hidden_act: Activation = TANH,
+    ) -> tuple[np.ndarray, tuple]:
+        """As `cells.gru`."""
+        H = h.shape[1]
+        r, z, n, h_new = (np.empty_like(h) for _ in range(4))
+        x, hU = xW + b, h @ U[:, : 2 * H]
+        gate(_columns(x, 0, H), _columns(hU, 0, H), r)
+        gate(_columns(x, 1, H), _columns(hU, 1, H), z)
+        rh = r * h
+        hU_n = rh @ U[:, 2 * H :]
+        candidate(_columns(x, 2, H), hU_n, r, z, h, False, coded(hidden_act), n, h_new)
+        return h_new, (h, r, z, n, rh)
+
+    def gru_backward(
+        self, dh_new: np.ndarray, cache: tuple, U: np.ndarray, hidden_act: Activation = TANH
+    ) -> tuple[np.ndarray, ...]:
+        """As `cells.gru_backward`."""
+        h, r, z, n, rh = cache
+        H = h.shape[1]
+        da_r, da_z, da_n = (np.empty_like(h) for _ in range(3))
+        blend_backward(dh_new, h, z, n, coded(hidden_act), da_z, da_n)
+        drh = da_n @ U[:, 2 * H :].T
+        reset_backward(drh * h, r, da_r)
+        da_rz = np.hstack([da_r, da_z])
+        dxW = np.hstack([da_rz, da_n])
+        dh = dh_new * (1 - z) + drh * r + da_rz @ U[:, : 2 * H].T
+        dU = np.hstack([h.T @ da_rz, rh.T @ da_n])
+        return dxW, dh, dU, dxW.sum(axis=0)
+
+    def gru_reset_after(
+        self,
+        xW: np.ndarray,
+        h: np.ndarray,
+        U: np.ndarray,
+        b: np.ndarray,
+        c: np.ndarray,
+        hidden_act: Activation = TANH,
+    ) -> tuple[np.ndarray, tuple]:
+        """As `cells.gru_reset_after`."""
+        H = h.shape[1]
+        r, z, n, h_new = (np.empty_like(h) for _ in range(4))
+        x, hU = xW + b, h @ U + c
+        gate(_columns(x, 0, H), _columns(hU, 0, H), r)
+        gate(_columns(x, 1, H), _columns(hU, 1, H), z)
+        hU_n = _columns(hU, 2, H)
+        candidate(_columns(x, 2, H), hU_n, r, z, h, True, coded(hidden_act), n, h_new)
+        return h_new, (h, r, z, n, hU_n)
+
+    def gru_reset_after_backward(
+        self, dh_new: np.ndarray, cache: tuple, U: np.ndarray, hidden_act: Activation = TANH
+    ) -> tuple[np.ndarray, ...]:
+        """As `cells.gru_reset_after_backward`."""
+        h, r, z, n, hU_n = cache
+        da_r, da_z, da_n = (np.empty_like(h) for _ in range(3))
+        blend_backward(dh_new, h, z, n, coded(hidden_act), da_z, da_n)
+        reset_backward(da_n * hU_n, r, da_r)
+        dxW, dhU = np.hstack([da_r, da_z, da_n]), np.hstack([da_r, da_z, da_n * r])
+        return dxW, dh_new * (1 - z) + dhU @ U.T, h.T @ dhU, dxW.sum(axis=0), dhU.sum(axis=0)
+
+    # --- loss and optimiser -----------------------------------------------------------------------
+
+    def loss_and_gradient(
+        self,
+        raw: np.ndarray,
+        loss: str,
+        final_act: Activation = LINEAR,
+        bpreg: float = 1.0,
+        smoothing: float = 0.0,
+        log_q: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As `losses.loss_and_gradient`: here each column is an item of its own, counted once."""
+        B, N = raw.shape
+        shapes = ((B, N), (B, N), (N,), (N,), (N,), (N,), (B,))
+        y, g, term, count, weight, logs, lanes = (apart(shape, raw.dtype) for shape in shapes)
+        y[:], count[:] = raw, 1
+        logs[:] = 0 if log_q is None else -log_q
+        weight[:] = np.exp(logs)
+        lane_losses(
+            y, g, term, count, weight, logs, float(logs.sum()), LOSSES.index(loss),
+            coded(final_act), bpreg, smoothing, lanes,
+        )  # fmt: skip
+        return lanes, g
+
+    def update(
+        self,
+        p: np.ndarray,
+        g: np.ndarray,
+        state: dict[str, np.ndarray],
+        adapt: str,
+        learning_rate: float,
+        momentum: float = 0.0,
+        rows: np.ndarray | EllipsisType = ...,
+    ) -> None:
+        """As `optim.update`."""
+        if adapt not in OWN_OPTIMISERS:
+            return super().update(p, g, state, adapt, learning_rate, momentum, rows)
+        none = np.empty((1, 0), p.dtype)
+        a, v = (_as_table(state[name]) if name in state else none for name in "av")
+        rows = np.arange(len(p)) if rows is ... else rows
+        how = adapt == "adagrad", learning_rate, momentum
+        update_rows(_as_table(p), rows, np.ascontiguousarray(_as_table(g)), a, v, how)
+
+    # --- the whole catalogue ----------------------------------------------------------------------
+
+    def catalogue_scores(self, h: np.ndarray, V_y: np.ndarray, b_y: np.ndarray) -> np.ndarray:
+        """As `ranking.catalogue_scores`."""
+        scores = np.empty((len(h), len(V_y)), V_y.dtype)
+        cases, V_T, s = scratch(h)
+        score_catalogue(cases, np.ascontiguousarray(V_y), b_y, V_T, s, scores)
+        return scores
+
+    def rank_targets(
+        self,
+        h: np.ndarray,
+        V_y: np.ndarray,
+        b_y: np.ndarray,
+        targets: np.ndarray,
+        ties: str = "conservative",
+    ) -> np.ndarray:
+        """As `ranking.rank_targets`, a block of cases on each core."""
+        below, level = np.empty(len(h), np.int64), np.empty(len(h), np.int64)
+        V_y = np.ascontiguousarray(V_y)
+
+        def count(first: int) -> None:
+            block = slice(first, first + CASES)
+            items = targets[block]
+            cases, V_T, s = scratch(h[block])
+            count_ranks(
+                cases, V_y, b_y, V_y[items], b_y[items], V_T, s, np.empty(len(items), h.dtype),
+                below[block], level[block],
+            )  # fmt: skip
+
+        with ThreadPoolExecutor(numba.get_num_threads()) as pool:
+            list(pool.map(count, range(0, len(h), CASES)))  # a list, to raise errors here
+        return ranking.from_counts(below, level, len(V_y), ties)
+
+    # --- many steps at once -----------------------------------------------------------------------
+
+    def fuses(self, hp: Any) -> bool:
+        """As `Ops.fuses`."""
+        return can_fuse_steps(hp)
+
+    def stepper(
+        self, hp: Any, W: Weights, memory: Memory, log_support: np.ndarray
+    ) -> Stepper | None:
+        """As `Ops.stepper`."""
+        from gru4rec_np.backends.numba.steps import FusedSteps  # takes a second to import
+
+        return FusedSteps(hp, W, memory, log_support) if can_fuse_steps(hp) else None
+
+
+def _columns(a, block, H):
+    """One of a's blocks of H columns."""
+    return np.ascontiguousarray(a[:, block * H : (block + 1) * H])
+
+
+def _as_table(x: np.ndarray) -> np.ndarray:
+    return x.reshape(len(x), -1)

@@ -1,0 +1,224 @@
+"""What people see of data and results: tables and the plot.
+
+Imports NumPy, Matplotlib and the data layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from gru4rec_np.data.sessions import Sessions
+from gru4rec_np.files import write_whole
+
+# One colour for each method, told apart in greyscale and by colour-blind readers (Wong 2011).
+COLOURS = {
+    "POP": "#999999",
+    "S-POP": "#56B4E9",
+    "BPR-MF": "#0072B2",
+    "Item-KNN": "#E69F00",
+    "V-SKNN": "#CC79A7",
+    "Markov": "#009E73",
+    "GRU4Rec": "#D55E00",
+    "oracle": "#000000",
+}
+LAST_POSITION = 8  # events further on in a session are put together
+
+
+def describe(parts: Mapping[str, Sessions]) -> str:
+    """Size and shape of data sets, as an aligned table."""
+    lines = [
+        f"{'data':10}{'events':>12}{'sessions':>12}{'items':>10}{'events/session':>17}{'longest':>10}"
+    ]
+    for name, s in parts.items():
+        used = int((s.support > 0).sum())
+        mean = s.n_events / s.n_sessions
+        lines.append(
+            f"{name:10}{s.n_events:12,}{s.n_sessions:12,}{used:10,}{mean:17.2f}{s.lengths.max():10,}"
+        )
+    return "\n".join(lines)
+
+
+def table(metrics: Mapping[str, Mapping[str, float]], k: Sequence[int]) -> str:
+    """Methods as rows, Recall@K and MRR@K as columns, the best of each column but the oracle's
+    marked with a star.
+
+    Args:
+        metrics: method to {"recall@5": ..., "mrr@5": ...}. k: the cut-offs to show.
+    """
+    columns = [f"recall@{c}" for c in k] + [f"mrr@{c}" for c in k]
+    best = {
+        c: max((m[c] for name, m in metrics.items() if name != "oracle"), default=None)
+        for c in columns
+    }
+    titles = [c.replace("recall", "Recall").replace("mrr", "MRR") for c in columns]
+    width = max(11, *map(len, titles)) + 1
+    lines = ["method".ljust(10) + "".join(t.rjust(width) for t in titles)]
+    for name, row in metrics.items():
+        cells = []
+        for c in columns:
+            star = "*" if name != "oracle" and len(metrics) > 1 and row[c] == best[c] else " "
+            cells.append(f"{row[c]:.4f}{star}".rjust(width + 1)[1:])
+        lines.append(name.ljust(10) + "".join(cells))
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def about_oracle(parts: dict[str, Sessions]) -> str:
+    """What the oracle's row means: it is exact only where it sees all that the shop did."""
+    kept = sum(part.n_events for name, part in parts.items() if name != "raw")
+    dropped = parts["raw"].n_events - kept
+    if not dropped:
+        return "(oracle: the best that any method can reach on this shop, on average)"
+    return (
+        "(oracle: approximately the best that any method can reach on this shop, on average; "
+        f"cleaning and splitting dropped {dropped:,} events that it does not see)"
+    )
+
+
+def aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of text in columns, the first to the left, numbers to the right."""
+    lines = [head, *rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+    numeric = [i > 0 and all(len(line[i].split()) <= 3 for line in rows) for i in range(len(head))]
+    return "\n".join(
+        "   ".join(
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(line, widths, numeric, strict=True)
+        ).rstrip()
+        for line in lines
+    )
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """The same table in Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def by_position(ranks: np.ndarray, before: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Recall@k and MRR@k of the cases with 1, 2, ... events before them.
+
+    Args:
+        ranks: (cases,), before: (cases,) events of the session so far, from a model's `ranks`.
+
+    Returns:
+        two arrays of `LAST_POSITION` values, NaN where there is no case; the last takes all
+        cases from there on.
+    """
+    where = np.minimum(before, LAST_POSITION) - 1
+    hit = ranks <= k
+    n = np.bincount(where, minlength=LAST_POSITION).astype(float)
+    n[n == 0] = np.nan
+    recall = np.bincount(where, hit, LAST_POSITION) / n
+    mrr = np.bincount(where, np.where(hit, 1 / ranks, 0), LAST_POSITION) / n
+    return recall, mrr
+
+
+def plot_curves(
+    path: Path,
+    losses: np.ndarray,
+    steps_per_epoch: int,
+    ranks: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    k: int = 20,
+) -> None:
+    """A picture of a run: the loss while training, Recall and MRR by position in the session.
+
+    Args:
+        path: a .png or .svg file.
+        losses: (updates,) the loss of each. steps_per_epoch: updates in an epoch.
+        ranks: method to what its `ranks` returned.
+    """
+    # Here, since loading it takes longer than all that the other commands do. A figure without
+    # pyplot needs no window and keeps no global state.
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(13, 4), layout="constrained", facecolor="white")
+    loss_axis, recall_axis, mrr_axis = axes = figure.subplots(1, 3)
+
+    width = max(1, min(len(losses) // 20, steps_per_epoch // 10))
+    smooth = np.convolve(losses, np.full(width, 1 / width), "valid")
+    epochs = (np.arange(len(smooth)) + width / 2) / steps_per_epoch
+    every = max(1, len(smooth) // 2000)
+    loss_axis.plot(epochs[::every], smooth[::every], color=COLOURS["GRU4Rec"])
+    loss_axis.set(
+        title="GRU4Rec's loss while training",
+        xlabel="epochs",
+        ylabel=f"loss, mean of {width} updates" if width > 1 else "loss",
+    )
+
+    positions = np.arange(1, LAST_POSITION + 1)
+    for name, (rank, before) in ranks.items():
+        style = {
+            "color": COLOURS.get(name),
+            "marker": ".",
+            "linestyle": "--" if name == "oracle" else "-",
+            "linewidth": 2.5 if name == "GRU4Rec" else 1.5,
+        }
+        recall, mrr = by_position(rank, before, k)
+        recall_axis.plot(positions, recall, label=name, **style)
+        mrr_axis.plot(positions, mrr, label=name, **style)
+    for axis, metric in ((recall_axis, "Recall"), (mrr_axis, "MRR")):
+        axis.set(
+            title=f"{metric}@{k} by position in the session",
+            xlabel="events seen so far",
+            ylabel=f"{metric}@{k}",
+            ylim=(0, None),
+        )
+        axis.set_xticks(positions, [*map(str, positions[:-1]), f"{LAST_POSITION}+"])
+    for axis in axes:
+        axis.grid(alpha=0.3)
+        axis.spines[["top", "right"]].set_visible(False)
+    handles, labels = recall_axis.get_legend_handles_labels()
+    figure.legend(handles[::-1], labels[::-1], loc="outside right center", frameon=False)
+    write_whole(path, lambda part: figure.savefig(part, dpi=110))
+
+
+def plot_comparison(
+    path: Path,
+    found: Mapping[str, Mapping[str, float]],
+    groups: Mapping[str, Sequence[str]],
+    k: int,
+) -> None:
+    """A picture of a comparison: Recall and MRR of each method, a row of axes for each group.
+
+    A whisker is the 95% interval of a method's difference to the best, drawn from the best's line:
+    one that reaches the line is not more than noise.
+
+    Args:
+        path: a .png or .svg file.
+        found: method to {"recall", "recall_best", "recall_to_best_low", ..._high} and mrr's alike.
+        groups: title to the methods of each row of axes, top to bottom. k: the cut-off.
+    """
+    from matplotlib.figure import Figure
+
+    heights = [len(group) + 1.5 for group in groups.values()]
+    figure = Figure(figsize=(11, 1 + 0.27 * sum(heights)), layout="constrained", facecolor="white")
+    axes = figure.subplots(
+        len(groups), 2, squeeze=False, sharey="row", gridspec_kw={"height_ratios": heights}
+    )
+    for (group_title, group), row in zip(groups.items(), axes, strict=True):
+        for axis, metric, title in zip(row, ("recall", "mrr"), ("Recall", "MRR"), strict=True):
+            for y, name in enumerate(group):
+                figures = found[name]
+                best = found[figures[f"{metric}_best"]][metric]
+                ends = [best + figures[f"{metric}_to_best_{end}"] for end in ("low", "high")]
+                colour = COLOURS.get(name, COLOURS["GRU4Rec"])
+                axis.plot(ends, [y, y], color=colour, linewidth=2, solid_capstyle="butt")
+                axis.plot(figures[metric], y, "o", color=colour, markersize=6)
+            limits = axis.get_xlim()
+            axis.axvline(best, color="#000000", linewidth=1, linestyle=":")
+            margin = (limits[1] - limits[0]) / 20
+            if not limits[0] - margin <= best <= limits[1] + margin:
+                axis.set_xlim(limits)  # the best is of the other group, and far away
+            axis.set_title(f"{group_title}: {title}@{k}", fontsize=10)
+            axis.grid(alpha=0.3)
+            axis.spines[["top", "right"]].set_visible(False)
+            axis.set_yticks(range(len(group)), group)
+            axis.set_ylim(len(group) - 0.5, -0.5)
+    figure.supxlabel(
+        "dotted: the best (but the oracle); whiskers: 95% interval of the difference to it",
+        fontsize=9,
+    )
+    write_whole(path, lambda part: figure.savefig(part, dpi=110))

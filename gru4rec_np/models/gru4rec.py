@@ -1,0 +1,214 @@
+"""GRU4Rec, the model: fit, ranks, and a session fed click by click.
+
+Hidasi et al. 2016 (arXiv 1511.06939). Imports the network, its training, and base.py for what all
+models share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gru4rec_np.backends import one_blas_thread
+from gru4rec_np.data.sessions import Sessions, check_k
+from gru4rec_np.data.tables import Watch, as_sessions
+from gru4rec_np.errors import InputError
+from gru4rec_np.models import hyperparameters, network
+from gru4rec_np.models.base import Network, OnChunk, progress
+from gru4rec_np.models.training import Training
+from gru4rec_np.ops.cells import State
+from gru4rec_np.ops.ranking import ROWS, padded, rank_in_parts, top
+
+
+class GRU4Rec(Network):
+    """Session-based recommendation with a recurrent network: GRUs, LSTMs or simple units.
+
+        model = GRU4Rec(layers=[100], loss="bpr-max").fit(train)
+        model.evaluate(test, k=(5, 20))            {"recall@5": ..., "mrr@5": ..., ...}
+        model.recommend(["a12", "b7"], k=20)       [(item, score), ...]
+
+    Arguments are the fields of `Hyperparameters`, and the backend, see `backends.load`. For the
+    attributes after `fit` see `Network`; network.py has the names and shapes of the weights.
+    """
+
+    name = "GRU4Rec"
+    Hyperparameters = hyperparameters.Hyperparameters
+    hp: hyperparameters.Hyperparameters
+
+    def _shapes(self, n_items: int) -> dict[str, tuple[int, ...]]:
+        return network.shapes(self.hp, n_items)
+
+    # --- training ---------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        train: Any,
+        on_chunk: OnChunk | None = None,
+        on_epoch: Callable[[dict[str, float]], None] | None = None,
+        validation: Any = None,
+        patience: int = 0,
+        resume: str | Path | None = None,
+        verbose: bool | None = None,
+    ) -> GRU4Rec:
+        """Train from fresh weights, or go on with a training that was stopped.
+
+        Args:
+            train: `Sessions`, or a Polars or pandas frame with the columns SessionId, ItemId,
+                Time.
+            on_chunk: called every 64 to 512 steps, or `bptt` if that is more, with the epoch, from
+                1, its events done so far, its events in all, and their mean loss so far. It may
+                call `self.training.save(path)`, and raise `training.Stopped`.
+            on_epoch: called after each epoch with what it added to `history`.
+            validation: sessions that are not trained on; Recall@20 and MRR@20 on them join
+                `history`, and the weights at the end are those of the epoch with the best
+                Recall@20.
+            patience: with `validation`, stop after this many epochs without a better one; 0: never.
+            verbose: show a progress bar: True, False, or None for only on a terminal or in a
+                notebook.
+            resume: a file that `training.save` wrote, of the same log and hyperparameters (n_epochs
+                may be larger) on the same backend; the weights at the end are to the bit those of a
+                training that was never stopped.
+
+        Returns:
+            self.
+
+        Raises:
+            InputError: nothing to train on, the loss stopped being a number or exploded, or the
+                file to go on from does not fit.
+        """
+        train = as_sessions(train)
+        train = train.keep_sessions(train.lengths >= 2).compact()
+        if patience < 0 or (patience and validation is None):
+            raise InputError(
+                f"patience: must be a whole number >= 0, and 0 without validation, not {patience}"
+            )
+        self.training = Training(self.hp, self.ops, train)
+        if resume is not None:
+            self.training.load(resume)
+        self._set_catalogue(train.item_ids)
+        self.weights, self.history = self.training.weights, self.training.history
+        self.losses = np.empty(0)
+        judge = None
+        if validation is not None:
+            known = as_sessions(validation).restrict(self.item_ids)
+
+            def judge() -> dict[str, float]:
+                return self.evaluate(known)
+
+        try:
+            with progress(self.hp.n_epochs, verbose) as show:
+
+                def after_chunk(epoch: int, done: int, total: int, loss: float) -> None:
+                    show(epoch, done, total, loss)
+                    if on_chunk:
+                        on_chunk(epoch, done, total, loss)
+
+                self.training.run(after_chunk, on_epoch, judge, patience)
+        finally:
+            self.losses = np.concatenate([self.losses, *self.training.losses])
+            del self.training
+        return self
+
+    # --- evaluation and recommendation ------------------------------------------------------------
+
+    @one_blas_thread
+    def _ranks(self, test: Sessions, ties: str, watch: Watch | None) -> np.ndarray:
+        h, targets = self._last_vectors(test), test.items[test.cases + 1]
+        table = self.weights["V_y"], self.weights["b_y"]
+        return rank_in_parts(self.ops.rank_targets, h, *table, targets, ties, watch)
+
+    def _last_vectors(self, sessions: Sessions) -> np.ndarray:
+        """(cases, D): the vector that scores the next item, for every case."""
+        D = self.weights["V_y"].shape[1]
+        at_event = np.empty((sessions.n_events, D), self.weights["V_y"].dtype)
+        longest_first = np.argsort(-sessions.lengths, kind="stable")
+        for block in np.split(longest_first, range(ROWS, sessions.n_sessions, ROWS)):
+            first, questions = sessions.offsets[block], sessions.lengths[block] - 1
+            state = network.zero_state(self.hp, len(block))
+            for t in range(max(questions, default=0)):
+                n = int(np.count_nonzero(questions > t))
+                state = State([h[:n] for h in state.h], state.history[:n])
+                x = sessions.items[first[:n] + t]
+                at_event[first[:n] + t], state = self._feed(x, state)
+        return at_event[sessions.cases]
+
+    def _feed(self, x: np.ndarray, state: State) -> tuple[np.ndarray, State]:
+        """`network.recurrent` of a few sessions, to the bit the same whatever others are beside.
+
+        So that products always have the same shape, there are `ROWS` lanes; the rest run idle.
+
+        Args:
+            x: (n,) item indices, n <= ROWS. state: of the n sessions.
+
+        Returns:
+            the vectors that score items (n, D), and the new state.
+        """
+        n, lanes = len(x), State([padded(h) for h in state.h], padded(state.history))
+        out, lanes, _ = network.recurrent(self.weights, self.hp, self.ops, padded(x), lanes)
+        # Copies, for a session that waits need not hold the idle lanes.
+        state = State([h[:n].copy() for h in lanes.h], lanes.history[:n].copy())
+        return out[:n].copy(), state
+
+    def _scores_after(self, items: np.ndarray) -> np.ndarray:
+        live = self.session()
+        for item in items:
+            live.feed_index(int(item))
+        return live.scores()
+
+    def session(self) -> LiveSession:
+        """A session to be fed click by click, for serving."""
+        return LiveSession(self)
+
+
+class LiveSession:
+    """One shopper's session: feed a click, get the ranking.
+
+    live = model.session()
+    live.feed("a12")
+    live.recommend(k=5)
+    """
+
+    def __init__(self, model: GRU4Rec) -> None:
+        model._require_fit()
+        self.model = model
+        self._state = network.zero_state(model.hp, 1)
+        self._out: np.ndarray | None = None
+
+    def feed(self, item: Any) -> bool:
+        """Take in a click; items are matched as `sessions.index_of` says.
+
+        An item that training did not have changes nothing: returns False.
+        """
+        index = self.model._index.get(str(item))
+        if index is None:
+            return False
+        self.feed_index(index)
+        return True
+
+    @one_blas_thread
+    def feed_index(self, index: int) -> None:
+        """Take in a click on item `item_ids[index]`."""
+        x = np.array([index], np.int32)
+        self._out, self._state = self.model._feed(x, self._state)
+
+    @one_blas_thread
+    def scores(self) -> np.ndarray:
+        """(I,) score of each item of the catalogue as the next click.
+
+        To the bit those by which `GRU4Rec.ranks` ranks, on the same backend.
+
+        Raises:
+            InputError: no known item has been fed yet.
+        """
+        if self._out is None:
+            raise InputError("session: feed it an item that the model knows first")
+        weights = self.model.weights
+        return self.model.ops.catalogue_scores(self._out, weights["V_y"], weights["b_y"])[0]
+
+    def recommend(self, k: int = 20) -> list[tuple[Any, float]]:
+        """The k best next items, as `GRU4Rec.recommend` returns them."""
+        check_k(k)
+        return top(self.scores(), self.model.item_ids, k)

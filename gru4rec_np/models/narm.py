@@ -1,0 +1,623 @@
+"""NARM: a GRU over a session's clicks, and an attention that looks back at all of them.
+
+Li et al., "Neural Attentive Session-based Recommendation" (CIKM 2017, arXiv 1711.04725), forward
+and backward by hand. Read top to bottom: sessions side by side, the attention, the network with its
+loss, the model. Imports the network's gradients, the data layer and the kernels.
+
+A batch holds whole sessions, longest first: those that still have an event at step t are its first
+lanes, so a step takes just these, and nothing that only pads is ever computed. Its E events lie one
+step after the other; (T, B) `there` says which places of the steps times lanes are events.
+
+Weights (I items, X = embedding, H = hidden units):
+    emb     (I, X)      an item's row is its input and, through B, its score
+    W_x     (X, 3H), U (H, 3H), b (3H,)   the GRU, see cells.gru
+    A1, A2  (H, H), v (H,)                the attention
+    B       (X, 2H)     score_k = emb_k B c
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from gru4rec_np.backends import Memory, Ops, Weights, one_blas_thread
+from gru4rec_np.data.batches import draw_negatives, guide_table, negative_distribution
+from gru4rec_np.data.sessions import Sessions
+from gru4rec_np.data.tables import Watch, as_sessions
+from gru4rec_np.errors import InputError
+from gru4rec_np.models.base import Network, progress
+from gru4rec_np.models.hyperparameters import WIDEST, Checked, declare, flag, number, whole
+from gru4rec_np.models.network import Gradients, drop, dropout_mask
+from gru4rec_np.ops.activations import exp_or_zero, sigmoid
+from gru4rec_np.ops.optim import clip, init_state
+from gru4rec_np.ops.ranking import rank_in_parts
+from gru4rec_np.ops.scoring import log_proposal
+
+LONGEST = 200  # events that the network sees at once, see `pieces`
+LANES = 256  # sessions that are evaluated side by side
+CASES = 512  # cases that are scored at once, and fewer if that would make more than
+SCORES = 2**22  # so many scores
+
+# As published, with 100 units and half of c dropped, which are defaults here too.
+PAPER = {
+    "embedding": 50,
+    "normalise": False,
+    "learning_rate": 1e-3,
+    "decay": False,
+    "dropout_p_embed": 0.25,
+}
+
+# --- sessions side by side ------------------------------------------------------------------------
+
+
+def pieces(n: np.ndarray, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Cut sessions into pieces of at most LONGEST events, each `new` events after the one before.
+
+    A piece knows nothing of those before it. Training takes them end to end, new = LONGEST. Serving
+    takes new = LONGEST / 2, and of every piece but a session's first only the answers after its
+    last `new` events: so an answer comes from all events if these are at most LONGEST, else from
+    the last LONGEST / 2 or more, and a session's cost grows with its length, not with the square.
+
+    Args:
+        n: (sessions,) events of each, 1 or more.
+
+    Returns:
+        of each piece: its session, its first event in it, how many it has.
+    """
+    count = 1 + np.maximum(0, -(-(n - LONGEST) // new))
+    session = np.repeat(np.arange(len(n)), count)
+    first = new * (np.arange(len(session)) - np.repeat(np.cumsum(count) - count, count))
+    return session, first, np.minimum(n[session] - first, LONGEST)
+
+
+def side_by_side(first: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Lay out pieces of a log as a batch.
+
+    Args:
+        first: (B,) the log's event at which each piece begins. n: (B,) its events, 1 or more.
+
+    Returns:
+        events (E,): the log's events, step after step, longest piece first; there (T, B).
+    """
+    order = np.argsort(-n, kind="stable")
+    first, n = first[order], n[order]
+    t = np.arange(n.max(initial=0))[:, None]
+    there = t < n
+    return (first + t)[there], there
+
+
+def _steps(there: np.ndarray) -> Iterator[tuple[slice, int]]:
+    """For each step where its events lie among the E, and how many they are: its first lanes."""
+    at = 0
+    for n in there.sum(axis=1).tolist():
+        yield slice(at, at + n), n
+        at += n
+
+
+def _spread(rows: np.ndarray, there: np.ndarray) -> np.ndarray:
+    """(E, H) rows at their places (T, B, H). The other places are never read."""
+    out = np.empty((*there.shape, rows.shape[1]), rows.dtype)
+    out[there] = rows
+    return out
+
+
+# --- the global encoder ---------------------------------------------------------------------------
+
+
+def unroll(
+    xW: np.ndarray, there: np.ndarray, U: np.ndarray, b: np.ndarray, ops: Ops
+) -> tuple[np.ndarray, list]:
+    """The GRU over whole sessions, from state 0.
+
+    Args:
+        xW: (E, 3H), see `cells.gru`. there: (T, B). ops: see `kernels.load`.
+
+    Returns:
+        h (E, H) after each event, and the cache of `unroll_backward`.
+    """
+    state = np.zeros((there.shape[1], len(U)), xW.dtype)
+    h, caches = np.empty((len(xW), len(U)), xW.dtype), []
+    for at, n in _steps(there):
+        state, cache = ops.gru(xW[at], state[:n], U, b)
+        h[at] = state
+        caches.append(cache)
+    return h, caches
+
+
+def unroll_backward(
+    dh: np.ndarray, caches: list, there: np.ndarray, U: np.ndarray, ops: Ops
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Gradients of `unroll`, through all of the sessions' time.
+
+    Args:
+        dh: (E, H) what each h gets from elsewhere than the next step.
+
+    Returns:
+        dxW (E, 3H), dU (H, 3H), db (3H,).
+    """
+    dxW, dU, db = np.empty((len(dh), U.shape[1]), dh.dtype), np.zeros_like(U), 0
+    dstate = np.zeros((there.shape[1], len(U)), dh.dtype)  # of a session that has ended: 0
+    for (at, n), cache in zip(reversed(list(_steps(there))), reversed(caches), strict=True):
+        dxW[at], dstate[:n], dU_t, db_t = ops.gru_backward(dh[at] + dstate[:n], cache, U)
+        dU += dU_t
+        db = db + db_t
+    return dxW, dU, db
+
+
+# --- the local encoder ----------------------------------------------------------------------------
+
+
+def attend(
+    q: np.ndarray, k: np.ndarray, h: np.ndarray, v: np.ndarray, normalise: bool = False
+) -> tuple[np.ndarray, tuple]:
+    """c_l = Σ_j α_j h_j with α_j = v·σ(q + k_j): at one step, over the J events so far.
+
+    Li et al. 2017 (arXiv 1711.04725), the local encoder; there α is not normalised.
+
+    Args:
+        q: (n, H) h_t A1. k: (J, n, H) h_j A2. h: (J, n, H), the states. v: (H,).
+        normalise: α is the softmax of v·σ(q + k_j) over the J events.
+
+    Returns:
+        c_l (n, H), and the cache (σ, α) of `attend_backward`; α is (J, n).
+    """
+    s = sigmoid(q + k)
+    a = s @ v
+    if normalise:
+        a = exp_or_zero(a - a.max(axis=0))
+        a /= a.sum(axis=0)
+    return np.einsum("jn,jnh->nh", a, h), (s, a)
+
+
+def attend_backward(
+    dc: np.ndarray, cache: tuple, h: np.ndarray, v: np.ndarray, normalise: bool = False
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Gradients of `attend`: dq (n, H), dk (J, n, H), dh (J, n, H), dv (H,).
+
+    Args:
+        dc: (n, H) gradient with respect to c_l; cache, h, v, normalise as in the forward step.
+    """
+    s, a = cache
+    da = np.einsum("nh,jnh->jn", dc, h)
+    if normalise:
+        da = a * (da - (a * da).sum(axis=0))
+    dv = da.ravel() @ s.reshape(-1, s.shape[2])
+    dk = da[:, :, None] * v * (s * (1 - s))
+    return dk.sum(axis=0), dk, a[:, :, None] * dc, dv
+
+
+def local(
+    h: np.ndarray,
+    there: np.ndarray,
+    A1: np.ndarray,
+    A2: np.ndarray,
+    v: np.ndarray,
+    normalise: bool = False,
+) -> tuple[np.ndarray, tuple]:
+    """The attention at every step, each over the events up to and with its own.
+
+    Args:
+        h: (E, H). there: (T, B). A1, A2: (H, H), v: (H,).
+
+    Returns:
+        c_l (E, H), and the cache of `local_backward`, which computes each step's σ again: T times
+        fewer numbers to hold at once.
+    """
+    q, k, states = h @ A1, _spread(h @ A2, there), _spread(h, there)
+    c = np.empty_like(h)
+    for t, (at, n) in enumerate(_steps(there)):
+        so_far = np.s_[: t + 1, :n]  # events all: who is there at step t was there before
+        c[at], _ = attend(q[at], k[so_far], states[so_far], v, normalise)
+    return c, (h, q, k, states)
+
+
+def local_backward(
+    dc: np.ndarray,
+    cache: tuple,
+    there: np.ndarray,
+    A1: np.ndarray,
+    A2: np.ndarray,
+    v: np.ndarray,
+    normalise: bool = False,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Gradients of `local`: dh (E, H), dA1 (H, H), dA2 (H, H), dv (H,)."""
+    h, q, k, states = cache
+    dq, dk, dstates, dv = np.empty_like(q), np.zeros_like(k), np.zeros_like(k), np.zeros_like(v)
+    for t, (at, n) in enumerate(_steps(there)):
+        so_far = np.s_[: t + 1, :n]
+        _, step = attend(q[at], k[so_far], states[so_far], v, normalise)
+        dq[at], dk_t, dh_t, dv_t = attend_backward(dc[at], step, states[so_far], v, normalise)
+        dk[so_far] += dk_t
+        dstates[so_far] += dh_t
+        dv += dv_t
+    dk = dk[there]
+    return dstates[there] + dq @ A1.T + dk @ A2.T, h.T @ dq, h.T @ dk, dv
+
+
+# --- hyperparameters ------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class NARMHyperparameters(Checked):
+    """What NARM can be told.
+
+    Raises:
+        InputError: a value is not allowed; the message has name, value and what is.
+    """
+
+    fixed: ClassVar = ("embedding", "hidden", "normalise")
+
+    embedding: int = declare(100, "width of the items' embedding", whole(1, WIDEST))
+    hidden: int = declare(100, "units of the GRU", whole(1, WIDEST))
+    normalise: bool = declare(True, "the attention's weights are a softmax", flag)
+    n_sample: int = declare(
+        0, "negatives a step, shared by its cases, besides their targets; 0: all items", whole(0)
+    )
+    sample_alpha: float = declare(0.75, "they are drawn by support^sample_alpha", number(0))
+    batch_size: int = declare(64, "sessions a step", whole(1))
+    n_epochs: int = declare(8, "passes over the training sessions", whole(1))
+    learning_rate: float = declare(5e-3, "step size of Adam", number(0, above=True))
+    decay: bool = declare(True, "it falls to 0 in a straight line over all updates", flag)
+    dropout_p_embed: float = declare(0.5, "share of the input embedding dropped", number(0, 1))
+    dropout_p_context: float = declare(0.5, "share of c dropped", number(0, 1))
+    grad_cap: float = declare(0.0, "largest norm of a step's gradient; 0: no limit", number(0))
+    seed: int = declare(0, "seed of everything random", whole(0, np.inf))
+
+
+# --- the network and its loss ---------------------------------------------------------------------
+
+
+def shapes(hp: NARMHyperparameters, n_items: int) -> dict[str, tuple[int, ...]]:
+    """The shape of each weight, by name."""
+    X, H = hp.embedding, hp.hidden
+    return {
+        "emb": (n_items, X),
+        "W_x": (X, 3 * H),
+        "U": (H, 3 * H),
+        "b": (3 * H,),
+        "A1": (H, H),
+        "A2": (H, H),
+        "v": (H,),
+        "B": (X, 2 * H),
+    }
+
+
+def init_weights(
+    hp: NARMHyperparameters, n_items: int, rng: np.random.Generator, dtype: type = np.float32
+) -> Weights:
+    """Fresh weights: each gate's block uniform in ±sqrt(6 / (rows + columns)), biases 0."""
+
+    def uniform(rows: int, columns: int) -> np.ndarray:
+        scale = np.sqrt(6 / (rows + columns))
+        return rng.uniform(-scale, scale, (rows, columns)).astype(dtype)
+
+    X, H = hp.embedding, hp.hidden
+    return {
+        "emb": uniform(n_items, X),
+        "W_x": np.hstack([uniform(X, H) for _ in range(3)]),
+        "U": np.hstack([uniform(H, H) for _ in range(3)]),
+        "b": np.zeros(3 * H, dtype),
+        "A1": uniform(H, H),
+        "A2": uniform(H, H),
+        "v": uniform(H, 1)[:, 0],
+        "B": uniform(X, 2 * H),
+    }
+
+
+def encode(
+    W: Weights,
+    hp: NARMHyperparameters,
+    ops: Ops,
+    x: np.ndarray,
+    there: np.ndarray,
+    rng: np.random.Generator | None = None,
+) -> tuple[np.ndarray, tuple]:
+    """What scores the next item, B c with c = [c_g | c_l] and c_g = h_t, after every event.
+
+    Args:
+        x: (E,) items. there: (T, B). rng: draws the dropout masks; None for no dropout.
+
+    Returns:
+        (E, X), and the cache of `encode_backward`.
+    """
+    e = W["emb"][x]
+    mask_e = dropout_mask(rng, e, hp.dropout_p_embed)
+    e = drop(e, mask_e)
+    h, steps = unroll(e @ W["W_x"], there, W["U"], W["b"], ops)
+    c_l, looks = local(h, there, W["A1"], W["A2"], W["v"], hp.normalise)
+    c = np.hstack([h, c_l])
+    mask_c = dropout_mask(rng, c, hp.dropout_p_context)
+    c = drop(c, mask_c)
+    return c @ W["B"].T, (x, there, e, mask_e, steps, looks, c, mask_c)
+
+
+def encode_backward(
+    dout: np.ndarray, cache: tuple, W: Weights, hp: NARMHyperparameters, ops: Ops, g: Gradients
+) -> None:
+    """Gradients of `encode`, added into g: dout (E, X)."""
+    x, there, e, mask_e, steps, looks, c, mask_c = cache
+    g.add("B", dout.T @ c)
+    dc = drop(dout @ W["B"], mask_c)
+    dh, *dlocal = local_backward(
+        dc[:, hp.hidden :], looks, there, W["A1"], W["A2"], W["v"], hp.normalise
+    )
+    for name, gradient in zip(("A1", "A2", "v"), dlocal, strict=True):
+        g.add(name, gradient)
+    dxW, dU, db = unroll_backward(dh + dc[:, : hp.hidden], steps, there, W["U"], ops)
+    g.add("U", dU)
+    g.add("b", db)
+    g.add("W_x", e.T @ dxW)
+    g.add_rows("emb", x, drop(dxW @ W["W_x"].T, mask_e))
+
+
+def cross_entropy(r: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """-log softmax(r)_y over the whole catalogue; losses.py has it over sampled items.
+
+    Args:
+        r: (n, I) scores. y: (n,) the targets.
+
+    Returns:
+        loss of each case (n,), and the cache that `cross_entropy_backward` takes.
+    """
+    shifted = r - r.max(axis=1, keepdims=True)
+    target = np.take_along_axis(shifted, y[:, None], axis=1)[:, 0]
+    p = exp_or_zero(shifted, out=shifted)
+    total = p.sum(axis=1, keepdims=True)
+    p /= total
+    return np.log(total[:, 0]) - target, p
+
+
+def cross_entropy_backward(cache: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """dr = softmax(r) - 1 at y, (n, I), in the cache's place."""
+    cache[np.arange(len(y)), y] -= 1
+    return cache
+
+
+def decode(
+    out: np.ndarray,
+    emb: np.ndarray,
+    y: np.ndarray,
+    samples: np.ndarray | None,
+    log_support: np.ndarray,
+    sample_alpha: float,
+    ops: Ops,
+    g: Gradients,
+) -> tuple[float, np.ndarray]:
+    """Scores emb_k·out, their cross-entropy, the mean over the cases, and its gradient.
+
+    At most CASES cases at a time. With samples, a case's scores are those of the targets of the
+    cases scored with it and of the samples, less log q, as in GRU4Rec (`scoring.log_proposal`).
+
+    Args:
+        out: (E, X) from `encode`. y: (E,) targets. samples: (S,) items; None to score all items.
+        log_support: (I,). g: takes the gradient of emb.
+
+    Returns:
+        loss, dout (E, X).
+    """
+    loss, dout = 0.0, np.empty_like(out)
+    columns = len(emb) if samples is None else CASES + len(samples)
+    size = max(1, min(CASES, SCORES // columns))
+    demb = np.zeros_like(emb) if samples is None else None
+    for first in range(0, len(y), size):
+        at = slice(first, first + size)
+        if samples is None:
+            V = emb
+            cases, cache = cross_entropy(out[at] @ V.T, y[at])
+            dr = cross_entropy_backward(cache, y[at])
+        else:
+            items = np.concatenate([y[at], samples])
+            V = emb[items]
+            log_q = log_proposal(log_support, y[at], samples, sample_alpha)
+            cases, dr = ops.loss_and_gradient(out[at] @ V.T, "cross-entropy", log_q=log_q)
+        loss += float(cases.sum()) / len(y)
+        dr /= len(y)
+        dout[at] = dr @ V
+        if samples is None:
+            demb += dr.T @ out[at]
+        else:
+            g.add_rows("emb", items, dr.T @ out[at])
+    if samples is None:
+        g.add_rows("emb", np.arange(len(emb)), demb)
+    return loss, dout
+
+
+def loss_and_gradients(
+    W: Weights,
+    hp: NARMHyperparameters,
+    ops: Ops,
+    x: np.ndarray,
+    y: np.ndarray,
+    there: np.ndarray,
+    samples: np.ndarray | None,
+    log_support: np.ndarray,
+    rng: np.random.Generator | None = None,
+) -> tuple[float, Gradients]:
+    """A batch's mean loss over its E cases, and the gradient of every weight.
+
+    Args:
+        x, y: (E,) items and those that follow them. there: (T, B). The rest: see `encode`,
+            `decode`.
+
+    Returns:
+        loss, and Gradients with the rows of emb summed over both uses.
+    """
+    g = Gradients()
+    out, cache = encode(W, hp, ops, x, there, rng)
+    loss, dout = decode(out, W["emb"], y, samples, log_support, hp.sample_alpha, ops, g)
+    encode_backward(dout, cache, W, hp, ops, g)
+    g.sum_rows()
+    return loss, g
+
+
+# --- the model ------------------------------------------------------------------------------------
+
+
+class NARM(Network):
+    """Neural Attentive Session-based Recommendation, with the interface of GRU4Rec.
+
+        model = NARM().fit(train)
+        model.evaluate(test, k=(5, 20))            {"recall@5": ..., ...}
+        model.recommend(["a12", "b7"], k=20)       [(item, score), ...]
+        model.attention(["a12", "b7"])             the weight of each click
+
+    Arguments are the fields of `NARMHyperparameters`, and the backend, see `backends.load`. The
+    defaults are what was best of a few on the last day of RSC15's first 100,000 clicks without
+    their test set; the paper's own are `NARM(**PAPER)`. Of a session longer than LONGEST events
+    only the last LONGEST / 2 or more are looked at, see `pieces`.
+    """
+
+    name = "NARM"
+    Hyperparameters = NARMHyperparameters
+    hp: NARMHyperparameters
+
+    def _shapes(self, n_items: int) -> dict[str, tuple[int, ...]]:
+        return shapes(self.hp, n_items)
+
+    # --- training ---------------------------------------------------------------------------------
+
+    @np.errstate(over="ignore", invalid="ignore", divide="ignore")  # the loss is looked at instead
+    @one_blas_thread
+    def fit(
+        self,
+        train: Any,
+        on_epoch: Callable[[dict[str, float]], None] | None = None,
+        verbose: bool | None = None,
+    ) -> NARM:
+        """Train from fresh weights, with Adam, on batches of whole sessions in random order.
+
+        Args:
+            train: `Sessions`, or a frame as for GRU4Rec.fit.
+            on_epoch: called after each epoch with what it added to `history`.
+            verbose: show a progress bar: True, False, or None for only on a terminal or in a
+                notebook.
+
+        Returns:
+            self.
+
+        Raises:
+            InputError: nothing to train on, or the loss stopped being a number.
+        """
+        train = as_sessions(train)
+        train = train.keep_sessions(train.lengths >= 2).compact()
+        if train.n_sessions == 0:
+            raise InputError("nothing to train on: no session with 2 events or more")
+        hp, rng = self.hp, np.random.default_rng(self.hp.seed)
+        self._set_catalogue(train.item_ids)
+        self.weights, self.history = init_weights(hp, train.n_items, rng), []
+        memory = {name: init_state(p, "adam", 0) for name, p in self.weights.items()}
+        log_support = np.log(train.support).astype(np.float32)
+        negatives = negative_distribution(train.support, hp.sample_alpha)
+        guide = guide_table(negatives)
+        session, first, n = pieces(train.lengths - 1, LONGEST)
+        first += train.offsets[session]
+        n_updates, total = hp.n_epochs * -(-len(first) // hp.batch_size), int(n.sum())
+        losses: list[float] = []
+
+        with progress(hp.n_epochs, verbose) as show:
+            for epoch in range(1, hp.n_epochs + 1):
+                began, total_loss, done = time.perf_counter(), 0.0, 0
+                order = rng.permutation(len(first))
+                for batch in np.split(order, range(hp.batch_size, len(order), hp.batch_size)):
+                    events, there = side_by_side(first[batch], n[batch])
+                    x, y = train.items[events], train.items[events + 1]
+                    samples = None
+                    if hp.n_sample:
+                        samples = draw_negatives(rng, negatives, (hp.n_sample,), guide)
+                    loss, g = loss_and_gradients(
+                        self.weights, hp, self.ops, x, y, there, samples, log_support, rng
+                    )
+                    if not np.isfinite(loss):
+                        raise InputError(
+                            f"the loss is {loss} in epoch {epoch}: training diverged; try a lower "
+                            f"learning_rate than {hp.learning_rate:g} or a grad_cap of 1"
+                        )
+                    rate = hp.learning_rate
+                    if hp.decay:
+                        rate *= 1 - len(losses) / n_updates
+                    self._update(memory, g, rate)
+                    losses.append(loss)
+                    total_loss += loss * len(x)
+                    done += len(x)
+                    show(epoch, done, total, total_loss / done)
+                seconds = time.perf_counter() - began
+                self.history.append(
+                    {
+                        "epoch": epoch,
+                        "loss": total_loss / total,
+                        "events": total,
+                        "seconds": seconds,
+                        "events_per_second": total / seconds,
+                    }
+                )
+                if on_epoch:
+                    on_epoch(self.history[-1])
+        self.losses = np.array(losses)
+        return self
+
+    def _update(self, memory: Memory, g: Gradients, rate: float) -> None:
+        """One step of Adam, in place; of emb only the rows that have a gradient."""
+        rows, of_rows = g.rows["emb"]
+        if self.hp.grad_cap:
+            clip([*g.dense.values(), of_rows], self.hp.grad_cap)
+        for name, gradient in g.dense.items():
+            self.ops.update(self.weights[name], gradient, memory[name], "adam", rate)
+        which = ... if len(rows) == len(self.item_ids) else rows
+        self.ops.update(self.weights["emb"], of_rows, memory["emb"], "adam", rate, 0.0, which)
+
+    # --- evaluation and recommendation ------------------------------------------------------------
+
+    @one_blas_thread
+    def _ranks(self, test: Sessions, ties: str, watch: Watch | None) -> np.ndarray:
+        session, start, n = pieces(test.lengths - 1, LONGEST // 2)
+        first = test.offsets[session] + start
+        # Where a piece overlaps with the one before, that one's answers have seen more.
+        answers_from = first + np.where(start > 0, LONGEST - LONGEST // 2, 0)
+        at_event = np.empty((test.n_events, self.hp.embedding), self.weights["emb"].dtype)
+        longest_first = np.argsort(-n, kind="stable")
+        for block in np.split(longest_first, range(LANES, len(n), LANES)):
+            events, there = side_by_side(first[block], n[block])
+            out, _ = encode(self.weights, self.hp, self.ops, test.items[events], there)
+            answers = events >= np.broadcast_to(answers_from[block], there.shape)[there]
+            at_event[events[answers]] = out[answers]
+        cases, no_bias = test.cases, np.zeros(len(self.item_ids), at_event.dtype)
+        table, targets = (self.weights["emb"], no_bias), test.items[cases + 1]
+        return rank_in_parts(self.ops.rank_targets, at_event[cases], *table, targets, ties, watch)
+
+    def _encode_last(self, items: np.ndarray) -> tuple[int, np.ndarray, tuple]:
+        """The last piece of a session of items (n,): where it begins, B c (E, X), and the cache."""
+        first = int(pieces(np.array([len(items)]), LONGEST // 2)[1][-1])
+        x = items[first:]
+        there = np.ones((len(x), 1), bool)
+        return first, *encode(self.weights, self.hp, self.ops, x, there)
+
+    @one_blas_thread
+    def _scores_after(self, items: np.ndarray) -> np.ndarray:
+        _, out, _ = self._encode_last(items)
+        return self.weights["emb"] @ out[-1]
+
+    @one_blas_thread
+    def attention(self, session: Sequence[Any]) -> np.ndarray:
+        """How much the local encoder looks at each click: α, as the last click sees it.
+
+        Args:
+            session: item ids, oldest first.
+
+        Returns:
+            (len(session),) floats, 0 for an unknown item or one too far back. Without `normalise`
+            they may be of any size and sign.
+
+        Raises:
+            InputError: the session is no list of items or has none that is known.
+        """
+        places, items = self._known(session)
+        first, _, cache = self._encode_last(items)
+        _, q, keys, states = cache[5]
+        _, (_, a) = attend(q[-1:], keys, states, self.weights["v"], self.hp.normalise)
+        weights = np.zeros(len(session), a.dtype)
+        weights[places[first:]] = a[:, 0]
+        return weights

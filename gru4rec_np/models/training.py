@@ -1,0 +1,332 @@
+"""The training of GRU4Rec: the loop over epochs and steps, and where it stands, on disk too.
+
+What stands here is all that decides how a run goes on: weights, the optimiser's memory, the lanes'
+states, the generator of random numbers. So a run that was stopped and goes on ends with the same
+bits as one that was not. Imports the network, the data layer, the kernels and checkpoint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gru4rec_np.backends import Ops, Stepper, multiplications, one_blas_thread
+from gru4rec_np.data.batches import (
+    guide_table,
+    negative_distribution,
+    session_parallel,
+)
+from gru4rec_np.data.sessions import Sessions
+from gru4rec_np.errors import InputError
+from gru4rec_np.models import checkpoint, network
+from gru4rec_np.models.hyperparameters import Hyperparameters
+from gru4rec_np.ops.optim import init_state
+
+CHUNK = (64, 512)  # fewest and most steps, see chunk_of
+EXPLODED = 1000  # a loss this many times the first one's is no longer learning
+
+
+def chunk_of(hp: Hyperparameters, ops: Ops) -> int:
+    """Steps whose negatives are drawn at once, and between two calls of `on_chunk`.
+
+    Where a backend trains them in one call, smaller steps are more, for what a call costs beside
+    them; but even a large model's should be over soon, since until then nothing is shown, written
+    down or stopped.
+
+    Args:
+        hp: hyperparameters. ops: the hot operations, see `kernels.load`.
+    """
+    least, most = CHUNK
+    if ops.fuses(hp):
+        return min(max(least, 2**33 // multiplications(hp)), most)
+    return -(-least // hp.bptt) * hp.bptt  # whole windows only: a window takes bptt steps
+
+
+class Diverged(InputError):
+    """Raised when the loss stopped being a number or exploded."""
+
+
+class Stopped(Exception):
+    """Raised by a callback of `Training.run` to end it there; what was learnt stays."""
+
+
+class Training:
+    """A run of GRU4Rec, from fresh weights or from a file, up to its last epoch.
+
+    Args:
+        hp: hyperparameters. ops: the hot operations, see `kernels.load`.
+        train: sessions over the training catalogue, each of 2 events or more.
+
+    Attributes:
+        weights: name to array, see network.py. memory: the optimiser's, see `optim.init_state`.
+        losses: list of (updates,) arrays, the mean loss over the events of every update, in order.
+        history: one dict for each epoch that is over.
+        epoch, step: where the run stands: `step` steps of `epoch`, from 1, are done.
+        chunk: steps between two calls of `on_chunk`.
+        best: (score, epoch, weights) of the best epoch so far, where epochs are judged.
+
+    Raises:
+        InputError: too few sessions to train on.
+    """
+
+    def __init__(self, hp: Hyperparameters, ops: Ops, train: Sessions) -> None:
+        # A lane alone needs extra samples as its negatives.
+        self.min_lanes = 1 if hp.n_sample else 2
+        if train.n_sessions < self.min_lanes:
+            raise InputError(
+                f"nothing to train on: {train.n_sessions} session(s) with 2 events or more, "
+                f"{self.min_lanes} needed with n_sample={hp.n_sample}"
+            )
+        self.hp, self.ops, self.train = hp, ops, train
+        self.chunk = chunk_of(hp, ops)
+        self.rng = np.random.default_rng(hp.seed)
+        self.weights = network.init_weights(hp, train.n_items, self.rng)
+        self.memory = {n: init_state(p, hp.adapt, hp.momentum) for n, p in self.weights.items()}
+        self.losses: list[np.ndarray] = []
+        self.history: list[dict[str, float]] = []
+        self.epoch, self.step = 1, 0
+        self.best: tuple[float, int, dict[str, np.ndarray]] | None = None
+        self._loss = self._seconds = 0.0  # of this epoch so far: the sum over its events, and time
+        self._lanes: network.State | None = None
+        self._epoch_began: dict[str, Any] = {}  # the generator's state then
+        self._stepper: Stepper | None = None
+
+    @np.errstate(over="ignore", invalid="ignore", divide="ignore")  # the loss is looked at instead
+    @one_blas_thread
+    def run(
+        self,
+        on_chunk: Callable[[int, int, int, float], None] | None = None,
+        on_epoch: Callable[[dict[str, float]], None] | None = None,
+        judge: Callable[[], dict[str, float]] | None = None,
+        patience: int = 0,
+    ) -> None:
+        """Train up to the last epoch.
+
+        Args:
+            on_chunk: called every `chunk` steps with the epoch, from 1, its events done so far,
+                its events in all, and their mean loss so far. It may call `save`.
+            on_epoch: called after each epoch with what it added to `history`.
+            judge: gives the metrics of the weights as they are, on sessions that are not trained
+                on; the first of them is the score, the higher the better. With it the weights at
+                the end are those of the best epoch.
+            patience: with `judge`, stop after this many epochs without a better score; 0: never.
+
+        Raises:
+            Diverged: the loss stopped being a number or exploded.
+        """
+        hp, train, rng, chunk = self.hp, self.train, self.rng, self.chunk
+        log_support = np.log(train.support).astype(np.float32)
+        negatives = negative_distribution(train.support, hp.sample_alpha)
+        guide = guide_table(negatives)
+        state = self.weights, self.memory
+        stepper = self.ops.stepper(hp, *state, log_support)
+        stepper = stepper or network.StepByStep(hp, *state, self.ops, log_support)
+        self._stepper = stepper
+
+        try:
+            while self.epoch <= hp.n_epochs and not self._lost_patience(patience):
+                began = time.perf_counter() - self._seconds
+                batches = self._begin_epoch()
+                of_epoch = batches.lanes.cumsum()
+                total = int(of_epoch[-1])
+                for first in range(self.step, len(batches), chunk):
+                    steps = range(first, min(first + chunk, len(batches)))
+                    samples = self.ops.draw_negatives(
+                        rng, negatives, (len(steps), hp.n_sample), guide
+                    )
+                    losses, self._lanes = stepper(batches, steps, samples, self._lanes, rng)
+                    self._keep(losses, batches.lanes, steps)
+                    self._seconds = time.perf_counter() - began
+                    if on_chunk:
+                        done = int(of_epoch[steps.stop - 1])
+                        on_chunk(self.epoch, done, total, self._loss / done)
+                row = {
+                    "epoch": self.epoch,
+                    "loss": self._loss / total,
+                    "events": total,
+                    "seconds": self._seconds,
+                    "events_per_second": total / self._seconds,
+                }
+                if judge:
+                    row |= self._judge(judge())
+                self.history.append(row)
+                self.epoch, self.step, self._loss, self._seconds = self.epoch + 1, 0, 0.0, 0.0
+                if on_epoch:
+                    on_epoch(row)
+        finally:  # stopped within an epoch, too
+            stepper.fetch()
+        if self.best:
+            for name, array in self.best[2].items():
+                self.weights[name][:] = array
+
+    def _begin_epoch(self) -> Any:
+        """The epoch's batches, and the lanes' states where it is at its beginning."""
+        hp, rng = self.hp, self.rng
+        now = rng.bit_generator.state
+        if self.step:  # drawn before, and to be drawn alike
+            rng.bit_generator.state = self._epoch_began
+        else:
+            self._epoch_began = now
+        order = rng.permutation(self.train.n_sessions) if hp.train_random_order else None
+        if self.step:
+            rng.bit_generator.state = now
+        batches = session_parallel(self.train, hp.batch_size, self.min_lanes, order)
+        if not self.step:
+            self._lanes = network.zero_state(hp, batches.x.shape[1])
+        return batches
+
+    def _keep(self, losses: np.ndarray, lanes: np.ndarray, steps: range) -> None:
+        """Take in the losses of some steps, which are looked at first."""
+        hp = self.hp
+        events = np.add.reduceat(lanes[steps.start : steps.stop], range(0, len(steps), hp.bptt))
+        per_event = losses * hp.batch_size / events  # divided by it, even with fewer lanes
+        first_loss = next((float(part[0]) for part in self.losses if len(part)), per_event[0])
+        most = EXPLODED * max(1.0, first_loss)
+        bad = np.flatnonzero(~(per_event <= most))
+        if len(bad):
+            first = steps.start + int(bad[0]) * hp.bptt
+            raise Diverged(
+                f"training diverged: the loss is {per_event[bad[0]]:.4g} at step {first + 1} of "
+                f"epoch {self.epoch}; the likely cause is a step that is too large: try a lower "
+                f"learning_rate than {hp.learning_rate:g}"
+                + (f", a lower momentum than {hp.momentum:g}" if hp.momentum else "")
+                + ("" if hp.grad_cap else " or grad_cap=1")
+            )
+        self.losses.append(per_event)
+        self._loss += float(per_event @ events)
+        self.step = steps.stop
+
+    def _judge(self, metrics: dict[str, float]) -> dict[str, float]:
+        score = next(iter(metrics.values()))
+        if self.best is None or score > self.best[0]:
+            weights = {name: array.copy() for name, array in self.weights.items()}
+            self.best = score, self.epoch, weights
+        return metrics
+
+    def _lost_patience(self, patience: int) -> bool:
+        return bool(patience and self.best and self.epoch - 1 - self.best[1] >= patience)
+
+    # --- on disk ----------------------------------------------------------------------------------
+
+    @cached_property
+    def _log(self) -> str:
+        """What tells logs apart, read through once for all checkpoints."""
+        log = hashlib.sha256()
+        for array in (self.train.items, self.train.offsets):
+            log.update(np.ascontiguousarray(array))
+        for array in checkpoint.pack_ids(self.train.item_ids).values():
+            log.update(np.ascontiguousarray(array))
+        return log.hexdigest()
+
+    def _facts(self) -> dict[str, Any]:
+        """What a file must share with a run that goes on from it."""
+        fixed = self.hp.as_dict()
+        del fixed["n_epochs"]  # there may be more of them than was thought
+        return {
+            "hyperparameters": fixed,
+            "backend": self.ops.name,
+            "log": self._log,
+        }
+
+    def save(self, path: str | Path) -> None:
+        """Write where the run stands to one .npz file; see `checkpoint.save`.
+
+        Between the steps of a chunk nothing stands still: call it from `on_chunk` or `on_epoch`, or
+        when `run` is over.
+        """
+        if self._stepper:
+            self._stepper.fetch()
+        about = {
+            "model": "GRU4Rec, in training",
+            **self._facts(),
+            "epoch": self.epoch,
+            "step": self.step,
+            "loss": self._loss,
+            "seconds": self._seconds,
+            "history": self.history,
+            "rng": self.rng.bit_generator.state,
+            "epoch_began": self._epoch_began,
+            "best": self.best[:2] if self.best else None,
+        }
+        arrays = {f"weights/{n}": p for n, p in self.weights.items()}
+        arrays |= {f"memory/{n}/{k}": a for n, m in self.memory.items() for k, a in m.items()}
+        arrays["losses"] = np.concatenate([np.empty(0), *self.losses])
+        if self._lanes:
+            arrays |= {f"h/{i}": h for i, h in enumerate(self._lanes.h)}
+            arrays["lane_history"] = self._lanes.history
+        if self.best:
+            arrays |= {f"best/{n}": p for n, p in self.best[2].items()}
+        checkpoint.save(path, about, arrays)
+
+    def load(self, path: str | Path) -> None:
+        """Go to where a run that `save` wrote stood.
+
+        Raises:
+            InputError: the file is missing, damaged, not ours, or of a run with another log, other
+                hyperparameters or another backend, with which the bits would be others.
+        """
+        about, arrays = checkpoint.load(path)
+        try:
+            if about["model"] != "GRU4Rec, in training":
+                raise ValueError(f"it holds a finished model, {about['model']}")
+            for name, value in self._facts().items():
+                if about[name] != value:
+                    what = "another log" if name == "log" else f"other {name}"
+                    if name == "hyperparameters":
+                        changed = [n for n in value if about[name].get(n) != value[n]]
+                        what += f": {', '.join(changed)}"
+                    elif name == "backend":
+                        what = f"another backend, {about[name]} instead of {value}"
+                    raise ValueError(f"it was trained with {what}")
+            for n, p in self.weights.items():
+                _take(p, arrays[f"weights/{n}"], n)
+                for k, a in self.memory[n].items():
+                    _take(a, arrays[f"memory/{n}/{k}"], f"{n}'s {k}")
+            self.epoch, self.step = int(about["epoch"]), int(about["step"])
+            self._loss, self._seconds = float(about["loss"]), float(about["seconds"])
+            self.history = list(about["history"])
+            self._epoch_began = about["epoch_began"]
+            self.rng.bit_generator.state = about["rng"]
+            losses = arrays["losses"]
+            if losses.dtype != np.float64 or losses.ndim != 1:
+                raise ValueError(f"losses is {losses.dtype} {losses.shape}")
+            self.losses = [losses]
+            if self.epoch < 1 or self.step < 0:
+                raise ValueError(f"it stands at step {self.step} of epoch {self.epoch}")
+            if self.step:
+                lanes = self._begin_epoch().lanes[: self.step]
+                if len(lanes) < self.step or not 0 < self._seconds < float("inf"):
+                    raise ValueError(f"no epoch has {self.step} steps in {self._seconds} s")
+                zero = network.zero_state(self.hp, int(lanes[-1]))
+                for i, h in enumerate(zero.h):
+                    _take(h, arrays[f"h/{i}"], f"the lanes' h of layer {i}")
+                _take(zero.history, arrays["lane_history"], "the lanes' history")
+                if not ((zero.history >= -1) & (zero.history < self.train.n_items)).all():
+                    raise ValueError("the lanes' history has items that are none")
+                self._lanes = zero
+            if about["best"]:
+                best = {n: np.empty_like(p) for n, p in self.weights.items()}
+                for n, p in best.items():
+                    _take(p, arrays[f"best/{n}"], n)
+                score, epoch = about["best"]
+                self.best = float(score), int(epoch), best
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise InputError(f"{path}: cannot go on from here: {error}") from error
+
+
+def _take(into: np.ndarray, array: np.ndarray, name: str) -> None:
+    """Copy an array of a file, which must have the shape and type that is expected.
+
+    Raises:
+        ValueError: it has not.
+    """
+    if array.shape != into.shape or array.dtype != into.dtype:
+        wanted = f"{into.dtype} {into.shape}"
+        raise ValueError(f"{name} is {array.dtype} {array.shape}, not {wanted}")
+    into[:] = array

@@ -1,0 +1,1 @@
+"""The mathematics: the definition of every operation, in plain NumPy, each with its gradient."""

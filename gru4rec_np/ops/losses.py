@@ -1,0 +1,275 @@
+"""The five ranking losses over sampled scores, each with its gradient right under it.
+
+Scores r are (B, N): one row a lane, the first B columns the lanes' own targets, the rest shared
+negative samples, N >= 2. Row b's target i is its column b; all its other columns j are negatives.
+Every formula is written so that scores up to 1e4 neither overflow nor lose log 0 in float32.
+Imports NumPy and the activations.
+"""
+
+import numpy as np
+
+from gru4rec_np.ops.activations import (
+    LINEAR,
+    Activation,
+    activate,
+    activate_backward,
+    exp_or_zero,
+    sigmoid,
+)
+
+
+def _target(r: np.ndarray) -> np.ndarray:
+    """(B, 1): the target's column of each row."""
+    return np.diagonal(r)[:, None]
+
+
+def _add_to_target(dr: np.ndarray, g: np.ndarray) -> None:
+    """dr[b, b] += g[b], in place."""
+    lanes = np.arange(len(dr))
+    dr[lanes, lanes] += g
+
+
+def _without_target(x: np.ndarray, fill: float) -> np.ndarray:
+    """x with `fill` in each row's target column, in place."""
+    np.fill_diagonal(x, fill)
+    return x
+
+
+def _softmax(r: np.ndarray) -> np.ndarray:
+    """Softmax over each row; a column of -inf gets 0. Shifted by the maximum, so e^x <= 1."""
+    e = exp_or_zero(r - r.max(axis=1, keepdims=True))
+    e /= e.sum(axis=1, keepdims=True)
+    return e
+
+
+def _logsumexp(r: np.ndarray) -> np.ndarray:
+    """log Σ e^r over each row, (B, 1)."""
+    top = r.max(axis=1, keepdims=True)
+    return top + np.log(exp_or_zero(r - top).sum(axis=1, keepdims=True))
+
+
+def _softplus(x: np.ndarray) -> np.ndarray:
+    """log(1 + e^x) = -log σ(-x), without computing e^x for positive x."""
+    return np.maximum(x, 0) + np.log1p(exp_or_zero(-np.abs(x)))
+
+
+def _negatives_softmax(r: np.ndarray) -> np.ndarray:
+    """s (B, N): softmax over the negatives' scores only, 0 for the target."""
+    return _softmax(_without_target(r.copy(), -np.inf))
+
+
+# --- cross-entropy --------------------------------------------------------------------------------
+
+
+def cross_entropy(r: np.ndarray, smoothing: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """-Σ_k q_k log softmax(r)_k, with q the target's 1-of-N vector, possibly smoothed.
+
+    Hidasi & Karatzoglou 2018 (arXiv 1706.03847), §2.2. Label smoothing moves `smoothing` of the
+    target's weight evenly to the N-1 negatives: q_i = 1-smoothing, q_j = smoothing/(N-1).
+
+    Args:
+        r: (B, N) scores.
+        smoothing: in [0, 1).
+
+    Returns:
+        loss of each lane (B,), and the cache that `cross_entropy_backward` takes.
+    """
+    shifted = r - r.max(axis=1, keepdims=True)  # e^x <= 1, and large scores lose no digits
+    p = exp_or_zero(shifted)
+    total = p.sum(axis=1, keepdims=True)
+    p /= total
+    log_p = shifted - np.log(total)
+    share = smoothing / max(1, r.shape[1] - 1)
+    loss = -(1 - smoothing - share) * np.diagonal(log_p)
+    if smoothing:
+        loss -= share * log_p.sum(axis=1)
+    return loss, p
+
+
+def cross_entropy_backward(cache: np.ndarray, smoothing: float = 0.0) -> np.ndarray:
+    """dr = softmax(r) - q, (B, N)."""
+    share = smoothing / max(1, cache.shape[1] - 1)
+    dr = cache - share
+    _add_to_target(dr, -(1 - smoothing - share))
+    return dr
+
+
+# --- BPR ------------------------------------------------------------------------------------------
+
+
+def bpr(r: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """-(1/n) Σ_j log σ(r_i - r_j), over the n = N-1 negatives.
+
+    Hidasi et al. 2016 (arXiv 1511.06939), §3.1.3.
+
+    Args:
+        r: (B, N) scores.
+
+    Returns:
+        loss of each lane (B,), and the cache that `bpr_backward` takes.
+    """
+    d = r - _target(r)  # (B, N): r_j - r_i
+    return _without_target(_softplus(d), 0).sum(axis=1) / (r.shape[1] - 1), d
+
+
+def bpr_backward(cache: np.ndarray) -> np.ndarray:
+    """dr_j = σ(r_j - r_i) / n, and dr_i = -Σ_j dr_j. (B, N)."""
+    dr = _without_target(sigmoid(cache), 0) / (cache.shape[1] - 1)
+    _add_to_target(dr, -dr.sum(axis=1))
+    return dr
+
+
+# --- TOP1 -----------------------------------------------------------------------------------------
+
+
+def top1(r: np.ndarray) -> tuple[np.ndarray, tuple]:
+    """(1/n) Σ_j [σ(r_j - r_i) + σ(r_j²)]: the target's relative rank, and scores held near 0.
+
+    Hidasi et al. 2016 (arXiv 1511.06939), §3.1.3.
+
+    Args:
+        r: (B, N) scores.
+
+    Returns:
+        loss of each lane (B,), and the cache that `top1_backward` takes.
+    """
+    above = sigmoid(r - _target(r))  # (B, N): soft count of the negatives above the target
+    size = sigmoid(r * r)  # (B, N)
+    loss = _without_target(above + size, 0).sum(axis=1) / (r.shape[1] - 1)
+    return loss, (r, above, size)
+
+
+def top1_backward(cache: tuple) -> np.ndarray:
+    """dr_j = [σ'(r_j - r_i) + 2 r_j σ'(r_j²)] / n, and dr_i = -(1/n) Σ_j σ'(r_j - r_i). (B, N)."""
+    r, above, size = cache
+    n = r.shape[1] - 1
+    slope = _without_target(above * (1 - above), 0)
+    dr = slope + _without_target(2 * r * size * (1 - size), 0)
+    _add_to_target(dr, -slope.sum(axis=1))
+    return dr / n
+
+
+# --- BPR-max --------------------------------------------------------------------------------------
+
+
+def bpr_max(r: np.ndarray, bpreg: float = 1.0) -> tuple[np.ndarray, tuple]:
+    """-log Σ_j s_j σ(r_i - r_j) + bpreg Σ_j s_j r_j², s the softmax over the negatives.
+
+    Hidasi & Karatzoglou 2018 (arXiv 1706.03847), §3.2. The logarithm is computed as
+    logsumexp_j(log s_j + log σ(r_i - r_j)), which keeps it finite where each σ underflows.
+
+    Args:
+        r: (B, N) scores.
+        bpreg: weight of the score regularisation, >= 0.
+
+    Returns:
+        loss of each lane (B,), and the cache that `bpr_max_backward` takes.
+    """
+    d = r - _target(r)
+    negatives = _without_target(r.copy(), -np.inf)
+    # Two large logsumexps are subtracted below: shifted first, they keep their digits.
+    negatives -= negatives.max(axis=1, keepdims=True)
+    s = _softmax(negatives)
+    a = negatives - _softplus(d)  # log s_j + log σ(r_i - r_j), but for the constant logsumexp
+    loss = _logsumexp(negatives) - _logsumexp(a)
+    size = (s * r * r).sum(axis=1, keepdims=True)
+    return (loss + bpreg * size)[:, 0], (r, s, _softmax(a), d, size)
+
+
+def bpr_max_backward(cache: tuple, bpreg: float = 1.0) -> np.ndarray:
+    """Gradient of `bpr_max`, (B, N).
+
+    With p_j = s_j σ(r_i - r_j) / Σ_k s_k σ(r_i - r_k), the part that negative j has in the sum:
+    dr_j = s_j - p_j σ(r_i - r_j) + bpreg s_j (2 r_j + r_j² - Σ_k s_k r_k²),
+    dr_i = -Σ_j p_j σ(r_j - r_i).
+    """
+    r, s, p, d, size = cache
+    dr = s - p * sigmoid(-d) + bpreg * s * (2 * r + r * r - size)
+    _add_to_target(dr, -(p * sigmoid(d)).sum(axis=1))
+    return dr
+
+
+# --- TOP1-max -------------------------------------------------------------------------------------
+
+
+def top1_max(r: np.ndarray) -> tuple[np.ndarray, tuple]:
+    """Σ_j s_j [σ(r_j - r_i) + σ(r_j²)], s the softmax over the negatives.
+
+    Hidasi & Karatzoglou 2018 (arXiv 1706.03847), §3.1.
+
+    Args:
+        r: (B, N) scores.
+
+    Returns:
+        loss of each lane (B,), and the cache that `top1_max_backward` takes.
+    """
+    s = _negatives_softmax(r)
+    above = sigmoid(r - _target(r))
+    size = sigmoid(r * r)
+    loss = (s * (above + size)).sum(axis=1)
+    return loss, (r, s, above, size, loss)
+
+
+def top1_max_backward(cache: tuple) -> np.ndarray:
+    """Gradient of `top1_max`, (B, N).
+
+    With t_j = σ(r_j - r_i) + σ(r_j²) and the loss L = Σ_k s_k t_k:
+    dr_j = s_j [t_j - L + σ'(r_j - r_i) + 2 r_j σ'(r_j²)], dr_i = -Σ_j s_j σ'(r_j - r_i).
+    """
+    r, s, above, size, loss = cache
+    slope = s * above * (1 - above)
+    dr = s * (above + size - loss[:, None]) + slope + s * (2 * r * size * (1 - size))
+    _add_to_target(dr, -slope.sum(axis=1))
+    return dr
+
+
+# --- all of them, on raw scores -------------------------------------------------------------------
+
+LOSSES = ("cross-entropy", "bpr", "top1", "bpr-max", "top1-max")
+
+
+def loss_and_gradient(
+    raw: np.ndarray,
+    loss: str,
+    final_act: Activation = LINEAR,
+    bpreg: float = 1.0,
+    smoothing: float = 0.0,
+    log_q: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Output activation, logQ correction, loss and the way back: what a step needs of the output.
+
+    Args:
+        raw: (B, N) scores before the activation.
+        loss: one of `LOSSES`.
+        final_act: the output activation as (kind, a), see `activations.activate`.
+        bpreg: for bpr-max. smoothing: for cross-entropy.
+        log_q: (N,) subtracted from the activated scores (cross-entropy), see
+            `scoring.log_proposal`; None for no correction.
+
+    Returns:
+        loss of each lane (B,), and the gradient of their sum with respect to `raw`, (B, N).
+
+    Raises:
+        ValueError: `loss` is not in `LOSSES`.
+    """
+    activated = activate(raw, *final_act)
+    r = activated if log_q is None else activated - log_q
+    match loss:
+        case "cross-entropy":
+            lanes, cache = cross_entropy(r, smoothing)
+            dr = cross_entropy_backward(cache, smoothing)
+        case "bpr":
+            lanes, cache = bpr(r)
+            dr = bpr_backward(cache)
+        case "top1":
+            lanes, cache = top1(r)
+            dr = top1_backward(cache)
+        case "bpr-max":
+            lanes, cache = bpr_max(r, bpreg)
+            dr = bpr_max_backward(cache, bpreg)
+        case "top1-max":
+            lanes, cache = top1_max(r)
+            dr = top1_max_backward(cache)
+        case _:
+            raise ValueError(f"loss must be one of {', '.join(LOSSES)}, not {loss!r}")
+    return lanes, activate_backward(dr, activated, *final_act)
