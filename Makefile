@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV = .venv/bin
 
-.PHONY: demo course test lint clean
+.PHONY: demo course test explore lint clean
 
 # The main job on the built-in data: train on the simulated shop, compare, recommend.
 demo: .venv/base
@@ -16,11 +16,19 @@ course: .venv/tutorials
 	$(VENV)/python -m gru4rec_np.course
 	cd tutorials && ../$(VENV)/jupyter lab
 
-# All tests, on all cores.
+# All tests, on all cores. Hypothesis draws the same examples each time.
 test: .venv/test
 	$(VENV)/ruff check .
 	$(VENV)/ruff format --check .
+	$(VENV)/mypy
 	$(VENV)/python -m pytest -n auto --dist worksteal
+
+# All tests again and again, Hypothesis drawing other examples each time. Takes hours.
+ROUNDS ?= 10
+explore: .venv/test
+	for round in $$(seq $(ROUNDS)); do \
+		HYPOTHESIS_PROFILE=explore $(VENV)/python -m pytest -n auto --dist worksteal || exit 1; \
+	done
 
 lint: .venv/test
 	$(VENV)/ruff check --fix .

@@ -1,4 +1,4 @@
-"""Settings of every test: Hypothesis draws the same examples each time where CI is set."""
+"""Settings of every test. Hypothesis draws the same examples each time, others in `make explore`."""
 
 import hashlib
 import os
@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-settings.register_profile("local", deadline=None, print_blob=True)
-settings.register_profile("ci", parent=settings.get_profile("local"), derandomize=True)
-settings.load_profile("ci" if os.environ.get("CI") else "local")
+settings.register_profile("same", deadline=None, print_blob=True, derandomize=True)
+settings.register_profile("explore", deadline=None, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 # Numba keeps compiled code by the file of each function, and does not see when a function that it
 # calls in another file has changed: one cache for each state of the kernels.

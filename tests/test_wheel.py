@@ -1,0 +1,86 @@
+"""The wheel as a user gets it: built, installed elsewhere, run there and inside a checkout."""
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+from test_kernels import ops_of
+
+import gru4rec_np
+from gru4rec_np import Shop
+from gru4rec_np.data.tables import write_table
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory):
+    """Runs Python in an environment that has the wheel and this one's dependencies."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"  # a build leaves folders behind, which the next wheel would contain
+    for part in ("gru4rec_np", "kernels"):
+        shutil.copytree(ROOT / part, source / part, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
+        shutil.copy(ROOT / file, source)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation",
+         "--wheel-dir", folder, source],
+        check=True,
+    )  # fmt: skip
+    (wheel,) = folder.glob("*.whl")
+    site = folder / "site"
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", site, wheel],
+        check=True,
+    )
+    (folder / "log").mkdir()
+    write_table(Shop(n_items=30).simulate(60), folder / "log" / "clicks.tsv")
+    path = os.pathsep.join([str(site), sysconfig.get_paths()["purelib"]])
+
+    def run(*arguments, cwd=folder / "log"):
+        done = subprocess.run(
+            [sys.executable, "-S", *map(str, arguments)],  # -S: not the checkout, installed here
+            cwd=cwd, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    run.site = site
+    return run
+
+
+def test_the_wheel_has_all_that_it_needs(python):
+    names = {str(p.relative_to(python.site)) for p in python.site.rglob("*") if p.is_file()}
+    for file in ("py.typed", "kernels/gru.cu", "kernels/tile.cuh", "kernels/emulator/runtime.cpp",
+                 "console/configurations/rsc15-bpr.toml"):  # fmt: skip
+        assert f"gru4rec_np/{file}" in names
+    assert not any("test" in name.split("/")[0] for name in names)
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba", "cuda-emulated"])
+def test_a_run_from_the_wheel(python, backend, tmp_path):
+    ops_of(backend)
+    out = tmp_path / "run"
+    python("-m", "gru4rec_np.train", "--train", "clicks.tsv", "--backend", backend, "--layers", "4",
+           "--n-sample", "8", "--epochs", "1", "--out", out)  # fmt: skip
+    assert "rank" in python("-m", "gru4rec_np.recommend", out, Shop(n_items=30).item_ids[0])
+
+
+def test_commands_are_listed(python):
+    text = python("-m", "gru4rec_np")
+    for path in (ROOT / "gru4rec_np").glob("[a-z]*.py"):
+        if "\ndef main()" in path.read_text(encoding="utf-8"):
+            assert f"gru4rec_np.{path.stem}" in text
+    assert python("-m", "gru4rec_np", "--version") == f"gru4rec_np {gru4rec_np.__version__}\n"
+
+
+def test_inside_a_checkout(python):
+    """The checkout's package is the one that runs, and finds its kernels by path."""
+    code = "import gru4rec_np.files as f; print(f.KERNELS)"
+    assert python("-c", code, cwd=ROOT).strip() == str(ROOT / "kernels")
+    assert "usage" in python("-m", "gru4rec_np.train", "--help", cwd=ROOT)
+    assert python("-c", code).strip() == str(python.site / "gru4rec_np" / "kernels")
