@@ -1,4 +1,4 @@
-"""Settings of every test. Hypothesis draws the same examples each time, others in `make explore`."""
+"""Settings of every test. Hypothesis draws the same examples each time; `make explore` others."""
 
 import hashlib
 import os
