@@ -586,7 +586,7 @@ def test_found_in_trainings(changes, words, tmp_path):
     for key, value in changes.items():
         (arrays if key in arrays else about)[key] = value
     path.write_bytes(written(about, arrays))
-    with pytest.raises(InputError, match=f"cannot go on from here: .*{words}") as caught:
+    with pytest.raises(InputError, match=f"cannot resume from this file: .*{words}") as caught:
         resumed.load(path)
     one_line(caught.value, path, "training")
 

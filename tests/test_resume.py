@@ -143,7 +143,7 @@ def test_what_does_not_fit(saved, changes, words):
     model = GRU4Rec(
         **{"backend": "numpy", **SMALL, **{n: v for n, v in changes.items() if n != "log"}}
     )
-    with pytest.raises(InputError, match=f"t.npz: cannot go on from here: .*{words}"):
+    with pytest.raises(InputError, match=f"t.npz: cannot resume from this file: .*{words}"):
         model.fit(changes.get("log", LOG), resume=saved)
 
 
@@ -157,7 +157,7 @@ def test_damaged(saved, name):
         if name == "losses" and change and change(arrays[name]).dtype == np.float64:
             continue  # any number of them will do
         checkpoint.save(saved, about, altered)
-        with pytest.raises(InputError, match=r"t.npz: cannot go on from here"):
+        with pytest.raises(InputError, match=r"t.npz: cannot resume from this file"):
             GRU4Rec(**SMALL, backend="numpy").fit(LOG, resume=saved)
 
 

@@ -19,6 +19,7 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
+from gru4rec_np.backends import Ops, Weights
 from gru4rec_np.backends import load as load_backend
 from gru4rec_np.data.sessions import Sessions, check_cut_offs, check_k, index_of, item_list
 from gru4rec_np.data.tables import Watch, as_sessions
@@ -271,7 +272,7 @@ class Model(ABC):
             if about["model"] != cls.name:
                 raise ValueError(f"it holds {about['model']}, not {cls.name}")
             # Files of version 0.1 have "parameters" for the baselines.
-            hyperparameters = about.get("hyperparameters", about.get("parameters"))
+            hyperparameters = about.get("hyperparameters") or about.get("parameters", {})
             model = cls(**hyperparameters, **more)
             model._set_catalogue(checkpoint.unpack_ids(arrays))
             model._restore(arrays)
@@ -291,7 +292,8 @@ class Network(Model):
             events_per_second.
     """
 
-    weights: dict[str, np.ndarray]
+    ops: Ops
+    weights: Weights
     losses: np.ndarray
     history: list[dict[str, float]]
 
@@ -299,8 +301,7 @@ class Network(Model):
         super().__init__(backend=backend, **hyperparameters)
 
     def _set(self, before: dict[str, Any], changes: dict[str, Any]) -> None:
-        backend = changes.get("backend", before.get("backend"))
-        ops = load_backend(backend) if "backend" in changes else self.ops
+        ops = load_backend(changes["backend"]) if "backend" in changes else self.ops
         super()._set(before, changes)
         self.ops = ops
 

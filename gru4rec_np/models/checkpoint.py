@@ -58,10 +58,10 @@ def unpack_ids(arrays: dict[str, np.ndarray]) -> np.ndarray:
         # In Python's numbers, which do not overflow.
         if not whole or (length < 0).any() or sum(length.tolist()) != text.size:
             raise ValueError("ids_length and ids_utf8 do not fit together")
-        ends, text = np.cumsum(length), text.tobytes()
+        ends, whole_text = np.cumsum(length), text.tobytes()
         ids = np.empty(len(ends), object)
         ids[:] = [
-            text[end - n : end].decode()
+            whole_text[end - n : end].decode()
             for end, n in zip(ends.tolist(), length.tolist(), strict=True)
         ]
     if len(ids) == 0:
@@ -113,7 +113,7 @@ def save(path: str | Path, about: dict[str, Any], arrays: dict[str, np.ndarray])
             raise TypeError(f"{name} is of type {array.dtype}, which is no number")
     _check_finite(path, arrays)
     header = np.array(json.dumps({"format": FORMAT, "version": VERSION, **about}))
-    parts = {"about": header, **arrays}
+    parts: dict[str, Any] = {"about": header, **arrays}
 
     def save_arrays(part: Path) -> None:
         with open(part, "wb") as file:
@@ -167,7 +167,8 @@ def load(path: str | Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         )
     checksum = arrays.pop("checksum", None)
     if version > 1 or checksum is not None:
-        if not np.array_equal(checksum, _checksum({"about": header, **arrays})):
+        found = _checksum({"about": header, **arrays})
+        if checksum is None or not np.array_equal(checksum, found):
             raise altered
     _check_finite(path, arrays)
     return about, arrays
@@ -201,7 +202,7 @@ def _checksum(arrays: dict[str, np.ndarray]) -> np.ndarray:
     found = hashlib.sha256()
     for name, array in sorted(arrays.items()):
         found.update(json.dumps([name, array.dtype.str, array.shape]).encode())
-        found.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+        found.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return np.frombuffer(found.digest(), np.uint8)
 
 

@@ -134,5 +134,5 @@ def _triples(
     C = counts[session] - csr_array((ones, (row, items)), shape)
     C.data /= np.repeat(train.lengths[session] - 1, np.diff(C.indptr)).astype(np.float32)
     pairs = np.stack([items, others], axis=1).ravel()
-    signs = np.tile(np.float32([1, -1]), len(events))
+    signs = np.tile(np.array([1, -1], np.float32), len(events))
     return C, csr_array((signs, pairs, np.arange(0, 2 * len(events) + 1, 2)), shape)

@@ -58,19 +58,18 @@ class GRU4Rec(Network):
         Args:
             train: `Sessions`, or a Polars or pandas frame with the columns SessionId, ItemId,
                 Time.
-            on_chunk: called every 64 to 512 steps, or `bptt` if that is more, with the epoch, from
-                1, its events done so far, its events in all, and their mean loss so far. It may
-                call `self.training.save(path)`, and raise `training.Stopped`.
+            on_chunk: called at chunk boundaries, every 64 to 512 steps (or `bptt` if that is more),
+                with the epoch, from 1, its events done so far, its events in all, and their mean
+                loss so far. It may call `self.training.save(path)`, and raise `training.Stopped`.
             on_epoch: called after each epoch with what it added to `history`.
-            validation: sessions that are not trained on; Recall@20 and MRR@20 on them join
-                `history`, and the weights at the end are those of the epoch with the best
-                Recall@20.
+            validation: sessions to validate on after each epoch. Recall@20 and MRR@20 on them join
+                `history`, and the final weights are those of the epoch with the best Recall@20.
             patience: with `validation`, stop after this many epochs without a better one; 0: never.
             verbose: show a progress bar: True, False, or None for only on a terminal or in a
                 notebook.
-            resume: a file that `training.save` wrote, of the same log and hyperparameters (n_epochs
-                may be larger) on the same backend; the weights at the end are to the bit those of a
-                training that was never stopped.
+            resume: a checkpoint that `training.save` wrote, of the same log, hyperparameters
+                (n_epochs may be larger) and backend. The final weights are bit-identical to those
+                of a training that never stopped.
 
         Returns:
             self.
@@ -136,9 +135,9 @@ class GRU4Rec(Network):
         return at_event[sessions.cases]
 
     def _feed(self, x: np.ndarray, state: State) -> tuple[np.ndarray, State]:
-        """`network.recurrent` of a few sessions, to the bit the same whatever others are beside.
+        """`network.recurrent` of a few sessions, bit-identical whatever other sessions are beside.
 
-        So that products always have the same shape, there are `ROWS` lanes; the rest run idle.
+        Products always have the same shape: there are `ROWS` lanes, and unused ones run idle.
 
         Args:
             x: (n,) item indices, n <= ROWS. state: of the n sessions.
@@ -148,7 +147,7 @@ class GRU4Rec(Network):
         """
         n, lanes = len(x), State([padded(h) for h in state.h], padded(state.history))
         out, lanes, _ = network.recurrent(self.weights, self.hp, self.ops, padded(x), lanes)
-        # Copies, for a session that waits need not hold the idle lanes.
+        # Copies, so that a waiting session does not keep the idle lanes in memory.
         state = State([h[:n].copy() for h in lanes.h], lanes.history[:n].copy())
         return out[:n].copy(), state
 
@@ -198,7 +197,7 @@ class LiveSession:
     def scores(self) -> np.ndarray:
         """(I,) score of each item of the catalogue as the next click.
 
-        To the bit those by which `GRU4Rec.ranks` ranks, on the same backend.
+        Bit-identical to the scores that `GRU4Rec.ranks` compares on the same backend.
 
         Raises:
             InputError: no known item has been fed yet.

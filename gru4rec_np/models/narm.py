@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from gru4rec_np.backends import Memory, Ops, Weights, one_blas_thread
 from gru4rec_np.data.batches import draw_negatives, guide_table, negative_distribution
@@ -139,12 +140,13 @@ def unroll_backward(
     Returns:
         dxW (E, 3H), dU (H, 3H), db (3H,).
     """
-    dxW, dU, db = np.empty((len(dh), U.shape[1]), dh.dtype), np.zeros_like(U), 0
+    dxW = np.empty((len(dh), U.shape[1]), dh.dtype)
+    dU, db = np.zeros_like(U), np.zeros(U.shape[1], dh.dtype)
     dstate = np.zeros((there.shape[1], len(U)), dh.dtype)  # of a session that has ended: 0
     for (at, n), cache in zip(reversed(list(_steps(there))), reversed(caches), strict=True):
         dxW[at], dstate[:n], dU_t, db_t = ops.gru_backward(dh[at] + dstate[:n], cache, U)
         dU += dU_t
-        db = db + db_t
+        db += db_t
     return dxW, dU, db
 
 
@@ -287,7 +289,7 @@ def shapes(hp: NARMHyperparameters, n_items: int) -> dict[str, tuple[int, ...]]:
 
 
 def init_weights(
-    hp: NARMHyperparameters, n_items: int, rng: np.random.Generator, dtype: type = np.float32
+    hp: NARMHyperparameters, n_items: int, rng: np.random.Generator, dtype: DTypeLike = np.float32
 ) -> Weights:
     """Fresh weights: each gate's block uniform in ±sqrt(6 / (rows + columns)), biases 0."""
 
@@ -402,7 +404,7 @@ def decode(
     loss, dout = 0.0, np.empty_like(out)
     columns = len(emb) if samples is None else CASES + len(samples)
     size = max(1, min(CASES, SCORES // columns))
-    demb = np.zeros_like(emb) if samples is None else None
+    demb = np.zeros_like(emb) if samples is None else np.empty(0)
     for first in range(0, len(y), size):
         at = slice(first, first + size)
         if samples is None:

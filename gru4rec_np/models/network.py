@@ -1,11 +1,11 @@
 """The weights of GRU4Rec and one training step, forward and backward, written out by hand.
 
-Read top to bottom: the weights, the state that sessions carry, one recurrent step, a window of
-steps with their loss, and the same backward. The few hot operations come in as `ops` (see
-kernels/), so that this file is the same on every backend. Imports the mathematics.
+Read it from top to bottom: the weights, the state that sessions carry, one recurrent step, a window
+of steps with their loss, and the same backward. The hot operations come in as `ops`, see
+`backends.base.Ops`, so this file is the same on every backend.
 
-Weights, by name (I items, layers of H_0, H_1, ... units; a unit's G gates lie side by side: 3 of a
-GRU, 4 of an LSTM, 1 of a simple RNN, see cells.py):
+Weights by name, for I items and layers of H_0, H_1, ... units. A unit has G gates side by side: 3 for
+a GRU, 4 for an LSTM, 1 for a simple RNN (ops/cells.py):
     E        (I, X)            input embedding, with input=embedding only
     W_x      (X or I, GΣH)     from the input to the gates of each layer that sees it
     W1 ...   (H_0, GH_1) ...   from a layer to the next one's gates
@@ -13,15 +13,16 @@ GRU, 4 of an LSTM, 1 of a simple RNN, see cells.py):
     b0 ...   (GH_0,) ...       and its biases; c0 ... the state's own, of a GRU with reset_after
     F0 ...   (H, D_0) ...      feed-forward layers, f0 ... (D_0,) ... their biases
     V_y, b_y (I, D), (I,)      output table: an item's row scores it
-Those with a row for each item are tables: a step touches, and updates, only some of their rows.
+Weights with a row for each item are tables: a step reads and updates only some of their rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from gru4rec_np.backends import Memory, Ops, Weights
 from gru4rec_np.data.batches import Batches
@@ -40,16 +41,16 @@ from gru4rec_np.ops.cells import (
 from gru4rec_np.ops.optim import clip, sum_rows
 from gru4rec_np.ops.scoring import log_proposal
 
-# Where the encodings that embed an item find its row.
+# The table of the encodings that embed an item.
 EMBEDDING_TABLE = {"embedding": "E", "shared": "V_y"}
 
 # --- the weights ----------------------------------------------------------------------------------
 
 
 def blocks(hp: Hyperparameters, n_items: int) -> dict[str, tuple[int, ...]]:
-    """What each weight is made of: a matrix's rows and the widths of its blocks side by side.
+    """Each weight's blocks: a matrix's rows and the widths of its blocks, or a vector's length.
 
-    Of a vector it is the length. Nothing is allocated, however large the weights would be.
+    Nothing is allocated, however large the weights would be.
     """
     W: dict[str, tuple[int, ...]] = {}
     G, _ = UNITS[hp.unit]
@@ -87,7 +88,7 @@ def shapes(hp: Hyperparameters, n_items: int) -> dict[str, tuple[int, ...]]:
 
 
 def init_weights(
-    hp: Hyperparameters, n_items: int, rng: np.random.Generator, dtype: type = np.float32
+    hp: Hyperparameters, n_items: int, rng: np.random.Generator, dtype: DTypeLike = np.float32
 ) -> Weights:
     """Fresh weights: each gate's block uniform in ±sqrt(6 / (rows + columns)), biases 0.
 
@@ -101,7 +102,7 @@ def init_weights(
     """
 
     def draw(rows: int, *columns: int) -> np.ndarray:
-        """A matrix of blocks side by side, each drawn at its own scale; a vector of zeros."""
+        """A matrix of blocks, each drawn at its own scale; or a vector of zeros."""
         if not columns:
             return np.zeros(rows, dtype)
         out = np.empty((rows, sum(columns)), dtype)
@@ -121,7 +122,7 @@ def init_weights(
 # --- the state that sessions carry ----------------------------------------------------------------
 
 
-def zero_state(hp: Hyperparameters, n_lanes: int, dtype: type = np.float32) -> State:
+def zero_state(hp: Hyperparameters, n_lanes: int, dtype: DTypeLike = np.float32) -> State:
     """The state of n_lanes sessions that have not begun."""
     L = inputs.history_length(hp.discount) if hp.input == "weighted" else 0
     _, S = UNITS[hp.unit]
@@ -132,7 +133,7 @@ def zero_state(hp: Hyperparameters, n_lanes: int, dtype: type = np.float32) -> S
 
 
 def enter_step(state: State, keep: np.ndarray, reset: np.ndarray) -> State:
-    """The state at the start of a step: lanes that went are left out, new sessions start at zero.
+    """The state at the start of a step: without the lanes that are gone, zero for new sessions.
 
     Args:
         keep: (B of the step before,) bool. reset: (B,) bool. See `batches.Batches`.
@@ -147,7 +148,7 @@ def enter_step(state: State, keep: np.ndarray, reset: np.ndarray) -> State:
 def enter_step_backward(
     dh: list[np.ndarray], keep: np.ndarray, reset: np.ndarray
 ) -> list[np.ndarray]:
-    """Gradient of `enter_step`: nothing flows into lanes that went, nor past a reset."""
+    """Gradient of `enter_step`: zero for lanes that are gone, and past a reset."""
     out = []
     for d in dh:
         before = np.zeros((len(keep), d.shape[1]), d.dtype)
@@ -156,11 +157,11 @@ def enter_step_backward(
     return out
 
 
-# --- gradients under way --------------------------------------------------------------------------
+# --- collecting gradients --------------------------------------------------------------------------
 
 
 class Gradients:
-    """Gradients under way: dense ones summed as they come, those of table rows collected.
+    """Collects gradients: dense ones are summed as they come, those of table rows later.
 
     Attributes:
         dense: weight name to array of its shape.
@@ -201,7 +202,7 @@ def dropout_mask(rng: np.random.Generator | None, like: np.ndarray, p: float) ->
 
 
 def drop(x: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
-    """x * mask; the same backward, for the gradient of x is that of the product times the mask."""
+    """x * mask. It is its own backward pass: dx = dy * mask."""
     return x if mask is None else x * mask
 
 
@@ -212,9 +213,9 @@ def encode(
     history: np.ndarray,
     rng: np.random.Generator | None,
 ) -> tuple[np.ndarray, tuple]:
-    """xW = x W_x, the input's part in the gates of every layer that sees it.
+    """xW = x W_x, the input's part of the gates of every layer that sees it.
 
-    Dropout falls on what stands for an item: its embedding, or its row of W_x.
+    Dropout applies to the item's embedding, or to its row of W_x.
 
     Args:
         x: (B,) item indices. history: (B, L), for input=weighted.
@@ -228,8 +229,9 @@ def encode(
         mask = dropout_mask(rng, embedded, hp.dropout_p_embed)
         embedded = drop(embedded, mask)
         return embedded @ W["W_x"], (x, embedded, mask)
+    cache: Any = x
     if hp.input == "onehot":
-        rows, cache = W["W_x"][x], x
+        rows = W["W_x"][x]
     else:
         rows, cache = inputs.weighted(W["W_x"], history, hp.discount)
     mask = dropout_mask(rng, rows, hp.dropout_p_embed)
@@ -245,18 +247,18 @@ def encode_backward(
         g.add("W_x", embedded.T @ dxW)
         g.add_rows(EMBEDDING_TABLE[hp.input], x, drop(dxW @ W["W_x"].T, mask))
         return
-    cache, mask = cache
+    read, mask = cache
     drows = drop(dxW, mask)
     if hp.input == "onehot":
-        g.add_rows("W_x", cache, drows)
+        g.add_rows("W_x", read, drows)
     else:
-        g.add_rows("W_x", *inputs.weighted_backward(drows, cache))
+        g.add_rows("W_x", *inputs.weighted_backward(drows, read))
 
 
 def cell_of(hp: Hyperparameters, ops: Ops) -> tuple[Callable, Callable, str]:
-    """The cell's step, its backward, and the letters of its weights but W.
+    """The cell's step, its backward, and the letters of its weights other than W.
 
-    Backends have the GRU; the other units are here to be compared with it.
+    Backends implement the GRU. The other units exist for comparison and run in NumPy.
     """
     if hp.unit == "lstm":
         return lstm, lstm_backward, "Ub"
@@ -283,13 +285,13 @@ def recurrent(
 
     Returns:
         the vector that scores items (B, D), the new state, and the cache of
-        `recurrent_backward`. A dropped output is what the next step starts from.
+        `recurrent_backward`. The next step starts from the output after dropout.
     """
     history = inputs.push(state.history, x) if state.history.shape[1] else state.history
     xW, encode_cache = encode(W, hp, x, history, rng)
     cell, _, letters = cell_of(hp, ops)
     G, _ = UNITS[hp.unit]
-    out, at = None, 0
+    out, at = np.empty(0), 0  # the first layer sees the input only
     new_h, cells, masks, denses = [], [], [], []
     for i, width in enumerate(hp.layers):
         if i == 0 or hp.input_to_all_layers:
@@ -325,8 +327,7 @@ def recurrent_backward(
 
     Args:
         dout: (B, D) gradient with respect to the returned vector.
-        dh_next: for each layer, of its state's shape, what the next step sends back to the new
-            state.
+        dh_next: for each layer the gradient with respect to the new state, from the next step.
 
     Returns:
         for each layer the gradient with respect to the state at the start of the step.
@@ -339,7 +340,7 @@ def recurrent_backward(
     _, cell_backward, letters = cell_of(hp, ops)
     dxW, dh = [], []
     for i, width in reversed(list(enumerate(hp.layers))):
-        # A layer's output went up to the next layer and on to the next step.
+        # A layer's output is used by the next layer and by the next step.
         d = dh_next[i]
         dh_new = np.hstack([drop(dout + d[:, :width], masks[i]), d[:, width:]])
         da, dh_i, *dweights = cell_backward(dh_new, cells[i], W[f"U{i}"], hp.hidden_activation)
@@ -359,7 +360,7 @@ def recurrent_backward(
 
 
 class Window(NamedTuple):
-    """Consecutive steps of an epoch, at most `bptt` of them: what one update is made from.
+    """Consecutive steps of an epoch, at most `bptt`, that share one update.
 
     Attributes:
         x, reset, keep: for each step the lanes' items (B,), and the flags of `batches.Batches`.
@@ -433,9 +434,9 @@ def forward(
 
 
 def backward(W: Weights, hp: Hyperparameters, ops: Ops, steps: list[tuple]) -> Gradients:
-    """Gradient of `forward`'s loss with respect to every weight, through all of the window's time.
+    """Gradient of `forward`'s loss with respect to every weight, through all steps of the window.
 
-    The state that the window started from is a constant: with bptt = 1 the reference's rule.
+    The state at the start of the window is a constant; with bptt = 1 this is the reference's rule.
 
     Returns:
         Gradients, duplicate rows summed.
@@ -458,11 +459,11 @@ def backward(W: Weights, hp: Hyperparameters, ops: Ops, steps: list[tuple]) -> G
 def l2(W: Weights, g: Gradients, lmbd: float) -> float:
     """Add the gradient of lmbd/2 Σ p² to g, over all weights that the window used.
 
-    Those are the dense ones, and each distinct row of a table once: a penalty on all rows would
-    make a step cost as much as there are items.
+    Those are the dense ones, and each distinct row of a table once. A penalty on all rows would
+    make the cost of a step grow with the catalogue.
 
     Returns:
-        the penalty, which belongs to the loss.
+        the penalty, a part of the loss.
     """
     penalty = 0.0
     for name, gradient in g.dense.items():

@@ -1,15 +1,14 @@
-"""The training of GRU4Rec: the loop over epochs and steps, and where it stands, on disk too.
+"""The training of GRU4Rec: the loop over epochs and steps, and its checkpoints.
 
-What stands here is all that decides how a run goes on: weights, the optimiser's memory, the lanes'
-states, the generator of random numbers. So a run that was stopped and goes on ends with the same
-bits as one that was not. Imports the network, the data layer, the kernels and checkpoint.
+A checkpoint holds everything that the rest of a run depends on: weights, optimiser memory, the lanes'
+states, the random generator. So a resumed run is bit-identical to one that never stopped.
 """
 
 from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,19 +27,15 @@ from gru4rec_np.models import checkpoint, network
 from gru4rec_np.models.hyperparameters import Hyperparameters
 from gru4rec_np.ops.optim import init_state
 
-CHUNK = (64, 512)  # fewest and most steps, see chunk_of
-EXPLODED = 1000  # a loss this many times the first one's is no longer learning
+CHUNK = (64, 512)  # the fewest and the most steps, see chunk_of
+EXPLODED = 1000  # a loss of this many times the first one counts as diverged
 
 
 def chunk_of(hp: Hyperparameters, ops: Ops) -> int:
     """Steps whose negatives are drawn at once, and between two calls of `on_chunk`.
 
-    Where a backend trains them in one call, smaller steps are more, for what a call costs beside
-    them; but even a large model's should be over soon, since until then nothing is shown, written
-    down or stopped.
-
-    Args:
-        hp: hyperparameters. ops: the hot operations, see `kernels.load`.
+    Where a backend trains a chunk in one call, small models use the longest chunks, to amortise call
+    overhead. Large models use short ones: progress, checkpoints and stopping wait for a chunk's end.
     """
     least, most = CHUNK
     if ops.fuses(hp):
@@ -53,30 +48,30 @@ class Diverged(InputError):
 
 
 class Stopped(Exception):
-    """Raised by a callback of `Training.run` to end it there; what was learnt stays."""
+    """Raised by a callback of `Training.run` to stop it; the model keeps what it has learnt."""
 
 
 class Training:
     """A run of GRU4Rec, from fresh weights or from a file, up to its last epoch.
 
     Args:
-        hp: hyperparameters. ops: the hot operations, see `kernels.load`.
+        hp: hyperparameters. ops: the hot operations, see `backends.load`.
         train: sessions over the training catalogue, each of 2 events or more.
 
     Attributes:
         weights: name to array, see network.py. memory: the optimiser's, see `optim.init_state`.
         losses: list of (updates,) arrays, the mean loss over the events of every update, in order.
-        history: one dict for each epoch that is over.
-        epoch, step: where the run stands: `step` steps of `epoch`, from 1, are done.
+        history: one dict for each finished epoch.
+        epoch, step: the current epoch, from 1, and how many of its steps are done.
         chunk: steps between two calls of `on_chunk`.
-        best: (score, epoch, weights) of the best epoch so far, where epochs are judged.
+        best: (score, epoch, weights) of the best epoch so far, if epochs are validated.
 
     Raises:
         InputError: too few sessions to train on.
     """
 
     def __init__(self, hp: Hyperparameters, ops: Ops, train: Sessions) -> None:
-        # A lane alone needs extra samples as its negatives.
+        # A single lane needs extra samples as negatives.
         self.min_lanes = 1 if hp.n_sample else 2
         if train.n_sessions < self.min_lanes:
             raise InputError(
@@ -94,10 +89,10 @@ class Training:
         self.best: tuple[float, int, dict[str, np.ndarray]] | None = None
         self._loss = self._seconds = 0.0  # of this epoch so far: the sum over its events, and time
         self._lanes: network.State | None = None
-        self._epoch_began: dict[str, Any] = {}  # the generator's state then
+        self._epoch_began: Mapping[str, Any] = {}  # the generator's state then
         self._stepper: Stepper | None = None
 
-    @np.errstate(over="ignore", invalid="ignore", divide="ignore")  # the loss is looked at instead
+    @np.errstate(over="ignore", invalid="ignore", divide="ignore")  # the loss is checked instead
     @one_blas_thread
     def run(
         self,
@@ -112,9 +107,8 @@ class Training:
             on_chunk: called every `chunk` steps with the epoch, from 1, its events done so far,
                 its events in all, and their mean loss so far. It may call `save`.
             on_epoch: called after each epoch with what it added to `history`.
-            judge: gives the metrics of the weights as they are, on sessions that are not trained
-                on; the first of them is the score, the higher the better. With it the weights at
-                the end are those of the best epoch.
+            judge: returns metrics of the current weights on validation sessions. The first is the
+                score, higher is better. With it the final weights are those of the best epoch.
             patience: with `judge`, stop after this many epochs without a better score; 0: never.
 
         Raises:
@@ -140,6 +134,7 @@ class Training:
                     samples = self.ops.draw_negatives(
                         rng, negatives, (len(steps), hp.n_sample), guide
                     )
+                    assert self._lanes is not None  # since _begin_epoch
                     losses, self._lanes = stepper(batches, steps, samples, self._lanes, rng)
                     self._keep(losses, batches.lanes, steps)
                     self._seconds = time.perf_counter() - began
@@ -166,10 +161,10 @@ class Training:
                 self.weights[name][:] = array
 
     def _begin_epoch(self) -> Any:
-        """The epoch's batches, and the lanes' states where it is at its beginning."""
+        """The epoch's batches. At its first step also resets the lanes' states."""
         hp, rng = self.hp, self.rng
         now = rng.bit_generator.state
-        if self.step:  # drawn before, and to be drawn alike
+        if self.step:  # resumed within the epoch: draw the same order again
             rng.bit_generator.state = self._epoch_began
         else:
             self._epoch_began = now
@@ -182,10 +177,10 @@ class Training:
         return batches
 
     def _keep(self, losses: np.ndarray, lanes: np.ndarray, steps: range) -> None:
-        """Take in the losses of some steps, which are looked at first."""
+        """Check and keep the losses of some steps."""
         hp = self.hp
         events = np.add.reduceat(lanes[steps.start : steps.stop], range(0, len(steps), hp.bptt))
-        per_event = losses * hp.batch_size / events  # divided by it, even with fewer lanes
+        per_event = losses * hp.batch_size / events  # a loss is divided by it, however few lanes
         first_loss = next((float(part[0]) for part in self.losses if len(part)), per_event[0])
         most = EXPLODED * max(1.0, first_loss)
         bad = np.flatnonzero(~(per_event <= most))
@@ -193,7 +188,7 @@ class Training:
             first = steps.start + int(bad[0]) * hp.bptt
             raise Diverged(
                 f"training diverged: the loss is {per_event[bad[0]]:.4g} at step {first + 1} of "
-                f"epoch {self.epoch}; the likely cause is a step that is too large: try a lower "
+                f"epoch {self.epoch}; the steps are probably too large: try a lower "
                 f"learning_rate than {hp.learning_rate:g}"
                 + (f", a lower momentum than {hp.momentum:g}" if hp.momentum else "")
                 + ("" if hp.grad_cap else " or grad_cap=1")
@@ -216,18 +211,18 @@ class Training:
 
     @cached_property
     def _log(self) -> str:
-        """What tells logs apart, read through once for all checkpoints."""
+        """A hash of the training log, computed once for all checkpoints."""
         log = hashlib.sha256()
         for array in (self.train.items, self.train.offsets):
-            log.update(np.ascontiguousarray(array))
+            log.update(np.ascontiguousarray(array).data)
         for array in checkpoint.pack_ids(self.train.item_ids).values():
-            log.update(np.ascontiguousarray(array))
+            log.update(np.ascontiguousarray(array).data)
         return log.hexdigest()
 
     def _facts(self) -> dict[str, Any]:
-        """What a file must share with a run that goes on from it."""
+        """What a checkpoint and the run that resumes it must share."""
         fixed = self.hp.as_dict()
-        del fixed["n_epochs"]  # there may be more of them than was thought
+        del fixed["n_epochs"]  # a resumed run may train for more epochs
         return {
             "hyperparameters": fixed,
             "backend": self.ops.name,
@@ -235,10 +230,10 @@ class Training:
         }
 
     def save(self, path: str | Path) -> None:
-        """Write where the run stands to one .npz file; see `checkpoint.save`.
+        """Write a checkpoint to one .npz file; see `checkpoint.save`.
 
-        Between the steps of a chunk nothing stands still: call it from `on_chunk` or `on_epoch`, or
-        when `run` is over.
+        State is consistent only at chunk boundaries: call it from `on_chunk`, from `on_epoch`, or
+        after `run`.
         """
         if self._stepper:
             self._stepper.fetch()
@@ -265,11 +260,11 @@ class Training:
         checkpoint.save(path, about, arrays)
 
     def load(self, path: str | Path) -> None:
-        """Go to where a run that `save` wrote stood.
+        """Restore a checkpoint that `save` wrote.
 
         Raises:
             InputError: the file is missing, damaged, not ours, or of a run with another log, other
-                hyperparameters or another backend, with which the bits would be others.
+                hyperparameters or another backend, which could not give the same bits.
         """
         about, arrays = checkpoint.load(path)
         try:
@@ -317,14 +312,14 @@ class Training:
                 score, epoch = about["best"]
                 self.best = float(score), int(epoch), best
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise InputError(f"{path}: cannot go on from here: {error}") from error
+            raise InputError(f"{path}: cannot resume from this file: {error}") from error
 
 
 def _take(into: np.ndarray, array: np.ndarray, name: str) -> None:
-    """Copy an array of a file, which must have the shape and type that is expected.
+    """Copy an array of a file into one of the expected shape and type.
 
     Raises:
-        ValueError: it has not.
+        ValueError: it has another shape or type.
     """
     if array.shape != into.shape or array.dtype != into.dtype:
         wanted = f"{into.dtype} {into.shape}"
