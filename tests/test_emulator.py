@@ -1,7 +1,7 @@
-"""The CUDA emulator: what kernels compute, what is found out about them, what they cost.
+"""The CUDA emulator: what kernels compute, which faults it finds, what memory traffic it counts.
 
-tests/faults/ holds a kernel for each fault. Its first line says the kind and the launch; the lines
-to be named are marked FAULT, once for each time; with MENDED defined, it is the sound twin.
+tests/faults/ holds a kernel for each fault. Its first line has the kind and the launch. Lines that
+the report must name are marked FAULT, once for each time. With MENDED defined it has no fault.
 """
 
 import re
@@ -85,15 +85,15 @@ def test_shuffles(type, checks):
     )
     names = {"int": "int32", "unsigned": "uint32", "float": "float32", "double": "float64"}
     x = (numbers(64) * 1000).astype(names.get(type, "int64"))
-    lane = np.arange(64)
+    thread = np.arange(64)
     for width in (32, 16, 8):
         out = np.zeros((4, 64), x.dtype)
         kernel((1,), (64,), (x, out, np.int32(width)))
-        first = lane // width * width
-        assert np.array_equal(out[0], x[first + lane * 7 % width])
-        assert np.array_equal(out[1], x[np.where(lane - 3 < first, lane, lane - 3)])
-        assert np.array_equal(out[2], x[np.where(lane + 5 >= first + width, lane, lane + 5)])
-        assert np.array_equal(out[3], x[lane ^ 1])
+        first = thread // width * width
+        assert np.array_equal(out[0], x[first + thread * 7 % width])
+        assert np.array_equal(out[1], x[np.where(thread - 3 < first, thread, thread - 3)])
+        assert np.array_equal(out[2], x[np.where(thread + 5 >= first + width, thread, thread + 5)])
+        assert np.array_equal(out[3], x[thread ^ 1])
 
 
 @BOTH
@@ -452,6 +452,18 @@ def test_a_fault_leaves_the_arrays_as_they_were():
     assert y.all()
 
 
+def test_a_fault_in_an_intrinsic_is_that_of_its_caller():
+    kernel = compiled(
+        """extern "C" __global__ void kernel(const float *x, float *y) {
+            y[threadIdx.x] = __ldg(&x[threadIdx.x]);
+        }""",
+        checks=True,
+    )
+    with pytest.raises(Fault, match=r"read at test\.cu:2 by thread") as caught:
+        kernel((1,), (32,), (numbers(31), np.zeros(32, np.float32)))
+    assert caught.value.lines == (("test.cu", 2),)
+
+
 def test_arrays_that_share_memory():
     source = """
         extern "C" __global__ void kernel(const float *x, const float *z, float *y) {
@@ -556,7 +568,7 @@ def planted(name):
 def test_what_is_found_without_checks():
     with pytest.raises(Fault, match=r"wait at __syncwarp of deadlock.cu:7.*; 0 have ended"):
         launch(planted("deadlock"), (), checks=False)
-    with pytest.raises(Fault, match="with mask 0xffff, which does not name its own lane 16"):
+    with pytest.raises(Fault, match="with mask 0xffff, which does not name it: it is thread 16 of"):
         launch(planted("warp_mask"), (), checks=False)
 
 
@@ -637,7 +649,7 @@ def test_requests_of_vectors_of_part_of_a_warp_and_of_several():
     line = report.lines["test.cu", 3]
     assert (line.loads.requests, line.loads.accesses) == (3, 20)
     assert (line.loads.sectors, line.loads.ideal) == (10, 3)
-    # Lanes that go round a loop as often as their number says: 32 requests, fewer and fewer lanes.
+    # Thread i runs the loop i + 1 times: 32 requests, each of one thread less.
     report = profile(
         "float s = 0;\nfor (int k = 0; k <= i; k++) s += x[32 * k + i];\ny[i] = s;", (32,), X, Y
     )
@@ -668,11 +680,11 @@ def test_one_load_of_the_source_is_one_request():
         ("float tile[64]", "tile[2 * i]", 1),
         ("float tile[128]", "tile[4 * i]", 3),
         ("float tile[96]", "tile[3 * i]", 0),  # odd strides are free
-        ("float tile[64]", "tile[i % 2 * 32]", 1),  # two words of a bank, sixteen lanes each
+        ("float tile[64]", "tile[i % 2 * 32]", 1),  # two words of a bank, for sixteen threads each
         ("double tile[32]", "tile[i]", 0),  # two rounds, and no fewer would do
         ("double tile[64]", "tile[2 * i]", 2),
         ("float4 tile[32]", "tile[i].x", 3),  # 4 bytes of each 16
-        ("unsigned char tile[32]", "tile[i]", 0),  # four lanes a word
+        ("unsigned char tile[32]", "tile[i]", 0),  # four threads a word
     ],
 )
 def test_bank_conflicts(shared, index, conflicts):
@@ -726,6 +738,7 @@ extern "C" __global__ void kernel(const float *x, float *y) {
     with pytest.raises(Fault, match=r"add\.cuh:2") as caught:
         Module(path, checks=True).get_function("kernel")((1,), (64,), (X, Y[:1]))
     assert caught.value.kind == "out of bounds" and caught.value.lines == (("add.cuh", 2),)
+    assert "add.cuh:2, called at sum.cu:6 by thread (0, 0, 0)" in str(caught.value)
     kernel = Module(path, checks=True).get_function("kernel")
     report = kernel((1,), (64,), (X, np.zeros(2, np.float32)), profile=True)
     assert report.lines["add.cuh", 2].atomics.accesses == 65
