@@ -1,8 +1,8 @@
 // What all kernels share: sums over a warp and a block, elementary functions, dropout.
 //
-// Every constant that a kernel shares with Python (sizes of blocks and tiles, NOW_*, ACT_*, LOSS_*)
-// comes from the compiler's options, as does `real`, which is float or double. They stand in
-// gru4rec_np/backends/cuda/device.py: compiler_options(dtype).
+// Every constant that a kernel shares with Python (sizes of blocks and tiles, NOW_*, BUCKET_*,
+// ACT_*, LOSS_*, SELU_*, EPSILON) comes from the compiler's options, as does `real`, which is float
+// or double. They stand in gru4rec_np/backends/cuda/device.py: compiler_options(dtype).
 //
 // Matrices are row-major, as in NumPy. Letters are those of the package: B lanes (sessions of the
 // batch), of which the first n are in use; H units, I items, U distinct items of a step. A thread's
@@ -71,9 +71,6 @@ __device__ inline real softplus(real x) {  // log(1 + e^x)
     return fmax(x, real(0)) + log1p(exp(-fabs(x)));
 }
 
-#define SELU_ALPHA real(1.6732632423543772)
-#define SELU_SCALE real(1.0507009873554805)
-
 __device__ inline real activate(real x, int kind, real a) {
     switch (kind) {
         case ACT_TANH: return tanh(x);
@@ -81,7 +78,7 @@ __device__ inline real activate(real x, int kind, real a) {
         case ACT_RELU: return x < 0 ? 0 : x;  // propagates NaN, as NumPy's does
         case ACT_LEAKY: return x > 0 ? x : a * x;
         case ACT_ELU: return x > 0 ? x : a * expm1(x);
-        case ACT_SELU: return SELU_SCALE * (x > 0 ? x : SELU_ALPHA * expm1(x));
+        case ACT_SELU: return real(SELU_SCALE) * (x > 0 ? x : real(SELU_ALPHA) * expm1(x));
         default: return x;
     }
 }
@@ -94,7 +91,8 @@ __device__ inline real slope(real y, int kind, real a) {
         case ACT_RELU: return y > 0 ? 1 : 0;
         case ACT_LEAKY: return y > 0 ? 1 : a;
         case ACT_ELU: return y > 0 ? 1 : y + a;
-        case ACT_SELU: return y > 0 ? SELU_SCALE : y + SELU_SCALE * SELU_ALPHA;
+        case ACT_SELU:
+            return y > 0 ? real(SELU_SCALE) : y + real(SELU_SCALE) * real(SELU_ALPHA);
         default: return 1;
     }
 }

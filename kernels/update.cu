@@ -1,6 +1,6 @@
 // The optimiser (ops/optim.py) on rows of a table and on whole weights.
 //
-//     adagrad: a += g^2, step = rate g / sqrt(a + 1e-6)        sgd: step = rate g
+//     adagrad: a += g^2, step = rate g / sqrt(a + EPSILON)      sgd: step = rate g
 //     p -= step, or with momentum v = momentum v - step, p += v
 //
 // The rows are distinct, so no two threads write the same number and atomics are not needed.
@@ -31,7 +31,7 @@ __device__ inline void write(
     if (how.adagrad) {
         const real sum = old.a + g * g;
         a[at] = sum;
-        step /= sqrt(sum + real(1e-6));
+        step /= sqrt(sum + real(EPSILON));
     }
     if (how.momentum > 0) step = -(v[at] = how.momentum * old.v - step);
     p[at] = old.p - step;

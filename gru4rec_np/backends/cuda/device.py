@@ -1,7 +1,7 @@
 """A device: arrays on it, compiled kernels, launches. A GPU through CuPy, or the emulator.
 
-`compiler_options` has every constant that the kernels share with Python. Imports the names of
-activations and losses, the errors, and where the kernels are.
+`compiler_options` has every constant that the kernels share with Python. Imports the constants
+of the mathematics, the errors, and where the kernels are.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from numpy.typing import DTypeLike
 
 from gru4rec_np.errors import InputError
 from gru4rec_np.files import KERNELS
-from gru4rec_np.ops.activations import ACTIVATIONS
+from gru4rec_np.ops.activations import ACTIVATIONS, SELU_ALPHA, SELU_SCALE
 from gru4rec_np.ops.losses import LOSSES
+from gru4rec_np.ops.optim import EPSILON
 
 
 class Size:
@@ -72,14 +73,15 @@ SHARED_LIMIT = (48 << 10) - 8 * Size.TILE_PARTS * Size.TILE_LANES * Size.TILE_CO
 def compiler_options(dtype: DTypeLike) -> tuple[str, ...]:
     """The macros that every .cu file of kernels/ is compiled with, `-Dreal=...` first.
 
-    They are `real`, each of `Size`, NOW_* and BUCKET_* (`Now`, `Bucket`), ACT_* (`ACTIVATIONS`) and
-    LOSS_* (`LOSSES`). The latter four are numbered, and NOW_SIZE etc. say how many there are.
+    They are `real`, Adagrad's and SELU's constants, each of `Size`, and numbers for `Now` (NOW_*),
+    `Bucket` (BUCKET_*), `ACTIVATIONS` (ACT_*) and `LOSSES` (LOSS_*). NOW_SIZE etc. count them.
 
     Args:
         dtype: float32 or float64, for real = float or double.
     """
     real = {"float32": "float", "float64": "double"}[np.dtype(dtype).name]
-    values: dict[str, str | int] = {"real": real}
+    values: dict[str, object] = {"real": real, "EPSILON": EPSILON}
+    values |= {"SELU_ALPHA": SELU_ALPHA, "SELU_SCALE": SELU_SCALE}
     values |= {name: size for name, size in vars(Size).items() if name.isupper()}
     numbered: dict[str, Iterable[str]] = {
         "NOW": Now.__members__, "BUCKET": Bucket.__members__, "ACT": ACTIVATIONS, "LOSS": LOSSES
