@@ -150,8 +150,8 @@ extern "C" __global__ void gru_tiled_candidate(
 // alone, 19. The limit is latency: one wait for U per TILE_COLUMNS of the gates' 2H columns and of
 // the candidate's H, three here.
 //
-// Arrays (n, H): in h; out r, z, n, h_new and `kept`, which the backward pass needs: r*h, or with
-// reset after h U_n + c_n. Grid ceil(n / TILE_LANES), block (TILE_COLUMNS, TILE_PARTS), dynamic
+// Arrays (n, H): in h; out r, z, n, h_new and `kept`, which the backward pass needs: r*h, or
+// h U_n + c_n with reset after. Grid ceil(n / TILE_LANES), block (TILE_COLUMNS, TILE_PARTS), dynamic
 // shared memory 2 * TILE_LANES * H.
 
 template <bool RESET_AFTER>

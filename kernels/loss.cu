@@ -116,8 +116,8 @@ __device__ inline real highest_negative(const Row &row) {
     return block_max(top);
 }
 
-// Each of the five writes g and returns the loss. `pull` is minus the gradient that the negatives
-// add to the target's score. Both are the same in every thread.
+// Each of the five writes g and returns the loss. `pull` is still to be subtracted from g at the
+// target. Both are the same in every thread.
 
 __device__ inline real cross_entropy(
     const Row &row, real smoothing, real own, real log_weights, real n, real *pull

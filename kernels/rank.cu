@@ -95,8 +95,8 @@ extern "C" __global__ void rank_spread(
 // there are enough blocks here. V_y is read once for RANK_SIDE cases. A score stays in a register
 // until it is compared. 1.26 ms: 12 of the 67 TFLOP/s of an H200's data sheet. target_scores is
 // launched first, so that no block computes the targets' scores again. below and level must be 0 at
-// the start. Grid (any, ceil(n / RANK_SIDE)): blocks along x split the catalogue. Block
-// RANK_THREADS.
+// the start.
+// Grid (any, ceil(n / RANK_SIDE)): blocks along x split the catalogue. Block RANK_THREADS.
 
 #define RANK_PER_THREAD 4                          // cases of a thread, and items
 #define RANK_STRIDE (RANK_SIDE / RANK_PER_THREAD)  // between the cases of a thread, and its items

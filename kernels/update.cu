@@ -42,8 +42,8 @@ __device__ inline void update_one(real *p, real *a, real *v, long long at, real 
 }
 
 // === Version 1, plain: one thread, one row =======================================================
-// Neighbouring threads are 400 bytes apart: 32 sectors for 32 numbers. 23.2 us. Grid ceil(U /
-// block).
+// Neighbouring threads are 400 bytes apart: 32 sectors for 32 numbers. 23.2 us.
+// Grid ceil(U / block).
 
 extern "C" __global__ void update_plain(
     const int *rows, const real *g, int n_rows, int width, int adagrad, real rate, real momentum,
@@ -145,8 +145,8 @@ extern "C" __global__ void update_scored(
 // === The rows of an input table of its own (W_x of 1-of-N, or E) =================================
 // Lanes with the same input item have one gradient, their sum. The block of the first of them
 // computes it; the others' blocks return. Each warp looks for these lanes itself, WARP lanes at a
-// time. de (n, width) is the gradient of the lanes' input after dropout with rate p. With p > 0
-// this is also the backward pass of encode_onehot. Grid n.
+// time. de (n, width) is the gradient of the lanes' rows after dropout with rate p, whose mask is
+// applied here; p = 0 where it has been. A 1-of-N input needs no other backward pass. Grid n.
 
 extern "C" __global__ void update_fed(
     const int *now, const int *x, const real *de, int width, real p, int adagrad, real rate,

@@ -161,11 +161,11 @@ def test_rungs_of_the_rank(device, version, n, items, H, seed):
 
 
 @needs_compiler
-@pytest.mark.parametrize("missing", ["real", "TILE_LANES", "NOW_LANES", "ACT_SELU"])
+@pytest.mark.parametrize("missing", ["real", "NOW_LANES"])
 def test_a_missing_constant_is_an_error_that_names_it(missing):
     options = [o for o in compiler_options("float32") if not o.startswith(f"-D{missing}=")]
     with pytest.raises(InputError, match=rf"error: .*\b{missing}\b"):
-        emulator.Module(KERNELS / "gru.cu", tuple(options))
+        emulator.Module(KERNELS / "step.cu", tuple(options))
 
 
 def test_the_readme_has_every_kernel():
@@ -176,7 +176,7 @@ def test_the_readme_has_every_kernel():
             assert any(fnmatch.fnmatchcase(kernel, name) for name in names), kernel
 
 
-# --- clean under every check, and no barrier too many ---------------------------------------------
+# --- no fault, and no barrier too many ------------------------------------------------------------
 
 
 def steps_of(ops, **settings):
@@ -299,9 +299,9 @@ def test_a_barrier_less_is_a_fault(file, number):
                     f"{one_file(path).splitlines()[line - 1].strip()}")  # fmt: skip
 
 
-# --- the same on a GPU, where there is one --------------------------------------------------------
+# --- the same on a GPU ----------------------------------------------------------------------------
 
-# Each array is an allocation of its own here, so that its ends are seen.
+# Each array is its own allocation here, so that memcheck sees accesses past its ends.
 ON_A_GPU = """
 import cupy
 from test_cuda import FILES, exercise

@@ -230,19 +230,18 @@ static inline void check(char *p, uint64_t size, uint64_t alignment, int kind, v
 }
 
 extern "C" {
-#define READS(name, size, alignment) \
-    void name(void *p) { check((char *)p, size, alignment, READ, __builtin_return_address(0)); }
-#define WRITES(name, size, alignment) \
-    void name(void *p) { check((char *)p, size, alignment, WRITE, __builtin_return_address(0)); }
-READS(__tsan_read1, 1, 1) READS(__tsan_read2, 2, 2) READS(__tsan_read4, 4, 4)
-READS(__tsan_read8, 8, 8) READS(__tsan_read16, 16, 16)
-WRITES(__tsan_write1, 1, 1) WRITES(__tsan_write2, 2, 2) WRITES(__tsan_write4, 4, 4)
-WRITES(__tsan_write8, 8, 8) WRITES(__tsan_write16, 16, 16)
-// Of types that g++ knows to be aligned to less than their size: the alignment of their parts counts.
-READS(__tsan_unaligned_read2, 2, 1) READS(__tsan_unaligned_read4, 4, 1)
-READS(__tsan_unaligned_read8, 8, 4) READS(__tsan_unaligned_read16, 16, 4)
-WRITES(__tsan_unaligned_write2, 2, 1) WRITES(__tsan_unaligned_write4, 4, 1)
-WRITES(__tsan_unaligned_write8, 8, 4) WRITES(__tsan_unaligned_write16, 16, 4)
+#define EMU_TSAN(prefix, size, alignment)                                     \
+    void prefix##read##size(void *p) {                                        \
+        check((char *)p, size, alignment, READ, __builtin_return_address(0)); \
+    }                                                                         \
+    void prefix##write##size(void *p) {                                       \
+        check((char *)p, size, alignment, WRITE, __builtin_return_address(0));\
+    }
+EMU_TSAN(__tsan_, 1, 1) EMU_TSAN(__tsan_, 2, 2) EMU_TSAN(__tsan_, 4, 4)
+EMU_TSAN(__tsan_, 8, 8) EMU_TSAN(__tsan_, 16, 16)
+// Of types that g++ knows to be aligned to less than their size: their parts' alignment counts.
+EMU_TSAN(__tsan_unaligned_, 2, 1) EMU_TSAN(__tsan_unaligned_, 4, 1)
+EMU_TSAN(__tsan_unaligned_, 8, 4) EMU_TSAN(__tsan_unaligned_, 16, 4)
 void __tsan_read_range(void *p, long size) {
     check((char *)p, size, 1, READ, __builtin_return_address(0));
 }

@@ -322,58 +322,39 @@ class Kernel:
         return report
 
 
-# --- the runtime's structures ---------------------------------------------------------------------
+# --- the structures of runtime.h, checks.cpp and profile.cpp --------------------------------------
+
+_int, _int32, _int64 = ctypes.c_int, ctypes.c_int32, ctypes.c_int64
+_uint32, _uint64 = ctypes.c_uint32, ctypes.c_uint64
+_text, _pointer = ctypes.c_char_p, ctypes.c_void_p
 
 
 class _Parameter(ctypes.Structure):
-    _fields_ = (
-        ("type", ctypes.c_char_p),
-        ("size", ctypes.c_int),
-        ("pointer", ctypes.c_int),
-        ("constant", ctypes.c_int),
-    )
+    _fields_ = (("type", _text), ("size", _int), ("pointer", _int), ("constant", _int))
 
 
 class _Kernel(ctypes.Structure):
     _fields_ = (
-        ("name", ctypes.c_char_p),
-        ("run", ctypes.c_void_p),
-        ("parameters", ctypes.POINTER(_Parameter)),
-        ("count", ctypes.c_int),
-    )
+        ("name", _text), ("run", _pointer), ("parameters", ctypes.POINTER(_Parameter)),
+        ("count", _int),
+    )  # fmt: skip
 
 
 class _Region(ctypes.Structure):
     _fields_ = (
-        ("name", ctypes.c_char_p),
-        ("data", ctypes.c_void_p),
-        ("size", ctypes.c_uint64),
-        ("offset", ctypes.c_uint64),
-        ("item", ctypes.c_int),
-        ("constant", ctypes.c_int),
-        ("begin", ctypes.c_void_p),
-        ("end", ctypes.c_void_p),
-        ("words", ctypes.c_void_p),
-    )
+        ("name", _text), ("data", _pointer), ("size", _uint64), ("offset", _uint64),
+        ("item", _int), ("constant", _int), ("begin", _pointer), ("end", _pointer),
+        ("words", _pointer),
+    )  # fmt: skip
 
 
 class _Site(ctypes.Structure):
     _fields_ = (
-        ("pc", ctypes.c_uint32),
-        ("kind", ctypes.c_int32),
-        ("is_shared", ctypes.c_int32),
-        ("size", ctypes.c_int32),
-        ("requests", ctypes.c_uint64),
-        ("accesses", ctypes.c_uint64),
-        ("sectors", ctypes.c_uint64),
-        ("ideal", ctypes.c_uint64),
-        ("conflicts", ctypes.c_uint64),
-    )
+        ("pc", _uint32), ("kind", _int32), ("is_shared", _int32), ("size", _int32),
+        ("requests", _uint64), ("accesses", _uint64), ("sectors", _uint64), ("ideal", _uint64),
+        ("conflicts", _uint64),
+    )  # fmt: skip
 
 
 class _Barrier(ctypes.Structure):
-    _fields_ = (
-        ("file", ctypes.c_char_p),
-        ("line", ctypes.c_int64),
-        ("count", ctypes.c_int64),
-    )
+    _fields_ = (("file", _text), ("line", _int64), ("count", _int64))
