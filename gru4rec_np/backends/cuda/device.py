@@ -112,7 +112,7 @@ class Device:
     same code on the emulator as on a GPU.
 
     Args:
-        name: of the backend, for messages.
+        name: of the backend, for messages. why: why it was chosen.
         xp: the array library: CuPy, or NumPy for the emulator.
         compile: makes a module of a .cu file and compiler options, as CuPy's RawModule does.
         capture: makes, of a function that launches kernels, one that launches the same ones again;
@@ -125,11 +125,12 @@ class Device:
     def __init__(
         self,
         name: str,
+        why: str,
         xp: ModuleType,
         compile: Callable[[Path, tuple[str, ...]], Any],
         capture: Callable[[Callable[[], None]], Callable[[], None]],
     ) -> None:
-        self.name, self.xp, self.capture = name, xp, capture
+        self.name, self.why, self.xp, self.capture = name, why, xp, capture
         self.launches = 0
         self._compile = compile
         self._modules: dict[tuple[str, np.dtype], Any] = {}

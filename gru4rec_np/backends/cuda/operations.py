@@ -9,7 +9,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from types import EllipsisType, ModuleType
+from types import EllipsisType
 from typing import Any
 
 import numpy as np
@@ -36,23 +36,11 @@ MAX_CATALOGUE_BLOCKS = 64  # of rank, which split the catalogue
 class CudaOps(Device, Ops):
     """As `Ops`: NumPy arrays in and out, but the cache of `gru` stays on the device.
 
-    Args:
-        name, xp, compile, capture: as of `Device`. why: why the backend was chosen.
-
     Attributes:
         host: the backend that draws the negatives, on the CPU.
     """
 
-    def __init__(
-        self,
-        name: str,
-        why: str,
-        xp: ModuleType,
-        compile: Callable[[Path, tuple[str, ...]], Any],
-        capture: Callable[[Callable[[], None]], Callable[[], None]],
-    ) -> None:
-        Device.__init__(self, name, xp, compile, capture)
-        self.why, self.host = why, Ops()
+    host = Ops()
 
     def draw_negatives(
         self,
@@ -80,11 +68,11 @@ class CudaOps(Device, Ops):
     ) -> tuple[Any, Any, Any, list[Any]]:
         """dxW, dhU, dh and the cache, on the device."""
         (B, H), dtype = dh_new.shape, dh_new.dtype
-        dh_parts, U_there, *there = self.to_device(dh_new, U, *cache)
+        dh_there, U_there, *there = self.to_device(dh_new, U, *cache)
         dxW, dhU = (self.empty((B, 3 * H), dtype) for _ in range(2))
         dh = self.empty((B, H), dtype)
         self.launch_gru_backward(
-            cell, B, H, self.now(B), dh_parts, 1, B * H, *there, U_there, H, *coded(act), 0.0,
+            cell, B, H, self.now(B), dh_there, 1, B * H, *there, U_there, H, *coded(act), 0.0,
             True, dxW, dhU, dh,
         )  # fmt: skip
         return dxW, dhU, dh, there
