@@ -1,14 +1,14 @@
 """What the compiler makes of the CUDA kernels: registers, shared memory, spills.
 
-Compiles each kernels/cuda/*.cu for float and double, without a warning, and prints a table:
+Compiles each kernels/*.cu for float and double, without a warning, and prints a table:
 
     python benchmarks/cuda_build.py                                # needs no GPU
     python benchmarks/cuda_build.py --write docs/performance.md    # put the table there
     python benchmarks/cuda_build.py --check docs/performance.md    # or compare it with that one
 
-It takes what is here: nvcc, and NVRTC, the compiler that CuPy calls, which is found if
-`pip install nvidia-cuda-nvrtc-cu12` has been run. nvcc 13 no longer knows sm_70; NVRTC 12 does. The
-options are those that CuPy compiles with, denormal floats flushed to zero among them.
+It uses nvcc and NVRTC, whichever is installed. CuPy calls NVRTC; here it comes from
+`pip install nvidia-cuda-nvrtc-cu12`. nvcc 13 no longer knows sm_70; NVRTC 12 does. The options are
+those that CuPy compiles with, such as flushing denormal floats to zero.
 """
 
 import argparse
@@ -26,10 +26,11 @@ from pathlib import Path
 
 from common import put, table
 
+from gru4rec_np.backends.cuda.device import compiler_options
 from gru4rec_np.files import KERNELS, write_text
 
 ARCHITECTURES = ("sm_70", "sm_80", "sm_90")
-REALS = ("float", "double")
+REALS = {"float": "float32", "double": "float64"}  # of the kernels, and the dtype
 FILES = sorted(KERNELS.glob("*.cu"))
 PLACE, HEADING = "cuda_build", "## CUDA kernels: registers, shared memory, spills"
 OPTIONS = (f"-I{KERNELS}", "-std=c++17", "-ftz=true")
@@ -91,8 +92,9 @@ class Nvcc:
         codes = [f"-gencode=arch={a.replace('sm', 'compute')},code={a}" for a in architectures]
         with tempfile.TemporaryDirectory() as folder:
             return _output(
-                "nvcc", "-fatbin", *codes, *OPTIONS, f"-Dreal={real}", "-Werror", "all-warnings",
-                "-Wno-deprecated-gpu-targets", "-Xptxas", "-v", "-o", f"{folder}/out", str(path),
+                "nvcc", "-fatbin", *codes, *OPTIONS, *compiler_options(REALS[real]), "-Werror",
+                "all-warnings", "-Wno-deprecated-gpu-targets", "-Xptxas", "-v", "-o",
+                f"{folder}/out", str(path),
             )  # fmt: skip
 
 
@@ -140,7 +142,8 @@ class Nvrtc:
         library.nvrtcCreateProgram(
             ctypes.byref(program), path.read_bytes(), path.name.encode(), 0, None, None
         )
-        options = (*OPTIONS, f"-Dreal={real}", f"-arch={architecture}", "--ptxas-options=-v")
+        own = (f"-arch={architecture}", "--ptxas-options=-v")
+        options = (*OPTIONS, *compiler_options(REALS[real]), *own)
         encoded = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
         failed = library.nvrtcCompileProgram(program, len(options), encoded)
         library.nvrtcGetProgramLogSize(program, ctypes.byref(size))

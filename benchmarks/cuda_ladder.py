@@ -1,13 +1,13 @@
-"""What does each version of a ladder of CUDA kernels cost on a GPU?
+"""How long does each version of a ladder of CUDA kernels take on a GPU?
 
-Times the versions in kernels/cuda/*.cu, with 32 lanes, 100 units and 1,100 items as in the comments
+Times the versions in kernels/*.cu, with 32 lanes, 100 units and 1,100 items as in the comments
 there:
 
     python benchmarks/cuda_ladder.py [--rounds 5] [--write FILE]
 
-Needs a GPU and CuPy. A version's launches are captured into a graph, many times over, so that what
-is timed is the GPU's work and the gaps between launches, not the launching. The tests of the
-versions call them from here.
+Needs a GPU and CuPy. A version's launches are captured into a graph, many times over. So the time
+is that of the GPU's work and of the gaps between launches, without Python. The tests call the
+versions from here.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from common import device, put, table
 
 from gru4rec_np import backends
 from gru4rec_np.backends.cuda import operations as cuda
-from gru4rec_np.backends.cuda.device import TILE, blocks
+from gru4rec_np.backends.cuda.device import Size, blocks
 from gru4rec_np.files import write_text
 from gru4rec_np.ops import optim, ranking
 
@@ -33,26 +33,28 @@ PLACE, HEADING = "cuda_ladder", "## CUDA: the ladders, timed"
 # --- each version, with NumPy arrays in and out ---------------------------------------------------
 
 
-def flat(n):
-    """Grid and block for n threads in warps."""
-    return (blocks(n, 32),), (32,)
+ONE_WARP = (Size.WARP,)  # the block of most first versions
+
+
+def warps(n):
+    """How many warps cover n threads."""
+    return blocks(n, Size.WARP)
 
 
 def gru_rung(ops, version, xW, h, U, b, act=("tanh", 0.0)):
     """h' by version plain, coalesced or tiled."""
-    (B, H), dtype = h.shape, h.dtype
-    r, z, n, h_new = (ops.xp.full((B, H), np.nan, dtype) for _ in range(4))
+    B, H = h.shape
+    r, z, n, h_new = (ops.xp.full((B, H), np.nan, h.dtype) for _ in range(4))
     grid, block = {
-        "plain": ((H, blocks(B, 32)), (32,)),
-        "coalesced": ((blocks(H, 32), B), (32,)),
-        "tiled": ((blocks(B, TILE),), (64,)),
+        "plain": ((H, warps(B)), ONE_WARP),
+        "coalesced": ((warps(H), B), ONE_WARP),
+        "tiled": ((blocks(B, Size.TILE_LANES),), (64,)),
     }[version]
-    shared = TILE * H if version == "tiled" else 0
-    now, args = ops.now(B), ops.to_device(xW, h, U, b)
-    ops.launch("gru", f"gru_{version}_gates", dtype, grid, block, now, *args, H, r, z,
-               shared=shared)  # fmt: skip
-    ops.launch("gru", f"gru_{version}_candidate", dtype, grid, block, now, *args, H,
-               *backends.coded(act), r, z, n, h_new, shared=shared)  # fmt: skip
+    how = {"block": block, "shared": Size.TILE_LANES * H if version == "tiled" else 0}
+    args = ops.now(B), *ops.to_device(xW, h, U, b), H
+    ops.launch("gru", f"gru_{version}_gates", grid, *args, r, z, **how)
+    ops.launch("gru", f"gru_{version}_candidate", grid, *args, *backends.coded(act), r, z, n, h_new,
+               **how)  # fmt: skip
     return ops.to_host(h_new)
 
 
@@ -61,33 +63,35 @@ def gru_backward_plain(ops, dh_new, cache, U, act=("tanh", 0.0)):
     (B, H), dtype = dh_new.shape, dh_new.dtype
     now, (dh_new, U, h, r, z, n) = ops.now(B), ops.to_device(dh_new, U, *cache[:4])
     dxW, dh = ops.empty((B, 3 * H), dtype), ops.empty((B, H), dtype)
-    where = (blocks(H, 32), B), (32,)
-    ops.launch("gru", "gru_backward_plain_blend", dtype, *where, now, dh_new, h, z, n, H,
-               *backends.coded(act), dxW)  # fmt: skip
-    ops.launch("gru", "gru_backward_plain_reset", dtype, *where, now, h, r, U, H, dxW, dh)
-    ops.launch("gru", "gru_backward_plain_state", dtype, *where, now, dh_new, z, U, dxW, H, dh)
+    for part, args in (
+        ("blend", (dh_new, h, z, n, H, *backends.coded(act), dxW)),
+        ("reset", (h, r, U, H, dxW, dh)),
+        ("state", (dh_new, z, U, dxW, H, dh)),
+    ):
+        ops.launch("gru", f"gru_backward_plain_{part}", (warps(H), B), now, *args, block=ONE_WARP)
     return ops.to_host(dxW), ops.to_host(dh)
 
 
 def scores_rung(ops, version, h, V_y, b_y, items):
     """The scores by version plain, coalesced or tiled."""
-    (B, H), N, dtype = h.shape, len(items), h.dtype
-    y = ops.xp.full((B, N), np.nan, dtype)
+    (B, H), N, side = h.shape, len(items), Size.TILED_SIDE
+    y = ops.xp.full((B, N), np.nan, h.dtype)
     grid, block = {
-        "plain": ((blocks(N, 32), B), (32,)),
-        "coalesced": ((blocks(N, 2), B), (64,)),
-        "tiled": ((blocks(N, 16), blocks(B, 16)), (16, 16)),
+        "plain": ((warps(N), B), ONE_WARP),
+        "coalesced": ((blocks(N, 2), B), (2 * Size.WARP,)),
+        "tiled": ((blocks(N, side), blocks(B, side)), (side, side)),
     }[version]
     args = ops.to_device(h, V_y, b_y, items)
-    ops.launch("scores", f"scores_{version}", dtype, grid, block, ops.now(B, N), *args, H, N, y)
+    ops.launch("scores", f"scores_{version}", grid, ops.now(B, N), *args, H, N, y, block=block)
     return ops.to_host(y)
 
 
 def scores_backward_h_plain(ops, dy, V):
-    (B, N), H, dtype = dy.shape, V.shape[1], dy.dtype
-    dh, (dy, V, rows) = ops.empty((B, H), dtype), ops.to_device(dy, V, np.arange(N))
-    ops.launch("scores", "scores_backward_h_plain", dtype, (blocks(H, 32), B), (32,),
-               ops.now(B, N), dy, V, rows, H, N, dh)  # fmt: skip
+    """dh by the first version."""
+    (B, N), H = dy.shape, V.shape[1]
+    dh, args = ops.empty((B, H), dy.dtype), ops.to_device(dy, V, np.arange(N))
+    ops.launch("scores", "scores_backward_h_plain", (warps(H), B), ops.now(B, N), *args, H, N, dh,
+               block=ONE_WARP)  # fmt: skip
     return ops.to_host(dh)
 
 
@@ -95,40 +99,43 @@ def cross_entropy_rung(ops, version, y):
     """Losses and gradient by version plain, tree or online."""
     (B, N), dtype = y.shape, y.dtype
     g, lanes = ops.xp.full((B, N), np.nan, dtype), ops.empty((B,), dtype)
-    grid, block = flat(B) if version == "plain" else ((B,), (128,))
-    y, target = ops.to_device(y, np.arange(B))
-    ops.launch("loss", f"cross_entropy_{version}", dtype, grid, block, ops.now(B, N), y, target,
-               N, g, lanes)  # fmt: skip
+    plain = version == "plain"
+    ops.launch("loss", f"cross_entropy_{version}", (warps(B) if plain else B,), ops.now(B, N),
+               *ops.to_device(y, np.arange(B)), N, g, lanes,
+               block=ONE_WARP if plain else (Size.TREE_THREADS,))  # fmt: skip
     return ops.to_host(lanes), ops.to_host(g)
 
 
 def update_plain(ops, p, g, state, adapt, rate, momentum, rows):
+    """The first version of `optim.update`."""
     hosts = [p, *state.values()]
-    parts = ops.to_device(*hosts)
-    memory = dict(zip(state, parts[1:], strict=True))
-    n, (rows, g) = len(rows), ops.to_device(rows, g)
-    ops.launch("update", "update_plain", p.dtype, *flat(n), rows, g, n, p.shape[1],
-               adapt == "adagrad", rate, momentum, parts[0],
-               *(memory.get(name, parts[0]) for name in "av"))  # fmt: skip
-    for host, part in zip(hosts, parts, strict=True):
-        host[:] = ops.to_host(part)
+    there = ops.to_device(*hosts)
+    memory = dict(zip(state, there[1:], strict=True))
+    n = len(rows)
+    ops.launch("update", "update_plain", (warps(n),), *ops.to_device(rows, g), n, p.shape[1],
+               adapt == "adagrad", rate, momentum, there[0],
+               *(memory.get(name, there[0]) for name in "av"), block=ONE_WARP)  # fmt: skip
+    for host, array in zip(hosts, there, strict=True):
+        host[:] = ops.to_host(array)
 
 
 def encode_plain(ops, x, table, W_x):
-    (X, width), dtype, B = W_x.shape, W_x.dtype, len(x)
-    xW, args = ops.empty((B, width), dtype), ops.to_device(x, table, W_x)
-    ops.launch("encode", "encode_plain", dtype, (blocks(width, 32), B), (32,), ops.now(B),
-               *args, X, width // 3, xW)  # fmt: skip
+    """The input's part of the gates by the first version."""
+    (X, width), B = W_x.shape, len(x)
+    xW, args = ops.empty((B, width), W_x.dtype), ops.to_device(x, table, W_x)
+    ops.launch("encode", "encode_plain", (warps(width), B), ops.now(B), *args, X, width // 3, xW,
+               block=ONE_WARP)  # fmt: skip
     return ops.to_host(xW)
 
 
 def rank_rung(ops, version, h, V_y, b_y, targets, parts=64):
     """Ranks by version plain or spread, that with the catalogue in parts."""
-    (I, H), n, dtype = V_y.shape, len(h), V_y.dtype  # noqa: E741
+    (I, H), n = V_y.shape, len(h)  # noqa: E741
     counts = ops.xp.zeros((2, n), np.int32)
-    grid, block = flat(n) if version == "plain" else ((parts, n), (32,))
+    grid = (warps(n),) if version == "plain" else (parts, n)
     args = ops.to_device(h, V_y, b_y, targets)
-    ops.launch("rank", f"rank_{version}", dtype, grid, block, *args, n, I, H, counts[0], counts[1])
+    ops.launch("rank", f"rank_{version}", grid, *args, n, I, H, counts[0], counts[1],
+               block=ONE_WARP)  # fmt: skip
     return ranking.from_counts(*ops.to_host(counts), I, "conservative")
 
 

@@ -1,50 +1,45 @@
-// What stands around a step's mathematics: the distinct items of a chunk of steps, the state that a
-// step starts from, and the counters that tell all kernels where they are (now, see common.cuh).
+// What a step needs besides its mathematics: the distinct items of each step of a chunk, the state
+// that it starts from, and the counters `now`, in device memory, which tell all kernels where they
+// are. So nothing is sent for the next step, and one captured graph of launches serves every step.
 #include "common.cuh"
 
-#define EMPTY -1
+#define EMPTY -1  // the item of an empty bucket
+#define FIELD(bucket, name) table[(bucket) * BUCKET_SIZE + BUCKET_##name]
 
 // --- the distinct items of each step -------------------------------------------------------------
 // A block takes a step. Its columns are the n targets, the S samples and, where the input shares
-// the output table, the n items that are fed. Slots go by first appearance: the same whatever the
-// order in which threads get their turn.
+// the output table, the n input items. Slots are numbered by first appearance, so they do not
+// depend on the order in which threads run.
 //
-//   1. Each column looks for its item in a hash table with open addresses: atomicCAS puts the item
-//      where nothing is; whoever comes later with the same item finds it. Where an item lands may
-//      differ from run to run; that nobody else has it does not.
-//   2. atomicMin leaves the item's first column beside it, the lowest whatever the order.
+//   1. Each column looks up its item in a hash table with open addressing. atomicCAS puts the item
+//      into an empty bucket; later columns with the same item find it there. Which bucket an item
+//      gets may differ from run to run, but no two items share one.
+//   2. atomicMin leaves the item's first column in its bucket.
 //   3. An item's slot is the number of first columns before its own: a running count over the
 //      columns, by ballots in a warp and the warps' totals in shared memory.
-//   4. Columns are counted into the slots by integer atomics, whose order cannot show.
+//   4. Integer atomics count an item's target and sample columns. Their order has no effect.
 //
 // With logQ a column weighs e^-log_q, so an item's weight is (its target columns) support^-logq +
-// (its samples) support^(-alpha logq): from the two counts, not as a sum in some order.
+// (its samples) support^(-alpha logq). It is computed from the two counts, since a sum over columns
+// would depend on their order.
 //
-// xs, ys (T, B) of the epoch, lanes (T,); samples (C, S) of the chunk whose first step is `first`.
-// Per step of the chunk: rows, count, weight (most,), target, own, fed (B,), fed -1 if the input
-// has a table of its own, sizes (2,): scored and distinct. table (size) and entry (2B + S,) are
-// scratch, size a power of two > 2B + S; the table holds the item, its first column, the counts of
-// its targets and its samples, and its slot. Grid C.
-
-#define ITEM 0
-#define FIRST 1
-#define TARGETS 2
-#define SAMPLES 3
-#define SLOT 4
-#define FIELDS 5
+// xs, ys (T, B) of the epoch, lanes (T,); samples (C, S) of the chunk, whose first step is `first`.
+// Per step of the chunk: rows, count, weight (most,); target, own, fed (B,), fed is -1 if the input
+// has its own table; sizes (2,): scored and distinct. Scratch: table (n_buckets, BUCKET_SIZE), with
+// n_buckets a power of two > 2B + S, and bucket_of (2B + S,), each column's bucket. Grid C.
 
 extern "C" __global__ void collect(
     const int *xs, const int *ys, const int *lanes, const int *samples, const real *log_support,
-    int first, int B, int S, int most, int shared_input, real logq, real alpha, int size,
-    int *table, int *entry, int *rows, real *count, real *weight, int *target, real *own,
+    int first, int B, int S, int most, int shared_input, real logq, real alpha, int n_buckets,
+    int *table, int *bucket_of, int *rows, real *count, real *weight, int *target, real *own,
     int *fed, int *sizes, real *log_weights
 ) {
     __shared__ int of_warp[WARP];
     const int place = blockIdx.x, step = first + place, n = lanes[step];
     const int scored_columns = n + S, columns = scored_columns + (shared_input ? n : 0);
-    const int thread = threadIdx.x, lane = thread % WARP, warp = thread / WARP;
-    table += (long long)place * size * FIELDS;
-    entry += place * most;
+    const int thread = threadIdx.x, in_warp = thread % WARP, warp = thread / WARP;
+    table += (long long)place * n_buckets * BUCKET_SIZE;
+    bucket_of += place * most;
     rows += place * most;
     count += place * most;
     weight += place * most;
@@ -52,10 +47,10 @@ extern "C" __global__ void collect(
     own += place * B;
     fed += place * B;
 
-    for (int i = thread; i < size; i += blockDim.x) {
-        table[i * FIELDS + ITEM] = EMPTY;
-        table[i * FIELDS + FIRST] = columns;
-        table[i * FIELDS + TARGETS] = table[i * FIELDS + SAMPLES] = 0;
+    for (int i = thread; i < n_buckets; i += blockDim.x) {
+        FIELD(i, ITEM) = EMPTY;
+        FIELD(i, FIRST) = columns;
+        FIELD(i, TARGETS) = FIELD(i, SAMPLES) = 0;
     }
     __syncthreads();
 
@@ -65,53 +60,53 @@ extern "C" __global__ void collect(
         if (column < n) item = ys[step * B + column];
         else if (column < scored_columns) item = samples[place * S + column - n];
         else item = xs[step * B + column - scored_columns];
-        int at = (unsigned)item * 0x9E3779B1u & (size - 1);
+        int bucket = (unsigned)item * 0x9E3779B1u & (n_buckets - 1);
         while (true) {
-            const int there = atomicCAS(&table[at * FIELDS + ITEM], EMPTY, item);
+            const int there = atomicCAS(&FIELD(bucket, ITEM), EMPTY, item);
             if (there == EMPTY || there == item) break;
-            at = (at + 1) & (size - 1);
+            bucket = (bucket + 1) & (n_buckets - 1);
         }
-        entry[column] = at;
-        atomicMin(&table[at * FIELDS + FIRST], column);
-        if (column < n) atomicAdd(&table[at * FIELDS + TARGETS], 1);
-        else if (column < scored_columns) atomicAdd(&table[at * FIELDS + SAMPLES], 1);
+        bucket_of[column] = bucket;
+        atomicMin(&FIELD(bucket, FIRST), column);
+        if (column < n) atomicAdd(&FIELD(bucket, TARGETS), 1);
+        else if (column < scored_columns) atomicAdd(&FIELD(bucket, SAMPLES), 1);
         if (column < scored_columns && logq > 0)
             log_weight -= logq * (column < n ? real(1) : alpha) * log_support[item];
     }
     __syncthreads();
 
-    // The running count, a block's width of columns at a time.
+    // The running count, blockDim.x columns at a time.
     int before = 0, scored = 0;
     for (int column0 = 0; column0 < columns; column0 += blockDim.x) {
         const int column = column0 + thread;
-        const int at = column < columns ? entry[column] : 0;
-        const bool is_first = column < columns && table[at * FIELDS + FIRST] == column;
-        const unsigned firsts = __ballot_sync(ALL_LANES, is_first);
-        if (lane == 0) of_warp[warp] = __popc(firsts);
+        const int bucket = column < columns ? bucket_of[column] : 0;
+        const bool is_first = column < columns && FIELD(bucket, FIRST) == column;
+        const unsigned firsts = __ballot_sync(FULL_WARP, is_first);
+        if (in_warp == 0) of_warp[warp] = __popc(firsts);
         scored += __syncthreads_count(is_first && column < scored_columns);
-        int slot = before + __popc(firsts & ((1u << lane) - 1));
+        int slot = before + __popc(firsts & ((1u << in_warp) - 1));
         for (int w = 0; w < blockDim.x / WARP; w++) {
             if (w < warp) slot += of_warp[w];
             before += of_warp[w];
         }
         if (is_first) {
-            const int item = table[at * FIELDS + ITEM];
-            const int t = table[at * FIELDS + TARGETS], s = table[at * FIELDS + SAMPLES];
+            const int item = FIELD(bucket, ITEM);
+            const int t = FIELD(bucket, TARGETS), s = FIELD(bucket, SAMPLES);  // columns
             rows[slot] = item;
             count[slot] = t + s;
             weight[slot] = t + s;
             if (logq > 0)
                 weight[slot] = t * exp(-logq * log_support[item]) +
                                s * exp(-logq * alpha * log_support[item]);
-            table[at * FIELDS + SLOT] = slot;
+            FIELD(bucket, SLOT) = slot;
         }
         __syncthreads();
     }
 
     for (int i = thread; i < n; i += blockDim.x) {
-        target[i] = table[entry[i] * FIELDS + SLOT];
+        target[i] = FIELD(bucket_of[i], SLOT);
         own[i] = logq > 0 ? exp(-logq * log_support[ys[step * B + i]]) : real(1);
-        fed[i] = shared_input ? table[entry[scored_columns + i] * FIELDS + SLOT] : -1;
+        fed[i] = shared_input ? FIELD(bucket_of[scored_columns + i], SLOT) : -1;
     }
     log_weight = block_sum(log_weight);
     if (thread == 0) {
@@ -122,9 +117,9 @@ extern "C" __global__ void collect(
 }
 
 // --- the beginning and the end of a step ---------------------------------------------------------
-// The step's lists come out of the chunk's to where all kernels look for them, and each lane takes
-// its state from where it was: `from` (T, B) is the lane's place in the step before, or -1 where
-// a session starts. Grid: any number of blocks.
+// Copies the step's lists out of the chunk's, to where all kernels read them, and each lane's state
+// from the step before: `from` (T, B) is the lane that its session had there, or -1 where a session
+// starts. Grid: any number of blocks.
 
 extern "C" __global__ void begin_step(
     int *now, const int *lanes, const int *xs, const int *from, const real *state, int B, int H,
@@ -133,7 +128,7 @@ extern "C" __global__ void begin_step(
     int *x_now, real *h_now, int *rows_now, real *count_now, real *weight_now, int *target_now,
     real *own_now, int *fed_now, real *log_weights_now
 ) {
-    const int step = now[STEP], place = now[PLACE], n = lanes[step];
+    const int step = now[NOW_STEP], place = now[NOW_PLACE], n = lanes[step];
     const int distinct = sizes[2 * place + 1];
     const int thread = blockIdx.x * blockDim.x + threadIdx.x, n_threads = gridDim.x * blockDim.x;
     for (int i = thread; i < n * H; i += n_threads) {
@@ -153,21 +148,22 @@ extern "C" __global__ void begin_step(
     }
     if (thread == 0) {
         log_weights_now[0] = log_weights[place];
-        now[LANES] = n;
-        now[SCORED] = sizes[2 * place];
-        now[DISTINCT] = distinct;
+        now[NOW_LANES] = n;
+        now[NOW_SCORED] = sizes[2 * place];
+        now[NOW_DISTINCT] = distinct;
     }
 }
 
-// The step's loss, the sum over its lanes times `scale`, and on to the next step. Grid 1.
+// Writes the step's loss, the sum over its lanes times `scale`, and counts on to the next step.
+// Grid 1.
 
 extern "C" __global__ void end_step(int *now, const real *of_lanes, real scale, real *losses) {
     real sum = 0;
-    for (int lane = threadIdx.x; lane < now[LANES]; lane += blockDim.x) sum += of_lanes[lane];
+    for (int lane = threadIdx.x; lane < now[NOW_LANES]; lane += blockDim.x) sum += of_lanes[lane];
     sum = block_sum(sum);
     if (threadIdx.x == 0) {
-        losses[now[PLACE]] = sum * scale;
-        now[STEP]++;
-        now[PLACE]++;
+        losses[now[NOW_PLACE]] = sum * scale;
+        now[NOW_STEP]++;
+        now[NOW_PLACE]++;
     }
 }

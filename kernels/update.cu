@@ -1,19 +1,20 @@
-// The optimiser (optim.py) on rows of a table and on whole weights.
+// The optimiser (ops/optim.py) on rows of a table and on whole weights.
 //
-//     adagrad: a += g^2, step = rate g / sqrt(a + 1e-6)        sgd: step = rate g
+//     adagrad: a += g^2, step = rate g / sqrt(a + EPSILON)      sgd: step = rate g
 //     p -= step, or with momentum v = momentum v - step, p += v
 //
-// The rows are distinct, so no two threads write the same number and nothing need be atomic. The
-// numbers in the comments are for U = 1,100 rows of H = 100 in float with Adagrad: a row is read
-// and written twice (p and a), 1.8 MB in all, and its gradient read, 440 KB.
+// The rows are distinct, so no two threads write the same number and atomics are not needed.
+//
+// Figures in the comments: U = 1,100 rows of H = 100, float, Adagrad, on an H200. p and a are read
+// and written, 1.8 MB in all; the gradient is read, 440 KB.
 #include "common.cuh"
 
-struct How {  // what the optimiser does
+struct How {  // the optimiser's settings
     int adagrad;
     real rate, momentum;
 };
 
-struct Number {  // of a weight, with its sum of squares and its velocity, where there are any
+struct Number {  // one number of a weight, its sum of squares and its velocity, where used
     real p, a, v;
 };
 
@@ -30,7 +31,7 @@ __device__ inline void write(
     if (how.adagrad) {
         const real sum = old.a + g * g;
         a[at] = sum;
-        step /= sqrt(sum + real(1e-6));
+        step /= sqrt(sum + real(EPSILON));
     }
     if (how.momentum > 0) step = -(v[at] = how.momentum * old.v - step);
     p[at] = old.p - step;
@@ -41,7 +42,7 @@ __device__ inline void update_one(real *p, real *a, real *v, long long at, real 
 }
 
 // === Version 1, plain: one thread, one row =======================================================
-// Threads side by side are 400 bytes apart: 32 sectors for each 32 numbers. 23.2 us on an H200.
+// Neighbouring threads are 400 bytes apart: 32 sectors for 32 numbers. 23.2 us.
 // Grid ceil(U / block).
 
 extern "C" __global__ void update_plain(
@@ -56,9 +57,9 @@ extern "C" __global__ void update_plain(
 }
 
 // === Version 2, coalesced: one thread, one number ================================================
-// Threads side by side are numbers side by side: 4 sectors, the least there is, and 1.8 us. What
-// limits it is the launch, 1.4; what can be saved is the gradient, written by one launch and read
-// by the next. Grid ceil(U width / block).
+// Neighbouring threads are adjacent numbers: 4 sectors, the minimum. 1.8 us, of which the launch is
+// 1.4. Still to save: the gradient, which one launch writes and the next reads.
+// Grid ceil(U width / block).
 
 extern "C" __global__ void update_rows(
     const int *rows, const real *g, int n_rows, int width, int adagrad, real rate, real momentum,
@@ -70,48 +71,50 @@ extern "C" __global__ void update_rows(
     update_one(p, a, v, (long long)rows[i / width] * width + i % width, g[i], how);
 }
 
-// === Version 3, fused: the gradient of the scored rows is made where it is used ==================
-// dV = dy^T h never leaves the registers: 880 KB and a launch less than scores_backward_rows and
-// update_rows. A block takes ROWS rows, so that h is read U / ROWS times. Where the input shares
-// the table, fed[lane] is the place among the rows of the item that a lane was fed, which adds that
-// lane's de; else it is -1. Rows past the scored ones are only fed. Lanes in their order: the same
-// bits every time. All that changes is read at the beginning: for all that the compiler knows two
-// rows may be the same, so a thread that reads and writes one after the other waits for each. On an
-// H200 9.9 us instead of 12.1; but with 80 lanes, 224 units and momentum 20.7 instead of 15.3. Grid
-// ceil(U / ROWS); place H of a row is its bias, whose input is 1.
-
-#define ROWS 8
+// === Version 3, fused: the gradient of the scored rows is computed where it is used ==============
+// dV = dy^T h stays in registers: 880 KB and a launch less than scores_backward_rows and
+// update_rows. A block takes UPDATE_ROWS rows, so h is read U / UPDATE_ROWS times. Lanes are added
+// in order, so results are bit-identical from run to run.
+//
+// Where the input shares the table, fed[lane] is the row of the lane's input item, to which the
+// lane's de is added; else it is -1. Rows past the scored ones are input items only. k = H is a
+// row's bias, whose input is 1.
+//
+// All weights are read first. The compiler must assume that two rows may be the same, so a thread
+// that alternates reads and writes waits for each of them. This takes 9.9 us instead of 12.1; but
+// with 80 lanes, 224 units and momentum 20.7 instead of 15.3. Grid ceil(U / UPDATE_ROWS).
 
 extern "C" __global__ void update_scored(
     const int *now, const int *rows, const real *dy, const real *h, const int *fed, const real *de,
     int H, int y_stride, int adagrad, real rate, real momentum,
     real *V_y, real *a_V, real *v_V, real *b_y, real *a_b, real *v_b
 ) {
-    __shared__ __align__(16) real dy_tile[WARP][ROWS];
-    const int n = now[LANES], scored = now[SCORED], U = now[DISTINCT];
-    const int first = blockIdx.x * ROWS;
+    __shared__ __align__(16) real dy_tile[WARP][UPDATE_ROWS];
+    const int n = now[NOW_LANES], scored = now[NOW_SCORED], U = now[NOW_DISTINCT];
+    const int first = blockIdx.x * UPDATE_ROWS;
     if (first >= U) return;
     const How how = {adagrad, rate, momentum};
 
-    for (int k0 = 0; k0 <= H; k0 += blockDim.x) {  // the whole block goes round, for the barriers
+    for (int k0 = 0; k0 <= H; k0 += blockDim.x) {  // every thread, for the barriers
         const int k = k0 + threadIdx.x;
         real *p = k < H ? V_y : b_y, *a = k < H ? a_V : a_b, *v = k < H ? v_V : v_b;
-        long long at[ROWS];  // of what this thread changes in each row; -1 if nothing
-        Number old[ROWS];
+        long long at[UPDATE_ROWS];  // what this thread changes in each row; -1: nothing
+        Number old[UPDATE_ROWS];
 #pragma unroll
-        for (int row = 0; row < ROWS; row++) {
+        for (int row = 0; row < UPDATE_ROWS; row++) {
             const int u = first + row;
             at[row] = -1;
             if (k < H && u < U) at[row] = (long long)rows[u] * H + k;
             if (k == H && u < scored) at[row] = rows[u];
             if (at[row] >= 0) old[row] = read(p, a, v, at[row], how);
         }
-        real sum[ROWS] = {};
+        real sum[UPDATE_ROWS] = {};
         for (int lane0 = 0; lane0 < n; lane0 += WARP) {
-            for (int i = threadIdx.x; i < WARP * ROWS; i += blockDim.x) {
-                const int lane = lane0 + i / ROWS, u = first + i % ROWS;
+            for (int i = threadIdx.x; i < WARP * UPDATE_ROWS; i += blockDim.x) {
+                const int lane = lane0 + i / UPDATE_ROWS, u = first + i % UPDATE_ROWS;
                 const bool inside = lane < n && u < scored;
-                dy_tile[i / ROWS][i % ROWS] = inside ? dy[lane * y_stride + u] : real(0);
+                dy_tile[i / UPDATE_ROWS][i % UPDATE_ROWS] =
+                    inside ? dy[lane * y_stride + u] : real(0);
             }
             __syncthreads();
 #pragma unroll 8
@@ -119,57 +122,58 @@ extern "C" __global__ void update_scored(
                 const int lane = lane0 + i;
                 const real x = lane < n && k < H ? h[lane * H + k] : real(1);
 #pragma unroll
-                for (int row = 0; row < ROWS; row++) sum[row] += dy_tile[i][row] * x;
+                for (int row = 0; row < UPDATE_ROWS; row++) sum[row] += dy_tile[i][row] * x;
             }
-            // The lanes that were fed one of these rows: few.
+            // The lanes whose input item is one of these rows: few.
             const int mine = lane0 + threadIdx.x % WARP;
             const int fed_row = mine < n && fed[mine] >= 0 ? fed[mine] - first : -1;
-            unsigned left = __ballot_sync(ALL_LANES, fed_row >= 0 && fed_row < ROWS);
+            unsigned left = __ballot_sync(FULL_WARP, fed_row >= 0 && fed_row < UPDATE_ROWS);
             for (; left; left &= left - 1) {
-                const int i = __ffs(left) - 1, row_of = __shfl_sync(ALL_LANES, fed_row, i);
+                const int i = __ffs(left) - 1, row_of = __shfl_sync(FULL_WARP, fed_row, i);
                 const real d = k < H ? de[(lane0 + i) * H + k] : real(0);
 #pragma unroll
-                for (int row = 0; row < ROWS; row++) sum[row] += row == row_of ? d : real(0);
+                for (int row = 0; row < UPDATE_ROWS; row++) sum[row] += row == row_of ? d : real(0);
             }
             __syncthreads();
         }
 #pragma unroll
-        for (int row = 0; row < ROWS; row++)
+        for (int row = 0; row < UPDATE_ROWS; row++)
             if (at[row] >= 0) write(old[row], p, a, v, at[row], sum[row], how);
     }
 }
 
 // === The rows of an input table of its own (W_x of 1-of-N, or E) =================================
-// Lanes that were fed the same item have one gradient, the sum. The first of them makes it and the
-// others have nothing to do; which have it, each warp asks by itself, 32 lanes at a time. de
-// (n, width) is the gradient of what the lanes were given, p what the dropout on that has still to
-// be asked for: the way back of encode_onehot is nothing else. Grid n.
+// Lanes with the same input item have one gradient, their sum. The block of the first of them
+// computes it; the others' blocks return. Each warp looks for these lanes itself, WARP lanes at a
+// time. de (n, width) is the gradient of the lanes' rows after dropout with rate p, whose mask is
+// applied here; p = 0 where it has been. A 1-of-N input needs no other backward pass. Grid n.
 
 extern "C" __global__ void update_fed(
     const int *now, const int *x, const real *de, int width, real p, int adagrad, real rate,
     real momentum, real *w, real *a, real *v
 ) {
-    const int lane = blockIdx.x, n = now[LANES], thread = threadIdx.x % WARP;
+    const int lane = blockIdx.x, n = now[NOW_LANES], in_warp = threadIdx.x % WARP;
     if (lane >= n) return;
     const How how = {adagrad, rate, momentum};
     const int item = x[lane];
     for (int lane0 = 0; lane0 < lane; lane0 += WARP) {
-        const int other = lane0 + thread;
-        if (__any_sync(ALL_LANES, other < lane && x[other] == item)) return;
+        const int other = lane0 + in_warp;
+        if (__any_sync(FULL_WARP, other < lane && x[other] == item)) return;
     }
-    for (int k0 = 0; k0 < width; k0 += blockDim.x) {  // whole warps go round, for the votes
+    for (int k0 = 0; k0 < width; k0 += blockDim.x) {  // whole warps, for the ballots
         const int k = k0 + threadIdx.x;
         const long long at = (long long)item * width + k;
         Number old;
         if (k < width) old = read(w, a, v, at, how);
         real sum = 0;
         for (int lane0 = lane / WARP * WARP; lane0 < n; lane0 += WARP) {
-            const int other = lane0 + thread;
+            const int other = lane0 + in_warp;
             const bool same = lane <= other && other < n && x[other] == item;
-            unsigned left = __ballot_sync(ALL_LANES, same);
+            unsigned left = __ballot_sync(FULL_WARP, same);
             for (; left; left &= left - 1) {
                 const int from = (lane0 + __ffs(left) - 1) * width + k;
-                if (k < width) sum += de[from] * dropout(p, now[SEED], 2 * now[PLACE], from);
+                if (k < width)
+                    sum += de[from] * dropout(p, now[NOW_SEED], 2 * now[NOW_PLACE], from);
             }
         }
         if (k < width) write(old, w, a, v, at, sum, how);
@@ -177,12 +181,12 @@ extern "C" __global__ void update_fed(
 }
 
 // === The network's whole weights, all in one launch ==============================================
-// The gradient of a matrix is left^T right: of W_x (X, 3H) it is e^T dxW; of U (H, 3H) h^T dhU,
-// with r*h for h in the candidate's part if the reset is before. A block takes ROWS rows of one of
-// them and columns of one gate: what it reads of the right serves all its rows, and each number of
-// the gradient is made in a register and used there. The last blocks of the grid's rows have the
-// biases, whose left is 1. A weight that the model lacks has no blocks: X = 0 for 1-of-N. Grid
-// (ceil(X / ROWS) + ceil(H / ROWS) + 1, 3 ceil(H / block)).
+// The gradient of a matrix is left^T right: e^T dxW for W_x (X, 3H), h^T dhU for U (H, 3H). With
+// reset before, the candidate's columns of U take r*h for h. A block takes UPDATE_ROWS rows of one
+// matrix and columns of one gate. What it reads of the right serves all its rows, and each number
+// of the gradient stays in a register. The last blocks along x update the biases, whose left is 1.
+// A weight that the model lacks has no blocks: X = 0 for 1-of-N.
+// Grid (ceil(X / UPDATE_ROWS) + ceil(H / UPDATE_ROWS) + 1, 3 ceil(H / block)).
 
 extern "C" __global__ void update_dense(
     const int *now, const real *e, const real *h, const real *kept, const real *dxW,
@@ -190,11 +194,12 @@ extern "C" __global__ void update_dense(
     real *W_x, real *a_W, real *v_W, real *U, real *a_U, real *v_U,
     real *b, real *a_b, real *v_b, real *c, real *a_c, real *v_c
 ) {
-    __shared__ __align__(16) real left_tile[WARP][ROWS];
+    __shared__ __align__(16) real left_tile[WARP][UPDATE_ROWS];
     const How how = {adagrad, rate, momentum};
-    const int n = now[LANES], gate = blockIdx.y % 3;
+    const int n = now[NOW_LANES], gate = blockIdx.y % 3;
     const int unit = blockIdx.y / 3 * blockDim.x + threadIdx.x, k = gate * H + unit;
-    const int blocks_of_W = (X + ROWS - 1) / ROWS, blocks_of_U = (H + ROWS - 1) / ROWS;
+    const int blocks_of_W = (X + UPDATE_ROWS - 1) / UPDATE_ROWS;
+    const int blocks_of_U = (H + UPDATE_ROWS - 1) / UPDATE_ROWS;
 
     if (blockIdx.x == blocks_of_W + blocks_of_U) {
         if (unit >= H) return;
@@ -210,21 +215,22 @@ extern "C" __global__ void update_dense(
     }
 
     const bool is_W = blockIdx.x < blocks_of_W;
-    const int first = (blockIdx.x - (is_W ? 0 : blocks_of_W)) * ROWS, height = is_W ? X : H;
+    const int first = (blockIdx.x - (is_W ? 0 : blocks_of_W)) * UPDATE_ROWS, height = is_W ? X : H;
     const real *left = is_W ? e : gate == 2 && !reset_after ? kept : h;
     const real *right = is_W ? dxW : dhU;
     real *w = is_W ? W_x : U, *a = is_W ? a_W : a_U, *v = is_W ? v_W : v_U;
-    Number old[ROWS];
+    Number old[UPDATE_ROWS];
 #pragma unroll
-    for (int row = 0; row < ROWS; row++)
+    for (int row = 0; row < UPDATE_ROWS; row++)
         if (first + row < height && unit < H)
             old[row] = read(w, a, v, (first + row) * 3 * H + k, how);
-    real sum[ROWS] = {};
+    real sum[UPDATE_ROWS] = {};
     for (int lane0 = 0; lane0 < n; lane0 += WARP) {
-        for (int i = threadIdx.x; i < WARP * ROWS; i += blockDim.x) {
-            const int lane = lane0 + i / ROWS, row = first + i % ROWS;
+        for (int i = threadIdx.x; i < WARP * UPDATE_ROWS; i += blockDim.x) {
+            const int lane = lane0 + i / UPDATE_ROWS, row = first + i % UPDATE_ROWS;
             const bool inside = lane < n && row < height;
-            left_tile[i / ROWS][i % ROWS] = inside ? left[lane * height + row] : real(0);
+            left_tile[i / UPDATE_ROWS][i % UPDATE_ROWS] =
+                inside ? left[lane * height + row] : real(0);
         }
         __syncthreads();
 #pragma unroll 8
@@ -232,12 +238,12 @@ extern "C" __global__ void update_dense(
             const int lane = lane0 + i;
             const real d = lane < n && unit < H ? right[lane * 3 * H + k] : real(0);
 #pragma unroll
-            for (int row = 0; row < ROWS; row++) sum[row] += left_tile[i][row] * d;
+            for (int row = 0; row < UPDATE_ROWS; row++) sum[row] += left_tile[i][row] * d;
         }
         __syncthreads();
     }
 #pragma unroll
-    for (int row = 0; row < ROWS; row++)
+    for (int row = 0; row < UPDATE_ROWS; row++)
         if (first + row < height && unit < H)
             write(old[row], w, a, v, (first + row) * 3 * H + k, sum[row], how);
 }

@@ -1,8 +1,9 @@
-"""The CUDA kernels: every rung of every ladder, clean under all checks, no barrier too many.
+"""The CUDA kernels: every rung equals NumPy, passes all checks, and needs each of its barriers.
 
-On the emulator, and where there is a GPU once more on that; compute-sanitizer has the checks there.
+On the emulator and, where there is one, on a GPU too, with compute-sanitizer's checks.
 """
 
+import fnmatch
 import functools
 import re
 import shutil
@@ -19,7 +20,9 @@ from test_kernels import close, ops_of
 from test_steps import run_steps
 
 from gru4rec_np import GRU4Rec, InputError, Shop, backends
+from gru4rec_np.backends import emulator
 from gru4rec_np.backends.cuda import operations as cuda
+from gru4rec_np.backends.cuda.device import compiler_options
 from gru4rec_np.files import KERNELS
 from gru4rec_np.ops import cells, losses, optim, ranking, scoring
 from gru4rec_np.ops.activations import ACTIVATIONS
@@ -154,11 +157,30 @@ def test_rungs_of_the_rank(device, version, n, items, H, seed):
     assert (got == ranking.ranks(ops_of(device).catalogue_scores(h, V_y, b_y), targets)).all()
 
 
-# --- clean under every check, and no barrier too many ---------------------------------------------
+# --- constants and documents ----------------------------------------------------------------------
+
+
+@needs_compiler
+@pytest.mark.parametrize("missing", ["real", "NOW_LANES"])
+def test_a_missing_constant_is_an_error_that_names_it(missing):
+    options = [o for o in compiler_options("float32") if not o.startswith(f"-D{missing}=")]
+    with pytest.raises(InputError, match=rf"error: .*\b{missing}\b"):
+        emulator.Module(KERNELS / "step.cu", tuple(options))
+
+
+def test_the_readme_has_every_kernel():
+    names = re.findall(r"`(\w+\*?)`", (KERNELS / "README.md").read_text(encoding="utf-8"))
+    for file in FILES:
+        text = (KERNELS / f"{file}.cu").read_text(encoding="utf-8")
+        for kernel in re.findall(r"__global__ void (?:__launch_bounds__\(.*?\) )?(\w+)\(", text):
+            assert any(fnmatch.fnmatchcase(kernel, name) for name in names), kernel
+
+
+# --- no fault, and no barrier too many ------------------------------------------------------------
 
 
 def steps_of(ops, **settings):
-    """A few training steps; 33 lanes, so that tiles and warps have edges."""
+    """A few training steps, of 33 lanes, so that the last tile and the last warp are not full."""
     settings = {"layers": [37], "batch_size": 33, "n_sample": 70, "learning_rate": 0.1} | settings
     hp = GRU4Rec(**settings, backend="numpy")
     log = Shop(n_items=40).simulate(40).compact()
@@ -180,7 +202,7 @@ def steps_of(ops, **settings):
 
 
 def exercise(ops, file):
-    """Run every kernel of a .cu file, in more than one warp and with edges everywhere."""
+    """Run every kernel of a .cu file, with several warps and with blocks that are not full."""
     rng = np.random.default_rng(0)
 
     def draw(*shape):
@@ -244,7 +266,8 @@ def one_file(path):
 
 
 def barriers():
-    """(file, the number of the barrier in it); those of headers once, where they are used."""
+    """(file, the number of the barrier in it). Those of headers come once, with a file that uses
+    them."""
     found = re.compile(r"^(?!\s*//).*__syncthreads\(\)", re.M)
 
     def count(name):
@@ -260,9 +283,7 @@ def barriers():
 @needs_compiler
 @pytest.mark.parametrize(("file", "number"), list(barriers()))
 def test_a_barrier_less_is_a_fault(file, number):
-    """Every barrier is needed: without it a check finds a race, or what a race leads to."""
-    from gru4rec_np.backends import emulator
-
+    """Every barrier is needed: without it a check finds a race or its consequence."""
     path = KERNELS / f"{file}.cu"
     variants = emulator.without_barriers(one_file(path))
     line, source = variants[number]
@@ -278,9 +299,9 @@ def test_a_barrier_less_is_a_fault(file, number):
                     f"{one_file(path).splitlines()[line - 1].strip()}")  # fmt: skip
 
 
-# --- the same on a GPU, where there is one --------------------------------------------------------
+# --- the same on a GPU ----------------------------------------------------------------------------
 
-# Each array is an allocation of its own here, so that its ends are seen.
+# Each array is its own allocation here, so that memcheck sees accesses past its ends.
 ON_A_GPU = """
 import cupy
 from test_cuda import FILES, exercise
@@ -291,7 +312,7 @@ cupy.cuda.set_allocator(None)
 for file in FILES:
     exercise(cuda.on_gpu("asked for"), file)
 """
-# The same of a kernel that lacks a barrier.
+# The same for a kernel without a barrier.
 WITHOUT_A_BARRIER = """
 import cupy
 from test_cuda import exercise, one_file
@@ -306,7 +327,7 @@ exercise(gpu, "scores")
 
 
 def sanitize(tool, code):
-    """compute-sanitizer's return code, not 0 if it found something, and all that was printed."""
+    """compute-sanitizer's return code, not 0 if it found something, and its output."""
     ops_of("cuda")
     if shutil.which("compute-sanitizer") is None:
         pytest.skip("there is no compute-sanitizer")
@@ -332,7 +353,7 @@ def test_a_barrier_less_is_a_fault_on_a_gpu():
 
 @needs_compiler
 def test_masks_are_those_of_numba():
-    """The same hash of the same counters: with dropout too, two backends train alike."""
+    """Both backends hash the same counters, so they train alike with dropout too."""
     pytest.importorskip("numba")
     log = Shop(n_items=40).simulate(60)
     settings = {"layers": [10], "batch_size": 8, "n_sample": 20, "n_epochs": 2,
@@ -343,7 +364,7 @@ def test_masks_are_those_of_numba():
 
 @needs_compiler
 def test_a_captured_step_is_replayed():
-    """As on a GPU: launched once, into a graph, and the graph serves all other steps."""
+    """As on a GPU: the launches are captured once, and the graph is replayed for every step."""
     captured = []
 
     def capture(launch):

@@ -1,4 +1,4 @@
-"""The CUDA kernels as compilers for GPUs see them, and what a step of them costs; without a GPU."""
+"""The CUDA kernels under compilers for GPUs, and a step's launches and traffic. Needs no GPU."""
 
 import functools
 import re
@@ -23,7 +23,7 @@ needs_emulator = pytest.mark.skipif(shutil.which("g++") is None, reason="there i
 
 
 def compiler(name):
-    """It, or the test is skipped."""
+    """The compiler of that name; the test is skipped if it is not installed."""
     kind = {"nvcc": cuda_build.Nvcc, "NVRTC": cuda_build.Nvrtc}[name]
     if not kind.here():
         pytest.skip(f"there is no {name}")
@@ -32,7 +32,7 @@ def compiler(name):
 
 @pytest.mark.parametrize("name", ["nvcc", "NVRTC"])
 def test_every_kernel_compiles_and_spills_nothing(name):
-    """Without a warning, for float and double; and the document has what this compiler says."""
+    """Without a warning, for float and double. docs/performance.md has this compiler's figures."""
     nvcc = compiler(name)
     lowest = next(a for a in ("sm_70", "sm_75", "sm_80") if a in nvcc.architectures)
     architectures = tuple(dict.fromkeys((lowest, "sm_80", "sm_90")))
@@ -42,7 +42,7 @@ def test_every_kernel_compiles_and_spills_nothing(name):
         (kernel, a, real) for kernel in listed for a in architectures for real in cuda_build.REALS
     }
     assert not cuda_build.spilling(found)
-    # A block has 65,536 registers, given out in portions of 8 a thread; else it is not launched.
+    # A block must fit 65,536 registers, allocated in units of 8 a thread, or it is not launched.
     blocks = largest_blocks()
     wanted = {
         key: blocks[key[:3]] * -(-usage.registers // 8) * 8
@@ -68,7 +68,7 @@ def largest_blocks():
 
     def compile(path, options):
         def get_function(name):
-            def launch(grid, block, args, shared_mem):  # takes attributes too, as CuPy's does
+            def launch(grid, block, args, shared_mem):  # a function has attributes, as CuPy's has
                 key = path.name, options[0].removeprefix("-Dreal="), name
                 most[key] = max(most.get(key, 0), int(np.prod(block)))
 

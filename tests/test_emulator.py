@@ -1,7 +1,7 @@
-"""The CUDA emulator: what kernels compute, what is found out about them, what they cost.
+"""The CUDA emulator: what kernels compute, which faults it finds, what memory traffic it counts.
 
-tests/faults/ holds a kernel for each fault. Its first line says the kind and the launch; the lines
-to be named are marked FAULT, once for each time; with MENDED defined, it is the sound twin.
+tests/faults/ holds a kernel for each fault. Its first line has the kind and the launch. Lines that
+the report must name are marked FAULT, once for each time. With MENDED defined it has no fault.
 """
 
 import re
@@ -85,15 +85,15 @@ def test_shuffles(type, checks):
     )
     names = {"int": "int32", "unsigned": "uint32", "float": "float32", "double": "float64"}
     x = (numbers(64) * 1000).astype(names.get(type, "int64"))
-    lane = np.arange(64)
+    thread = np.arange(64)
     for width in (32, 16, 8):
         out = np.zeros((4, 64), x.dtype)
         kernel((1,), (64,), (x, out, np.int32(width)))
-        first = lane // width * width
-        assert np.array_equal(out[0], x[first + lane * 7 % width])
-        assert np.array_equal(out[1], x[np.where(lane - 3 < first, lane, lane - 3)])
-        assert np.array_equal(out[2], x[np.where(lane + 5 >= first + width, lane, lane + 5)])
-        assert np.array_equal(out[3], x[lane ^ 1])
+        first = thread // width * width
+        assert np.array_equal(out[0], x[first + thread * 7 % width])
+        assert np.array_equal(out[1], x[np.where(thread - 3 < first, thread, thread - 3)])
+        assert np.array_equal(out[2], x[np.where(thread + 5 >= first + width, thread, thread + 5)])
+        assert np.array_equal(out[3], x[thread ^ 1])
 
 
 @BOTH
@@ -180,7 +180,7 @@ def test_atomics_on_global_and_shared_memory(type, dtype, checks):
     expected = [total, x.min(), x.max(), *(b.reduce(x) for b in bits), 5, 128, total]
     assert out.tolist() == [int(v) for v in expected]
     assert (f[0], d[0]) == (192, 320)
-    # 0 1 ... 10 0 1: 11 values in turn, upwards and, from 0 by 10, downwards.
+    # atomicInc counts 0, 1, ..., 10, 0, 1; atomicDec 0, 10, 9, ...: 11 values each.
     assert u.tolist() == [128 % 11, (-128) % 11]
 
 
@@ -390,7 +390,7 @@ def launch(path, options, checks=True, **more):
 def test_a_planted_fault_is_reported(path):
     text = path.read_text()
     kind = text[3 : text.index(":")]
-    with pytest.raises(Fault) as caught:  # in whichever order threads run, but for that one kind
+    with pytest.raises(Fault) as caught:  # in one order of threads, except for that kind
         launch(path, (), orders=2 if kind == "order" else 1)
     marked = [
         (path.name, number)
@@ -398,7 +398,7 @@ def test_a_planted_fault_is_reported(path):
         for _ in range(line.count("FAULT"))
     ]
     assert caught.value.kind == kind, caught.value
-    # A kernel may hold more places than one report names.
+    # A kernel may have more marked lines than one report names.
     assert set(caught.value.lines) <= set(marked)
     assert caught.value.lines or kind == "order"
     if kind.startswith("race"):
@@ -432,7 +432,7 @@ def test_faults_are_cuda(mended, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-# --- what is found out otherwise ------------------------------------------------------------------
+# --- checks: arrays, orders, barriers, stacks -----------------------------------------------------
 
 
 def test_a_fault_leaves_the_arrays_as_they_were():
@@ -450,6 +450,18 @@ def test_a_fault_leaves_the_arrays_as_they_were():
     assert not y.any()
     kernel((1,), (32,), (y, np.int32(31)))
     assert y.all()
+
+
+def test_a_fault_in_an_intrinsic_is_that_of_its_caller():
+    kernel = compiled(
+        """extern "C" __global__ void kernel(const float *x, float *y) {
+            y[threadIdx.x] = __ldg(&x[threadIdx.x]);
+        }""",
+        checks=True,
+    )
+    with pytest.raises(Fault, match=r"read at test\.cu:2 by thread") as caught:
+        kernel((1,), (32,), (numbers(31), np.zeros(32, np.float32)))
+    assert caught.value.lines == (("test.cu", 2),)
 
 
 def test_arrays_that_share_memory():
@@ -556,7 +568,7 @@ def planted(name):
 def test_what_is_found_without_checks():
     with pytest.raises(Fault, match=r"wait at __syncwarp of deadlock.cu:7.*; 0 have ended"):
         launch(planted("deadlock"), (), checks=False)
-    with pytest.raises(Fault, match="with mask 0xffff, which does not name its own lane 16"):
+    with pytest.raises(Fault, match="with mask 0xffff, which does not name it: it is thread 16 of"):
         launch(planted("warp_mask"), (), checks=False)
 
 
@@ -586,11 +598,11 @@ def test_a_stack_that_overflows():
     assert caught.value.kind == "stack overflow"
 
 
-# --- what memory traffic costs --------------------------------------------------------------------
+# --- memory traffic -------------------------------------------------------------------------------
 
 
 def profile(body, block, *arrays, shared="float tile[32][32]", memory=0):
-    """The report of `body`, on lines 2 and on, where i is the thread and x, y are arrays."""
+    """The report of `body`, from line 2 on, where i is the thread and x, y are arrays."""
     kernel = compiled(
         f'extern "C" __global__ void kernel(const float *x, float *y) {{ __shared__ {shared}; '
         f"int i = threadIdx.x, j = threadIdx.y;\n{body}\n}}",
@@ -606,11 +618,11 @@ X, Y = numbers(4096), np.zeros(4096, np.float32)
     ("index", "sectors", "ideal"),
     [
         ("i", 4, 4),  # 128 bytes in a row
-        ("i + 1", 5, 4),  # the same, across one more border
+        ("i + 1", 5, 4),  # the same, across one more sector
         ("2 * i", 8, 4),
         ("8 * i", 32, 4),  # a sector for each
         ("100 * i", 32, 4),
-        ("31 - i", 4, 4),  # in which order does not matter
+        ("31 - i", 4, 4),  # the order does not matter
         ("0", 1, 1),  # the same for all
         ("i / 8", 1, 1),
         ("i / 8 * 8", 4, 1),
@@ -637,7 +649,7 @@ def test_requests_of_vectors_of_part_of_a_warp_and_of_several():
     line = report.lines["test.cu", 3]
     assert (line.loads.requests, line.loads.accesses) == (3, 20)
     assert (line.loads.sectors, line.loads.ideal) == (10, 3)
-    # Lanes that go round a loop as often as their number says: 32 requests, fewer and fewer lanes.
+    # Thread i runs the loop i + 1 times: 32 requests, each of one thread less.
     report = profile(
         "float s = 0;\nfor (int k = 0; k <= i; k++) s += x[32 * k + i];\ny[i] = s;", (32,), X, Y
     )
@@ -647,12 +659,12 @@ def test_requests_of_vectors_of_part_of_a_warp_and_of_several():
 
 
 def test_one_load_of_the_source_is_one_request():
-    # g++ would like to have line 3 twice, once for each way that line 2 goes.
+    # Without -fno-thread-jumps g++ would copy line 3 into both branches of line 2.
     body = "float s = i < 16 ? x[i] : 0;\nfloat v = x[i + 32];\ny[i] = i < 16 ? v + s * s : v;"
     report = profile(body, (32,), X, Y)
     loads = report.lines["test.cu", 3].loads
     assert (loads.requests, loads.sectors) == (1, 4)
-    # All of a vector of 12 bytes, of which 8 lie in one sector and 4 in the next.
+    # A vector of 12 bytes, 8 in one sector and 4 in the next, is one access.
     body = "float3 v = ((const float3 *)x)[i + 2];\nif (i == 0) y[i] = v.x + v.y + v.z;"
     loads = profile(body, (1,), X, Y).lines["test.cu", 2].loads
     assert (loads.requests, loads.bytes, loads.sectors, loads.ideal) == (1, 12, 2, 1)
@@ -668,11 +680,11 @@ def test_one_load_of_the_source_is_one_request():
         ("float tile[64]", "tile[2 * i]", 1),
         ("float tile[128]", "tile[4 * i]", 3),
         ("float tile[96]", "tile[3 * i]", 0),  # odd strides are free
-        ("float tile[64]", "tile[i % 2 * 32]", 1),  # two words of a bank, sixteen lanes each
-        ("double tile[32]", "tile[i]", 0),  # two rounds, and no fewer would do
+        ("float tile[64]", "tile[i % 2 * 32]", 1),  # two words of a bank, for sixteen threads each
+        ("double tile[32]", "tile[i]", 0),  # two rounds, the fewest possible
         ("double tile[64]", "tile[2 * i]", 2),
         ("float4 tile[32]", "tile[i].x", 3),  # 4 bytes of each 16
-        ("unsigned char tile[32]", "tile[i]", 0),  # four lanes a word
+        ("unsigned char tile[32]", "tile[i]", 0),  # four threads a word
     ],
 )
 def test_bank_conflicts(shared, index, conflicts):
@@ -726,6 +738,7 @@ extern "C" __global__ void kernel(const float *x, float *y) {
     with pytest.raises(Fault, match=r"add\.cuh:2") as caught:
         Module(path, checks=True).get_function("kernel")((1,), (64,), (X, Y[:1]))
     assert caught.value.kind == "out of bounds" and caught.value.lines == (("add.cuh", 2),)
+    assert "add.cuh:2, called at sum.cu:6 by thread (0, 0, 0)" in str(caught.value)
     kernel = Module(path, checks=True).get_function("kernel")
     report = kernel((1,), (64,), (X, np.zeros(2, np.float32)), profile=True)
     assert report.lines["add.cuh", 2].atomics.accesses == 65
@@ -738,7 +751,7 @@ extern "C" __global__ void kernel(const float *x, float *y) {
     )
 
 
-# --- what is asked for wrongly --------------------------------------------------------------------
+# --- wrong calls ----------------------------------------------------------------------------------
 
 
 def test_arguments_that_do_not_suit_the_kernel():
@@ -836,7 +849,7 @@ def test_the_cache(tmp_path, monkeypatch):
     written = binaries[0].stat().st_mtime_ns
     Module(Path("test.cu"), ("-DVALUE=1",), source=source)
     assert binaries[0].stat().st_mtime_ns == written
-    # Another header, other code; and nothing half written is left.
+    # A changed header is compiled again, and no partial file is left.
     (tmp_path / "value.cuh").write_text("#define VALUE 7\n")
     for value in (7, 8):
         (tmp_path / "value.cuh").write_text(f"#define VALUE {value}\n")
@@ -845,7 +858,7 @@ def test_the_cache(tmp_path, monkeypatch):
         assert y[0] == value
     names = [path.name for path in binaries[0].parent.iterdir()]
     assert not [name for name in names if re.search(r"\.\d+-\d+\.", name)]
-    # A folder that cannot be written to.
+    # A cache folder that is not writable.
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     module = Module(Path("test.cu"), ("-DVALUE=3",), source=source)

@@ -1,4 +1,4 @@
-"""Notebook 11's puzzles: mistaken kernels, planted in the solutions, and what is said of them."""
+"""Notebook 11's puzzles: mistakes planted in the solutions, and what the checks say of them."""
 
 import re
 import shutil
@@ -48,7 +48,7 @@ def _notebook():
     return nbformat.read(run.notebooks()[11], as_version=4)
 
 
-# Of each: what is put in the place of what, and what is then to be said.
+# Each: the exercise, replacements in its solution, and words of the verdict.
 PLANTED = {
     "no guard": ("11.1", {"if (i < n) ": ""}, "out of bounds: read at line 4 by thread"),
     "a guard one too low": ("11.1", {"i < n": "i < n - 1"}, "The last weight is never written"),

@@ -1,10 +1,12 @@
-// Looks at every access to memory before it is made. g++ -fsanitize=thread puts a call of
-// __tsan_read4(address) and its like before each; here they are defined, in place of its runtime.
+// Checks every access to memory before it happens. g++ -fsanitize=thread puts a call of a function
+// such as __tsan_read4(address) before each. These functions are defined here, in place of g++'s
+// runtime for them.
 //
-// A race: two accesses of a word by different threads, one of them a write, not both atomic, and
-// nothing that orders them. Time counts the barriers of a launch. A barrier of the block orders all
-// before it and all after it; __syncwarp does so for the lanes that its mask names; a shuffle
-// orders nothing; and blocks are never ordered. So the finding depends little on who ran when.
+// A race is two accesses of a word by different threads, one of them a write, not both atomic, with
+// nothing that orders them. Time counts the barriers of a launch. A barrier of the block orders what
+// is before it and what is after it. __syncwarp does so for the threads in its mask. A shuffle
+// orders nothing, and blocks are never ordered. So what is found depends little on the order in
+// which fibers run.
 
 #include "runtime.h"
 
@@ -18,11 +20,12 @@ using Time = uint32_t;
 struct Access {
     Time time;
     uint32_t pc;      // from the start of this library
-    uint16_t thread;  // in its block; which block, the time tells
+    uint16_t thread;  // in its block; the time tells which block
     uint8_t bytes;    // of the word, one bit each
 };
 
-// Accesses that do not exclude one another (reads; or atomics), as few as show every later race.
+// Accesses that do not race with one another (reads, or atomics): those that suffice to detect every
+// later race.
 struct Several {
     Access last;   // the newest
     Access other;  // of another thread, of another warp if there was one since the last barrier
@@ -37,7 +40,8 @@ struct Word {  // what is known of 4 bytes
 };
 
 static Time now, block_start, last_barrier;
-static Time seen[MAX_THREADS][32];  // all that a lane did before this time, this thread has seen
+// seen[t][i]: thread t has seen all that thread i of its warp did before this time.
+static Time seen[MAX_THREADS][32];
 struct Block { Time start; uint3 index; };
 static std::vector<Block> blocks;
 
@@ -46,7 +50,7 @@ static std::vector<Block> blocks;
 // An array that the kernel may use.
 struct Region {
     const char *name;
-    char *data;       // global: where the caller has it, copied before the launch and after it
+    char *data;       // global: the caller's, copied before the launch and after it
     uint64_t size;    // bytes
     uint64_t offset;  // global: past an address that is a multiple of 256; shared: in all of it
     int item;         // bytes of an element; shared: 0, not known
@@ -55,8 +59,8 @@ struct Region {
     Word *words;      // of the address `begin` rounded down to 4
 };
 
-// Each global array lies in the middle of 4 GiB where nothing else does: too large an index is
-// hardly ever in another array.
+// Each global array lies in the middle of 4 GiB of its own, so that a wrong index hardly ever hits
+// another array.
 constexpr uint64_t ROOM = 1ull << 32;
 static char *arena, *arena_end;
 static Region *globals;
@@ -66,7 +70,7 @@ static int n_shared;
 static char *shared_begin, *shared_end;
 extern thread_local char emu_dynamic[];
 
-// Where this library lies; the linker defines them.
+// The address range of this library; the linker defines them.
 extern char __ehdr_start __attribute__((visibility("hidden")));
 extern char _end __attribute__((visibility("hidden")));
 
@@ -78,7 +82,7 @@ template <class T> static T *zeros(uint64_t count) {  // pages that are never to
 
 static uint64_t n_words(const Region &r) { return r.size / 4 + 2; }
 
-// The array that an address lies in, or that it lies next to or behind.
+// The array that an address lies in, or the nearest before it.
 static inline Region *find(const char *p) {
     if (p >= shared_begin && p < shared_end) {
         static int last = 0;
@@ -90,7 +94,7 @@ static inline Region *find(const char *p) {
     return nullptr;
 }
 
-// --- words of a message ---------------------------------------------------------------------------
+// --- messages -------------------------------------------------------------------------------------
 
 static Text describe(const Access &a) {
     Thread t = {};
@@ -122,8 +126,8 @@ static Text place(const Region &r, const char *p) {
 
 static const char *KINDS[] = {"read", "write", "atomic"};
 
-// The first read of shared memory that nobody had written. If somebody writes it before the next
-// barrier, then that is a race, and says more.
+// The first read of shared memory that no thread had written. If a thread writes it before the next
+// barrier, a race is reported instead, which says more.
 static Text never_written;
 
 static void check_initialised() {
@@ -217,7 +221,7 @@ static inline void check(char *p, uint64_t size, uint64_t alignment, int kind, v
         fault("const", "%s at <pc %x> by %s through a pointer to const: %s", KINDS[kind], pc,
               describe(t).text, place(*r, p).text);
     if (profiling) profile_access(p, size, kind, r >= shared && r < shared + n_shared, pc);
-    if (r->constant) return;  // nobody writes to it
+    if (r->constant) return;  // never written, so no race
     for (char *end = p + size; p < end;) {
         int first = (uintptr_t)p % 4, n = 4 - first < end - p ? 4 - first : end - p;
         check_word(*r, p, ((1 << n) - 1) << first, kind, pc);
@@ -226,19 +230,18 @@ static inline void check(char *p, uint64_t size, uint64_t alignment, int kind, v
 }
 
 extern "C" {
-#define READS(name, size, alignment) \
-    void name(void *p) { check((char *)p, size, alignment, READ, __builtin_return_address(0)); }
-#define WRITES(name, size, alignment) \
-    void name(void *p) { check((char *)p, size, alignment, WRITE, __builtin_return_address(0)); }
-READS(__tsan_read1, 1, 1) READS(__tsan_read2, 2, 2) READS(__tsan_read4, 4, 4)
-READS(__tsan_read8, 8, 8) READS(__tsan_read16, 16, 16)
-WRITES(__tsan_write1, 1, 1) WRITES(__tsan_write2, 2, 2) WRITES(__tsan_write4, 4, 4)
-WRITES(__tsan_write8, 8, 8) WRITES(__tsan_write16, 16, 16)
-// Of types that g++ knows to be less aligned than large: their parts decide.
-READS(__tsan_unaligned_read2, 2, 1) READS(__tsan_unaligned_read4, 4, 1)
-READS(__tsan_unaligned_read8, 8, 4) READS(__tsan_unaligned_read16, 16, 4)
-WRITES(__tsan_unaligned_write2, 2, 1) WRITES(__tsan_unaligned_write4, 4, 1)
-WRITES(__tsan_unaligned_write8, 8, 4) WRITES(__tsan_unaligned_write16, 16, 4)
+#define EMU_TSAN(prefix, size, alignment)                                     \
+    void prefix##read##size(void *p) {                                        \
+        check((char *)p, size, alignment, READ, __builtin_return_address(0)); \
+    }                                                                         \
+    void prefix##write##size(void *p) {                                       \
+        check((char *)p, size, alignment, WRITE, __builtin_return_address(0));\
+    }
+EMU_TSAN(__tsan_, 1, 1) EMU_TSAN(__tsan_, 2, 2) EMU_TSAN(__tsan_, 4, 4)
+EMU_TSAN(__tsan_, 8, 8) EMU_TSAN(__tsan_, 16, 16)
+// Of types that g++ knows to be aligned to less than their size: their parts' alignment counts.
+EMU_TSAN(__tsan_unaligned_, 2, 1) EMU_TSAN(__tsan_unaligned_, 4, 1)
+EMU_TSAN(__tsan_unaligned_, 8, 4) EMU_TSAN(__tsan_unaligned_, 16, 4)
 void __tsan_read_range(void *p, long size) {
     check((char *)p, size, 1, READ, __builtin_return_address(0));
 }
@@ -258,9 +261,9 @@ struct ArrayIndex {
     uint32_t line, column;
     struct Type { uint16_t kind, info; char name[1]; } *array, *index;
 };
-void __ubsan_handle_out_of_bounds(ArrayIndex *at, uintptr_t index) {
+void __ubsan_handle_out_of_bounds(ArrayIndex *where, uintptr_t index) {
     fault("out of bounds", "index %lld of an array of type %s at <at %s:%u> by %s", (long long)index,
-          at->array->name, at->file, at->line, describe(*current).text);
+          where->array->name, where->file, where->line, describe(*current).text);
 }
 }
 
@@ -274,7 +277,7 @@ void note_block() {
     blocks.push_back({now, blockIdx});
     first_arrived = nullptr;
     never_written.text[0] = 0;
-    // Not a number, and an index that is out of bounds, for whoever reads it all the same.
+    // NaN as a float, and an index out of bounds, if it is read without having been written.
     for (int i = 0; i < n_shared; i++) memset(shared[i].begin, 0xff, shared[i].size);
 }
 
@@ -285,7 +288,7 @@ void note_barrier() {
     first_arrived = nullptr;
 }
 
-// One of the block's threads comes to a barrier, or ends while others wait at one.
+// One of the block's threads reaches a barrier, or returns while others wait at one.
 void check_barrier(const Thread &t) {
     if (t.state == DONE) {
         if (n_alive == 0) check_initialised();
@@ -306,32 +309,32 @@ void check_barrier(const Thread &t) {
               describe(t).text, t.file, t.line, describe(o).text, o.file, o.line);
 }
 
-// The lanes that `by` names have all come. A lane that the block never had may be named, since
-// the last warp of a block need not be full, but nothing can be read from it.
+// The threads that `by` names have all arrived. The last warp of a block need not be full, so a mask
+// may name threads that do not exist, but nothing can be read from them.
 void check_warp(const Thread &by) {
     const int first = by.id & ~31;
-    for (int lane = 0; lane < 32 && first + lane < n_threads; lane++) {
-        if (!(by.mask >> lane & 1)) continue;
-        const Thread &t = threads[first + lane];
+    for (int i = 0; i < 32 && first + i < n_threads; i++) {
+        if (!(by.mask >> i & 1)) continue;
+        const Thread &t = threads[first + i];
         if (t.state == DONE)
-            fault("warp", "%s at <at %s:%d> of %s: mask 0x%x names lane %d, which has ended", by.what,
-                  by.file, by.line, describe(by).text, by.mask, lane);
+            fault("warp", "%s at <at %s:%d> of %s: mask 0x%x names thread %d of the warp, which has "
+                  "ended", by.what, by.file, by.line, describe(by).text, by.mask, i);
         if (t.line != by.line || t.what != by.what || strcmp(t.file, by.file) != 0)
             fault("warp", "%s waits at %s of <at %s:%d> and %s of the same warp at %s of <at %s:%d>",
                   describe(by).text, by.what, by.file, by.line, describe(t).text, t.what, t.file,
                   t.line);
         if (t.source >= 0 && (!(by.mask >> t.source & 1) || first + t.source >= n_threads))
-            fault("warp", "%s at <at %s:%d> of %s reads from lane %d, which %s", t.what, t.file, t.line,
-                  describe(t).text, t.source,
-                  by.mask >> t.source & 1 ? "the block has not" : "the mask does not name");
+            fault("warp", "%s at <at %s:%d> of %s reads from thread %d of the warp, which %s", t.what,
+                  t.file, t.line, describe(t).text, t.source,
+                  by.mask >> t.source & 1 ? "does not exist" : "the mask does not name");
     }
     if (strcmp(by.what, "__syncwarp") != 0) return;
-    // Each of them has now seen what any of them had seen, and all of what they did.
+    // Each of them has now seen what any of them had seen, and all that they did.
     Time joined[32] = {};
     now++;
     for (int m = 0; m < 32 && first + m < n_threads; m++)
-        for (int lane = 0; by.mask >> m & 1 && lane < 32; lane++)
-            if (joined[lane] < seen[first + m][lane]) joined[lane] = seen[first + m][lane];
+        for (int i = 0; by.mask >> m & 1 && i < 32; i++)
+            if (joined[i] < seen[first + m][i]) joined[i] = seen[first + m][i];
     for (int m = 0; m < 32 && first + m < n_threads; m++)
         if (by.mask >> m & 1) joined[m] = now;
     for (int m = 0; m < 32 && first + m < n_threads; m++)
@@ -342,7 +345,7 @@ void check_warp(const Thread &by) {
 
 bool used_atomics;
 
-// As emu_launch, on copies of the global arrays. `pointers`: for each argument the number of its
+// As emu_launch, on copies of the global arrays. `pointers` has two numbers for each argument: its
 // region, or -1, and the offset in it.
 EXPORT const char *emu_check(const EmuKernel *kernel, const unsigned *grid, const unsigned *block,
                              void **values, char *stack_memory, unsigned seed,

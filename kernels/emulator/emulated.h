@@ -1,11 +1,11 @@
-// CUDA's language and intrinsics in C++, for g++: force-included before a .cu file.
+// CUDA's language and intrinsics in C++, for g++. build.py puts it before a .cu file.
 //
-// A thread of a block is a fiber (runtime.cpp); whatever one thread needs of another is a call into
-// the runtime. Calls that can be at fault take the line they stand on as a default argument.
+// A thread of a block is a fiber (runtime.cpp). Whatever one thread needs of another is a call into
+// the runtime. Calls that can cause a fault get the caller's line by a default argument.
 #pragma once
 
 #ifndef EMU_RUNTIME
-// C's headers alone, and the overloads below: <cmath> would double the time to compile.
+// C's headers and the overloads below: <cmath> would double the time to compile.
 #define _GLIBCXX_INCLUDE_NEXT_C_HEADERS
 #include <math.h>
 #include <stdlib.h>
@@ -19,13 +19,13 @@
 
 // --- the language ---------------------------------------------------------------------------------
 
-// The attribute is unknown to g++: the Python side finds kernels by it.
+// emu_global means nothing to g++: build.py finds kernels by it.
 #define __global__ __attribute__((noinline, emu_global))
 #define __device__
 #define __host__
 #define __constant__
-// One copy for all fibers, in memory of a range that is known: the TLS block of this library.
-// `extern __shared__` arrays are labels on one part of it (the Python side adds them).
+// All fibers are one thread of the CPU, so thread_local memory is shared by them; its address range
+// is known. `extern __shared__` arrays are labels on one part of it, which build.py adds.
 #define __shared__ thread_local
 #define __launch_bounds__(...)
 #define __forceinline__ inline __attribute__((always_inline))
@@ -60,7 +60,8 @@ struct dim3 {
     constexpr dim3(uint3 v) : x(v.x), y(v.y), z(v.z) {}
 };
 
-// Constant for a thread, so that the compiler may keep them; the runtime sets them at each switch.
+// Constant for kernels, so that the compiler may keep them in registers; the runtime sets them at
+// each switch of fibers.
 #ifndef EMU_RUNTIME
 #define EMU_CONSTANT const
 #else
@@ -72,14 +73,15 @@ constexpr int warpSize = 32;
 // --- threads that wait for one another (runtime.cpp) ----------------------------------------------
 
 extern "C" {
-// Waits for the block; the number of its threads whose `vote` is not zero.
+// Waits for the block. Returns how many of its threads gave a `vote` other than zero.
 int emu_barrier(int vote, const char *file, int line);
-// Waits for the lanes in `mask`; the `value` of the lane `source`, and whose value is not zero.
+// Waits for the threads of the warp in `mask`. Returns the `value` of thread `source` of the warp,
+// and a bit for each thread whose value is not zero.
 struct EmuWarp { uint64_t value; unsigned ballot; };
 EmuWarp emu_warp(const char *what, unsigned mask, uint64_t value, int source, const char *file,
                  int line);
-int emu_lane();
-// Checks only: notes an atomic operation before it is done.
+int emu_in_warp();  // the calling thread's place in its warp
+// With checks only: notes an atomic operation before it happens.
 void emu_atomic(void *address, int size, void *pc);
 }
 
@@ -110,34 +112,34 @@ EMU_INLINE T emu_shuffle(const char *what, unsigned mask, T value, int source, c
     __builtin_memcpy(&value, &bits, sizeof(T));
     return value;
 }
-// The lane to read from, within this lane's group of `width` lanes.
+// `from` is the thread of the warp to read from, within the caller's group of `width` threads.
 template <class T>
 EMU_INLINE T __shfl_sync(unsigned mask, T value, int from, int width = 32, EMU_LINE) {
-    int first = emu_lane() & -width;
+    int first = emu_in_warp() & -width;
     return emu_shuffle("__shfl_sync", mask, value, first + (from & (width - 1)), file, line);
 }
 template <class T>
 EMU_INLINE T __shfl_up_sync(unsigned mask, T value, unsigned by, int width = 32, EMU_LINE) {
-    int lane = emu_lane(), from = lane - (int)by;
-    return emu_shuffle("__shfl_up_sync", mask, value, from < (lane & -width) ? lane : from, file,
+    int own = emu_in_warp(), from = own - (int)by;
+    return emu_shuffle("__shfl_up_sync", mask, value, from < (own & -width) ? own : from, file,
                        line);
 }
 template <class T>
 EMU_INLINE T __shfl_down_sync(unsigned mask, T value, unsigned by, int width = 32, EMU_LINE) {
-    int lane = emu_lane(), from = lane + (int)by, end = (lane & -width) + width;
-    return emu_shuffle("__shfl_down_sync", mask, value, from >= end ? lane : from, file, line);
+    int own = emu_in_warp(), from = own + (int)by, end = (own & -width) + width;
+    return emu_shuffle("__shfl_down_sync", mask, value, from >= end ? own : from, file, line);
 }
 template <class T>
 EMU_INLINE T __shfl_xor_sync(unsigned mask, T value, int by, int width = 32, EMU_LINE) {
-    int lane = emu_lane(), from = lane ^ by, end = (lane & -width) + width;
-    return emu_shuffle("__shfl_xor_sync", mask, value, from >= end ? lane : from, file, line);
+    int own = emu_in_warp(), from = own ^ by, end = (own & -width) + width;
+    return emu_shuffle("__shfl_xor_sync", mask, value, from >= end ? own : from, file, line);
 }
 
 #ifndef EMU_RUNTIME  // from here on, what only kernels need
 
 // --- atomics --------------------------------------------------------------------------------------
-// Threads run one at a time, so plain reads and writes are atomic. Out of line where they are
-// checked: then they are not instrumented, and the address they return to is the kernel's.
+// Threads run one at a time, so plain reads and writes are atomic. With checks the functions are not
+// inlined, so that they are not instrumented and their return address is in the kernel.
 
 #ifdef EMU_CHECKS
 #define EMU_ATOMIC inline __attribute__((noinline, no_sanitize("thread")))
@@ -147,7 +149,7 @@ EMU_INLINE T __shfl_xor_sync(unsigned mask, T value, int by, int width = 32, EMU
 #define EMU_NOTE(p) (void)0
 #endif
 
-// name(T *, T) for one T: `old` is what is there and is returned, `v` the argument.
+// name(T *, T) for one T. `old` is the value before, which is returned; `v` is the argument.
 #define EMU_RMW(name, T, result)              \
     EMU_ATOMIC T name(T *p, T v) {            \
         EMU_NOTE(p);                          \
@@ -217,7 +219,7 @@ EMU_INLINE double min(double a, double b) { return fmin(a, b); }
 EMU_INLINE double max(double a, double b) { return fmax(a, b); }
 EMU_MINMAX_MIXED(double, float)
 
-// As in CUDA, no mixture of float and double, but for pow.
+// As in CUDA, only pow mixes float and double.
 #define EMU_FLOAT1(name) EMU_INLINE float name(float x) { return name##f(x); }
 EMU_FLOAT1(exp) EMU_FLOAT1(exp2) EMU_FLOAT1(expm1) EMU_FLOAT1(log) EMU_FLOAT1(log2)
 EMU_FLOAT1(log10) EMU_FLOAT1(log1p) EMU_FLOAT1(sqrt) EMU_FLOAT1(cbrt) EMU_FLOAT1(sin)
@@ -240,7 +242,7 @@ EMU_INLINE long long abs(long long x) { return x < 0 ? -x : x; }
 EMU_INLINE float rsqrtf(float x) { return 1.0f / sqrtf(x); }
 EMU_INLINE float rsqrt(float x) { return rsqrtf(x); }
 EMU_INLINE double rsqrt(double x) { return 1.0 / sqrt(x); }
-// The fast ones are exact here: a GPU's differ in the last bits.
+// The fast functions are exact here; on a GPU they differ in the last bits.
 EMU_INLINE float __expf(float x) { return expf(x); }
 EMU_INLINE float __logf(float x) { return logf(x); }
 EMU_INLINE float __log2f(float x) { return log2f(x); }

@@ -1,8 +1,8 @@
-// Counts what a warp's accesses cost, as a profiler would.
+// Counts what a warp's accesses cost, as a profiler does.
 //
-// Fibers run one after another, so what the lanes of a warp would do at once is put together
-// afterwards: the k-th time a lane comes to an instruction since the last barrier belongs to the
-// k-th time of the other lanes.
+// Fibers run one after another, so what the threads of a warp would do at once is put together
+// afterwards: the k-th time since the last barrier that a thread reaches an instruction belongs to
+// the k-th time of the warp's other threads.
 
 #include "runtime.h"
 
@@ -11,27 +11,27 @@
 #include <vector>
 
 struct Request {  // of a warp
-    uint32_t lanes = 0;
+    uint32_t threads = 0;    // of the warp, a bit for each that takes part
     uint64_t address[32];
 };
 
 struct Pending {
     std::vector<Request> requests;
-    uint32_t done[32] = {};  // by each lane
+    uint32_t done[32] = {};  // by each thread of the warp
 };
 
-// What an instruction cost, all warps together.
+// What an instruction cost, in all warps.
 struct Site {
     uint32_t pc;
     int32_t kind, is_shared, size;
     uint64_t requests, accesses;
-    uint64_t sectors, ideal;  // of 32 bytes: touched, and as few as could hold the bytes
+    uint64_t sectors, ideal;  // of 32 bytes: touched, and the fewest that could hold the bytes
     uint64_t conflicts;       // rounds of the 32 banks beyond what the bytes need
 };
 
 struct Barrier {
     const char *file;
-    int64_t line, count;  // one for each block that comes to it
+    int64_t line, count;  // one for each time a block meets there
 };
 
 bool profiling;
@@ -45,18 +45,18 @@ void profile_access(const char *p, int size, int kind, bool is_shared, uint32_t 
     auto found = by_pc.try_emplace(pc, Site{pc, kind, is_shared, size, 0, 0, 0, 0, 0});
     found.first->second.is_shared = is_shared;
     Pending &waits = pending[{current->id / 32, pc}];
-    const int lane = current->id % 32;
-    const uint32_t k = waits.done[lane]++;
+    const int in_warp = current->id % 32;
+    const uint32_t k = waits.done[in_warp]++;
     if (k == waits.requests.size()) waits.requests.emplace_back();
-    waits.requests[k].lanes |= 1u << lane;
-    waits.requests[k].address[lane] = (uint64_t)p;
+    waits.requests[k].threads |= 1u << in_warp;
+    waits.requests[k].address[in_warp] = (uint64_t)p;
 }
 
-// The addresses of the lanes in [first, first + n) that take part, each once, ascending.
+// The addresses of the threads in [first, first + n) that take part, each once, ascending.
 static std::vector<uint64_t> distinct(const Request &r, int first, int n) {
     std::vector<uint64_t> values;
-    for (int lane = first; lane < first + n; lane++)
-        if (r.lanes >> lane & 1) values.push_back(r.address[lane]);
+    for (int i = first; i < first + n; i++)
+        if (r.threads >> i & 1) values.push_back(r.address[i]);
     std::sort(values.begin(), values.end());
     values.erase(std::unique(values.begin(), values.end()), values.end());
     return values;
@@ -74,8 +74,8 @@ static void count_global(Site &site, const Request &r) {
     site.ideal += (bytes + 31) / 32;
 }
 
-// 32 banks of 4 bytes: in one round each gives one word, to as many lanes as want it. Of 8 bytes
-// the halves of a warp take turns, of 16 bytes the quarters.
+// 32 banks of 4 bytes: in one round each bank gives one word to all threads that want it. Accesses
+// of 8 bytes are made by one half of the warp at a time, those of 16 bytes by one quarter.
 static void count_shared(Site &site, const Request &r) {
     const int n = site.size <= 4 ? 32 : site.size <= 8 ? 16 : 8;
     for (int first = 0; first < 32; first += n) {
@@ -94,7 +94,7 @@ static void flush() {
         Site &site = by_pc[key.second];
         for (const Request &r : waits.requests) {
             site.requests++;
-            site.accesses += __builtin_popcount(r.lanes);
+            site.accesses += __builtin_popcount(r.threads);
             if (site.is_shared) count_shared(site, r);
             else count_global(site, r);
         }
@@ -102,9 +102,9 @@ static void flush() {
     pending.clear();
 }
 
-void profile_barrier(const Thread &at) {
+void profile_barrier(const Thread &t) {
     flush();
-    by_line[{at.file, at.line}]++;
+    by_line[{t.file, t.line}]++;
 }
 
 void profile_block() { flush(); }
@@ -120,7 +120,7 @@ void profile_end() {
     sites.clear();
     barriers.clear();
     for (auto &[pc, site] : by_pc) sites.push_back(site);
-    for (auto &[at, count] : by_line) barriers.push_back({at.first, at.second, count});
+    for (auto &[line, count] : by_line) barriers.push_back({line.first, line.second, count});
 }
 
 EXPORT int emu_sites(const Site **first) {

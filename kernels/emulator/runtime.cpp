@@ -1,5 +1,5 @@
-// Runs a kernel: each CUDA thread is a fiber, blocks come one after another, one fiber runs at a
-// time until it has to wait for others. Linked to every compiled .cu file.
+// Runs a kernel. Each CUDA thread is a fiber, blocks run one after another, and a fiber runs until
+// it must wait for others. Linked to every compiled .cu file.
 
 #include "runtime.h"
 
@@ -34,7 +34,7 @@ struct Context { ucontext_t registers; };
 static Context main_context, contexts[MAX_THREADS];
 static void switch_to(Context &from, Context &to) { swapcontext(&from.registers, &to.registers); }
 #else
-// What a call must preserve lies on the stack, so that a stack pointer is the whole context.
+// The registers that a call must preserve are on the stack, so a stack pointer is the whole context.
 using Context = void *;
 static Context main_context, contexts[MAX_THREADS];
 extern "C" void emu_switch(Context *from, Context to) __attribute__((visibility("hidden")));
@@ -64,17 +64,17 @@ emu_switch:
 static void switch_to(Context &from, Context &to) { emu_switch(&from, to); }
 #endif
 
-static char *stacks;  // MAX_THREADS of them, lent by the caller
+static char *stacks;  // MAX_THREADS of them, from the caller
 static int free_stacks[MAX_THREADS], n_free;
 static void fiber();
 
 static char *stack_bottom(int stack) { return stacks + stack * STACK; }
 
-// Gives a thread that starts now, not on another's stack, a stack of its own.
+// Gives a thread that starts now a free stack.
 static void make_context(Thread &t) {
     t.stack = free_stacks[--n_free];
     t.stack_low = stack_bottom(t.stack);
-    // At the same place on every stack they would all share a few sets of the cache.
+    // The offset differs by stack, or all stacks would compete for a few sets of the cache.
     t.stack_high = t.stack_low + STACK - t.stack % 64 * 64;
     memcpy(t.stack_low, &CANARY, sizeof CANARY);
     Context &context = contexts[&t - threads];
@@ -88,15 +88,15 @@ static void make_context(Thread &t) {
     void **top = (void **)t.stack_high;
     *--top = nullptr;          // fiber() never returns; a debugger's backtrace ends here
     *--top = (void *)fiber;
-    context = top - 6;         // six registers, whatever is in them
+    context = top - 6;         // six registers, whose values do not matter
 #endif
 }
 
 // --- who runs next --------------------------------------------------------------------------------
 
-static Thread *queue[MAX_THREADS];  // those that can run: a ring
+static Thread *queue[MAX_THREADS];  // the threads that can run: a ring
 static int queue_first, queue_count;
-static int order[MAX_THREADS];      // in which threads start, and leave a barrier
+static int order[MAX_THREADS];      // in which threads start and leave a barrier
 int n_alive;
 static int n_arrived, n_at_warp, n_votes;
 static int votes_of_last_barrier;
@@ -118,10 +118,10 @@ static void take_over(Thread &t) {
     threadIdx = t.index;
 }
 
-// The running thread waits: lets others run until something has made it runnable.
+// The running thread waits: others run until one of them makes it runnable.
 static void wait() {
     Thread *from = current, *to = pop();
-    if (to == nullptr) {  // nobody can run, and so nobody ever will
+    if (to == nullptr) {  // no thread can run: a deadlock
         switch_to(contexts[from - threads], main_context);
     } else if (to != from) {
         if (to->state == FRESH) {
@@ -150,7 +150,7 @@ static void release_barrier() {
 
 static void complete_warp(Thread &by);
 
-// A thread's life. One that has not started yet takes over the stack of one that has ended.
+// Runs a thread, then the next one that has not started, on the same stack.
 static void fiber() {
     for (;;) {
         entry(arguments);
@@ -189,7 +189,7 @@ static void fiber() {
 
 // --- waiting for one another ----------------------------------------------------------------------
 
-int emu_lane() { return current->id & 31; }
+int emu_in_warp() { return current->id & 31; }
 
 int emu_barrier(int vote, const char *file, int line) {
     asm volatile("" ::: "memory");
@@ -208,23 +208,23 @@ int emu_barrier(int vote, const char *file, int line) {
     return votes_of_last_barrier;
 }
 
-// Lets the lanes that `by` waits for go on, if all of them have come.
+// Lets the threads that `by` waits for go on, if all of them have arrived.
 static void complete_warp(Thread &by) {
     int first = by.id & ~31;
     unsigned ballot = 0;
-    for (int lane = 31; lane >= 0; lane--) {  // downwards: who is missing is mostly a later lane
-        if (!(by.mask >> lane & 1) || first + lane >= n_threads) continue;
-        Thread &t = threads[first + lane];
+    for (int i = 31; i >= 0; i--) {  // downwards: it is mostly a later thread that is missing
+        if (!(by.mask >> i & 1) || first + i >= n_threads) continue;
+        Thread &t = threads[first + i];
         if (t.state == DONE) continue;
         if (t.state != AT_WARP || t.mask != by.mask) return;
-        if (t.value != 0) ballot |= 1u << lane;
+        if (t.value != 0) ballot |= 1u << i;
     }
 #ifdef EMU_CHECKS
     check_warp(by);
 #endif
-    for (int lane = 0; lane < 32; lane++) {
-        Thread &t = threads[first + lane];
-        if (!(by.mask >> lane & 1) || first + lane >= n_threads || t.state == DONE) continue;
+    for (int i = 0; i < 32; i++) {
+        Thread &t = threads[first + i];
+        if (!(by.mask >> i & 1) || first + i >= n_threads || t.state == DONE) continue;
         t.result.value = t.source < 0 ? 0 : threads[first + t.source].value;
         t.result.ballot = ballot;
         t.state = RUNS;
@@ -244,11 +244,11 @@ EmuWarp emu_warp(const char *what, unsigned mask, uint64_t value, int source, co
     t.value = value;
     t.source = source;
     if (!(mask >> (t.id & 31) & 1))
-        fault("warp", "%s calls %s at <at %s:%d> with mask 0x%x, which does not name its own lane %d",
-              describe(t).text, what, file, line, mask, t.id & 31);
+        fault("warp", "%s calls %s at <at %s:%d> with mask 0x%x, which does not name it: it is "
+              "thread %d of its warp", describe(t).text, what, file, line, mask, t.id & 31);
     if (source >= 32 || source < -1)
-        fault("warp", "%s at <at %s:%d>: %s reads from lane %d", what, file, line, describe(t).text,
-              source);
+        fault("warp", "%s at <at %s:%d>: %s reads from thread %d of its warp", what, file, line,
+              describe(t).text, source);
     t.state = AT_WARP;
     n_at_warp++;
     complete_warp(t);
@@ -276,7 +276,7 @@ void fault(const char *kind, const char *format, ...) {
     __builtin_unreachable();
 }
 
-// Nobody can run, and some have not ended: says where they wait.
+// No thread can run, and some have not returned: reports where they wait.
 static void report_deadlock() {
     const Thread *waiting[8];
     int counts[8] = {}, n = 0;
@@ -302,7 +302,7 @@ static void report_deadlock() {
 
 // --- a launch -------------------------------------------------------------------------------------
 
-// Threads in ascending order, or, with a seed, in one that it chooses; 1: the reverse order.
+// The order of threads or blocks. Seed 0: ascending; 1: descending; others: shuffled.
 static void shuffle(int *values, int n, unsigned seed) {
     for (int i = 0; i < n; i++) values[i] = seed == 1 ? n - 1 - i : i;
     uint64_t state = seed * 0x9e3779b97f4a7c15;
@@ -330,7 +330,7 @@ static void run_block() {
     current = nullptr;
 }
 
-// Runs a kernel; the fault as "kind|message", or null. `stack_memory` holds MAX_THREADS stacks.
+// Runs a kernel. Returns a fault as "kind|message", or null. `stack_memory` holds MAX_THREADS stacks.
 const char *emu_launch(const EmuKernel *kernel, const unsigned *grid, const unsigned *block,
                        void **values, char *stack_memory, unsigned seed) {
     entry = kernel->run;

@@ -1,21 +1,19 @@
-// What the parts of the emulator know of one another.
+// What the parts of the emulator share. build.py defines MAX_THREADS, of a block, and MAX_DYNAMIC,
+// bytes of dynamic shared memory.
 #pragma once
 
 #define EMU_RUNTIME
 #include "emulated.h"
 
-constexpr int MAX_THREADS = 1024;          // of a block
-constexpr size_t MAX_DYNAMIC = 227 << 10;  // bytes of shared memory; as in build.py
-
 enum State { FRESH, RUNS, AT_BARRIER, AT_WARP, DONE };
 
-struct Thread {  // of the block that runs
+struct Thread {  // of the running block
     State state;
-    int id;  // its number in the block; its lane is id % 32
+    int id;  // its number in the block; its place in its warp is id % 32
     uint3 index;
     int stack;
     char *stack_low, *stack_high;
-    // Where it waits, and what a warp's lanes give one another.
+    // Where it waits, and what the threads of a warp exchange.
     const char *what, *file;
     int line;
     unsigned mask;
@@ -26,13 +24,13 @@ struct Thread {  // of the block that runs
 
 extern Thread threads[MAX_THREADS];
 extern Thread *current;
-extern int n_threads, n_alive;  // of the block; that have not ended
+extern int n_threads, n_alive;  // of the block: all threads, and those that have not returned
 
 struct Text { char text[320]; };
 Text describe(const Thread &);
 
-// Ends the launch. In the message, <pc 1a2b> becomes the source line of that instruction, and
-// <at path:line> is a line, shown without the folder.
+// Ends the launch. In the message, <pc 1a2b> stands for the source line of that instruction, and
+// <at path:line> for a line, which is shown without its folder.
 [[noreturn]] void fault(const char *kind, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
@@ -45,9 +43,9 @@ EXPORT const char *emu_launch(const EmuKernel *, const unsigned *grid, const uns
 enum Kind { READ, WRITE, ATOMIC };
 extern bool used_atomics;
 void note_block();                    // a block begins
-void note_barrier();                  // all of its threads have come to a barrier
-void check_barrier(const Thread &);   // one has come to it, or has ended
-void check_warp(const Thread &);      // the lanes that this one waits for have come
+void note_barrier();                  // all of its threads have reached a barrier
+void check_barrier(const Thread &);   // one has reached it, or has returned
+void check_warp(const Thread &);      // the threads that this one waits for have all arrived
 
 // profile.cpp
 extern bool profiling;
@@ -55,4 +53,4 @@ void profile_begin();
 void profile_end();
 void profile_block();
 void profile_access(const char *p, int size, int kind, bool is_shared, uint32_t pc);
-void profile_barrier(const Thread &at);
+void profile_barrier(const Thread &);

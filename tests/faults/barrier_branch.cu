@@ -1,5 +1,5 @@
 // barrier: grid 1, block 64
-// Two barriers for the two ways, and all must come to the same.
+// Two branches with a barrier each. All threads must come to the same one.
 extern "C" __global__ void kernel(const float *x, float *y, int n) {
 #ifdef MENDED
     const bool first = n > 0;

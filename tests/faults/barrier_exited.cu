@@ -1,5 +1,5 @@
 // barrier: grid 2, block 64
-// Threads without work leave before the others meet.
+// Threads without work return before the others reach a barrier.
 extern "C" __global__ void kernel(const float *x, float *y, int n) {
     __shared__ float tile[64];
     const int i = blockIdx.x * blockDim.x + threadIdx.x, work = n - 28;

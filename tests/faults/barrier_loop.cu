@@ -1,5 +1,5 @@
 // barrier: grid 1, block 64
-// A barrier in a loop that not all threads go round as often.
+// A barrier in a loop that some threads run more often than others.
 extern "C" __global__ void kernel(const float *x, float *y, int n) {
     float sum = 0;
 #ifdef MENDED

@@ -1,5 +1,5 @@
 // race between blocks: grid 2, block 64
-// One block clears what the other may have added to already.
+// One block clears a sum to which the other may already have added.
 extern "C" __global__ void kernel(const float *x, float *y, int n) {
 #ifndef MENDED
     if (blockIdx.x == 0 && threadIdx.x == 0) y[0] = 0;  // FAULT

@@ -1,5 +1,5 @@
 // race between blocks: grid 2, block 64
-// A stencil in place: at the block's edge, another block may have written the neighbour or not.
+// A stencil in place: at the block's edge, another block may have written the neighbour.
 extern "C" __global__ void kernel(const float *x, float *y, int n) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
 #ifdef MENDED

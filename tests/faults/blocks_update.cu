@@ -1,5 +1,5 @@
 // race between blocks: grid 2, block 64
-// One block updates what all read: those that come later see the new value.
+// One block updates what all blocks read, so later ones see the new value.
 extern "C" __global__ void kernel(const float *x, float *y, int n) {
 #ifdef MENDED
     const float scale = x[0];

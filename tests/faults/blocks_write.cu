@@ -1,5 +1,5 @@
 // race between blocks: grid 2, block 64
-// The index forgets the block.
+// The index lacks the block's number.
 extern "C" __global__ void kernel(const float *x, float *y, int n) {
 #ifdef MENDED
     const int i = blockIdx.x * blockDim.x + threadIdx.x;

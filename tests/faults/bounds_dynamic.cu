@@ -1,5 +1,5 @@
 // out of bounds: grid 1, block 64, shared 256
-// The launch gives bytes for 64 floats.
+// The launch gives memory for 64 floats.
 extern "C" __global__ void kernel(const float *x, float *y, int n) {
     extern __shared__ float tile[];
 #ifdef MENDED

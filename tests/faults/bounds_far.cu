@@ -1,5 +1,5 @@
 // out of bounds: grid 1, block 64
-// So far off that on a GPU it would be in somebody else's array.
+// So far off that on a GPU it would be in another array.
 extern "C" __global__ void kernel(const float *x, float *y, int n) {
 #ifdef MENDED
     const int row = 0;

@@ -1,5 +1,5 @@
 // out of bounds: grid 1, block 64
-// Through a pointer, whose type does not say the length.
+// Through a pointer, whose type does not tell the length.
 __device__ __noinline__ void put(float *tile, int i, float value) {
     tile[i] = value;  // FAULT
 }

@@ -1,5 +1,5 @@
 // out of bounds: grid 1, block 64
-// Within the memory of the tile, but in the next row of it.
+// Within the tile's memory, but in its next row.
 extern "C" __global__ void kernel(const float *x, float *y, int n) {
     __shared__ float tile[3][64];
 #ifdef MENDED

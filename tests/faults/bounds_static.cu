@@ -1,5 +1,5 @@
 // out of bounds: grid 1, block 64
-// The tile has a place for each of 32 threads.
+// The tile has 32 elements, one for each of 32 threads.
 extern "C" __global__ void kernel(const float *x, float *y, int n) {
 #ifdef MENDED
     __shared__ float tile[64];

@@ -1,5 +1,5 @@
 // deadlock: grid 1, block 64
-// Some lanes wait for their warp, the others of it for the block.
+// Some threads wait for their warp, its other threads for the block.
 extern "C" __global__ void kernel(const float *x, float *y, int n) {
 #ifdef MENDED
     __syncwarp();

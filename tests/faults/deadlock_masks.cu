@@ -1,5 +1,5 @@
 // deadlock: grid 1, block 32
-// The halves of a warp wait with different masks, each for lanes that wait with the other one.
+// The halves of a warp wait with different masks, each for threads that wait with the other.
 extern "C" __global__ void kernel(const float *x, float *y, int n) {
 #ifdef MENDED
     const unsigned mask = 0xffffffff;

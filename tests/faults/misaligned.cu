@@ -1,5 +1,5 @@
 // misaligned: grid 1, block 16
-// A load of 16 bytes has to start at a multiple of 16.
+// A load of 16 bytes must start at a multiple of 16.
 extern "C" __global__ void kernel(const float *x, float *y, int n) {
 #ifdef MENDED
     const float *from = x + 4;

@@ -1,5 +1,5 @@
 // order: grid 1, block 64
-// The last one wins. Variables outside of kernels are not watched; but the result tells.
+// The last thread wins. Variables outside of kernels are not watched, but the result shows it.
 __device__ int chosen;
 extern "C" __global__ void kernel(const float *x, float *y, int n) {
 #ifdef MENDED

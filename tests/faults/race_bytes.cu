@@ -1,5 +1,5 @@
 // race: grid 1, block 64
-// A byte for each thread, four in a word: no race, unless two threads have the same byte.
+// One byte per thread, four in a word: a race only if two threads share a byte.
 extern "C" __global__ void kernel(const float *x, float *y, int n) {
     __shared__ unsigned char flags[64];
 #ifdef MENDED

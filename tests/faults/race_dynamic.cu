@@ -1,5 +1,5 @@
 // race: grid 1, block 64, shared 512
-// Two arrays in one dynamic block of memory, laid over one another by mistake.
+// Two arrays overlap in dynamic shared memory by mistake.
 extern "C" __global__ void kernel(const float *x, float *y, int n) {
     extern __shared__ float memory[];
     float *a = memory;

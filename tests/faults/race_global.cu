@@ -1,5 +1,5 @@
 // race: grid 1, block 64
-// Threads of a block give one another values through global memory.
+// Threads of a block exchange values through global memory.
 extern "C" __global__ void kernel(const float *x, float *y, int n) {
     y[threadIdx.x] = x[threadIdx.x];  // FAULT
 #ifdef MENDED

@@ -1,5 +1,5 @@
 // race: grid 1, block 64
-// A warp waits for itself, and then reads what the other one writes.
+// A warp waits for itself, and then reads what the other warp writes.
 extern "C" __global__ void kernel(const float *x, float *y, int n) {
     __shared__ float tile[64];
     tile[threadIdx.x] = x[threadIdx.x];  // FAULT

@@ -1,5 +1,5 @@
 // race: grid 1, block 64
-// Overwrites a tile that slower threads still read: the second barrier of a loop over tiles.
+// Overwrites a tile that slower threads still read: a loop over tiles needs two barriers.
 extern "C" __global__ void kernel(const float *x, float *y, int n) {
     __shared__ float tile[64];
     float sum = 0;

@@ -1,5 +1,5 @@
 // race: grid 1, block 32
-// A shuffle makes the lanes wait for one another, and still orders none of their memory.
+// A shuffle makes the threads of a warp wait for one another, but does not order memory.
 extern "C" __global__ void kernel(const float *x, float *y, int n) {
     __shared__ float tile[32];
     tile[threadIdx.x] = x[threadIdx.x];  // FAULT

@@ -1,5 +1,5 @@
 // uninitialised: grid 1, block 64
-// Adds to a sum that nobody has set to zero.
+// Adds to a sum that no thread has set to zero.
 extern "C" __global__ void kernel(const float *x, float *y, int n) {
     __shared__ float sum[64];
 #ifdef MENDED

@@ -1,5 +1,5 @@
 // uninitialised: grid 2, block 64
-// What the block before left in shared memory is not there for this one.
+// Shared memory does not keep what the block before left there.
 extern "C" __global__ void kernel(const float *x, float *y, int n) {
     __shared__ float scale;
 #ifdef MENDED

@@ -1,5 +1,5 @@
 // uninitialised: grid 1, block 64
-// What comes of it, an index out of bounds, is not the fault to look for.
+// The index that follows is out of bounds, but the cause is the fault to report.
 extern "C" __global__ void kernel(const float *x, float *y, int n) {
     __shared__ int first;
 #ifdef MENDED

@@ -1,5 +1,5 @@
 // warp: grid 1, block 32
-// The halves of the warp vote at two places, each with the mask of the whole.
+// The halves of the warp vote at two places, each with the whole warp's mask.
 extern "C" __global__ void kernel(const float *x, float *y, int n) {
     int vote;
 #ifdef MENDED

@@ -1,5 +1,5 @@
 // warp: grid 1, block 32
-// The mask leaves out lanes that come.
+// The mask leaves out threads that call.
 extern "C" __global__ void kernel(const float *x, float *y, int n) {
 #ifdef MENDED
     const unsigned mask = 0xffffffff;

@@ -1,5 +1,5 @@
 // warp: grid 1, block 32
-// The mask names lanes that have left.
+// The mask names threads that have returned.
 extern "C" __global__ void kernel(const float *x, float *y, int n) {
 #ifndef MENDED
     if (threadIdx.x >= 20) return;

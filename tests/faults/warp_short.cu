@@ -1,5 +1,5 @@
 // warp: grid 1, block 48
-// The last warp has 16 lanes: from the others comes nothing defined.
+// The last warp has 16 threads. What comes from the others is undefined.
 extern "C" __global__ void kernel(const float *x, float *y, int n) {
     float v = x[threadIdx.x];
 #ifdef MENDED

@@ -3,7 +3,8 @@
 import numpy as np
 
 from checks import Exercise
-from checks.cuda import Launch, blocks, nothing
+from checks.cuda import Launch, nothing
+from gru4rec_np.backends.cuda.device import blocks
 from gru4rec_np.ops.activations import sigmoid
 from gru4rec_np.ops.cells import gru_reset_after
 from gru4rec_np.ops.losses import bpr, bpr_backward

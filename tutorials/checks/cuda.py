@@ -1,7 +1,7 @@
 """CUDA puzzles: the answer is a kernel's text, which the emulator compiles, runs and counts.
 
-`Launch` is what an exercise of notebook 11 has for its `run`; `cost` shows what an answer asks of
-the memory. Imports the emulator and the checks.
+`Launch` is the `run` of an exercise of notebook 11. `cost` shows the memory traffic of an answer.
+Imports the emulator, the kernels' options and the checks.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from gru4rec_np.backends.cuda.device import blocks, compiler_options
 from gru4rec_np.backends.emulator import Fault, Module, Report, build
 from gru4rec_np.errors import InputError
 from gru4rec_np.files import KERNELS
@@ -46,7 +47,7 @@ ALL_WRITE = (
 
 
 def require_compiler() -> None:
-    """Raises InputError, with what to install, where there is no g++."""
+    """Raises InputError, which says what to install, if there is no g++."""
     try:
         build.require_compiler()
     except InputError:
@@ -57,24 +58,19 @@ def require_compiler() -> None:
 
 
 def nothing(*shape: int) -> np.ndarray:
-    """An output (shape) before the launch: NaN, so that what nobody wrote is seen."""
+    """An output (shape) before the launch: NaN, to show what no thread writes."""
     return np.full(shape, np.nan, np.float32)
-
-
-def blocks(n: int, size: int) -> int:
-    """How many blocks of `size` threads cover n."""
-    return -(-n // size)
 
 
 @dataclass(frozen=True)
 class Launch:
-    """How the kernel of a puzzle is launched; called with its text and a case, it does so.
+    """How the kernel of a puzzle is launched. A call with its text and a case launches it.
 
     Attributes:
         name: of the kernel.
         setup: a case to (grid, block, the kernel's arguments, its outputs).
-        goal: the score that can be had: sectors asked for, over those that the arrays fill.
-        least: a case to the bytes that must move; if None, those of all the arrays.
+        goal: the score of a good answer: sectors requested, over the fewest that must move.
+        least: a case to the bytes that must move; None for those of all arrays.
         repeatable: the result must not depend on the order of the threads.
     """
 
@@ -88,8 +84,8 @@ class Launch:
         """The outputs of a kernel.
 
         Raises:
-            NotImplementedError: the hole is still there.
-            Wrong: it does not compile, or is at fault.
+            NotImplementedError: the hole is not filled.
+            Wrong: it does not compile, or has a fault.
         """
         if not isinstance(source, str):
             raise Wrong("the answer is the kernel's text")
@@ -99,7 +95,7 @@ class Launch:
         return outputs if len(outputs) > 1 else outputs[0]
 
     def run(self, source: str, args: tuple, profile: bool = False) -> tuple[tuple, Report | None]:
-        """The outputs of a kernel, and its traffic if asked for.
+        """The outputs of a kernel, and with `profile` its traffic.
 
         Raises:
             Wrong: as above.
@@ -121,7 +117,7 @@ class Launch:
         return outputs, report
 
     def score(self, report: Report, args: tuple) -> float:
-        """Sectors that a kernel asks for, over those that must move."""
+        """Sectors that a kernel requests, over the fewest that must move."""
         asked = sum(report.total(sort).sectors for sort in ("loads", "stores", "atomics"))
         arrays = [a for a in self.setup(*args)[2] if isinstance(a, np.ndarray)]
         least = self.least(*args) if self.least else sum(a.nbytes for a in arrays)
@@ -130,11 +126,11 @@ class Launch:
 
 @lru_cache(64)
 def _compiled(name: str, source: str) -> Module:
-    return Module(KERNELS / f"{name}.cu", ("-Dreal=float",), checks=True, source=source)
+    return Module(KERNELS / f"{name}.cu", compiler_options(np.float32), True, source)
 
 
 def cost(number: str, source: Any) -> None:
-    """Print what each line of a right answer asks of the memory, and its score."""
+    """Print the memory traffic of each line of a right answer, and its score."""
     exercise = find(number)
     launch: Launch = exercise.run
     if not isinstance(source, str) or HOLE in source:
@@ -146,7 +142,7 @@ def cost(number: str, source: Any) -> None:
     except Wrong as error:
         print(error)
         return
-    file = f"{launch.name}.cu"  # and not the lines of what it includes
+    file = f"{launch.name}.cu"  # without the lines of what it includes
     own = {place: line for place, line in report.lines.items() if place[0] == file}
     table = str(Report(launch.name, own)).splitlines()[:-1]
     print("\n".join(line[:WIDTH] for line in table))
@@ -155,23 +151,23 @@ def cost(number: str, source: Any) -> None:
     print(f"Score: {score:.3g} times the sectors that must move; {ending}.")
 
 
-# --- words ----------------------------------------------------------------------------------------
+# --- messages -------------------------------------------------------------------------------------
 
 
 def explain(fault: Fault, name: str, source: str, sizes: int = 1) -> str:
-    """A fault in short: what happened, the lines, what to do; that first, if it says more.
+    """A fault in short: what happened, the lines, and advice; advice first for barriers and warps.
 
     Args:
-        name: of the kernel and, with .cu, of its file. sizes: how many a thread's place has.
+        name: of the kernel and, with .cu, of its file. sizes: of a thread's index, 1 to 3.
     """
     text = str(fault).removeprefix(f"{name}: ")
     text = re.sub(rf"\b{name}\.cu:(\d+)", r"line \1", text)
     text = re.sub(r"\b(\w+\.cuh):(\d+)", r"line \2 of \1", text)
     text = re.sub(r"argument \d+ \((\w+)\)", r"\1", text)
     text = re.sub(r"(thread|block) \(([^)]*)\)", lambda m: _place(m, sizes), text)
-    text = re.sub(  # of block_sum and block_max: shuffles are no puzzle's business
-        r"__shfl\w+ at (.*) of (thread .*): mask \w+ names lane (\d+), which",
-        r"\2 waits at \1 for thread \3 of its warp, which",
+    text = re.sub(  # of block_sum and block_max: no puzzle has shuffles of its own
+        r"__shfl\w+ at (.*) of (thread .*): mask \w+ names (thread \d+) of the warp, which",
+        r"\2 waits at \1 for \3 of its warp, which",
         text,
     )
     text = re.sub(  # all shared arrays of the puzzles hold numbers of 4 bytes
@@ -190,7 +186,7 @@ def explain(fault: Fault, name: str, source: str, sizes: int = 1) -> str:
 
 
 def _place(found: re.Match, sizes: int) -> str:
-    """ "thread (3, 0, 0)" as "thread 3", where threads have one number."""
+    """ "thread (3, 0, 0)" as "thread 3" where blocks have one dimension."""
     place = found[2].split(", ")[:sizes]
     return f"{found[1]} {place[0] if sizes == 1 else '(' + ', '.join(place) + ')'}"
 

@@ -1,34 +1,95 @@
-"""A device: arrays on it, kernels compiled for it, launches. A GPU through CuPy, or the emulator.
+"""A device: arrays on it, compiled kernels, launches. A GPU through CuPy, or the emulator.
 
-Imports the errors and where the kernels are.
+`compiler_options` has every constant that the kernels share with Python. Imports the constants
+of the mathematics, the errors, and where the kernels are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from enum import IntEnum
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from gru4rec_np.errors import InputError
 from gru4rec_np.files import KERNELS
+from gru4rec_np.ops.activations import ACTIVATIONS, SELU_ALPHA, SELU_SCALE
+from gru4rec_np.ops.losses import LOSSES
+from gru4rec_np.ops.optim import EPSILON
 
-WARP = 32
+
+class Size:
+    """Sizes of blocks and tiles, for the kernels and for their launches."""
+
+    WARP = 32  # threads
+    MAX_THREADS = 1024  # of a block, on every GPU
+    TILE_LANES = 4  # lanes of a block of gru and of encode
+    TILE_COLUMNS = 128  # matrix columns of such a block at a time, threadIdx.x
+    TILE_PARTS = 8  # parts of each of its sums, threadIdx.y
+    TREE_THREADS = 128  # of a block of cross_entropy_tree
+    TILED_SIDE = 16  # lanes and items of a block of scores_tiled
+    SCORES_SIDE = 32  # lanes and items of a block of scores; units of one of scores_backward_h
+    SCORES_THREADS = 256  # of both
+    RANK_SIDE = 32  # cases and items of a block of rank
+    RANK_THREADS = 64  # of it
+    UPDATE_ROWS = 8  # rows of a block of update_scored and of update_dense
+
+
+class Now(IntEnum):
+    """The counters `now` of a step in device memory, by which all kernels know where they are."""
+
+    STEP = 0  # of the epoch
+    PLACE = 1  # of the step in its chunk
+    LANES = 2  # in use
+    SCORED = 3  # distinct targets and samples
+    DISTINCT = 4  # distinct items: the scored ones come first, then those that are only fed in
+    SEED = 5  # of the chunk's dropout
+
+
+class Bucket(IntEnum):
+    """The fields of a bucket of the hash table by which `collect` finds distinct items."""
+
+    ITEM = 0
+    FIRST = 1  # column with this item
+    TARGETS = 2  # columns that are targets
+    SAMPLES = 3  # columns that are samples
+    SLOT = 4  # the item's place among the distinct ones
+
+
 THREADS = 128  # of a block, where the kernel does not say otherwise
-COLLECTORS = 512  # threads that look for a step's distinct items
-TILE, COLUMNS, PARTS = 4, 128, 8  # of tile.cuh: a block of gru and of encode has 128 x 8 threads
-WIDE = 1024  # the most threads that a block can have
-SCORERS = 256  # threads of scores
-LOSS, UPDATE = 512, 256  # the most threads of loss, and of update_scored for its many registers
-ROWS = 8  # rows of a block of update_scored and of update_dense
-# Bytes of dynamic shared memory that a kernel may use without being told of more: 48 KB less the 32
-# that gru and encode have of their own in double.
-SHARED_LIMIT = 16 << 10
+COLLECT_THREADS = 512  # of a block of collect
+LOSS_THREADS = 512  # the most of a block of loss
+UPDATE_THREADS = 256  # the most of a block of update_scored, for its many registers
+MAX_DH_PARTS = 48  # of scores_backward_h's sum over items
+# Bytes of dynamic shared memory that a kernel may use without asking for more: the 48 KB of every
+# GPU, less the static ones of gru and encode in double.
+SHARED_LIMIT = (48 << 10) - 8 * Size.TILE_PARTS * Size.TILE_LANES * Size.TILE_COLUMNS
 
-# As enum Now in common.cuh.
-STEP, PLACE, LANES, SCORED, DISTINCT, SEED, NOW_SIZE = range(7)
+
+def compiler_options(dtype: DTypeLike) -> tuple[str, ...]:
+    """The macros that every .cu file of kernels/ is compiled with, `-Dreal=...` first.
+
+    They are `real`, Adagrad's and SELU's constants, each of `Size`, and numbers for `Now` (NOW_*),
+    `Bucket` (BUCKET_*), `ACTIVATIONS` (ACT_*) and `LOSSES` (LOSS_*). NOW_SIZE etc. count them.
+
+    Args:
+        dtype: float32 or float64, for real = float or double.
+    """
+    real = {"float32": "float", "float64": "double"}[np.dtype(dtype).name]
+    values: dict[str, object] = {"real": real, "EPSILON": EPSILON}
+    values |= {"SELU_ALPHA": SELU_ALPHA, "SELU_SCALE": SELU_SCALE}
+    values |= {name: size for name, size in vars(Size).items() if name.isupper()}
+    numbered: dict[str, Iterable[str]] = {
+        "NOW": Now.__members__, "BUCKET": Bucket.__members__, "ACT": ACTIVATIONS, "LOSS": LOSSES
+    }  # fmt: skip
+    for prefix, names in numbered.items():
+        for i, name in enumerate((*names, "size")):
+            values[f"{prefix}_{name.upper().replace('-', '_')}"] = i
+    return tuple(f"-D{name}={value}" for name, value in values.items())
 
 
 def blocks(n: int, size: int) -> int:
@@ -36,37 +97,48 @@ def blocks(n: int, size: int) -> int:
     return -(-n // size)
 
 
+def dh_parts(columns: int) -> int:
+    """Into how many parts scores_backward_h cuts the sum over items: a tile each, up to a limit."""
+    return min(MAX_DH_PARTS, blocks(columns, Size.SCORES_SIDE))
+
+
+def block_for(n: int, most: int = Size.MAX_THREADS) -> tuple[int]:
+    """A block of whole warps with a thread for each of n, or with `most` threads."""
+    return (min(most, Size.WARP * blocks(n, Size.WARP)),)
+
+
 class Device:
-    """Where kernels run. What makes arrays and what compiles is passed in, so the code that tests
-    run on the emulator is the code that runs on a GPU.
+    """Where kernels run. The array library and the compiler are passed in, so that tests run the
+    same code on the emulator as on a GPU.
 
     Args:
-        name: of the backend, for messages.
-        xp: what makes arrays on the device: CuPy; NumPy for the emulator.
-        compile: a .cu file and compiler options to a module, as CuPy's RawModule.
-        capture: a function that launches kernels to one that launches the same ones again; on a
-            GPU, as a graph.
+        name: of the backend, for messages. why: why it was chosen.
+        xp: the array library: CuPy, or NumPy for the emulator.
+        compile: makes a module of a .cu file and compiler options, as CuPy's RawModule does.
+        capture: makes, of a function that launches kernels, one that launches the same ones again;
+            on a GPU, as a graph.
 
     Attributes:
-        launches: how many kernels have been launched, those of graphs counted once.
+        launches: how many kernels have been launched; those of a graph count once.
     """
 
     def __init__(
         self,
         name: str,
+        why: str,
         xp: ModuleType,
         compile: Callable[[Path, tuple[str, ...]], Any],
         capture: Callable[[Callable[[], None]], Callable[[], None]],
     ) -> None:
-        self.name, self.xp, self.capture = name, xp, capture
+        self.name, self.why, self.xp, self.capture = name, why, xp, capture
         self.launches = 0
         self._compile = compile
         self._modules: dict[tuple[str, np.dtype], Any] = {}
 
-    def to_device(self, *arrays: np.ndarray) -> list[Any]:
-        """Copies on the device; whole numbers become int32, and an empty array gets one place.
+    def to_device(self, *arrays: Any) -> list[Any]:
+        """Copies on the device: integers become int32, and an empty array gets one element.
 
-        What lies on a GPU already is not copied.
+        Arrays that are on a GPU already are not copied.
         """
         there = () if self.xp is np else self.xp.ndarray
         return [x if isinstance(x, there) else self.xp.array(_plain(x)) for x in arrays]
@@ -75,60 +147,96 @@ class Device:
         """A copy as a NumPy array."""
         return np.array(array) if self.xp is np else self.xp.asnumpy(array)
 
-    def empty(self, shape: tuple[int, ...], dtype: type) -> Any:
+    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Any:
         """An array on the device."""
         return self.xp.empty(shape, dtype)
 
-    def module(self, file: str, dtype: type) -> Any:
-        """cuda/<file>.cu, compiled for real = float or double."""
+    def now(self, lanes: int, scored: int = 0) -> Any:
+        """The counters for a single operation: all lanes and items in use, no dropout."""
+        now = np.zeros(len(Now), np.int32)
+        now[[Now.LANES, Now.SCORED, Now.DISTINCT]] = lanes, scored, scored
+        return self.xp.array(now)
+
+    def module(self, file: str, dtype: DTypeLike) -> Any:
+        """kernels/<file>.cu, compiled for float32 or float64."""
         key = file, np.dtype(dtype)
         if key not in self._modules:
-            real = {"float32": "float", "float64": "double"}[key[1].name]
-            self._modules[key] = self._compile(KERNELS / f"{file}.cu", (f"-Dreal={real}",))
+            self._modules[key] = self._compile(KERNELS / f"{file}.cu", compiler_options(dtype))
         return self._modules[key]
 
     def launch(
         self,
         file: str,
         name: str,
-        dtype: type,
         grid: tuple[int, ...],
-        block: tuple[int, ...],
         *args: Any,
+        block: tuple[int, ...] = (THREADS,),
         shared: int = 0,
     ) -> None:
-        """Launch a kernel. Of its arguments, whole numbers are sent as int, others as real.
+        """Launch a kernel, compiled for the dtype of its arrays of floats.
 
         Args:
+            args: the kernel's. Python's integers are sent as int, its floats as real.
             shared: numbers of dynamic shared memory that a block gets.
+
+        Raises:
+            InputError: a block cannot have so much shared memory.
         """
+        is_array = self.xp.ndarray
+        dtype = next(a.dtype for a in args if isinstance(a, is_array) and a.dtype.kind == "f")
         whole = (int, bool, np.integer, np.bool_)
-        args = tuple(
-            a
-            if isinstance(a, self.xp.ndarray)
-            else np.int32(a)
-            if isinstance(a, whole)
-            else np.dtype(dtype).type(a)
+        values = tuple(
+            a if isinstance(a, is_array) else np.int32(a) if isinstance(a, whole) else dtype.type(a)
             for a in args
         )
-        size = shared * np.dtype(dtype).itemsize
+        size = shared * dtype.itemsize
         self.launches += 1
         kernel = self.module(file, dtype).get_function(name)
         if size > SHARED_LIMIT:
             try:
                 kernel.max_dynamic_shared_size_bytes = size
-            except Exception as error:  # CuPy's own, which this must not import to name
+            except Exception as error:  # CuPy's own, whose class this file must not import
                 raise InputError(
                     f"backend: {self.name} has too little memory for a layer this wide, a block of "
                     f"{name} needs {size:,} bytes of shared memory; take numba"
                 ) from error
-        kernel(grid, block, args, shared_mem=size)
+        kernel(grid, block, values, shared_mem=size)
 
-    def now(self, lanes: int, scored: int = 0) -> Any:
-        """The counters for an operation on its own: all lanes and items in use, no dropout."""
-        now = np.zeros(NOW_SIZE, np.int32)
-        now[[LANES, SCORED, DISTINCT]] = lanes, scored, scored
-        return self.xp.array(now)
+    # --- launches of CudaOps and of DeviceSteps alike; args as in the .cu files -------------------
+
+    def launch_gru(self, cell: str, B: int, H: int, *args: Any) -> None:
+        """`gru` or `gru_reset_after` of B lanes."""
+        self.launch(
+            "gru", cell, (blocks(B, Size.TILE_LANES),), *args,
+            block=(Size.TILE_COLUMNS, Size.TILE_PARTS), shared=2 * Size.TILE_LANES * H,
+        )  # fmt: skip
+
+    def launch_gru_backward(self, cell: str, B: int, H: int, *args: Any) -> None:
+        """Its backward pass, with a warp for each row of U, as far as a block has warps."""
+        self.launch(
+            "gru", f"{cell}_backward", (blocks(B, Size.TILE_LANES),), *args,
+            block=block_for(Size.WARP * H), shared=4 * Size.TILE_LANES * H,
+        )  # fmt: skip
+
+    def launch_scores(self, B: int, N: int, *args: Any) -> None:
+        """`scores` of at most N items for B lanes."""
+        side = Size.SCORES_SIDE
+        self.launch(
+            "scores", "scores", (blocks(N, side), blocks(B, side)), *args,
+            block=(Size.SCORES_THREADS,),
+        )  # fmt: skip
+
+    def launch_scores_backward_h(self, B: int, N: int, H: int, *args: Any) -> None:
+        """`scores_backward_h` in dh_parts(N) parts."""
+        side = Size.SCORES_SIDE
+        self.launch(
+            "scores", "scores_backward_h", (blocks(H, side), blocks(B, side), dh_parts(N)), *args,
+            block=(side, Size.SCORES_THREADS // side),
+        )  # fmt: skip
+
+    def launch_loss(self, B: int, N: int, *args: Any) -> None:
+        """`loss` of at most N items for B lanes."""
+        self.launch("loss", "loss", (B,), *args, block=block_for(N, LOSS_THREADS))
 
 
 def _plain(array: np.ndarray) -> np.ndarray:
@@ -136,13 +244,3 @@ def _plain(array: np.ndarray) -> np.ndarray:
     if array.dtype.kind in "iu":
         array = array.astype(np.int32)
     return array if array.size else np.zeros(1, array.dtype)
-
-
-def parts_of(columns: int) -> int:
-    """Parts of the sum over items in scores_backward_h: a tile each, up to what is soon added."""
-    return min(48, blocks(columns, 32))
-
-
-def block_for(n: int, most: int = WIDE) -> tuple[int]:
-    """A block of whole warps with a thread for each of n, or of `most` threads."""
-    return (min(most, WARP * blocks(n, WARP)),)

@@ -1,7 +1,7 @@
 """`CudaOps`: the hot operations by the CUDA kernels of kernels/*.cu, one at a time.
 
 `on_gpu` runs them through CuPy, `emulated` on the CPU by the emulator. Imports base.py for the
-contract, device.py for launches; CuPy only if asked to.
+contract and device.py for launches; CuPy only where it is asked for.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from types import EllipsisType, ModuleType
+from types import EllipsisType
 from typing import Any
 
 import numpy as np
@@ -23,48 +23,24 @@ from gru4rec_np.backends.base import (
     can_fuse_steps,
     coded,
 )
-from gru4rec_np.backends.cuda.device import (
-    COLUMNS,
-    LOSS,
-    PARTS,
-    SCORERS,
-    THREADS,
-    TILE,
-    WARP,
-    Device,
-    block_for,
-    blocks,
-    parts_of,
-)
+from gru4rec_np.backends.cuda.device import THREADS, Device, Size, blocks, dh_parts
 from gru4rec_np.errors import InputError
 from gru4rec_np.ops import ranking
 from gru4rec_np.ops.activations import LINEAR, TANH, Activation
 from gru4rec_np.ops.losses import LOSSES
 
-RANKED = 2**16  # cases whose ranks one launch counts
+MAX_CASES = 2**16  # whose ranks one launch counts
+MAX_CATALOGUE_BLOCKS = 64  # of rank, which split the catalogue
 
 
 class CudaOps(Device, Ops):
-    """Each operation as in `Ops`: NumPy arrays in and out, but for the cache of `gru`, which stays
-    on the device.
-
-    Args:
-        name, xp, compile, capture: see `Device`. why: why the backend was chosen.
+    """As `Ops`: NumPy arrays in and out, but the cache of `gru` stays on the device.
 
     Attributes:
         host: the backend that draws the negatives, on the CPU.
     """
 
-    def __init__(
-        self,
-        name: str,
-        why: str,
-        xp: ModuleType,
-        compile: Callable[[Path, tuple[str, ...]], Any],
-        capture: Callable[[Callable[[], None]], Callable[[], None]],
-    ) -> None:
-        Device.__init__(self, name, xp, compile, capture)
-        self.why, self.host = why, Ops()
+    host = Ops()
 
     def draw_negatives(
         self,
@@ -73,35 +49,33 @@ class CudaOps(Device, Ops):
         shape: tuple[int, ...],
         guide: np.ndarray | None = None,
     ) -> np.ndarray:
-        """As `Ops.draw_negatives`, on the host, which has the generator."""
+        """As `Ops.draw_negatives`, on the host, where the generator is."""
         return self.host.draw_negatives(rng, distribution, shape, guide)
 
     # --- the recurrent step -----------------------------------------------------------------------
 
-    def _cell(self, name: str, xW: np.ndarray, h: np.ndarray, weights: tuple, act: tuple) -> tuple:
-        (B, H), dtype = h.shape, h.dtype
-        xW, h, *weights = self.to_device(xW, h, *weights)
-        r, z, n, kept, h_new = (self.empty((B, H), dtype) for _ in range(5))
-        self.launch(
-            "gru", name, dtype, (blocks(B, TILE),), (COLUMNS, PARTS), self.now(B), xW, h, *weights,
-            H, *coded(act), 0.0, r, z, n, kept, h_new, shared=2 * TILE * H,
-        )  # fmt: skip
-        return self.to_host(h_new), (h, r, z, n, kept)
+    def _cell(
+        self, cell: str, xW: np.ndarray, h: np.ndarray, weights: tuple, act: Activation
+    ) -> tuple[np.ndarray, tuple]:
+        B, H = h.shape
+        arrays = self.to_device(xW, h, *weights)
+        r, z, n, kept, h_new = (self.empty((B, H), h.dtype) for _ in range(5))
+        self.launch_gru(cell, B, H, self.now(B), *arrays, H, *coded(act), 0.0, r, z, n, kept, h_new)
+        return self.to_host(h_new), (arrays[1], r, z, n, kept)
 
     def _cell_backward(
-        self, name: str, dh_new: np.ndarray, cache: tuple, U: np.ndarray, act: tuple
+        self, cell: str, dh_new: np.ndarray, cache: tuple, U: np.ndarray, act: Activation
     ) -> tuple[Any, Any, Any, list[Any]]:
         """dxW, dhU, dh and the cache, on the device."""
         (B, H), dtype = dh_new.shape, dh_new.dtype
-        dh_new, U, *cache = self.to_device(dh_new, U, *cache)
+        dh_there, U_there, *there = self.to_device(dh_new, U, *cache)
         dxW, dhU = (self.empty((B, 3 * H), dtype) for _ in range(2))
         dh = self.empty((B, H), dtype)
-        self.launch(
-            "gru", f"{name}_backward", dtype, (blocks(B, TILE),), block_for(WARP * H), self.now(B),
-            dh_new, 1, B * H, *cache, U, H, *coded(act), 0.0, True, dxW, dhU, dh,
-            shared=4 * TILE * H,
+        self.launch_gru_backward(
+            cell, B, H, self.now(B), dh_there, 1, B * H, *there, U_there, H, *coded(act), 0.0,
+            True, dxW, dhU, dh,
         )  # fmt: skip
-        return dxW, dhU, dh, cache
+        return dxW, dhU, dh, there
 
     def gru(
         self,
@@ -117,7 +91,7 @@ class CudaOps(Device, Ops):
     def gru_backward(
         self, dh_new: np.ndarray, cache: tuple, U: np.ndarray, hidden_act: Activation = TANH
     ) -> tuple[np.ndarray, ...]:
-        """As `cells.gru_backward`. The products for dU are the array library's."""
+        """As `cells.gru_backward`. The array library computes dU."""
         dxW, _, dh, (h, _, _, _, rh) = self._cell_backward("gru", dh_new, cache, U, hidden_act)
         H = dh.shape[1]
         dU = self.xp.hstack([h.T @ dxW[:, : 2 * H], rh.T @ dxW[:, 2 * H :]])
@@ -138,7 +112,7 @@ class CudaOps(Device, Ops):
     def gru_reset_after_backward(
         self, dh_new: np.ndarray, cache: tuple, U: np.ndarray, hidden_act: Activation = TANH
     ) -> tuple[np.ndarray, ...]:
-        """As `cells.gru_reset_after_backward`. The product for dU is the array library's."""
+        """As `cells.gru_reset_after_backward`. The array library computes dU."""
         dxW, dhU, dh, (h, *_) = self._cell_backward("gru_reset_after", dh_new, cache, U, hidden_act)
         dU, db, dc = h.T @ dhU, dxW.sum(axis=0), dhU.sum(axis=0)
         return tuple(self.to_host(x) for x in (dxW, dh, dU, db, dc))
@@ -148,15 +122,11 @@ class CudaOps(Device, Ops):
     def scores(
         self, h: np.ndarray, V_y: np.ndarray, b_y: np.ndarray, items: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """As `scoring.scores`. Of the table only the rows that are scored are sent."""
-        (B, H), N, dtype = h.shape, len(items), h.dtype
+        """As `scoring.scores`. Only the scored rows of the table are sent."""
+        (B, H), N = h.shape, len(items)
         V = V_y[items]
-        h, V_rows, b = self.to_device(h, V, b_y[items])
-        rows, y = self.xp.arange(N, dtype=np.int32), self.empty((B, N), dtype)
-        self.launch(
-            "scores", "scores", dtype, (blocks(N, 32), blocks(B, 32)), (SCORERS,), self.now(B, N),
-            h, V_rows, b, rows, H, N, y,
-        )  # fmt: skip
+        rows, y = self.xp.arange(N, dtype=np.int32), self.empty((B, N), h.dtype)
+        self.launch_scores(B, N, self.now(B, N), *self.to_device(h, V, b_y[items]), rows, H, N, y)
         return self.to_host(y), V
 
     def scores_backward(
@@ -164,19 +134,13 @@ class CudaOps(Device, Ops):
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """As `scoring.scores_backward`."""
         (B, N), H, dtype = dr.shape, h.shape[1], dr.dtype
-        dr, h, V = self.to_device(dr, h, V)
+        dy, h, V = self.to_device(dr, h, V)
         now, rows = self.now(B, N), self.xp.arange(N, dtype=np.int32)
-        parts = parts_of(N)
-        dh_parts = self.empty((parts, B, H), dtype)
-        self.launch(
-            "scores", "scores_backward_h", dtype, (blocks(H, 32), blocks(B, 32), parts), (32, 8),
-            now, dr, V, rows, H, N, B * H, dh_parts,
-        )  # fmt: skip
+        parts = self.empty((dh_parts(N), B, H), dtype)
+        self.launch_scores_backward_h(B, N, H, now, dy, V, rows, H, N, B * H, parts)
         dV, db = self.empty((N, H), dtype), self.empty((N,), dtype)
-        self.launch(
-            "scores", "scores_backward_rows", dtype, (N,), (THREADS,), now, dr, h, H, N, dV, db
-        )
-        return tuple(self.to_host(x) for x in (dh_parts.sum(axis=0), dV, db))
+        self.launch("scores", "scores_backward_rows", (N,), now, dy, h, H, N, dV, db)
+        return self.to_host(parts.sum(axis=0)), self.to_host(dV), self.to_host(db)
 
     def loss_and_gradient(
         self,
@@ -189,17 +153,16 @@ class CudaOps(Device, Ops):
     ) -> tuple[np.ndarray, np.ndarray]:
         """As `losses.loss_and_gradient`: here each column is an item of its own, counted once."""
         (B, N), dtype = raw.shape, raw.dtype
-        count = np.ones(N, dtype)
-        weight = count if log_q is None else np.exp(-log_q).astype(dtype)
+        ones = np.ones(N, dtype)
+        weights = ones if log_q is None else np.exp(-log_q).astype(dtype)
         log_weights = np.array([0 if log_q is None else -log_q.sum()], dtype)
         y, target, count, weight, log_weights = self.to_device(
-            raw, np.arange(B), count, weight, log_weights
+            raw, np.arange(B), ones, weights, log_weights
         )
         g, losses = self.empty((B, N), dtype), self.empty((B,), dtype)
-        self.launch(
-            "loss", "loss", dtype, (B,), block_for(N, LOSS), self.now(B, N), y, target, count,
-            weight, weight, log_weights, N, LOSSES.index(loss), *coded(final_act), float(bpreg),
-            float(smoothing), 1.0, g, losses,
+        self.launch_loss(
+            B, N, self.now(B, N), y, target, count, weight, weight, log_weights, N,
+            LOSSES.index(loss), *coded(final_act), float(bpreg), float(smoothing), 1.0, g, losses,
         )  # fmt: skip
         return self.to_host(losses), self.to_host(g)
 
@@ -219,28 +182,27 @@ class CudaOps(Device, Ops):
         if adapt not in OWN_OPTIMISERS:
             return super().update(p, g, state, adapt, learning_rate, momentum, rows)
         hosts = [p, *state.values()]
-        parts = self.to_device(*(x[rows] for x in hosts))
+        there = self.to_device(*(x[rows] for x in hosts))
         (g,) = self.to_device(g)
         n, width = len(g), int(np.prod(g.shape[1:]))
-        memory = dict(zip(state, parts[1:], strict=True))
-        a, v = (memory.get(name, parts[0]) for name in "av")  # one that is not used may be any
+        memory = dict(zip(state, there[1:], strict=True))
+        a, v = (memory.get(name, there[0]) for name in "av")  # any array, if it is not used
         self.launch(
-            "update", "update_rows", p.dtype, (blocks(n * width, THREADS),), (THREADS,),
+            "update", "update_rows", (blocks(n * width, THREADS),),
             self.xp.arange(n, dtype=np.int32), g, n, width, adapt == "adagrad",
-            float(learning_rate), float(momentum), parts[0], a, v,
+            float(learning_rate), float(momentum), there[0], a, v,
         )  # fmt: skip
-        for host, part in zip(hosts, parts, strict=True):
-            host[rows] = self.to_host(part)
+        for host, array in zip(hosts, there, strict=True):
+            host[rows] = self.to_host(array)
 
     def catalogue_scores(self, h: np.ndarray, V_y: np.ndarray, b_y: np.ndarray) -> np.ndarray:
-        """As `ranking.catalogue_scores`. The whole table is sent in each call."""
-        (I, H), n, dtype = V_y.shape, len(h), V_y.dtype  # noqa: E741
-        h, V_y, b_y = self.to_device(h, V_y, b_y)
-        scores = self.empty((n, I), dtype)
+        """As `ranking.catalogue_scores`. Each call sends the whole table."""
+        (I, H), n = V_y.shape, len(h)  # noqa: E741
+        scores = self.empty((n, I), V_y.dtype)
         if n:
             self.launch(
-                "rank", "catalogue_scores", dtype, (blocks(I, THREADS), n), (THREADS,), h, V_y,
-                b_y, I, H, scores,
+                "rank", "catalogue_scores", (blocks(I, THREADS), n), *self.to_device(h, V_y, b_y),
+                I, H, scores,
             )  # fmt: skip
         return self.to_host(scores)
 
@@ -253,23 +215,24 @@ class CudaOps(Device, Ops):
         ties: str = "conservative",
     ) -> np.ndarray:
         """As `ranking.rank_targets`."""
-        (I, H), dtype = V_y.shape, V_y.dtype  # noqa: E741
-        V_y, b_y = self.to_device(V_y, b_y)
+        (I, H), dtype, side = V_y.shape, V_y.dtype, Size.RANK_SIDE  # noqa: E741
+        table = self.to_device(V_y, b_y)
         below, level = np.empty(len(h)), np.empty(len(h))
-        for first in range(0, len(h), RANKED):
-            part = slice(first, first + RANKED)
-            h_part, t_part = self.to_device(h[part], targets[part])
-            n = len(h_part)
+        for first in range(0, len(h), MAX_CASES):
+            cases = slice(first, first + MAX_CASES)
+            h_there, targets_there = self.to_device(h[cases], targets[cases])
+            n = len(h_there)
             of_targets, counts = self.empty((n,), dtype), self.xp.zeros((2, n), np.int32)
             self.launch(
-                "rank", "target_scores", dtype, (blocks(n, THREADS),), (THREADS,), h_part, V_y,
-                b_y, t_part, n, H, of_targets,
+                "rank", "target_scores", (blocks(n, THREADS),), h_there, *table, targets_there, n,
+                H, of_targets,
             )  # fmt: skip
             self.launch(
-                "rank", "rank", dtype, (min(64, blocks(I, 32)), blocks(n, 32)), (64,), h_part, V_y,
-                b_y, of_targets, n, I, H, counts[0], counts[1],
+                "rank", "rank", (min(MAX_CATALOGUE_BLOCKS, blocks(I, side)), blocks(n, side)),
+                h_there, *table, of_targets, n, I, H, counts[0], counts[1],
+                block=(Size.RANK_THREADS,),
             )  # fmt: skip
-            below[part], level[part] = self.to_host(counts)
+            below[cases], level[cases] = self.to_host(counts)
         return ranking.from_counts(below, level, I, ties)
 
     # --- many steps -------------------------------------------------------------------------------
@@ -296,22 +259,21 @@ def on_gpu(why: str) -> CudaOps:
     Raises:
         InputError: CuPy is not installed or sees no usable GPU.
     """
-    problem = gpu_problem()
-    if problem:
+    if problem := gpu_problem():
         raise InputError(f"backend: cuda {problem}")
     import cupy
 
     def compile(path: Path, options: tuple[str, ...]) -> Any:
-        # CuPy keeps compiled modules by their own text and options: a change in the files that they
-        # include has to show there.
+        # CuPy caches a module by its own text and options. HEADERS makes it notice a change in the
+        # files that it includes.
         headers = sorted(path.parent.glob("*.cuh"))
         state = zlib.crc32(b"".join(header.read_bytes() for header in headers))
         options = (*options, f"-DHEADERS={state}", f"-I{path.parent}", "-std=c++17")
         module = cupy.RawModule(code=path.read_text(), options=options)
-        module.compile()  # now, rather than at the first launch, which may be under capture
+        module.compile()  # now, since the first launch may be under capture
         return module
 
-    def capture(launch: Callable) -> Callable:
+    def capture(launch: Callable[[], None]) -> Callable[[], None]:
         stream = cupy.cuda.Stream(non_blocking=True)
         with stream:
             stream.begin_capture()
@@ -323,7 +285,7 @@ def on_gpu(why: str) -> CudaOps:
 
 
 def gpu_problem() -> str | None:
-    """Why CUDA cannot be had here, in words that follow "backend: cuda"; None if it can."""
+    """Why CUDA cannot be used here, in words that follow "backend: cuda"; None if it can."""
     try:
         import cupy
     except ImportError:
@@ -332,7 +294,7 @@ def gpu_problem() -> str | None:
         if cupy.cuda.runtime.getDeviceCount() > 0:
             return None
         reason = "no device"
-    except Exception as error:  # CuPy's own, which this must not import to name
+    except Exception as error:  # CuPy's own, whose class this file must not import
         reason = " ".join(str(error).split())
     return f"found no usable GPU ({reason}); cuda-emulated runs the same kernels on the CPU"
 
@@ -341,7 +303,7 @@ def emulated(why: str, checks: bool = False) -> CudaOps:
     """The backend on the CPU: the same kernels, compiled with g++, run by the emulator.
 
     Args:
-        checks: look for races, accesses out of bounds and the like; slower.
+        checks: look for races, accesses out of bounds and other faults; slower.
 
     Raises:
         InputError: there is no g++.
@@ -354,7 +316,4 @@ def emulated(why: str, checks: bool = False) -> CudaOps:
     def compile(path: Path, options: tuple[str, ...]) -> Any:
         return emulator.Module(path, options, checks=checks)
 
-    def capture(launch: Callable) -> Callable:
-        return launch
-
-    return CudaOps("cuda-emulated", why, np, compile, capture)
+    return CudaOps("cuda-emulated", why, np, compile, lambda launch: launch)

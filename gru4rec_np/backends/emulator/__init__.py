@@ -1,10 +1,11 @@
 """CUDA without a GPU: compiles .cu files unchanged with g++ and runs their kernels on the CPU.
 
-    module = Module(Path("kernels/cuda/scores.cu"), ("-Dreal=float",))
-    module.get_function("scores")((grid,), (block,), (array, np.int32(3)))
+    module = Module("twice.cu", ("-Dreal=float",))
+    module.get_function("twice")((grid,), (block,), (array, np.int32(3)))
 
 `Module` and its kernels are called as CuPy's `RawModule` and `RawKernel` are. With `checks`, a
-launch looks for faults and raises the first as a `Fault`; see README.md. Imports the errors.
+launch looks for faults and raises the first as a `Fault`: see kernels/emulator/README.md. Imports
+the errors.
 """
 
 from __future__ import annotations
@@ -14,20 +15,26 @@ import mmap
 import re
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from gru4rec_np.backends.emulator.build import DYNAMIC_NAME, compile_library, shared_arrays
+from gru4rec_np.backends.emulator.build import (
+    DYNAMIC_NAME,
+    MAX_THREADS,
+    compile_library,
+    shared_arrays,
+)
 from gru4rec_np.backends.emulator.report import Fault, Line, Report, Traffic, source_lines
 from gru4rec_np.errors import InputError
 
 __all__ = ["Fault", "Kernel", "Line", "Module", "Report", "Traffic", "without_barriers"]
 
-MAX_THREADS = 1024  # of a block
+MAX_BLOCK = (MAX_THREADS, MAX_THREADS, 64)
 MAX_GRID = (2**31 - 1, 65535, 65535)
-DYNAMIC_SHARED = 48 << 10  # bytes that a kernel may ask for without being told of more
+DYNAMIC_SHARED = 48 << 10  # bytes a launch may have without raising max_dynamic_shared_size_bytes
 
-# Modules keep state, and their fibers' stacks are one piece of memory: one launch at a time.
+# One launch at a time: modules keep state, and all fibers' stacks are one piece of memory.
 _lock = threading.Lock()
 _stacks: list[mmap.mmap] = []
 
@@ -49,11 +56,11 @@ class Module:
     Args:
         path: the file; its folder is on the include path.
         options: the compiler's, such as "-Dreal=float" or "-Ifolder".
-        checks: look for faults, much slower; and count traffic where it is asked for.
-        source: what to compile in place of the file's text.
-        debug: without optimisation, to be stepped through with gdb.
-        orders: with checks, how many orders of the blocks and threads to run a kernel in. The first
-            is ascending, and gives the result; the second descending.
+        checks: look for faults, which is much slower, and allow `profile`.
+        source: what to compile instead of the file's text.
+        debug: compile without optimisation, to step through with gdb.
+        orders: with checks, in how many orders of blocks and threads to run a kernel. The first is
+            ascending and gives the result; the second is descending.
 
     Raises:
         InputError: there is no g++, or it cannot compile the file.
@@ -99,9 +106,9 @@ class Kernel:
     """A `__global__` function; call it with a grid, a block and the arguments.
 
     Attributes:
-        max_dynamic_shared_size_bytes: raise it for kernels that want more, as with CuPy.
-        depends_on_order: whether the last launch with checks gave different bits when blocks and
-            threads ran in another order; only atomics may do that, others are a fault.
+        max_dynamic_shared_size_bytes: to be raised for kernels that need more, as with CuPy.
+        depends_on_order: whether the last launch with checks gave other bits when blocks and
+            threads ran in another order. Without atomics that is a fault.
     """
 
     def __init__(self, module: Module, entry: _Kernel, names: list[str]) -> None:
@@ -128,17 +135,17 @@ class Kernel:
             args: C-contiguous NumPy arrays for pointers (None is the null pointer), and NumPy
                 scalars of the exact type.
             shared_mem: bytes of dynamic shared memory.
-            profile: count the memory traffic; in a module with checks.
+            profile: count the memory traffic; needs a module with checks.
 
         Returns:
-            the counts, if asked for.
+            the counts with `profile`, else None.
 
         Raises:
-            InputError: an argument does not suit the kernel.
-            Fault: the kernel is at fault. With checks the arrays are then as they were.
+            InputError: an argument does not fit the kernel.
+            Fault: the kernel has a fault. With checks the arrays are then as before the launch.
         """
         grid = self._sizes("grid", grid, MAX_GRID)
-        block = self._sizes("block", block, (MAX_THREADS, MAX_THREADS, 64))
+        block = self._sizes("block", block, MAX_BLOCK)
         if np.prod(block) > MAX_THREADS:
             raise InputError(f"{self.name}: block {block} has more than {MAX_THREADS} threads")
         if not 0 <= shared_mem <= self.max_dynamic_shared_size_bytes:
@@ -147,7 +154,7 @@ class Kernel:
                 f"max_dynamic_shared_size_bytes, {self.max_dynamic_shared_size_bytes}"
             )
         if profile and not self.module.checks:
-            raise InputError(f"{self.name}: profile counts in a Module with checks=True only")
+            raise InputError(f"{self.name}: profile needs a Module with checks=True")
         values = self._values(args)
         with _lock:
             if self.module.checks:
@@ -156,7 +163,7 @@ class Kernel:
         return None
 
     def _run(
-        self, function: str, grid: tuple, block: tuple, values: list, seed: int, *more
+        self, function: str, grid: tuple, block: tuple, values: list, seed: int, *more: Any
     ) -> None:
         library = self.module._library
         if not _stacks:
@@ -180,7 +187,7 @@ class Kernel:
         self, grid: tuple, block: tuple, args: tuple, values: list, shared_mem: int, profile: bool
     ) -> Report | None:
         regions, pointers = self._regions(args)
-        shared = [_Region(name, None, size, at) for name, at, size in self.module._shared]
+        shared = [_Region(name, None, size, offset) for name, offset, size in self.module._shared]
         dynamic = next(r for r in shared if r.name == DYNAMIC_NAME)
         dynamic.size = shared_mem
         before = [
@@ -250,7 +257,7 @@ class Kernel:
         return values
 
     def _regions(self, args: tuple) -> tuple[list[_Region], list[int]]:
-        """The pieces of memory that the arrays lie in, and for each argument its region and offset.
+        """The pieces of memory of the arrays, and for each argument its region and offset.
 
         Arrays that overlap, such as one that is both input and output, share a region.
         """
@@ -267,7 +274,7 @@ class Kernel:
                 last.constant = last.constant and constant
                 last.name += b" and " + name.encode()
             else:
-                # Where a GPU's allocator would have put it: its base at a multiple of 256.
+                # As a GPU's allocator would place it: its base at a multiple of 256.
                 base = array
                 while isinstance(base.base, np.ndarray):
                     base = base.base
@@ -315,58 +322,39 @@ class Kernel:
         return report
 
 
-# --- the runtime's structures ---------------------------------------------------------------------
+# --- the structures of runtime.h, checks.cpp and profile.cpp --------------------------------------
+
+_int, _int32, _int64 = ctypes.c_int, ctypes.c_int32, ctypes.c_int64
+_uint32, _uint64 = ctypes.c_uint32, ctypes.c_uint64
+_text, _pointer = ctypes.c_char_p, ctypes.c_void_p
 
 
 class _Parameter(ctypes.Structure):
-    _fields_ = (
-        ("type", ctypes.c_char_p),
-        ("size", ctypes.c_int),
-        ("pointer", ctypes.c_int),
-        ("constant", ctypes.c_int),
-    )
+    _fields_ = (("type", _text), ("size", _int), ("pointer", _int), ("constant", _int))
 
 
 class _Kernel(ctypes.Structure):
     _fields_ = (
-        ("name", ctypes.c_char_p),
-        ("run", ctypes.c_void_p),
-        ("parameters", ctypes.POINTER(_Parameter)),
-        ("count", ctypes.c_int),
-    )
+        ("name", _text), ("run", _pointer), ("parameters", ctypes.POINTER(_Parameter)),
+        ("count", _int),
+    )  # fmt: skip
 
 
 class _Region(ctypes.Structure):
     _fields_ = (
-        ("name", ctypes.c_char_p),
-        ("data", ctypes.c_void_p),
-        ("size", ctypes.c_uint64),
-        ("offset", ctypes.c_uint64),
-        ("item", ctypes.c_int),
-        ("constant", ctypes.c_int),
-        ("begin", ctypes.c_void_p),
-        ("end", ctypes.c_void_p),
-        ("words", ctypes.c_void_p),
-    )
+        ("name", _text), ("data", _pointer), ("size", _uint64), ("offset", _uint64),
+        ("item", _int), ("constant", _int), ("begin", _pointer), ("end", _pointer),
+        ("words", _pointer),
+    )  # fmt: skip
 
 
 class _Site(ctypes.Structure):
     _fields_ = (
-        ("pc", ctypes.c_uint32),
-        ("kind", ctypes.c_int32),
-        ("is_shared", ctypes.c_int32),
-        ("size", ctypes.c_int32),
-        ("requests", ctypes.c_uint64),
-        ("accesses", ctypes.c_uint64),
-        ("sectors", ctypes.c_uint64),
-        ("ideal", ctypes.c_uint64),
-        ("conflicts", ctypes.c_uint64),
-    )
+        ("pc", _uint32), ("kind", _int32), ("is_shared", _int32), ("size", _int32),
+        ("requests", _uint64), ("accesses", _uint64), ("sectors", _uint64), ("ideal", _uint64),
+        ("conflicts", _uint64),
+    )  # fmt: skip
 
 
 class _Barrier(ctypes.Structure):
-    _fields_ = (
-        ("file", ctypes.c_char_p),
-        ("line", ctypes.c_int64),
-        ("count", ctypes.c_int64),
-    )
+    _fields_ = (("file", _text), ("line", _int64), ("count", _int64))

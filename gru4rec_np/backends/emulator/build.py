@@ -1,4 +1,7 @@
-"""From a .cu file to a shared library, by g++, kept in the user's cache. Imports the errors."""
+"""Compiles a .cu file to a shared library with g++, cached in the user's cache folder.
+
+Imports the errors and where the emulator's C++ is.
+"""
 
 from __future__ import annotations
 
@@ -17,20 +20,22 @@ from gru4rec_np.errors import InputError
 from gru4rec_np.files import KERNELS
 
 HERE = KERNELS / "emulator"
-# A fiber's stack has 128 KiB (runtime.cpp).
+MAX_THREADS = 1024  # of a block
+MAX_DYNAMIC = 227 << 10  # bytes of dynamic shared memory: the most of any GPU so far
+LIMITS = (f"-DMAX_THREADS={MAX_THREADS}", f"-DMAX_DYNAMIC={MAX_DYNAMIC}")  # for runtime.h
+# A frame must fit a fiber's stack of 128 KiB (runtime.cpp).
 COMMON = ("-std=gnu++17", "-fPIC", "-fvisibility=hidden", "-fno-extern-tls-init", "-g",
           "-gdwarf-4", "-Wno-attributes", "-Werror=frame-larger-than=98304")  # fmt: skip
 SPEED = ("-O2", "-ffp-contract=off")
 DEBUG = ("-O0",)
-# A call before each access to memory and each index into an array. One access of the source stays
-# one access: no copies of it for other paths, no float4 in parts.
+# A call before each access to memory and each index into an array. The last two options keep one
+# access of the source one access: no copies of it for other paths, no float4 in parts.
 CHECKS = ("-O1", "-ffp-contract=off", "-fsanitize=thread", "-fsanitize=bounds-strict",
           "--param=tsan-instrument-func-entry-exit=0", "-fno-thread-jumps",
           "-fno-tree-sra")  # fmt: skip
 RUNTIME = ("runtime.cpp",)
 CHECKED_RUNTIME = ("runtime.cpp", "checks.cpp", "profile.cpp")
 DYNAMIC_NAME = b"dynamic shared memory"
-MAX_DYNAMIC_SHARED = 227 << 10  # the most that any GPU so far has; as in runtime.h
 
 # What emulated.h makes of `__global__` and of `extern __shared__ T name[]`.
 KERNEL = re.compile(
@@ -43,23 +48,24 @@ DYNAMIC = re.compile(r"\bextern\s+thread_local\b[^;]*?(\w+)\s*\[\s*\]\s*;")
 def compile_library(
     path: Path, source: str, options: tuple[str, ...], checks: bool, debug: bool
 ) -> tuple[Path, dict[str, list[str]]]:
-    """The library of a .cu file that says `source`, from the cache if it is there.
+    """The library of a .cu file with the text `source`, from the cache if it is there.
 
     Returns:
         the library, and for each kernel the names of its parameters.
 
     Raises:
-        InputError: there is no g++, or it refuses the file.
+        InputError: there is no g++, or it cannot compile the file.
     """
     if sys.platform != "linux":
         raise InputError(f"backend: cuda-emulated runs on Linux, not on {sys.platform}")
-    path = path.resolve()  # for a debugger; and what is cached serves from any folder
+    path = path.resolve()  # so that a debugger finds it, and the cache serves from any folder
     define = ("-DEMU_CHECKS",) if checks else ()
     flags = (*COMMON, *define, *(CHECKS if checks else DEBUG if debug else SPEED))
-    # After the header, lest a macro such as T changes what it says.
-    macros = [f"#define {name} {value or 1}" for name, value in _macros(options)]
-    text = "\n".join(['#include "emulated.h"', *macros, f'# 1 "{path}"', source])
+    # Macros come after the header, which one such as T would change.
     others = [option for option in options if not option.startswith("-D")]
+    macros = [option[2:].partition("=")[::2] for option in options if option not in others]
+    defines = [f"#define {name} {value or 1}" for name, value in macros]
+    text = "\n".join(['#include "emulated.h"', *defines, f'# 1 "{path}"', source])
     folders = (f"-I{HERE}", f"-I{path.parent}")
     text = _run("-E", "-x", "c++", *flags, *folders, *others, "-", text=text)
     signatures = {}
@@ -69,39 +75,34 @@ def compile_library(
             signatures[name] = [words[-1] for words in listed if words]
     text += _tail(text, list(signatures))
     parts = CHECKED_RUNTIME if checks else RUNTIME
-    runtime = (*COMMON, *define, *(DEBUG if debug else SPEED), "-c")
+    runtime = (*COMMON, *define, *LIMITS, *(DEBUG if debug else SPEED), "-c")
     objects = [_cached(f"{part}.o", "", runtime, HERE / part) for part in parts]
-    # In two steps: to link with -fsanitize would bring in g++'s own runtime for it.
+    # In two steps, since linking with -fsanitize would add g++'s own runtime for it.
     kernels = _cached(f"{path.stem}.o", text, (*flags, "-c", "-x", "c++", "-fpreprocessed"), "-")
     return _cached(f"{path.stem}.so", "", ("-shared",), kernels, *objects), signatures
 
 
-def _macros(options: tuple[str, ...]) -> list[tuple[str, str]]:
-    """(name, value) of each -Dname=value."""
-    return [option[2:].partition("=")[::2] for option in options if option.startswith("-D")]
-
-
 def shared_arrays(library: Path) -> list[tuple[bytes, int, int]]:
-    """(name, offset, bytes) of the shared arrays in a library, by offset; dynamic memory has 0."""
+    """(name, offset, bytes) of a library's shared arrays, by offset; 0 bytes for dynamic memory."""
     command = ["readelf", "--wide", "--symbols", "--demangle", str(library)]
     done = subprocess.run(command, capture_output=True, encoding="utf-8", check=True)
     found = re.findall(r": (\w+) +(\w+) TLS +\w+ +\w+ +\w+ (.+)", done.stdout)
-    arrays = {(f"shared array {n.split('::')[-1]}".encode(), int(at, 16), int(size, 0))
-              for at, size, n in found if int(size, 0)}  # fmt: skip
-    dynamic = next(int(at, 16) for at, _, name in found if name == "emu_dynamic")
+    arrays = {(f"shared array {name.split('::')[-1]}".encode(), int(offset, 16), int(size, 0))
+              for offset, size, name in found if int(size, 0)}  # fmt: skip
+    dynamic = next(int(offset, 16) for offset, _, name in found if name == "emu_dynamic")
     return sorted({*arrays, (DYNAMIC_NAME, dynamic, 0)}, key=lambda array: array[1])
 
 
 def _tail(text: str, names: list[str]) -> str:
-    """Declarations that a preprocessed source lacks: the list of kernels, the dynamic memory."""
+    """What a preprocessed source lacks: the list of its kernels, the dynamic shared memory."""
     entries = "".join(f'emu_kernel<&{name}>("{name}"), ' for name in names)
     labels = dict.fromkeys(["emu_dynamic", *DYNAMIC.findall(text)])
-    # One block of the memory that `thread_local` arrays lie in, under all the names it has.
+    # One block of thread-local memory, under all its names.
     assembly = ['.section .tbss, \\"awT\\", @nobits', ".balign 256"]
     for label in labels:
         assembly += [f".hidden {label}", f".globl {label}", f".type {label}, @tls_object"]
         assembly += [f"{label}:"]
-    assembly += [f".zero {MAX_DYNAMIC_SHARED}", ".text"]
+    assembly += [f".zero {MAX_DYNAMIC}", ".text"]
     return f"""
 # 1 "list of kernels"
 extern "C" __attribute__((visibility("default")))
@@ -111,14 +112,14 @@ asm("{"; ".join(assembly)}");
 
 
 def _cached(name: str, text: str, flags: tuple, *inputs: str | Path) -> Path:
-    """What g++ makes of `text`, or of files, with `flags`; made once for each state of them."""
+    """What g++ makes of `text` or of files with `flags`. A change in any of them compiles again."""
     state = [_compiler(), text, *map(str, flags + inputs)]
-    files = [*sorted(HERE.glob("*.h")), *(part for part in inputs if str(part).endswith(".cpp"))]
-    state += [file.read_text() for file in files]
+    files = [*HERE.glob("*.h"), *(p for p in inputs if isinstance(p, Path) and p.suffix == ".cpp")]
+    state += [file.read_text() for file in sorted(files)]
     digest = hashlib.sha256("\0".join(state).encode()).hexdigest()[:20]
     path = _folder() / f"{digest}-{name}"
     if not path.exists():
-        # Written under a name of its own and moved: others may want the same file now.
+        # Written under its own name and moved, since other processes may compile the same file now.
         part = path.with_name(f"{path.stem}.{os.getpid()}-{get_ident()}{path.suffix}")
         try:
             _run(*flags, "-o", part, *inputs, text=text)
@@ -129,7 +130,7 @@ def _cached(name: str, text: str, flags: tuple, *inputs: str | Path) -> Path:
 
 
 def require_compiler() -> None:
-    """Raises InputError, with what to install, where there is no g++."""
+    """Raises InputError, which says what to install, if there is no g++."""
     if shutil.which("g++") is None:
         raise InputError(
             "backend: cuda-emulated needs g++: install a C++ compiler (apt install g++)"
@@ -143,7 +144,7 @@ def _compiler() -> str:
 
 
 def _run(*arguments: str | Path, text: str = "") -> str:
-    """g++'s output."""
+    """g++'s output. Raises InputError with its message if it fails."""
     require_compiler()
     done = subprocess.run(
         ["g++", *map(str, arguments)], input=text, capture_output=True, encoding="utf-8"
@@ -159,7 +160,7 @@ def _private() -> tempfile.TemporaryDirectory:
 
 
 def _folder() -> Path:
-    """Where compiled files are kept: the user's cache, or until the end if it is not writable."""
+    """The user's cache, or, if it is not writable, a folder that is deleted when Python exits."""
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     folder = Path(cache).expanduser() / "gru4rec_np" / "emulator"
     try:

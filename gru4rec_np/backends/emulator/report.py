@@ -1,6 +1,6 @@
 """What the emulator finds out about a kernel: its faults, and what its memory traffic costs.
 
-Imports nothing of ours.
+Imports where the emulator's C++ is.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-HERE = str(Path(__file__).parent)
+from gru4rec_np.files import KERNELS
+
+HERE = str(KERNELS / "emulator")
 
 
 class Fault(Exception):
@@ -19,7 +21,7 @@ class Fault(Exception):
     Attributes:
         kind: "race", "race between blocks", "out of bounds", "misaligned", "uninitialised",
             "const", "barrier", "warp", "deadlock", "order" or "stack overflow".
-        lines: (file, line) of each access or barrier at fault, the later access first.
+        lines: (file, line) of each access or barrier that causes it, the later access first.
     """
 
     def __init__(self, kind: str, message: str, lines: tuple[tuple[str, int], ...] = ()) -> None:
@@ -30,9 +32,8 @@ class Fault(Exception):
 
 @cache
 def source_lines(binary: Path, addresses: tuple[str, ...]) -> list[list[tuple[str, int]]]:
-    """Where instructions come from: per address (path, line), then where that was inlined, and on.
-
-    Of lines of the emulator's own header, whose functions are inlined too, nothing is said.
+    """Where instructions come from: for each address (path, line), then each caller that it was
+    inlined into. Lines of the emulator's own header, whose functions are inlined, are left out.
     """
     command = ["addr2line", "-a", "-i", "-e", str(binary), *addresses]
     output = subprocess.run(command, capture_output=True, encoding="utf-8", check=True).stdout
@@ -52,12 +53,12 @@ class Traffic:
     """Accesses of one sort.
 
     Attributes:
-        requests: by a warp: one for each time that any of its lanes comes here.
-        accesses: by a thread.
+        requests: of warps: one for each time that any thread of a warp comes here.
+        accesses: of threads.
         bytes: of all accesses.
         sectors: of 32 bytes, touched by the requests; of global memory.
-        ideal: the least number of sectors that hold the bytes of each request.
-        conflicts: rounds of the memory banks beyond the least, of shared memory.
+        ideal: the fewest sectors that could hold the bytes of each request.
+        conflicts: rounds of the memory banks beyond the fewest possible, of shared memory.
     """
 
     requests: int = 0
@@ -68,7 +69,7 @@ class Traffic:
     conflicts: int = 0
 
     def add(self, other: Traffic) -> None:
-        """Count those of another one too."""
+        """Add the counts of another one."""
         for name, value in vars(other).items():
             setattr(self, name, getattr(self, name) + value)
 
@@ -78,7 +79,7 @@ SORTS = ("loads", "stores", "atomics", "shared_loads", "shared_stores", "shared_
 
 @dataclass
 class Line:
-    """What a line of the source does to memory, and how often blocks meet at its barriers."""
+    """The memory traffic of a line of the source, and how often blocks meet at its barriers."""
 
     text: str = ""
     loads: Traffic = field(default_factory=Traffic)
@@ -92,7 +93,7 @@ class Line:
 
 @dataclass
 class Report:
-    """The traffic of a launch, by line of the source. Print it to see a table.
+    """The traffic of a launch, by line of the source. `print` shows a table.
 
     Attributes:
         lines: by (file name, line number).
@@ -104,7 +105,7 @@ class Report:
     sources: dict[str, str] = field(default_factory=dict, repr=False)
 
     def line(self, path: str, number: int) -> Line:
-        """The entry of a line, made if it is new."""
+        """The entry of a line, added if it is new."""
         name = Path(path).name
         if name not in self.sources:
             there = Path(path).is_file()
@@ -132,7 +133,9 @@ class Report:
         return sum(line.barriers for line in self.lines.values())
 
     def __str__(self) -> str:
-        rows = [("line", "memory", "requests", "sectors", "ideal", "conflicts", "")]
+        rows: list[tuple[str | int, ...]] = [
+            ("line", "memory", "requests", "sectors", "ideal", "conflicts", "")
+        ]
         for (file, number), line in sorted(self.lines.items()):
             where, text = f"{file}:{number}", line.text
             for sort in SORTS:
@@ -151,7 +154,7 @@ class Report:
         for row in rows:
             cells = [f"{row[i]!s:<{widths[i]}}" for i in range(2)]
             cells += [f"{row[i]!s:>{widths[i]}}" for i in range(2, 6)]
-            lines.append("  ".join([*cells, row[6]]).rstrip())
+            lines.append("  ".join([*cells, str(row[6])]).rstrip())
         loads, stores = self.total("loads"), self.total("stores")
         lines.append(
             f"{self.kernel}: reads {self.bytes_read:,} bytes in {loads.sectors:,} sectors (ideal "

@@ -1,5 +1,5 @@
 // warp: grid 1, block 32
-// Reads from a lane that the mask does not name.
+// Reads from a thread that the mask does not name.
 extern "C" __global__ void kernel(const float *x, float *y, int n) {
     if (threadIdx.x < 16) {
 #ifdef MENDED
