@@ -11,8 +11,8 @@ import tempfile
 from pathlib import Path
 
 from gru4rec_np.console import cli, report
+from gru4rec_np.data.protocols import clean, split
 from gru4rec_np.data.rawlogs import READERS
-from gru4rec_np.data.sessions import clean, split
 from gru4rec_np.data.tables import COLUMNS, read_table, write_table
 from gru4rec_np.errors import InputError
 
