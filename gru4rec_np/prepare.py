@@ -36,7 +36,8 @@ FORMAT, what FILE is:
   coveo         SIGIR eCom 2021: browsing_train.csv; the views of a product's page
   otto          a .jsonl file; the clicks
   table         a .parquet, .csv or .tsv file with named columns for session, item and time
-  check         the same, but nothing is prepared: only what --check does
+  lists         a text file with a session a line, its items separated by blanks; no times
+  check         a table, of which nothing is prepared: only what --check does
 
 --protocol, which published data set's rules to follow (docs/data.md names the scripts):
   rsc15         one pass of cleaning; test: sessions that end in the last day
@@ -188,7 +189,8 @@ def _rules(args: argparse.Namespace, protocol: Protocol) -> str:
 def _table_keywords(args: argparse.Namespace) -> dict[str, Any]:
     """The keyword arguments of `read_table` that the options ask for."""
     names = ("separator", "time_unit", "session_gap", "keep")
-    return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    return given | ({"layout": "lists"} if args.log == "lists" else {})
 
 
 def _check_arguments(parser: cli.Parser, args: argparse.Namespace) -> None:
@@ -238,7 +240,7 @@ def _parser() -> cli.Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    formats = [*READERS, "table", "check"]
+    formats = [*READERS, "table", "lists", "check"]
     add("log", metavar="FORMAT", choices=formats, help="what FILE is; see below")
     add(
         "files",
@@ -324,7 +326,7 @@ def _parser() -> cli.Parser:
     )
     group.add_argument(
         "--time-unit",
-        choices=["s", "ms", "us", "ns"],
+        choices=["s", "ms", "us"],
         help="unit of times that are numbers (default: s)",
     )
     group.add_argument(

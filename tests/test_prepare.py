@@ -3,6 +3,8 @@
 import dataclasses
 import io
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -282,6 +284,7 @@ def test_a_tables_options_reach_its_reader(main, monkeypatch, tmp_path):
     main("table", "a", "--out", "d")
     main("table", "a", "b", "--out", "d", "--session-gap", "1.5h", "--keep", "event=a=b",
          "--time-unit", "ms", "--separator", ";", "--session-column", "user,session")  # fmt: skip
+    main("lists", "a", "--out", "d")
     assert read == [
         (Path("a"), tables.COLUMNS, {}),
         (
@@ -289,6 +292,7 @@ def test_a_tables_options_reach_its_reader(main, monkeypatch, tmp_path):
             ("user,session", *tables.COLUMNS[1:]),
             {"session_gap": 5400, "keep": ("event", "a=b"), "time_unit": "ms", "separator": ";"},
         ),
+        (Path("a"), tables.COLUMNS, {"layout": "lists"}),
     ]
 
 
@@ -529,3 +533,44 @@ def test_an_out_that_polars_cannot_write(run):
         run("rsc15", "clicks.dat", "--out", os.fsdecode(b"caf\xe9"))
     )
     assert "/proc is not writable" in refused(run("rsc15", "absent.dat", "--out", "/proc/new"))
+
+
+# --- docs/data.md ---------------------------------------------------------------------------------
+
+PAGE = (Path(__file__).resolve().parents[1] / "docs" / "data.md").read_text(encoding="utf-8")
+
+
+def test_the_pages_commands_run(main, tmp_path):
+    """Each raw log's name is a file of the twelve sessions; Yoochoose's second file is a part."""
+    commands = re.findall(r"^python -m gru4rec_np\.(\w+) (.*)$", PAGE, re.MULTILINE)
+    prepared = [shlex.split(rest) for name, rest in commands if name == "prepare"]
+    assert len(prepared) == len(PROTOCOLS) + 1 and "check" in prepared[-1]
+    for log, *rest in prepared[:-1]:
+        files = rest[: rest.index("--protocol")]
+        header, *lines = twelve(log).splitlines(keepends=True)
+        if log == "rsc15":
+            header, lines = "", [header, *lines]
+        half = -(-len(lines) // len(files))
+        for n, name in enumerate(files):
+            (tmp_path / name).write_text(header + "".join(lines[n * half : (n + 1) * half]))
+        main(log, *rest)
+        name = rest[rest.index("--protocol") + 1]
+        parts = [read_table(tmp_path / name / f"{side}.tsv") for side in ("train", "test")]
+        assert tuple(map(letters, parts)) == WANTED[name]
+    trained = [rest.split() for name, rest in commands if name == "train"]
+    assert [rest[1:4:2] for rest in trained] == [
+        [f"{name}/train.tsv", f"{name}/test.tsv"] for name in PROTOCOLS
+    ]
+
+
+def test_the_page_names_tests_that_exist():
+    named = re.findall(r"`(test_\w+)\.(test_\w+)`", PAGE)
+    assert len(named) > 20
+    for file, name in named:
+        text = Path(__file__).with_name(f"{file}.py").read_text(encoding="utf-8")
+        assert f"\ndef {name}(" in text, (file, name)
+
+
+def test_the_page_has_every_protocol():
+    rows = re.findall(r"^\| (\w+) \| (?:the log's|a )", PAGE, re.MULTILINE)
+    assert rows == list(PROTOCOLS)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from test_sessions import as_lists, logs, naive_keep, one_line_error
 
 from gru4rec_np import InputError, Sessions, clean, split
-from gru4rec_np.data.protocols import PROTOCOLS, cut, drop_duplicates, merge_repeats
+from gru4rec_np.data.protocols import PROTOCOLS, cut_by_time, drop_duplicates, merge_repeats
 from gru4rec_np.data.rawlogs import CUT_AT_GAPS, READERS
 from gru4rec_np.data.sessions import DAY
 
@@ -134,7 +134,7 @@ def check_split(sessions, in_test, at, **how):
     assert got_train.item_ids is got_test.item_ids
     assert got_train.item_ids.tolist() == [i for i in sessions.item_ids if i in known]
     assert got_train.times.max() < at
-    whole_train, whole_test = cut(sessions, **how)
+    whole_train, whole_test = cut_by_time(sessions, **how)
     assert as_lists(whole_test) == test
     assert whole_train.item_ids is whole_test.item_ids is sessions.item_ids
 

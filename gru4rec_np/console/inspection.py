@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from gru4rec_np.console import report
-from gru4rec_np.data.protocols import By, cut, split
+from gru4rec_np.data.protocols import By, cut_by_time, split
 from gru4rec_np.data.sessions import DAY, Sessions
 from gru4rec_np.files import write_whole
 from gru4rec_np.models.baselines import Markov
@@ -114,7 +114,7 @@ def inspect(
     some = test[:: -(-test.n_sessions // MOST)]
     for of_train, of_test in ((train, some), (shuffle(train), shuffle(some))):
         accuracy.append(Markov().fit(of_train).evaluate(of_test, K))
-    whole_train, whole_test = cut(log, days, share, by, full_hour)
+    whole_train, whole_test = cut_by_time(log, days, share, by, full_hour)
     used, known = whole_test.support, whole_train.support > 0
     followed = np.unique(_pairs(train))
     pairs = _pairs(test)

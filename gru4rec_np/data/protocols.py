@@ -120,7 +120,7 @@ def _long(sessions: Sessions, length: int) -> Sessions:
     return sessions.keep_sessions(sessions.lengths >= length)
 
 
-def cut(
+def cut_by_time(
     data: Any,
     days: float | None = None,
     share: float | None = None,
@@ -188,7 +188,7 @@ def split(
 
     Source: as for `clean`.
     """
-    train, test = cut(data, days, share, by, full_hour)
+    train, test = cut_by_time(data, days, share, by, full_hour)
     # A session of one event trains no network. Dropped, so that all methods have the same items.
     train = _long(train, 2).compact()
     return train, test.restrict(train.item_ids)
