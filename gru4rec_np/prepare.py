@@ -95,7 +95,8 @@ def main() -> None:
     for reason, rows in dropped.items():
         print(f"left out  {rows:,} {reason}")
     print(f"rules     {_rules(args, protocol)}")
-    print(f"durations {inspection.about_durations(raw.durations)}")
+    if not pictures:  # the check shows them
+        print(f"durations {inspection.about_durations(raw.durations)}")
     if line := inspection.warning(raw.durations):
         print(f"warning: {line}", file=sys.stderr)
     for picture in pictures:

@@ -149,7 +149,8 @@ def cut_by_time(
         how = f"the last {share:g} of the sessions"
     in_test = times >= at
     train, test = sessions.keep_sessions(~in_test), sessions.keep_sessions(in_test)
-    train = train.keep_events(train.times < at)  # all of them, if sessions are told by their end
+    if by == "start":  # a training session may go on after the cut
+        train = train.keep_events(train.times < at)
     for side, part in (("training", train), ("test", test)):
         if not (part.lengths >= 2).any():
             raise InputError(
