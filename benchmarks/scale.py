@@ -26,8 +26,9 @@ from common import machine, table
 
 from gru4rec_np import GRU4Rec, Sessions, Shop, prepare, read_table
 from gru4rec_np.data.batches import session_parallel
+from gru4rec_np.data.protocols import clean, split
 from gru4rec_np.data.rawlogs import read_rsc15
-from gru4rec_np.data.sessions import clean, id_array, split
+from gru4rec_np.data.sessions import id_array
 from gru4rec_np.data.tables import write_table
 from gru4rec_np.models import BASELINES, network
 from gru4rec_np.models.training import Stopped

@@ -5,7 +5,8 @@
 gru4rec_np.train, .compare, .evaluate, .recommend, .prepare, .course.
 """
 
-from gru4rec_np.data.sessions import Sessions, clean, split
+from gru4rec_np.data.protocols import clean, split
+from gru4rec_np.data.sessions import Sessions
 from gru4rec_np.data.shop import Shop
 from gru4rec_np.data.tables import from_frame, read_table
 from gru4rec_np.errors import InputError

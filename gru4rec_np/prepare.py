@@ -1,41 +1,57 @@
 """python -m gru4rec_np.prepare: from a raw click log to a training and a test set.
 
-A command: parses options, prints, writes files. Imports the data layer and what commands share.
+A command: parses options, prints, writes files.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import re
 import shlex
+import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
-from gru4rec_np.console import cli, report
-from gru4rec_np.data.rawlogs import READERS
-from gru4rec_np.data.sessions import clean, split
+from gru4rec_np.console import cli, inspection, report
+from gru4rec_np.data.protocols import PROTOCOLS, Protocol, clean, drop_duplicates, split
+from gru4rec_np.data.rawlogs import CUT_AT_GAPS, READERS
+from gru4rec_np.data.sessions import Sessions
 from gru4rec_np.data.tables import COLUMNS, read_table, write_table
 from gru4rec_np.errors import InputError
 
 DESCRIPTION = """\
-Turn a raw click log into DIR/train and DIR/test. Rare items are dropped, then short sessions;
-then the log is split by the time at which its sessions start. Of the test sessions only items
-that are known from training are kept, and sessions that still have 2 events."""
+Turn a raw click log into DIR/train and DIR/test, as GRU4Rec's own scripts do. Short sessions and
+rare items are dropped, then the log is split by time. Of the test set, only items that training
+has are kept, and sessions that still have 2 events."""
 
 FORMATS = """\
-formats of FILE:
-  rsc15         RecSys Challenge 2015, yoochoose-clicks.dat
-  diginetica    CIKM Cup 2016, train-item-views.csv
-  retailrocket  events.csv; the views, a visitor's log cut at gaps of more than 30 minutes
+FORMAT, what FILE is:
+  rsc15         RecSys Challenge 2015: yoochoose-clicks.dat, yoochoose-test.dat
+  diginetica    CIKM Cup 2016: train-item-views.csv
+  retailrocket  events.csv; the views. A visitor's log is cut at gaps of more than an hour
+  rees46        2019-Oct.csv, 2019-Nov.csv, ...; the views
+  coveo         SIGIR eCom 2021: browsing_train.csv; the views of a product's page
   otto          a .jsonl file; the clicks
-  table         any .parquet, .csv (comma) or other (tab) file with named columns for the session,
-                the item and the time, in seconds since 1970 or as an ISO date-time
+  table         a .parquet, .csv or .tsv file with named columns for session, item and time
+  lists         a text file with a session a line, its items separated by blanks; no times
+  check         a table, of which nothing is prepared: only what --check does
 
-example:
-  python -m gru4rec_np.prepare rsc15 yoochoose-clicks.dat --out data/rsc15"""
+--protocol, which published data set's rules to follow (docs/data.md names the scripts):
+  rsc15         one pass of cleaning; test: sessions that end in the last day
+  all others    repeats are merged, cleaning goes on until nothing changes; test: sessions that
+                start in the last day, or 7 days for retailrocket and diginetica. Training ends at
+                the cut. rees46, coveo and retailrocket cut sessions at gaps of more than an hour;
+                rees46 cuts a user's log
 
+examples:
+  python -m gru4rec_np.prepare rsc15 yoochoose-clicks.dat --out rsc15
+  python -m gru4rec_np.prepare retailrocket events.csv --protocol retailrocket --out retailrocket
+  python -m gru4rec_np.prepare check clicks.tsv"""
 
-class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Shows the defaults, and keeps the lines of the texts around the options."""
+SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 def main() -> None:
@@ -47,44 +63,174 @@ def main() -> None:
     """
     parser = _parser()
     args = parser.parse_args()
-    columns = cli.columns(args)
-    if args.log != "table" and columns != COLUMNS:
-        parser.error(f"the columns of {args.log} are known; only a table's can be named")
-    how = cli.parse_split(args.split)
-    names = [f"{side}.{args.format}" for side in ("train", "test")]
-    cli.check_output(args.out, names, [args.file])
-    out = [args.out / name for name in names]
+    _check_arguments(parser, args)
+    protocol, how = _protocol(args)
+    only_check = args.log == "check"
+    out = args.out or args.files[0].parent
+    names = [] if only_check else [f"train.{args.format}", f"test.{args.format}"]
+    pictures = [f"{args.files[0].stem}.check.png"] if only_check else ["check.png"] * args.check
+    cli.check_output(out, names + pictures, args.files)
 
-    with cli.progress(f"reading {args.file.name}") as watch:
-        if args.log == "table":
-            raw = read_table(args.file, columns, watch)
-        else:
-            raw = READERS[args.log](args.file, watch=watch)
-    repeats = "merge_repeats" not in args
+    dropped: Counter[str] = Counter()
+    raw = _read(args, protocol, dropped)
     try:
         with cli.progress("cleaning and splitting") as watch:
-            cleaned = clean(raw, args.min_item_support, args.min_session_length, repeats)
+            cleaned = clean(
+                raw,
+                args.min_item_support,
+                args.min_session_length,
+                protocol.repeats,
+                protocol.until_stable,
+            )
             watch(1, 2)
             train, test = split(cleaned, **how)
     except InputError as error:
-        raise InputError(f"{args.file}: {error}") from None
+        raise InputError(f"{', '.join(map(str, args.files))}: {error}") from None
 
-    args.out.mkdir(parents=True, exist_ok=True)
-    # Both are written in full before either takes its place.
+    out.mkdir(parents=True, exist_ok=True)
+    if not only_check:
+        _write(out, dict(zip(names, (train, test), strict=True)))
+        print(report.describe({"raw": raw, "cleaned": cleaned, "train": train, "test": test}))
+        print()
+    for reason, rows in dropped.items():
+        print(f"left out  {rows:,} {reason}")
+    print(f"rules     {_rules(args, protocol)}")
+    if not pictures:  # the check shows them
+        print(f"durations {inspection.about_durations(raw.durations)}")
+    if line := inspection.warning(raw.durations):
+        print(f"warning: {line}", file=sys.stderr)
+    for picture in pictures:
+        with cli.progress("checking"):
+            found = inspection.inspect(cleaned, **how)
+            inspection.plot(out / picture, found)
+        print(f"\n{inspection.table(found)}\n\nplot      {out / picture}")
+    if not only_check:
+        paths = [str(out / name) for name in names]
+        print("written   " + "\n          ".join(paths))
+        command = ["python", "-m", "gru4rec_np.train", "--train", paths[0], "--test", paths[1]]
+        print(f"to train  {shlex.join(command)}")
+
+
+def _read(args: argparse.Namespace, protocol: Protocol, dropped: Counter[str]) -> Sessions:
+    """The log of all files. dropped: counts the rows that are left out, by the reason."""
+    files = args.files if len(args.files) > 1 else args.files[0]
+    with cli.progress(f"reading {', '.join(path.name for path in args.files)}") as watch:
+        if args.log in READERS:
+            gap = {"gap_minutes": protocol.gap_minutes} if protocol.gap_minutes else {}
+            gap = gap if args.log in CUT_AT_GAPS else {}
+            log = READERS[args.log](files, watch=watch, dropped=dropped, **gap)
+        else:
+            log = read_table(files, cli.columns(args), watch, **_table_keywords(args))
+    if args.drop_duplicates:
+        events = log.n_events
+        log = drop_duplicates(log)
+        dropped["exact duplicates"] = events - log.n_events
+    return log
+
+
+def _write(out: Path, parts: dict[str, Sessions]) -> None:
+    """Write each part under its name. All are complete before any takes its place."""
     with (
-        tempfile.TemporaryDirectory(prefix=".prepare-", dir=args.out) as new,
+        tempfile.TemporaryDirectory(prefix=".prepare-", dir=out) as new,
         cli.progress("writing") as watch,
     ):
-        for part, path in zip((train, test), out, strict=True):
-            write_table(part, Path(new, path.name))
-            watch(train.n_events, train.n_events + test.n_events)
-        for path in out:
-            Path(new, path.name).replace(path)
+        done, total = 0, sum(part.n_events for part in parts.values())
+        for name, part in parts.items():
+            write_table(part, Path(new, name))
+            done += part.n_events
+            watch(done, total)
+        for name in parts:
+            Path(new, name).replace(out / name)
 
-    print(report.describe({"raw": raw, "cleaned": cleaned, "train": train, "test": test}))
-    print(f"\nwritten  {out[0]}\n         {out[1]}")
-    command = ["python", "-m", "gru4rec_np.train", "--train", str(out[0]), "--test", str(out[1])]
-    print(f"to train {shlex.join(command)}")
+
+def _protocol(args: argparse.Namespace) -> tuple[Protocol, dict[str, Any]]:
+    """The rules asked for, and how to split: keyword arguments of `split`."""
+    protocol = PROTOCOLS[args.protocol or "rsc15"]
+    given: dict[str, Any] = {}
+    if args.merge_repeats is not None:
+        given["repeats"] = not args.merge_repeats
+    if args.until_stable is not None:
+        given["until_stable"] = args.until_stable
+    if args.split_by is not None:
+        given["by"] = args.split_by
+    if args.session_gap is not None:
+        given["gap_minutes"] = args.session_gap / 60
+    how = cli.parse_split(args.split) if args.split else {"days": protocol.days}
+    # A share of the sessions has no use for the hour of the log's end.
+    protocol = dataclasses.replace(
+        protocol,
+        **given,
+        days=how.get("days", protocol.days),
+        full_hour=protocol.full_hour and "days" in how,
+    )
+    return protocol, how | {"by": protocol.by, "full_hour": protocol.full_hour}
+
+
+def _rules(args: argparse.Namespace, protocol: Protocol) -> str:
+    """What was done, in a line."""
+    gap = protocol.gap_minutes
+    if args.log not in CUT_AT_GAPS and args.session_gap is None:
+        gap = None
+    if args.log == "retailrocket" and gap is None:
+        gap = 60
+    days = "last day" if protocol.days == 1 else f"last {protocol.days:g} days"
+    share = bool(args.split) and not args.split.endswith("d")
+    window = f"last {args.split} of the sessions" if share else days
+    rules = [
+        f"sessions cut at gaps over {gap:g} min" if gap else "",
+        "" if protocol.repeats else "repeats merged",
+        f"sessions under {args.min_session_length} and items under {args.min_item_support} events "
+        + ("dropped until nothing changes" if protocol.until_stable else "dropped in one pass"),
+        f"test set: sessions that {protocol.by} in the {window}"
+        + (", counted from the full hour" if protocol.full_hour else ""),
+    ]
+    return "; ".join(rule for rule in rules if rule)
+
+
+def _table_keywords(args: argparse.Namespace) -> dict[str, Any]:
+    """The keyword arguments of `read_table` that the options ask for."""
+    names = ("separator", "time_unit", "session_gap", "keep")
+    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    return given | ({"layout": "lists"} if args.log == "lists" else {})
+
+
+def _check_arguments(parser: cli.Parser, args: argparse.Namespace) -> None:
+    """End the command where options do not fit together."""
+    if args.out is None and args.log != "check":
+        parser.error("the following arguments are required: --out")
+    of_table = {"separator": args.separator, "time_unit": args.time_unit, "keep": args.keep}
+    if args.log in READERS:
+        if cli.columns(args) != COLUMNS or any(value is not None for value in of_table.values()):
+            parser.error(
+                f"the columns of {args.log} are known; columns, --separator, --time-unit and "
+                "--keep are options of a table"
+            )
+        if args.session_gap is not None and args.log not in CUT_AT_GAPS:
+            parser.error(
+                f"--session-gap: {args.log} has sessions; it is an option of "
+                f"{', '.join(CUT_AT_GAPS)} and table"
+            )
+    for i, path in enumerate(args.files):
+        for other in args.files[:i]:
+            if path == other or (path.exists() and other.exists() and path.samefile(other)):
+                parser.error(f"{path}: is given twice")
+
+
+def _gap(text: str) -> float:
+    """Seconds of a time such as 30m or 1h, as an option's type."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
+    seconds = float(match[1]) * SECONDS[match[2]] if match else 0.0
+    if seconds <= 0:
+        raise argparse.ArgumentTypeError(f"must be a time such as 30m or 1h, not {text!r}")
+    return seconds
+
+
+def _keep(text: str) -> tuple[str, str]:
+    """A column and a value, as an option's type."""
+    column, equals, value = text.partition("=")
+    if not (column and equals):
+        raise argparse.ArgumentTypeError(f"must be COLUMN=VALUE, such as event=view, not {text!r}")
+    return column, value
 
 
 def _parser() -> cli.Parser:
@@ -92,57 +238,104 @@ def _parser() -> cli.Parser:
         prog="python -m gru4rec_np.prepare",
         description=DESCRIPTION,
         epilog=FORMATS,
-        formatter_class=_Help,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "log", metavar="FORMAT", choices=[*READERS, "table"], help="what FILE is; see below"
+    add = parser.add_argument
+    formats = [*READERS, "table", "lists", "check"]
+    add("log", metavar="FORMAT", choices=formats, help="what FILE is; see below")
+    add(
+        "files",
+        metavar="FILE",
+        nargs="+",
+        type=Path,
+        help="the log, as it is or compressed by gzip; several files are read as one log",
     )
-    parser.add_argument(
-        "file", metavar="FILE", type=Path, help="the log, as it is or compressed by gzip"
-    )
-    # SUPPRESS: an option without a default shows none in the help.
-    parser.add_argument(
+    add(
         "--out",
         metavar="DIR",
         type=Path,
-        required=True,
-        default=argparse.SUPPRESS,
-        help="folder for the train and test files; made if missing, older files are replaced",
+        help="folder for the files train and test, made if missing; older ones are replaced",
     )
-    parser.add_argument(
+    add(
         "--format",
         choices=["tsv", "csv", "parquet"],
         default="tsv",
-        help="format of the files written",
+        help="format of the files written (default: tsv)",
     )
-    group = parser.add_argument_group("cleaning")
-    group.add_argument(
+    add(
+        "--protocol",
+        metavar="NAME",
+        choices=[*PROTOCOLS],
+        help="follow the script of a published data set: rsc15, yoochoose, rees46, coveo, "
+        "retailrocket or diginetica; see below (default: rsc15)",
+    )
+    add(
+        "--check",
+        action="store_true",
+        help="also tell whether the order of clicks matters, what of the test set training lacks, "
+        "and how sessions are spread over time; with a plot in DIR/check.png",
+    )
+
+    add = parser.add_argument_group("rules, where they differ from the protocol's").add_argument
+    add(
         "--min-item-support",
         type=cli.positive,
         default=5,
         metavar="N",
-        help="drop items with fewer events",
+        help="drop items with fewer events, >= 1 (default: 5)",
     )
-    group.add_argument(
+    add(
         "--min-session-length",
         type=cli.positive,
         default=2,
         metavar="N",
-        help="then drop sessions with fewer events",
+        help="drop sessions with fewer events, >= 1 (default: 2)",
     )
-    group.add_argument(
-        "--merge-repeats",
+    flag = argparse.BooleanOptionalAction
+    add("--merge-repeats", action=flag, help="first merge consecutive events of the same item")
+    add("--until-stable", action=flag, help="drop sessions and items until nothing changes")
+    add(
+        "--session-gap",
+        type=_gap,
+        metavar="TIME",
+        help="cut a user's log into sessions at gaps longer than this, such as 30m or 1h; for "
+        "retailrocket (default: 1h), rees46, coveo, table",
+    )
+    add(
+        "--drop-duplicates",
         action="store_true",
-        default=argparse.SUPPRESS,
-        help="first merge a session's consecutive events of the same item into one",
+        help="drop events that repeat session, item and time of another",
     )
-    parser.add_argument(
+    add(
         "--split",
-        default="1d",
         metavar="D|S",
         help="test set: 2d is the last two days, 0.1 the last tenth of the sessions",
     )
-    cli.add_column_options(parser.add_argument_group("names of a table's columns"))
+    add(
+        "--split-by",
+        choices=["end", "start"],
+        help="which event of a session decides whether it is a test session. With start, training "
+        "sessions lose their events after the cut",
+    )
+
+    group = parser.add_argument_group("a table's columns")
+    cli.add_column_options(group)
+    group.add_argument(
+        "--separator",
+        metavar="CHAR",
+        help="between the columns of a text file (default: found from the header)",
+    )
+    group.add_argument(
+        "--time-unit",
+        choices=["s", "ms", "us"],
+        help="unit of times that are numbers (default: s)",
+    )
+    group.add_argument(
+        "--keep",
+        type=_keep,
+        metavar="COLUMN=VALUE",
+        help="only rows with this value in this column, such as event=view",
+    )
     return parser
 
 

@@ -31,7 +31,8 @@ from gru4rec_np.console.options import (
     run_settings,
     unused,
 )
-from gru4rec_np.data.sessions import Sessions, split
+from gru4rec_np.data.protocols import split
+from gru4rec_np.data.sessions import Sessions
 from gru4rec_np.data.shop import Shop
 from gru4rec_np.errors import InputError
 from gru4rec_np.files import write_text

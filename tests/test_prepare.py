@@ -1,25 +1,34 @@
 """The command `prepare`, as a user runs it: what it writes, prints and refuses."""
 
+import dataclasses
 import io
 import os
+import re
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 from unittest import mock
 
 import numpy as np
 import polars as pl
 import pytest
+from test_protocols import WANTED, letters, twelve
 
-from gru4rec_np import InputError, Sessions, prepare, read_table
-from gru4rec_np.console import cli
+from gru4rec_np import InputError, Sessions, Shop, prepare, read_table
+from gru4rec_np.console import cli, inspection
 from gru4rec_np.data import rawlogs, tables
+from gru4rec_np.data.protocols import PROTOCOLS
+from gru4rec_np.data.sessions import DAY
 from gru4rec_np.data.tables import write_table
 
-# Items 1 and 2 have 5 events, item 3 has 4 with its repeat, and item 9 has one. Sessions 6 and 7
-# are too short from the start.
+# Sessions 6 and 7 are too short from the start. In the others, items 1 and 2 have 5 events, item 3
+# has 4 with its repeat, and item 9 has one.
 RSC15 = b"""\
 1,2014-04-01T10:00:00.500Z,1,0
 1,2014-04-01T10:01:00.000Z,2,0
+1,2014-04-01T10:02:00.000Z,1,0
+1,2014-04-01T10:03:00.000Z,2,0
 2,2014-04-01T11:00:00.000Z,2,0
 2,2014-04-01T11:01:00.000Z,9,0
 2,2014-04-01T11:02:00.000Z,1,S
@@ -80,6 +89,8 @@ def test_rsc15_byte_for_byte(run, tmp_path):
         "SessionId\tItemId\tTime\n"
         "1\t1\t1396346400.5\n"
         "1\t2\t1396346460.0\n"
+        "1\t1\t1396346520.0\n"
+        "1\t2\t1396346580.0\n"
         "2\t2\t1396350000.0\n"
         "2\t1\t1396350120.0\n"
     )
@@ -91,15 +102,18 @@ def test_rsc15_byte_for_byte(run, tmp_path):
     rows = [line.split()[:4] for line in table.splitlines()]
     assert rows == [
         ["data", "events", "sessions", "items"],
-        ["raw", "15", "7", "4"],
-        ["cleaned", "6", "3", "2"],
-        ["train", "4", "2", "2"],
+        ["raw", "17", "7", "4"],
+        ["cleaned", "8", "3", "2"],
+        ["train", "6", "2", "2"],
         ["test", "2", "1", "2"],
     ]
     assert files == (
-        "written  new/data/train.tsv\n"
-        "         new/data/test.tsv\n"
-        "to train python -m gru4rec_np.train --train new/data/train.tsv --test new/data/test.tsv\n"
+        "rules     sessions under 2 and items under 5 events dropped in one pass; test set: "
+        "sessions that end in the last day\n"
+        "durations half up to 2.0 min, 99 % up to 3.0 min, the longest 3.0 min\n"
+        "written   new/data/train.tsv\n"
+        "          new/data/test.tsv\n"
+        "to train  python -m gru4rec_np.train --train new/data/train.tsv --test new/data/test.tsv\n"
     )
 
 
@@ -107,16 +121,17 @@ def test_options_of_cleaning(main, tmp_path):
     out = ("--out", "data", "--format", "csv")
     main("rsc15", "clicks.dat", "--min-item-support", 4, *out)
     train = read_table(tmp_path / "data/train.csv")
-    assert [train.session(s).tolist() for s in range(4)] == [[1, 2], [2, 1], [1, 3], [3, 3, 2]]
+    first = [1, 2, 1, 2]
+    assert [train.session(s).tolist() for s in range(4)] == [first, [2, 1], [1, 3], [3, 3, 2]]
 
     main("rsc15", "clicks.dat", "--min-item-support", 3, "--merge-repeats", *out)
     train = read_table(tmp_path / "data/train.csv")
-    assert [train.session(s).tolist() for s in range(4)] == [[1, 2], [2, 1], [1, 3], [3, 2]]
+    assert [train.session(s).tolist() for s in range(4)] == [first, [2, 1], [1, 3], [3, 2]]
 
     main("rsc15", "clicks.dat", "--min-item-support", 4, "--min-session-length", 3, *out)
     train, test = (read_table(tmp_path / f"data/{side}.csv") for side in ("train", "test"))
-    assert train.session(0).tolist() == [3, 3, 2] and train.n_sessions == 1
-    assert test.session(0).tolist() == [2, 3] and test.n_sessions == 1
+    assert [train.session(s).tolist() for s in range(2)] == [[1, 2, 1, 2], [3, 3, 2]]
+    assert test.session(0).tolist() == [2, 1, 3] and (train.n_sessions, test.n_sessions) == (2, 1)
 
 
 def test_options_of_splitting(main, tmp_path, capsys):
@@ -134,12 +149,12 @@ def test_options_of_splitting(main, tmp_path, capsys):
     capsys.readouterr()
     assert test_ids() == [5]
     _, _, _, train, test, *_ = capsys.readouterr().out.splitlines()
-    assert train.split()[:4] == ["train", "10", "4", "4"]
+    assert train.split()[:4] == ["train", "12", "4", "4"]
     assert test.split()[:4] == ["test", "3", "1", "3"]
 
 
-@pytest.mark.parametrize("log", ["diginetica", "retailrocket", "otto"])
-def test_other_logs_as_parquet(log, run, tmp_path):
+@pytest.mark.parametrize("log", ["diginetica", "retailrocket", "rees46", "coveo", "otto"])
+def test_other_logs_as_parquet(log, main, tmp_path):
     day = 86_400_000
     content = {
         "diginetica": "sessionId;userId;itemId;timeframe;eventdate\n"
@@ -150,6 +165,18 @@ def test_other_logs_as_parquet(log, run, tmp_path):
         + "".join(
             f"{s * day + item * 1000 + 500},5,view,{item},\n" for s in (1, 2, 3) for item in (7, 8)
         ),
+        "rees46": "event_time,event_type,product_id,user_session\n"
+        + "".join(
+            f"1970-01-0{1 + s} 00:00:0{item} UTC,view,{item},{s}\n"
+            for s in (1, 2, 3)
+            for item in (7, 8)
+        ),
+        "coveo": "session_id_hash,product_action,product_sku_hash,server_timestamp_epoch_ms\n"
+        + "".join(
+            f"{s},detail,{item},{s * day + item * 1000 + 500}\n"
+            for s in (1, 2, 3)
+            for item in (7, 8)
+        ),
         "otto": "".join(
             f'{{"session": {s}, "events": ['
             f'{{"aid": 7, "ts": {s * day + 7500}, "type": "clicks"}}, '
@@ -158,11 +185,16 @@ def test_other_logs_as_parquet(log, run, tmp_path):
         ),
     }
     (tmp_path / "log").write_text(content[log])
-    process = run(log, "log", "--out", "d", "--format", "parquet", "--min-item-support", 3)
-    assert (process.returncode, process.stderr) == (0, "")
+    options = ("--min-item-support", 3, "--split", "0.9d")
+    main(log, "log", "--out", "d", "--format", "parquet", *options)
     test = pl.read_parquet(tmp_path / "d/test.parquet")
-    assert test.rows() == [(3, 7, 259207.5), (3, 8, 259208.5)]
-    assert pl.read_parquet(tmp_path / "d/train.parquet")["SessionId"].to_list() == [1, 1, 2, 2]
+    half = 0 if log == "rees46" else 0.5
+    assert [tuple(map(float, row)) for row in test.rows()] == [
+        (3, 7, 259207 + half),
+        (3, 8, 259208 + half),
+    ]
+    sessions = pl.read_parquet(tmp_path / "d/train.parquet")["SessionId"].cast(int).to_list()
+    assert sessions == [1, 1, 2, 2]
 
 
 def test_table_with_its_own_columns(run, tmp_path):
@@ -183,16 +215,195 @@ def test_a_parquet_table(run, tmp_path):
     process = run("table", "log.parquet", "--out", "my data")
     assert "--train 'my data/train.tsv' --test 'my data/test.tsv'\n" in process.stdout
     train, test = (read_table(tmp_path / f"my data/{side}.tsv") for side in ("train", "test"))
-    # The last event is at 99 h 3 s: sessions from 75 h on start in the last day.
-    assert (train.n_sessions, test.n_sessions) == (76, 24)
+    # The last event is at 99 h 3 s: sessions end in the last day that begin at 75 h or later.
+    assert (train.n_sessions, test.n_sessions) == (75, 25)
     assert train.session_ids.tolist() + test.session_ids.tolist() == list(range(100))
+
+
+# --- protocols, several files, other options ------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_a_protocol_is_its_twelve_sessions(name, main, tmp_path):
+    log = "rsc15" if name == "yoochoose" else name
+    (tmp_path / "log").write_text(twelve(log))
+    main(log, "log", "--protocol", name, "--out", "d")
+    parts = [read_table(tmp_path / f"d/{side}.tsv") for side in ("train", "test")]
+    assert tuple(map(letters, parts)) == WANTED[name]
+
+
+def test_options_change_a_protocol(main, tmp_path, capsys):
+    (tmp_path / "log").write_text(twelve("retailrocket"))
+
+    def prepared(*options):
+        main("retailrocket", "log", "--protocol", "retailrocket", "--out", "d", *options)
+        return tuple(letters(read_table(tmp_path / f"d/{side}.tsv")) for side in ("train", "test"))
+
+    # A day back from the full hour: session 11 starts before, by 20 seconds.
+    assert prepared("--split", "1d") == ("ab ba ba ab aba ab", "baba")
+    # Of its 7 sessions; no session of two is cut.
+    assert prepared("--split", "0.3", "--split-by", "end") == ("ab ba ba ab aba aba", "ab baba")
+    # At 2 hours, session 3 is whole.
+    assert prepared("--session-gap", "2h", "--split", "1d")[0] == "ab baba ab aba ab"
+    assert prepared("--no-merge-repeats", "--no-until-stable", "--split-by", "end") == (
+        "abf aaf bfa ba af",
+        "ab aba aba ab baba",
+    )
+    assert (
+        "sessions cut at gaps over 60 min; sessions under 2 and items under 5 events dropped in "
+        "one pass; test set: sessions that end in the last 7 days, counted from the full hour\n"
+    ) in capsys.readouterr().out
+
+
+def test_several_files_and_duplicates(main, tmp_path, capsys):
+    lines = RSC15.splitlines(keepends=True)
+    (tmp_path / "1").write_bytes(b"".join(lines[:3]))  # session 1 goes on in the second file
+    (tmp_path / "2").write_bytes(b"".join(lines[2:]))  # one line is in both
+    main("rsc15", "1", "2", "--drop-duplicates", "--out", "d")
+    assert "\nleft out  1 exact duplicates\n" in capsys.readouterr().out
+    main("rsc15", "clicks.dat", "--out", "once")
+    for side in ("train.tsv", "test.tsv"):
+        assert (tmp_path / "d" / side).read_bytes() == (tmp_path / "once" / side).read_bytes()
+
+
+def test_what_is_left_out_is_counted(main, tmp_path, capsys):
+    (tmp_path / "log").write_text(twelve("rees46"))
+    main("rees46", "log", "--protocol", "rees46", "--out", "d")
+    assert "\nleft out  1 events of other kinds than view\n" in capsys.readouterr().out
+
+
+def test_a_tables_options_reach_its_reader(main, monkeypatch, tmp_path):
+    read = []
+
+    def read_table(path, columns, watch, **options):
+        read.append((path, columns, options))
+        return Sessions.from_lists([["a", "b"]] * 50)
+
+    monkeypatch.setattr(prepare, "read_table", read_table)
+    monkeypatch.setattr(cli, "check_output", lambda *_: None)
+    main("table", "a", "--out", "d")
+    main("table", "a", "b", "--out", "d", "--session-gap", "1.5h", "--keep", "event=a=b",
+         "--time-unit", "ms", "--separator", ";", "--session-column", "user,session")  # fmt: skip
+    main("lists", "a", "--out", "d")
+    assert read == [
+        (Path("a"), tables.COLUMNS, {}),
+        (
+            [Path("a"), Path("b")],
+            ("user,session", *tables.COLUMNS[1:]),
+            {"session_gap": 5400, "keep": ("event", "a=b"), "time_unit": "ms", "separator": ";"},
+        ),
+        (Path("a"), tables.COLUMNS, {"layout": "lists"}),
+    ]
+
+
+def test_long_sessions_are_a_warning(main, tmp_path, capsys):
+    days = np.arange(60) / 2
+    lines = [f"{s}\t{i}\t{(d + 3 * i) * DAY}" for s, d in enumerate(days) for i in (0, 1)]
+    (tmp_path / "log.tsv").write_text("SessionId\tItemId\tTime\n" + "\n".join(lines) + "\n")
+    main("table", "log.tsv", "--out", "d")
+    out, err = capsys.readouterr()
+    assert err == (
+        "warning: 60 of 60 sessions last longer than a day, the longest 3.0 days: is the session "
+        "column a user's? See --session-gap\n"
+    )
+    assert "\ndurations half up to 3.0 days, 99 % up to 3.0 days, the longest 3.0" in out
+
+
+# --- is the log sequential? -----------------------------------------------------------------------
+
+
+def test_the_check_of_a_shop(main, tmp_path, capsys):
+    """Shoppers walk along ladders, so the order matters; once it is shuffled, it does not."""
+    log = Shop(n_items=100).simulate(3000)
+    write_table(log, tmp_path / "clicks.tsv")
+    main("check", "clicks.tsv")
+    out = capsys.readouterr().out
+    assert "\nThe order of clicks matters: shuffling loses" in out
+    assert "data " not in out and "plot      clicks.check.png\n" in out
+    assert (tmp_path / "clicks.check.png").read_bytes().startswith(b"\x89PNG")
+    assert {p.name for p in tmp_path.iterdir()} == {"clicks.dat", "clicks.tsv", "clicks.check.png"}
+
+    write_table(inspection.shuffle(log), tmp_path / "clicks.tsv")
+    main("check", "clicks.tsv", "--out", "c")
+    assert "makes no difference that" in capsys.readouterr().out
+    assert (tmp_path / "c/clicks.check.png").exists()
+
+
+def test_shuffling_stays_in_the_session():
+    log = Shop(n_items=100).simulate(500)
+    other = inspection.shuffle(log)
+    assert not np.array_equal(other.items, log.items)
+    assert np.array_equal(other.offsets, log.offsets) and np.array_equal(other.times, log.times)
+    for s in range(log.n_sessions):
+        assert sorted(other.session(s)) == sorted(log.session(s))
+
+
+def test_what_the_check_counts_by_hand():
+    """Training has ab and bc. The test set has abx, ba, cb: of its four items x is unseen, an event
+    of 7. Of the steps ab, ba, cb the last two are unseen.
+    """
+    lists = [["a", "b"], ["b", "c"], ["a", "b", "x"], ["b", "a"], ["c", "b"]]
+    sessions = Sessions.from_lists(lists)
+    shift = np.repeat([0, 0, 1, 1, 1.9], sessions.lengths) * DAY  # and an hour each
+    found = inspection.inspect(dataclasses.replace(sessions, times=sessions.times + shift), days=1)
+    assert (found.unseen_items, found.items) == (1, 4)
+    assert (found.unseen_events, found.events) == (1, 7)
+    assert (found.unseen_pairs, found.pairs) == (2, 3)
+    assert [days.tolist() for days in found.per_day] == [[2, 2, 1], [0, 2, 1]]
+    # After a comes b, rank 1. After b comes c; a is one of two that tie behind it. All tie after c.
+    assert (found.cases, found.recall, found.mrr) == (3, 1.0, pytest.approx((1 + 2 / 3) / 3))
+    assert found.durations.tolist() == [1, 1, 2, 1, 1]
+
+
+def test_many_test_sessions_are_sampled(monkeypatch):
+    log = Shop(n_items=100).simulate(1000)
+    every = inspection.inspect(log, share=0.5)
+    monkeypatch.setattr(inspection, "MOST", 100)
+    some = inspection.inspect(log, share=0.5)
+    assert some.cases < every.cases / 4 and some.pairs == every.pairs
+    assert abs(some.recall - every.recall) < 0.1
+
+
+@pytest.mark.parametrize(
+    ("in_order", "shuffled", "cases", "words"),
+    [
+        (0.5, 0.4, 10_000, "matters: shuffling loses 20% of the Recall@20"),
+        (0.5, 0.46, 10_000, "matters a little: shuffling loses 8%"),
+        (0.5, 0.48, 10_000, "hardly matters: shuffling loses 4%"),
+        (0.5, 0.4, 100, "makes no difference that 100 cases could show"),
+        (0.4, 0.5, 10_000, "makes no difference"),
+        (0.0, 0.0, 10, "makes no difference"),
+    ],
+)
+def test_the_verdict(in_order, shuffled, cases, words):
+    found = inspection.inspect(Shop(n_items=100).simulate(200), share=0.5)
+    found = dataclasses.replace(found, recall=in_order, recall_shuffled=shuffled, cases=cases)
+    assert words in found.verdict
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 s"), (59, "59 s"), (90, "1.5 min"), (5400, "1.5 h"), (2.25 * DAY, "2.2 days")],
+)
+def test_durations(seconds, text):
+    assert inspection.duration(seconds) == text
+
+
+def test_a_check_beside_the_files(main, tmp_path, capsys):
+    main("rsc15", "clicks.dat", "--out", "d", "--check")
+    assert {p.name for p in (tmp_path / "d").iterdir()} == {"train.tsv", "test.tsv", "check.png"}
+    out = capsys.readouterr().out
+    assert out.index("raw ") < out.index("Recall@20 of a Markov chain") < out.index("to train")
+
+
+# --- what is refused ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["rsc15", "absent.dat"], "absent.dat: no such file"),
-        (["rsc15", "bad.dat"], "bad.dat, line 16, column item: 'x' where a whole number is"),
+        (["rsc15", "bad.dat"], "bad.dat, line 18, column item: 'x' where a whole number is"),
         (["rsc15", "clicks.dat", "--min-item-support", "50"], "clicks.dat: no session is left"),
     ],
 )
@@ -209,7 +420,7 @@ def test_bad_log_is_refused_and_writes_nothing(arguments, message, run, tmp_path
         ("diginetica clicks.dat --out d", "clicks.dat, line 1: no column 'sessionId'"),
         ("table clicks.dat --out d", "clicks.dat: no column 'SessionId'"),
         ("rsc15 clicks.dat --out d --split 9d", "split: with the last 9 day(s)"),
-        ("", "required: FORMAT, FILE, --out"),
+        ("", "required: FORMAT, FILE"),
         ("rsc15 clicks.dat", "required: --out"),
         ("rsc51 clicks.dat --out d", "invalid choice: 'rsc51'"),
         ("rsc15 clicks.dat --out d --split 1", "split: must be days like 1d or a share between"),
@@ -218,6 +429,17 @@ def test_bad_log_is_refused_and_writes_nothing(arguments, message, run, tmp_path
         ("rsc15 clicks.dat --out d --min-session-length 0", "--min-session-length: must be a whol"),
         ("rsc15 clicks.dat --out d --format xlsx", "invalid choice: 'xlsx'"),
         ("rsc15 clicks.dat --out d --item-column i", "the columns of rsc15 are known"),
+        ("otto clicks.dat --out d --keep a=b", "the columns of otto are known"),
+        ("rsc15 clicks.dat clicks.dat --out d", "clicks.dat: is given twice"),
+        ("rsc15 t/../clicks.dat clicks.dat --out d", "clicks.dat: is given twice"),
+        ("rsc15 clicks.dat no.dat --out d", "no.dat: no such file"),
+        ("rsc15 clicks.dat --out d --protocol rcs15", "invalid choice: 'rcs15'"),
+        ("rsc15 clicks.dat --out d --session-gap 1h", "--session-gap: rsc15 has sessions"),
+        ("retailrocket clicks.dat --out d --session-gap 0m", "time such as 30m or 1h, not '0m'"),
+        ("retailrocket clicks.dat --out d --session-gap 30", "time such as 30m or 1h, not '30'"),
+        ("table clicks.dat --out d --keep event", "COLUMN=VALUE, such as event=view, not 'event'"),
+        ("rsc15 clicks.dat --out d --split-by middle", "invalid choice: 'middle'"),
+        ("check t/train.tsv", "t/train.tsv: no session is left"),
         (
             "rsc15 clicks.dat --out clicks.dat",
             "--out clicks.dat: clicks.dat is a file, not a folder",
@@ -268,6 +490,8 @@ def test_help_names_every_format_and_option(run):
     assert process.returncode == 0
     for word in ("yoochoose-clicks.dat", "train-item-views.csv", "events.csv", ".jsonl", "table"):
         assert word in process.stdout
+    assert all(f"\n  {name} " in process.stdout for name in rawlogs.READERS)
+    assert max(map(len, process.stdout.splitlines())) <= 100
     assert "None" not in process.stdout
 
 
@@ -309,3 +533,44 @@ def test_an_out_that_polars_cannot_write(run):
         run("rsc15", "clicks.dat", "--out", os.fsdecode(b"caf\xe9"))
     )
     assert "/proc is not writable" in refused(run("rsc15", "absent.dat", "--out", "/proc/new"))
+
+
+# --- docs/data.md ---------------------------------------------------------------------------------
+
+PAGE = (Path(__file__).resolve().parents[1] / "docs" / "data.md").read_text(encoding="utf-8")
+
+
+def test_the_pages_commands_run(main, tmp_path):
+    """Each raw log's name is a file of the twelve sessions; Yoochoose's second file is a part."""
+    commands = re.findall(r"^python -m gru4rec_np\.(\w+) (.*)$", PAGE, re.MULTILINE)
+    prepared = [shlex.split(rest) for name, rest in commands if name == "prepare"]
+    assert len(prepared) == len(PROTOCOLS) + 1 and "check" in prepared[-1]
+    for log, *rest in prepared[:-1]:
+        files = rest[: rest.index("--protocol")]
+        header, *lines = twelve(log).splitlines(keepends=True)
+        if log == "rsc15":
+            header, lines = "", [header, *lines]
+        half = -(-len(lines) // len(files))
+        for n, name in enumerate(files):
+            (tmp_path / name).write_text(header + "".join(lines[n * half : (n + 1) * half]))
+        main(log, *rest)
+        name = rest[rest.index("--protocol") + 1]
+        parts = [read_table(tmp_path / name / f"{side}.tsv") for side in ("train", "test")]
+        assert tuple(map(letters, parts)) == WANTED[name]
+    trained = [rest.split() for name, rest in commands if name == "train"]
+    assert [rest[1:4:2] for rest in trained] == [
+        [f"{name}/train.tsv", f"{name}/test.tsv"] for name in PROTOCOLS
+    ]
+
+
+def test_the_page_names_tests_that_exist():
+    named = re.findall(r"`(test_\w+)\.(test_\w+)`", PAGE)
+    assert len(named) > 20
+    for file, name in named:
+        text = Path(__file__).with_name(f"{file}.py").read_text(encoding="utf-8")
+        assert f"\ndef {name}(" in text, (file, name)
+
+
+def test_the_page_has_every_protocol():
+    rows = re.findall(r"^\| (\w+) \| (?:the log's|a )", PAGE, re.MULTILINE)
+    assert rows == list(PROTOCOLS)

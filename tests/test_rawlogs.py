@@ -3,6 +3,7 @@
 import datetime
 import gzip
 import json
+from collections import Counter
 from collections.abc import Iterable
 from unittest import mock
 
@@ -55,7 +56,34 @@ OTTO = b"""\
 {"session": 12899779, "events": [{"aid": 1517085, "ts": 1661723968621, "type": "clicks"}]}
 """
 
-LOGS = {"rsc15": RSC15, "diginetica": DIGINETICA, "retailrocket": RETAILROCKET, "otto": OTTO}
+REES46 = b"""\
+event_time,event_type,product_id,category_id,category_code,brand,price,user_id,user_session
+2019-10-01 00:00:00 UTC,view,44600062,2103807459595387724,,shiseido,35.79,541312140,72d76fde-8bb3
+2019-10-01 00:00:01 UTC,cart,3900821,2053013552326770905,appl,aqua,33.2,541312140,72d76fde-8bb3
+2019-10-31 23:59:59 UTC,view,17200506,2053013559792632471,,,543.10,541312140,9333dfbd-b87a
+2019-10-01 00:59:00 UTC,view,1307067,2053013558920217191,,lenovo,251.74,541312140,9333dfbd-b87a
+2019-10-01 00:00:04 UTC,view,1004237,2053013555631882655,,apple,1081.98,535871217,
+"""
+
+COVEO = b"""\
+session_id_hash,event_type,product_action,product_sku_hash,server_timestamp_epoch_ms,hashed_url
+20c458b8,pageview,,,1550885210881,7e4527ac
+20c458b8,event_product,detail,d5157f8b,1550885213307,4ed279f4
+20c458b8,event_product,add,d5157f8b,1550885213308,4ed279f4
+20c458b8,event_product,detail,61ef3869,1550885213307,4ed279f4
+3c7b9d21,event_product,detail,61ef3869,1550885213306,2c0c3b5b
+20c458b8,pageview,,,1550888813308,7e4527ac
+20c458b8,event_product,detail,aaaa0000,1550888813309,7e4527ac
+"""
+
+LOGS = {
+    "rsc15": RSC15,
+    "diginetica": DIGINETICA,
+    "retailrocket": RETAILROCKET,
+    "rees46": REES46,
+    "coveo": COVEO,
+    "otto": OTTO,
+}
 
 
 @pytest.fixture
@@ -108,31 +136,115 @@ def test_diginetica(read):
     }
 
 
-def test_diginetica_finds_columns_by_name(read):
+def test_diginetica_finds_columns_by_name_in_either_spelling(read):
     content = b"eventdate;itemId;more;sessionId;timeframe\n1970-01-01;7;;3;1500\n"
     assert as_dict(read("diginetica", content)) == {3: ([7], [1.5])}
+    content = DIGINETICA.replace(b"sessionId;userId;itemId", b"session_id;user_id;item_id")
+    assert as_dict(read("diginetica", content)) == as_dict(read("diginetica", DIGINETICA))
 
 
-def test_retailrocket_cuts_visitors_after_more_than_30_minutes(read):
+def test_diginetica_counts_from_the_sessions_first_day(read):
+    """The timeframe goes on over midnight; the date of a later event would count the day twice."""
+    content = DIGINETICA[:44] + b"7;;1;90000000;1970-01-03\n7;;2;1000;1970-01-02\n"
+    assert as_dict(read("diginetica", content)) == {7: ([2, 1], [86401.0, 86400 + 90000.0])}
+
+
+def test_retailrocket_cuts_visitors_after_more_than_an_hour(read):
+    """Session 1 is of a visitor without a view."""
     start = 1433221332.117
-    assert as_dict(read("retailrocket", RETAILROCKET)) == {
-        1: ([355908, 2, 3], [start, 1433223132.117, 1433224932.117]),
-        2: ([4, 5], [1433226732.118] * 2),
-        3: ([253185], [1433221955.914]),
-        4: ([248676], [1433224214.164]),
+    assert read("retailrocket", RETAILROCKET).lengths.tolist() == [5, 1, 1]
+    assert as_dict(read("retailrocket", RETAILROCKET, gap_minutes=30)) == {
+        2: ([355908, 2, 3], [start, 1433223132.117, 1433224932.117]),
+        3: ([4, 5], [1433226732.118] * 2),
+        4: ([253185], [1433221955.914]),
+        5: ([248676], [1433224214.164]),
     }
 
 
 def test_retailrocket_options(read):
-    long = read("retailrocket", RETAILROCKET, gap_minutes=31)
-    assert long.lengths.tolist() == [5, 1, 1]
     short = read("retailrocket", RETAILROCKET, gap_minutes=29.5)
     assert short.lengths.tolist() == [1, 1, 1, 2, 1, 1]
     carts = read("retailrocket", RETAILROCKET, event="addtocart")
     assert as_dict(carts) == {1: ([318965], [1433221999.827])}
+
+
+def test_an_event_of_another_kind_bridges_a_gap(read):
+    """A visitor who adds to the cart has not left: the gap is in the events of all kinds."""
+    header = RETAILROCKET[:50]
+    views = [f"{minute * MINUTE},1,view,{item},\n".encode() for minute, item in ((0, 7), (100, 8))]
+    cart = f"{50 * MINUTE},1,addtocart,9,\n".encode()
+    assert read("retailrocket", header + views[0] + views[1]).lengths.tolist() == [1, 1]
+    assert read("retailrocket", header + views[0] + cart + views[1]).session(0).tolist() == [7, 8]
+
+
+@pytest.mark.parametrize("log", rawlogs.CUT_AT_GAPS)
+def test_bad_gaps(log, read):
     for bad in (0, -1, float("nan")):
         with pytest.raises(InputError, match="gap_minutes must be above 0, not"):
-            read("retailrocket", RETAILROCKET, gap_minutes=bad)
+            read(log, LOGS[log], gap_minutes=bad)
+
+
+def test_rees46(read):
+    dropped = Counter()
+    # 1569888000 is 2019-10-01T00:00:00Z.
+    assert as_dict(read("rees46", REES46, dropped=dropped)) == {
+        "72d76fde-8bb3": ([44600062], [1569888000.0]),
+        "9333dfbd-b87a": ([1307067, 17200506], [1569891540.0, 1572566399.0]),
+    }
+    assert dropped == {"events of other kinds than view": 1, "events without a user_session": 1}
+    by_user = read("rees46", REES46, gap_minutes=60)
+    assert by_user.item_ids[by_user.items].tolist() == [1004237, 44600062, 1307067, 17200506]
+    assert by_user.lengths.tolist() == [1, 2, 1]
+    assert read("rees46", REES46, gap_minutes=58).lengths.tolist() == [1, 1, 1, 1]
+    assert read("rees46", REES46, event="cart").session(0).tolist() == [3900821]
+
+
+def test_coveo(read):
+    dropped = Counter()
+    expected = {
+        "20c458b8": (
+            ["d5157f8b", "61ef3869", "aaaa0000"],
+            [1550885213.307, 1550885213.307, 1550888813.309],
+        ),
+        "3c7b9d21": (["61ef3869"], [1550885213.306]),
+    }
+    assert as_dict(read("coveo", COVEO, dropped=dropped)) == expected
+    assert dropped == {"events of other kinds than detail": 3}
+    older = COVEO.replace(b"product_sku_hash", b"product_skus_hash")
+    assert as_dict(read("coveo", older)) == expected
+    # From the cart at ...213308 to the page view it is an hour to the millisecond: no gap.
+    assert read("coveo", COVEO, gap_minutes=60).lengths.tolist() == [3, 1]
+    assert read("coveo", COVEO, gap_minutes=59.99).lengths.tolist() == [2, 1, 1]
+
+
+@pytest.mark.parametrize("log", LOGS)
+def test_several_files_are_one_log(log, tmp_path):
+    """Cut anywhere, with the header again: a session goes on in the next file."""
+    lines = LOGS[log].splitlines(keepends=True)
+    header = [] if log in ("rsc15", "otto") else lines[:1]
+    for at in range(len(header) + 1, len(lines)):
+        (tmp_path / "1").write_bytes(b"".join(lines[:at]))
+        (tmp_path / "2").write_bytes(b"".join(header + lines[at:]))
+        told = []
+        options = {"gap_minutes": 40} if log in rawlogs.CUT_AT_GAPS else {}
+        both = rawlogs.READERS[log](
+            [tmp_path / "1", str(tmp_path / "2")],
+            watch=lambda done, of, told=told: told.append((done, of)),
+            **options,
+        )
+        (tmp_path / "all").write_bytes(LOGS[log])
+        assert as_dict(both) == as_dict(rawlogs.READERS[log](tmp_path / "all", **options))
+        sizes = [(tmp_path / name).stat().st_size for name in "12"]
+        assert told == [(sizes[0], sum(sizes)), (sum(sizes), sum(sizes))]
+
+
+def test_a_fault_in_the_second_file_is_named(tmp_path):
+    (tmp_path / "1").write_bytes(RSC15)
+    (tmp_path / "2").write_bytes(RSC15 + b"3,2014-04-07T10:51:09.277Z,x,0\n")
+    with pytest.raises(InputError, match=r"/2, line 8, column item: 'x'"):
+        rawlogs.read_rsc15([tmp_path / "1", tmp_path / "2"])
+    with pytest.raises(InputError, match="/3: no such file"):
+        rawlogs.read_rsc15([tmp_path / "1", tmp_path / "3"])
 
 
 def test_otto(read):
@@ -171,29 +283,41 @@ def test_same_sessions_however_the_file_is_cut_and_ended(log, block, read):
 # --- write at random, read back -------------------------------------------------------------------
 
 
-def render(log: str, events: Iterable[tuple[int, int, int]]) -> bytes:
-    """Events (session, item, milliseconds since 1970) as the bytes of a log."""
+VIEWS = {"otto": "clicks", "coveo": "detail"}  # the kind that is kept, where it is not "view"
+
+
+def render(log: str, events: Iterable[tuple[int, int, int, bool]]) -> bytes:
+    """Events (session, item, milliseconds since 1970, kept) as the bytes of a log."""
     lines = []
-    for session, item, ms in events:
-        days, rest = divmod(ms, 24 * 60 * MINUTE)
+    first = {}
+    for session, item, ms, kept in events:
+        days, rest = divmod(ms, DAY)
+        first[session] = min(days, first.get(session, days))
         date = datetime.date(1970, 1, 1) + datetime.timedelta(days)
         moment = datetime.datetime(1970, 1, 1) + datetime.timedelta(milliseconds=ms)
-        event = {"aid": item, "ts": ms, "type": "clicks"}
+        kind = VIEWS.get(log, "view") if kept else "cart"
+        event = {"aid": item, "ts": ms, "type": kind}
         lines.append(
             {
                 "rsc15": f"{session},{moment.isoformat(timespec='milliseconds')}Z,{item},0",
                 "diginetica": f"{session};NA;{item};{rest};{date}",
-                "retailrocket": f"{ms},{session},view,{item},",
+                "retailrocket": f"{ms},{session},{kind},{item if kept else '?'},",
+                "rees46": f"{moment:%Y-%m-%d %H:%M:%S} UTC,{kind},{item},1,,,1.0,5,u{session}",
+                "coveo": f"s{session},x,{kind if kept else ''},{item if kept else ''},{ms},u",
                 "otto": json.dumps({"session": session, "events": [event]}),
             }[log]
         )
-    if log in ("diginetica", "retailrocket"):
+    if log not in ("rsc15", "otto"):
         lines.insert(0, LOGS[log].decode().split("\n")[0])
     return "".join(line + "\n" for line in lines).encode()
 
 
+DAY = 24 * 60 * MINUTE
 EVENT = st.tuples(
-    st.integers(0, 3), st.integers(0, 2**40), st.integers(0, 2**42) | st.integers(0, 10)
+    st.integers(0, 3),
+    st.integers(0, 2**40),
+    st.integers(0, 2**42) | st.integers(0, 10),
+    st.booleans(),
 )
 
 
@@ -203,33 +327,63 @@ EVENT = st.tuples(
     block=st.integers(1, 500),
 )
 def test_reads_back_what_was_written(log, events, block, tmp_path_factory):
+    """Each row is an event, or counted among those that a named rule leaves out."""
+    if log in ("rsc15", "diginetica"):  # all rows are views
+        events = [(*event[:3], True) for event in events]
+    if log == "rees46":  # whole seconds
+        events = [(s, item, ms // 1000 * 1000, kept) for s, item, ms, kept in events]
     path = tmp_path_factory.mktemp("log") / "log"
     path.write_bytes(render(log, events))
+    dropped = Counter()
+    views = [event for event in events if event[3]]
     with mock.patch.object(rawlogs, "BLOCK", block):
-        found = as_dict(rawlogs.READERS[log](path))
-
-    expected = {}
-    for session in dict.fromkeys(session for session, _, _ in events):
-        own = sorted((e for e in events if e[0] == session), key=lambda e: e[2])  # stable
-        expected[session] = ([item for _, item, _ in own], [ms / 1000 for _, _, ms in own])
+        if not views:
+            with pytest.raises(InputError, match="the log has no event of"):
+                rawlogs.READERS[log](path, dropped=dropped)
+        else:
+            sessions = rawlogs.READERS[log](path, dropped=dropped)
+    assert dropped.total() == len(events) - len(views) and len(dropped) <= 1
+    if not views:
+        return
+    assert sessions.n_events + dropped.total() == len(events)
     if log == "retailrocket":
-        expected = cut(expected)
+        expected = cut(events)
+    else:
+        expected = {}
+        days = {}
+        for session, _, ms, _ in events:
+            days[session] = min(ms // DAY, days.get(session, ms // DAY))
+        for session, item, ms, _ in views:
+            if log == "diginetica":  # from the session's first day
+                ms = days[session] * DAY + ms % DAY
+            name = {"rees46": f"u{session}", "coveo": f"s{session}"}.get(log, session)
+            expected.setdefault(name, []).append((ms / 1000, str(item) if log == "coveo" else item))
+        expected = {name: in_order(own) for name, own in expected.items()}
+    found = as_dict(sessions)
+    if log == "coveo":  # whose ids are read as numbers where all of them are
+        found = {name: (list(map(str, items)), times) for name, (items, times) in found.items()}
     assert found == expected
 
 
-def cut(visitors):
-    """Visitors cut at gaps over 30 minutes, one event after the other."""
-    sessions = {}
-    for visitor in sorted(visitors):
-        last = -np.inf
-        for item, time in zip(*visitors[visitor], strict=True):
-            if round((time - last) * 1000) > 30 * MINUTE if np.isfinite(last) else True:
-                sessions[len(sessions) + 1] = ([], [])
-            items, times = sessions[len(sessions)]
-            items.append(item)
-            times.append(time)
-            last = time
-    return sessions
+def in_order(events):
+    """([items], [times]) of (time, item), equal times in the order of the file."""
+    own = sorted(events, key=lambda event: event[0])  # stable
+    return [item for _, item in own], [time for time, _ in own]
+
+
+def cut(events):
+    """Visitors cut at gaps over 60 minutes, one event after the other; then the views."""
+    sessions, number = {}, 0
+    for visitor in sorted({event[0] for event in events}):
+        last = None
+        for _, item, ms, kept in sorted(
+            (e for e in events if e[0] == visitor), key=lambda event: event[2]
+        ):
+            number += last is None or ms - last > 60 * MINUTE
+            last = ms
+            if kept:
+                sessions.setdefault(number, []).append((ms / 1000, item))
+    return {number: in_order(own) for number, own in sessions.items()}
 
 
 # --- faults ---------------------------------------------------------------------------------------
@@ -271,6 +425,17 @@ FAULTS = [
     ("retailrocket", RETAILROCKET + b"1,,view,3,\n", "line 11, column visitorid: nothing where"),
     ("retailrocket", RETAILROCKET + b"?,2,view,3,\n", "line 11, column timestamp: '?' where a w"),
     ("retailrocket", RETAILROCKET + b"1,2,view,3\n", "line 11: 4 columns where 5 are expected"),
+    ("rees46", REES46.replace(b"view", b"cart"), "no event of kind 'view'"),
+    ("rees46", REES46[12:], "line 1: no column 'event_time' in the header"),
+    ("rees46", REES46.replace(b"user_session", b"session"), "no column 'user_session' in"),
+    ("rees46", REES46 + b"2019-10-01 00:00:00,view,1,2,,,3,4,5\n", "line 7, column event_time: '2"),
+    ("rees46", REES46 + b"2019-10-01 00:00:00 UTC,view,,2,,,3,4,5\n", "product_id: nothing where"),
+    ("rees46", REES46 + b"2019-10-01 00:00:00 UTC,view,1,2,,,3,4\n", "line 7: 8 columns where 9"),
+    ("coveo", COVEO.replace(b"detail", b"click"), "no event of kind 'detail'"),
+    ("coveo", COVEO.replace(b"_sku_", b"_"), "no column 'product_sku_hash' in the header"),
+    ("coveo", COVEO + b"s,e,detail,,5,u\n", "line 9, column product_sku_hash: nothing where an id"),
+    ("coveo", COVEO + b",e,detail,a,5,u\n", "line 9, column session_id_hash: nothing where an id"),
+    ("coveo", COVEO + b"s,e,,,5.5,u\n", "line 9, column server_timestamp_epoch_ms: '5.5' where"),
     ("otto", b"\n \n\n", "no event of type 'clicks'"),
     ("otto", OTTO.replace(b"clicks", b"orders"), "no event of type 'clicks'"),
     ("otto", OTTO + b'{"session": 1, "events": [{"ai\n', 'line 4: \'{"session": 1, "events"'),

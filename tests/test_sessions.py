@@ -1,4 +1,4 @@
-"""The arrays of click logs, cleaning and splitting, against plain Python on lists."""
+"""The arrays of click logs, against plain Python on lists."""
 
 import dataclasses
 import datetime as dt
@@ -8,11 +8,11 @@ from itertools import chain, pairwise
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gru4rec_np import InputError, Sessions, clean, split
-from gru4rec_np.data.sessions import DAY, merge_repeats
+from gru4rec_np import InputError, Sessions
+from gru4rec_np.data.sessions import DAY
 
 
 def as_lists(sessions):
@@ -106,49 +106,58 @@ def test_lists_of_ids_of_every_type():
         Sessions.from_lists([[1.0, float("nan")]])
 
 
-# --- cleaning and splitting -----------------------------------------------------------------------
+@settings(max_examples=100)
+@given(logs(), st.data())
+def test_indexing_is_numpys(sessions, data):
+    lists = as_lists(sessions)
+    n = len(lists)
+    assert len(sessions) == n and sessions.shape == (n,)
+    index = data.draw(st.lists(st.integers(-n, n - 1), max_size=12))
+    mask = data.draw(st.lists(st.booleans(), min_size=n, max_size=n))
+    part = data.draw(st.slices(n))
+    for which in (np.array(index, int), np.array(mask, bool), part, (np.array(index, int), ...)):
+        chosen = sessions[which]
+        assert as_lists(chosen) == [lists[s] for s in np.arange(n)[which]]
+        assert chosen.item_ids is sessions.item_ids
+    assert as_lists(sessions[-1]) == lists[-1:]
+    assert as_lists(sessions[mask]) == as_lists(sessions.keep_sessions(np.array(mask)))
+    with pytest.raises(IndexError):
+        sessions[n]
+    assert [as_lists(one) for one in sessions] == [[session] for session in lists]
 
 
-def naive_merge(lists):
-    return [
-        (s, [e for k, e in enumerate(events) if k == 0 or events[k - 1][0] != e[0]])
-        for s, events in lists
-    ]
+def test_scikit_learn_splits_sessions():
+    from sklearn.model_selection import KFold, train_test_split
+
+    sessions = Sessions.from_lists([["a", "b"]] * 9)
+    for train, test in KFold(3).split(sessions):
+        assert (len(sessions[train]), len(sessions[test])) == (6, 3)
+    train, test = train_test_split(sessions, test_size=3, random_state=0)
+    assert sorted([*train.session_ids, *test.session_ids]) == list(range(9)) and len(test) == 3
+
+
+def test_a_short_repr():
+    sessions = Sessions.from_lists([["a", "b"]] * 1000)
+    text = "Sessions(1,000 sessions, 2,000 events, 2 items, 1970-01-01 to 1970-02-11)"
+    assert repr(sessions) == text
+    assert repr(sessions[:0]) == "Sessions(0 sessions, 0 events, 2 items)"
+
+
+@settings(max_examples=50)
+@given(logs())
+def test_starts_ends_durations(sessions):
+    for s, (_, events) in enumerate(as_lists(sessions)):
+        got = sessions.starts[s], sessions.ends[s], sessions.durations[s]
+        if events:
+            assert got == (events[0][1], events[-1][1], events[-1][1] - events[0][1])
+        else:
+            assert np.isnan(got).all()
 
 
 def naive_keep(lists, items, length):
     """Events of these items, then sessions of at least that length."""
     known = [(s, [event for event in events if event[0] in items]) for s, events in lists]
     return [(s, events) for s, events in known if len(events) >= length]
-
-
-@settings(max_examples=200)
-@given(logs())
-def test_merge_repeats(sessions):
-    assert as_lists(merge_repeats(sessions)) == naive_merge(as_lists(sessions))
-
-
-@settings(max_examples=200)
-@given(logs(), st.integers(1, 5), st.integers(1, 4), st.booleans())
-def test_clean(sessions, support, length, repeats):
-    lists = as_lists(sessions)
-    lists = lists if repeats else naive_merge(lists)
-    clicks = Counter(item for _, events in lists for item, _ in events)
-    lists = naive_keep(lists, {i for i, n in clicks.items() if n >= support}, length)
-    if not lists:
-        with one_line_error("no session is left", str(length), str(support)):
-            clean(sessions, support, length, repeats)
-        return
-    cleaned = clean(sessions, support, length, repeats)
-    assert as_lists(cleaned) == lists
-    left = {item for _, events in lists for item, _ in events}
-    assert cleaned.item_ids.tolist() == [i for i in sessions.item_ids if i in left]
-
-
-def test_clean_counts_support_once():
-    """Support is not counted again after short sessions have gone (the paper's order)."""
-    sessions = Sessions.from_lists([["a"], ["a", "b", "b"]])
-    assert as_lists(clean(sessions, 2, 2))[0][1] == [("a", 3600.0), ("b", 3601.0), ("b", 3602.0)]
 
 
 @settings(max_examples=200)
@@ -175,72 +184,3 @@ def test_items_are_the_same_if_their_texts_are():
     assert of_numbers.restrict(of_text.item_ids).session(0).tolist() == ["1", "2"]
     with one_line_error("no test session", "of 2 test items 1 are known"):
         Sessions.from_lists([["1", "007"]]).restrict(np.array([1, 7]))
-
-
-def check_split(sessions, in_test, **how):
-    """Compare with plain Python; in_test are the indices of the test sessions."""
-    lists = as_lists(sessions)
-    train = [session for s, session in enumerate(lists) if s not in in_test]
-    test = [session for s, session in enumerate(lists) if s in in_test]
-    assume(any(train))
-    train = [(s, events) for s, events in train if len(events) >= 2]
-    known = {item for _, events in train for item, _ in events}
-    seen = naive_keep(test, known, 2)
-    if not seen or not train:
-        with pytest.raises(InputError):
-            split(sessions, **how)
-        return
-    got_train, got_test = split(sessions, **how)
-    assert as_lists(got_train) == train
-    assert as_lists(got_test) == seen
-    assert got_train.item_ids is got_test.item_ids
-    assert got_train.item_ids.tolist() == [i for i in sessions.item_ids if i in known]
-
-
-@settings(max_examples=200)
-@given(logs(min_length=1), st.sampled_from([0.25, 0.5, 1, 1.5, 2]))
-def test_split_by_days(sessions, days):
-    end = max(time for _, events in as_lists(sessions) for _, time in events)
-    starts = [events[0][1] for _, events in as_lists(sessions)]
-    check_split(sessions, {s for s, t in enumerate(starts) if t >= end - days * DAY}, days=days)
-
-
-@settings(max_examples=200)
-@given(logs(min_length=1), st.sampled_from([0.1, 0.25, 0.5, 0.75]))
-def test_split_by_share(sessions, share):
-    starts = [events[0][1] for _, events in as_lists(sessions)]
-    by_start = sorted(range(len(starts)), key=lambda s: starts[s])
-    check_split(sessions, set(by_start[round((1 - share) * len(starts)) :]), share=share)
-
-
-TWO_DAYS = Sessions.from_lists([["a", "b"]] * 48)
-
-
-def test_a_session_that_runs_over_midnight_stays_whole():
-    """It started before the last day, so all of it is for training."""
-    over = dataclasses.replace(
-        Sessions.from_lists([["a", "b"], ["a", "b"]]), times=np.array([0, 1.5 * DAY, DAY, 2 * DAY])
-    )
-    train, test = split(over, days=1)
-    assert (train.n_events, test.n_events) == (2, 2)
-
-
-@pytest.mark.parametrize("how", [{}, {"days": 1, "share": 0.5}])
-def test_split_needs_one_of_days_and_share(how):
-    with one_line_error("split: give either days or share"):
-        split(TWO_DAYS, **how)
-
-
-@pytest.mark.parametrize(
-    ("how", "value"),
-    [("days", v) for v in (-1, 9, np.nan)] + [("share", v) for v in (-0.5, 0, 1, 1.5, np.nan)],
-)
-def test_splits_that_leave_a_side_empty(how, value):
-    with one_line_error("split", f"{value:g}"):
-        split(TWO_DAYS, **{how: value})
-
-
-def test_a_test_set_of_unknown_items():
-    sessions = Sessions.from_lists([["a", "b"], ["c", "d"]])
-    with one_line_error("no test session has two items that are known from training"):
-        split(sessions, share=0.5)

@@ -117,8 +117,8 @@ def check_output(folder: Path, files: Sequence[str], sources: Sequence[Path] = (
         raise InputError(f"--out {folder}: {nearest} is not writable: {error.strerror}") from None
 
 
-def parse_split(text: str) -> dict[str, float]:
-    """Keyword arguments of `sessions.split` for `1d` (the last day) or `0.1` (the last tenth).
+def parse_split(text: str) -> dict[str, Any]:
+    """Keyword arguments of `protocols.split` for `1d` (the last day) or `0.1` (the last tenth).
 
     Raises:
         InputError: the text is neither.

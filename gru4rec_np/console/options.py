@@ -13,7 +13,8 @@ from typing import Any
 
 from gru4rec_np.backends import BACKENDS
 from gru4rec_np.console import cli, runs
-from gru4rec_np.data.sessions import Sessions, clean, split
+from gru4rec_np.data.protocols import clean, split
+from gru4rec_np.data.sessions import Sessions
 from gru4rec_np.data.shop import Shop
 from gru4rec_np.data.tables import COLUMNS, read_table
 from gru4rec_np.errors import InputError

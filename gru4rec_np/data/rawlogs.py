@@ -1,7 +1,14 @@
-"""The public click logs in the formats they are published in, turned into `Sessions`.
+"""The public click logs in the formats they are published in, read into `Sessions`.
 
-A file is read in blocks of whole lines, so that only the numbers of a log stand in memory, and an
-error can name the line. Imports the data layer; knows no model.
+A file is read in blocks of whole lines. So only the numbers of a log stay in memory, and an error
+names the line. Imports sessions.py and tables.py.
+
+All readers take
+    files: a path, or several that together are one log: a session may go on in the next file.
+    watch: called during the reading with the bytes read so far, and all.
+    dropped: counts the events that are left out, by the reason. All others are in the result.
+They raise InputError if a file is missing or empty, a column is missing, a line is not of the
+format, or no event is left.
 """
 
 from __future__ import annotations
@@ -11,9 +18,10 @@ import gzip
 import itertools
 import json
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 
@@ -24,157 +32,226 @@ from gru4rec_np.errors import InputError
 BLOCK = 1 << 26  # bytes read at a time
 SESSION, ITEM, TIME = COLUMNS
 WHOLE = "a whole number"
-RSC15_TIME = "%Y-%m-%dT%H:%M:%S%.fZ"
 DAY_MS = 86_400_000
+Files = str | Path | Sequence[str | Path]
 
 
-def read_rsc15(path: str | Path, watch: Watch | None = None) -> Sessions:
-    """Read `yoochoose-clicks.dat` or `yoochoose-test.dat` of the RecSys Challenge 2015.
+class Table(NamedTuple):
+    """Some rows of a file as text, with each row's line number as `line`."""
+
+    path: Path
+    rows: pl.DataFrame
+
+
+def read_rsc15(
+    files: Files, watch: Watch | None = None, dropped: Counter[str] | None = None
+) -> Sessions:
+    """Read `yoochoose-clicks.dat` or `yoochoose-test.dat` of the RecSys Challenge 2015, or both.
 
     Lines are `session,time,item,category` without a header, the time like
     2014-04-07T10:51:09.277Z. The category is not used.
 
-    Args:
-        path: the file.
-        watch: called as the reading goes on with the bytes read so far, and all.
-
     Returns:
         Sessions as `tables.read_table` gives them, ids int64.
-
-    Raises:
-        InputError: the file is missing or empty, or a line is not of this format.
 
     Source: the data set's dataset-README.txt; Ben-Shimon et al., "RecSys Challenge 2015 and the
     YOOCHOOSE Dataset", RecSys 2015.
     """
-    time = pl.col("time").str.to_datetime(RSC15_TIME, time_unit="ms", strict=False)
-    expected = "a time like 2014-04-07T10:51:09.277Z"
 
-    def numbers(table: pl.DataFrame) -> pl.DataFrame:
-        return pl.DataFrame(
-            {
-                SESSION: _whole(path, table, "session"),
-                ITEM: _whole(path, table, "item"),
-                TIME: _parse(path, table, "time", time.dt.epoch("ms"), expected),
-            }
-        )
+    def numbers(table: Table) -> pl.DataFrame:
+        session, item = _whole(table, "session"), _whole(table, "item")
+        time = _moment(table, "time", "%Y-%m-%dT%H:%M:%S%.fZ", "2014-04-07T10:51:09.277Z")
+        return _frame(session, item, time)
 
     columns = "session", "time", "item", "category"
-    return _sessions(path, map(numbers, _tables(path, ",", columns, watch, header=False)))
+    return _sessions(files, map(numbers, _tables(files, ",", [columns], watch, header=False)))
 
 
-def read_diginetica(path: str | Path, watch: Watch | None = None) -> Sessions:
+def read_diginetica(
+    files: Files, watch: Watch | None = None, dropped: Counter[str] | None = None
+) -> Sessions:
     """Read `train-item-views.csv` of the CIKM Cup 2016, track 2 (Diginetica).
 
-    Columns are separated by ';' under the header sessionId;userId;itemId;timeframe;eventdate. An
-    event's time is midnight (UTC) of its eventdate plus timeframe, the milliseconds since the
-    session's first query. The userId, mostly NA, is not used.
-
-    Args:
-        path: the file.
-        watch: called as the reading goes on with the bytes read so far, and all.
+    Columns are separated by ';' under the header sessionId;userId;itemId;timeframe;eventdate, or
+    session_id;user_id;item_id;timeframe;eventdate. An event's time is midnight (UTC) of its
+    session's first eventdate plus timeframe, the milliseconds since the session's first query. The
+    user, mostly NA, is not used.
 
     Returns:
         Sessions as `tables.read_table` gives them, ids int64.
 
-    Raises:
-        InputError: the file is missing or empty, a column is missing, or a line is not of this
-            format.
-
-    Source: the data page of CIKM Cup 2016, track 2, "Personalized E-Commerce Search Challenge".
+    Source: the data page of CIKM Cup 2016, track 2, "Personalized E-Commerce Search Challenge". The
+    first eventdate: diginetica_preproc.py of hidasib/gru4rec_third_party_comparison.
     """
     date = pl.col("eventdate").str.to_date("%Y-%m-%d", strict=False)
-    number = date.to_physical().cast(pl.Int64)  # days since 1970
+    days = date.to_physical().cast(pl.Int64)  # since 1970
 
-    def numbers(table: pl.DataFrame) -> pl.DataFrame:
-        day = _parse(path, table, "eventdate", number, "a date like 2016-05-09")
-        return pl.DataFrame(
-            {
-                SESSION: _whole(path, table, "sessionId"),
-                ITEM: _whole(path, table, "itemId"),
-                TIME: day * DAY_MS + _whole(path, table, "timeframe"),
-            }
-        )
+    def numbers(table: Table) -> pl.DataFrame:
+        session, item, timeframe, _ = table.rows.columns[1:]
+        day = _parse(table, "eventdate", days, "a date like 2016-05-09")
+        frame = _frame(_whole(table, session), _whole(table, item), _whole(table, timeframe))
+        return frame.with_columns(day.alias("day"))
 
-    columns = "sessionId", "itemId", "timeframe", "eventdate"
-    return _sessions(path, map(numbers, _tables(path, ";", columns, watch)))
+    spellings = [
+        ("sessionId", "itemId", "timeframe", "eventdate"),
+        ("session_id", "item_id", "timeframe", "eventdate"),
+    ]
+    log = pl.concat(map(numbers, _tables(files, ";", spellings, watch)))
+    midnight = pl.col("day").min().over(SESSION) * DAY_MS
+    return _sessions(files, [log.select(SESSION, ITEM, pl.col(TIME) + midnight)])
 
 
 def read_retailrocket(
-    path: str | Path,
-    gap_minutes: float = 30.0,
+    files: Files,
+    gap_minutes: float = 60.0,
     event: str = "view",
     watch: Watch | None = None,
+    dropped: Counter[str] | None = None,
 ) -> Sessions:
     """Read `events.csv` of the Retailrocket recommender system dataset.
 
     Columns are separated by ',' under the header timestamp,visitorid,event,itemid,transactionid,
-    the timestamp in milliseconds since 1970. The file is not in order of time and has no
-    sessions: a visitor's events are cut into sessions here.
+    the timestamp in milliseconds since 1970. The file is not in order of time and has no sessions.
+    A visitor's events, of all kinds, are cut into sessions at gaps. Then other kinds are left out.
 
     Args:
-        path: the file.
         gap_minutes: a new session starts after a longer time than this without an event.
         event: the kind of event to keep: view, addtocart or transaction.
-        watch: called as the reading goes on with the bytes read so far, and all.
 
     Returns:
-        Sessions in order of visitor, then of time, and numbered from 1; item ids int64.
+        Sessions in order of visitor, then of time, with numbers for ids; item ids int64.
 
     Raises:
-        InputError: the file is missing or empty, a column is missing, a line is not of this
-            format, no event is of the kind, or gap_minutes is not positive.
+        InputError: also if gap_minutes is not positive.
 
-    Source: the data set's page on Kaggle, "Retailrocket recommender system dataset".
+    Source: the data set's page on Kaggle, "Retailrocket recommender system dataset". The order of
+    the steps: retailrocket_preproc.py of hidasib/gru4rec_third_party_comparison.
     """
-    if not gap_minutes > 0:
-        raise InputError(f"gap_minutes must be above 0, not {gap_minutes}")
-    parts = []
-    for table in _tables(path, ",", ("timestamp", "visitorid", "event", "itemid"), watch):
-        table = table.filter(pl.col("event") == event)
-        parts.append(
-            pl.DataFrame(
-                {
-                    "visitor": _whole(path, table, "visitorid"),
-                    ITEM: _whole(path, table, "itemid"),
-                    TIME: _whole(path, table, "timestamp"),
-                }
-            )
-        )
-    # The order is kept among equals: equal times stay in file order.
-    frame = pl.concat(parts).sort("visitor", TIME, maintain_order=True)
-    visitor, ms = pl.col("visitor"), pl.col(TIME)
-    starts = (visitor != visitor.shift()) | (ms - ms.shift() > gap_minutes * 60_000)
-    frame = frame.select(starts.fill_null(True).cum_sum().alias(SESSION), ITEM, TIME)
-    return _sessions(path, frame.iter_slices(ROWS), f"event of kind {event!r}")
+
+    def numbers(table: Table) -> pl.DataFrame:
+        item = _whole(table, "itemid", table.rows["event"] == event)
+        return _frame(_whole(table, "visitorid"), item, _whole(table, "timestamp"))
+
+    columns = "timestamp", "visitorid", "event", "itemid"
+    parts = _cut_at_gaps(map(numbers, _tables(files, ",", [columns], watch)), gap_minutes)
+    return _sessions(files, _of_kind(parts, event, dropped), f"event of kind {event!r}")
 
 
-def read_otto(path: str | Path, event: str = "clicks", watch: Watch | None = None) -> Sessions:
-    """Read a `.jsonl` file of the OTTO recommender systems dataset.
+def read_rees46(
+    files: Files,
+    gap_minutes: float | None = None,
+    event: str = "view",
+    watch: Watch | None = None,
+    dropped: Counter[str] | None = None,
+) -> Sessions:
+    """Read `2019-Oct.csv`, `2019-Nov.csv` or other months of REES46's multi-category store.
+
+    Columns are separated by ',' under a header that has event_time, event_type, product_id, user_id
+    and user_session, the time like 2019-10-01 00:00:00 UTC. Other kinds of events are left out.
+
+    Args:
+        gap_minutes: None takes user_session for the session, and leaves out the few events that
+            have none. A number cuts a user's events, of the kind, at gaps longer than this instead.
+        event: the kind of event to keep: view, cart, remove_from_cart or purchase.
+
+    Returns:
+        Sessions as `tables.read_table` gives them; with gap_minutes, as `read_retailrocket` does.
+        Item ids int64.
+
+    Raises:
+        InputError: also if gap_minutes is not positive.
+
+    Source: the data set's page on Kaggle, "eCommerce behavior data from multi category store". The
+    gap: rees46_preproc.py of hidasib/gru4rec_third_party_comparison.
+    """
+    by_user = gap_minutes is not None
+
+    def numbers(table: Table) -> pl.DataFrame:
+        kept = table.rows["event_type"] == event
+        time = _moment(table, "event_time", "%Y-%m-%d %H:%M:%S UTC", "2019-10-01 00:00:00 UTC")
+        session = _whole(table, "user_id", kept) if by_user else table.rows["user_session"]
+        return _frame(session, _whole(table, "product_id", kept), time)
+
+    columns = "event_time", "event_type", "product_id", "user_id" if by_user else "user_session"
+    parts = _of_kind(map(numbers, _tables(files, ",", [columns], watch)), event, dropped)
+    if by_user:
+        parts = _cut_at_gaps(parts, gap_minutes)
+    else:
+        parts = _where(parts, pl.col(SESSION) != "", "events without a user_session", dropped)
+    return _sessions(files, parts, f"event of kind {event!r}")
+
+
+def read_coveo(
+    files: Files,
+    gap_minutes: float | None = None,
+    event: str = "detail",
+    watch: Watch | None = None,
+    dropped: Counter[str] | None = None,
+) -> Sessions:
+    """Read `browsing_train.csv` of the SIGIR eCom 2021 data challenge (Coveo).
+
+    Columns are separated by ',' under a header that has session_id_hash, product_action,
+    product_sku_hash and server_timestamp_epoch_ms. `release_10_23_2020.csv`, which the paper used,
+    has product_skus_hash. Other actions, page views among them, are left out.
+
+    Args:
+        gap_minutes: None keeps the file's sessions. A number cuts them where no event of any kind
+            happens for longer than this; then they have numbers for ids.
+        event: the product_action to keep: detail, add, remove, purchase or click.
+
+    Returns:
+        Sessions as `tables.read_table` gives them; with gap_minutes in order of appearance.
+
+    Raises:
+        InputError: also if gap_minutes is not positive.
+
+    Source: the README of coveooss/SIGIR-ecom-data-challenge; Tagliabue et al., "SIGIR 2021
+    E-Commerce Workshop Data Challenge", arXiv 2104.09423. The order of the steps: coveo_preproc.py
+    of hidasib/gru4rec_third_party_comparison.
+    """
+
+    def numbers(table: Table) -> pl.DataFrame:
+        session, action, item, time = table.rows.columns[1:]
+        kept = table.rows[action] == event
+        items = _text(table, item, kept)
+        return _frame(_text(table, session), items, _whole(table, time))
+
+    spellings = [
+        ("session_id_hash", "product_action", sku, "server_timestamp_epoch_ms")
+        for sku in ("product_sku_hash", "product_skus_hash")
+    ]
+    parts: Iterable[pl.DataFrame] = map(numbers, _tables(files, ",", spellings, watch))
+    if gap_minutes is not None:
+        parts = _cut_at_gaps(parts, gap_minutes)
+    return _sessions(files, _of_kind(parts, event, dropped), f"event of kind {event!r}")
+
+
+def read_otto(
+    files: Files,
+    event: str = "clicks",
+    watch: Watch | None = None,
+    dropped: Counter[str] | None = None,
+) -> Sessions:
+    """Read `.jsonl` files of the OTTO recommender systems dataset.
 
     Each line is a session as a JSON object, its times in milliseconds since 1970:
     {"session": 0, "events": [{"aid": 1517085, "ts": 1659304800025, "type": "clicks"}, ...]}
 
     Args:
-        path: the file.
         event: the type of event to keep: clicks, carts or orders.
-        watch: called as the reading goes on with the bytes read so far, and all.
 
     Returns:
-        Sessions as `tables.read_table` gives them, ids int64; those without such an event are
+        Sessions as `tables.read_table` gives them, ids int64. Sessions without such an event are
         left out.
-
-    Raises:
-        InputError: the file is missing or empty, a line is not of this format, or no event is of
-            the type.
 
     Source: the README of otto-de/recsys-dataset; Normann et al., "OTTO - Recommender Systems
     Dataset", 2022.
     """
     fields = pl.Struct({"aid": pl.Int64, "ts": pl.Int64, "type": pl.String})
-    schema = {"session": pl.Int64, "events": pl.List(fields)}
+    schema: dict[str, Any] = {"session": pl.Int64, "events": pl.List(fields)}
+    item = pl.when(pl.col("type") == event).then("aid")
 
-    def numbers(first_line: int, block: bytes) -> pl.DataFrame:
+    def numbers(path: Path, first_line: int, block: bytes) -> pl.DataFrame:
         try:
             lines = pl.read_ndjson(block, schema=schema)
             some = lines.filter(pl.col("events").list.len() > 0)
@@ -184,75 +261,92 @@ def read_otto(path: str | Path, event: str = "clicks", watch: Watch | None = Non
             broken = True
         if broken:  # Polars does not say where
             raise _otto_error(path, first_line, block)
-        return events.filter(pl.col("type") == event).select(
-            pl.col("session").alias(SESSION), pl.col("aid").alias(ITEM), pl.col("ts").alias(TIME)
+        return events.select(
+            pl.col("session").alias(SESSION), item.alias(ITEM), pl.col("ts").alias(TIME)
         )
 
-    parts = itertools.starmap(numbers, _blocks(path, watch))
-    return _sessions(path, parts, f"event of type {event!r}")
+    parts = itertools.starmap(numbers, _blocks(files, watch))
+    return _sessions(files, _of_kind(parts, event, dropped), f"event of type {event!r}")
 
 
 READERS: dict[str, Callable[..., Sessions]] = {
     "rsc15": read_rsc15,
     "diginetica": read_diginetica,
     "retailrocket": read_retailrocket,
+    "rees46": read_rees46,
+    "coveo": read_coveo,
     "otto": read_otto,
 }
+CUT_AT_GAPS = ("retailrocket", "rees46", "coveo")  # those that take gap_minutes
 
 
 # --- parts of the readers -------------------------------------------------------------------------
 
 
-def _blocks(path: str | Path, watch: Watch | None) -> Iterator[tuple[int, bytes]]:
-    """A file as blocks of whole lines, each with the number of its first line.
+def _paths(files: Files) -> list[Path]:
+    """The files as paths, once all of them are there."""
+    paths = [Path(files)] if isinstance(files, str | Path) else [Path(path) for path in files]
+    for path in paths:
+        if not path.is_file():
+            raise InputError(f"{path}: no such file")
+        if path.stat().st_size == 0:
+            raise InputError(f"{path}: the file is empty")
+    return paths
 
-    It may be compressed by gzip.
+
+def _blocks(files: Files, watch: Watch | None) -> Iterator[tuple[Path, int, bytes]]:
+    """The files as blocks of whole lines, each with its path and the number of its first line.
+
+    They may be compressed by gzip.
 
     Args:
         watch: told of a block when the next one is asked for.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    if path.stat().st_size == 0:
-        raise InputError(f"{path}: the file is empty")
-    line = 1
-    zipped = require_readable(path, ("gzip",))
-    with path.open("rb") as file:
-        text = gzip.GzipFile(fileobj=file) if zipped else file
-        while True:
-            try:
-                block = text.read(BLOCK) + text.readline()
-            except (OSError, EOFError, zlib.error) as error:
-                raise InputError(f"{path}, after line {line - 1}: damaged: {error}") from error
-            if not block:
-                break
-            yield line, block.removeprefix(codecs.BOM_UTF8) if line == 1 else block
-            line += block.count(b"\n")
-            if watch:
-                watch(file.tell(), path.stat().st_size)
+    paths = _paths(files)
+    sizes = [path.stat().st_size for path in paths]
+    before = 0
+    for path, size in zip(paths, sizes, strict=True):
+        line = 1
+        zipped = require_readable(path, ("gzip",))
+        with path.open("rb") as file:
+            text = gzip.GzipFile(fileobj=file) if zipped else file
+            while True:
+                try:
+                    block = text.read(BLOCK) + text.readline()
+                except (OSError, EOFError, zlib.error) as error:
+                    raise InputError(f"{path}, after line {line - 1}: damaged: {error}") from error
+                if not block:
+                    break
+                yield path, line, block.removeprefix(codecs.BOM_UTF8) if line == 1 else block
+                line += block.count(b"\n")
+                if watch:
+                    watch(before + file.tell(), sum(sizes))
+        before += size
 
 
 def _tables(
-    path: str | Path,
+    files: Files,
     separator: str,
-    columns: Sequence[str],
+    spellings: Sequence[Sequence[str]],
     watch: Watch | None,
     header: bool = True,
-) -> Iterator[pl.DataFrame]:
-    """The blocks of a separated file as text columns, with each row's line number as `line`.
+) -> Iterator[Table]:
+    """The blocks of separated files as text columns.
 
-    The lines are cut here and not by Polars' CSV reader, which skips some faults and names no
-    line for others. No public log quotes its values. Blank lines are skipped.
+    Lines are split here: Polars' CSV reader passes over some faults, and names no line for others.
+    No public log quotes its values. Blank lines are skipped.
 
     Args:
-        columns: those wanted of the header's, or all of them if there is no header.
+        spellings: the columns wanted of the header's, or all of them if there is no header; more
+            than one set of names where the header exists in several spellings.
     """
+    columns = spellings[0]
     names = list(columns)
-    for first_line, block in _blocks(path, watch):
+    for path, first_line, block in _blocks(files, watch):
         text = block.decode(errors="replace").split("\n")
         if header and first_line == 1:
             names = text[0].rstrip("\r").split(separator)
+            columns = min(spellings, key=lambda spelling: len({*spelling} - {*names}))
             for column in columns:
                 if column not in names:
                     raise InputError(
@@ -273,48 +367,102 @@ def _tables(
                 f"expected, {wanted}: {lines['text'][row][:60]!r}"
             )
         fields = pl.col("text").str.split_exact(separator, len(names) - 1)
-        yield lines.select(
+        rows = lines.select(
             "line", *(fields.struct.field(f"field_{names.index(c)}").alias(c) for c in columns)
         )
+        yield Table(path, rows)
 
 
 def _parse(
-    path: str | Path, table: pl.DataFrame, column: str, parsed: pl.Expr, expected: str
+    table: Table, column: str, parsed: pl.Expr, expected: str, where: pl.Series | None = None
 ) -> pl.Series:
-    """A column of text as numbers; `parsed` is null where the text is not what is expected."""
-    values = table.select(parsed).to_series()
-    bad = values.is_null()
+    """A column of text as values, null in the rows that are not wanted.
+
+    Args:
+        parsed: null where the text is not what is expected. where: the rows wanted, all if None.
+    """
+    values = table.rows.select(parsed if where is None else pl.when(where).then(parsed)).to_series()
+    bad = values.is_null() if where is None else values.is_null() & where
     if bad.any():
-        row = bad.arg_max()
-        found = table[column][row]
+        row = int(bad.to_numpy().argmax())
+        found = table.rows[column][row]
         raise InputError(
-            f"{path}, line {table['line'][row]}, column {column}: "
+            f"{table.path}, line {table.rows['line'][row]}, column {column}: "
             f"{repr(found[:60]) if found else 'nothing'} where {expected} is expected"
         )
     return values
 
 
-def _whole(path: str | Path, table: pl.DataFrame, column: str) -> pl.Series:
-    return _parse(path, table, column, pl.col(column).cast(pl.Int64, strict=False), WHOLE)
+def _whole(table: Table, column: str, where: pl.Series | None = None) -> pl.Series:
+    return _parse(table, column, pl.col(column).cast(pl.Int64, strict=False), WHOLE, where)
 
 
-def _sessions(path: str | Path, parts: Iterable[pl.DataFrame], what: str = "event") -> Sessions:
+def _text(table: Table, column: str, where: pl.Series | None = None) -> pl.Series:
+    """Ids that are text, as categories: 4 bytes each."""
+    text = pl.col(column)
+    filled = pl.when(text != "").then(text).cast(pl.Categorical)
+    return _parse(table, column, filled, "an id", where)
+
+
+def _moment(table: Table, column: str, format: str, example: str) -> pl.Series:
+    """Times in milliseconds since 1970."""
+    time = pl.col(column).str.to_datetime(format, time_unit="ms", strict=False)
+    return _parse(table, column, time.dt.epoch("ms"), f"a time like {example}")
+
+
+def _frame(session: pl.Series, item: pl.Series, ms: pl.Series) -> pl.DataFrame:
+    return pl.DataFrame({SESSION: session, ITEM: item, TIME: ms})
+
+
+def _cut_at_gaps(
+    parts: Iterable[pl.DataFrame], gap_minutes: float | None
+) -> Iterator[pl.DataFrame]:
+    """One frame of all parts, with a new session after each gap, numbered from 1."""
+    if gap_minutes is None or not gap_minutes > 0:
+        raise InputError(f"gap_minutes must be above 0, not {gap_minutes}")
+    frame = pl.concat(parts).with_columns(pl.col(SESSION).to_physical())
+    # The order is kept among equals: equal times stay in file order.
+    frame = frame.sort(SESSION, TIME, maintain_order=True)
+    session, ms = pl.col(SESSION), pl.col(TIME)
+    starts = (session != session.shift()) | (ms - ms.shift() > gap_minutes * 60_000)
+    yield frame.with_columns(starts.fill_null(True).cum_sum().alias(SESSION))
+
+
+def _of_kind(
+    parts: Iterable[pl.DataFrame], event: str, dropped: Counter[str] | None
+) -> Iterator[pl.DataFrame]:
+    """The events that have an item: those of other kinds were not given one."""
+    return _where(parts, pl.col(ITEM).is_not_null(), f"events of other kinds than {event}", dropped)
+
+
+def _where(
+    parts: Iterable[pl.DataFrame], keep: pl.Expr, reason: str, dropped: Counter[str] | None
+) -> Iterator[pl.DataFrame]:
+    for part in parts:
+        kept = part.filter(keep)
+        if dropped is not None and len(kept) < len(part):
+            dropped[reason] += len(part) - len(kept)
+        yield kept
+
+
+def _sessions(files: Files, parts: Iterable[pl.DataFrame], what: str = "event") -> Sessions:
     """Sessions of frames whose times are whole milliseconds."""
+    name = ", ".join(map(str, [files] if isinstance(files, str | Path) else files))
 
     def in_seconds() -> Iterator[pl.DataFrame]:
         some = False
-        for part in parts:
+        for part in itertools.chain.from_iterable(part.iter_slices(ROWS) for part in parts):
             some = some or len(part) > 0
-            # In NumPy: Polars divides by a scalar as a product with its inverse, and rounds twice.
+            # In NumPy: Polars divides by multiplying with the inverse, which rounds twice.
             yield part.with_columns(pl.Series(TIME, part[TIME].to_numpy() / 1000))
         if not some:
-            raise InputError(f"{path}: the log has no {what}")
+            raise InputError(f"{name}: the log has no {what}")
 
-    return from_parts(in_seconds(), COLUMNS, str(path), 1)
+    return from_parts(in_seconds(), COLUMNS, name, 1)
 
 
-def _otto_error(path: str | Path, first_line: int, block: bytes) -> InputError:
-    """What is wrong in a block that Polars cannot use: the first faulty line, in plain Python."""
+def _otto_error(path: Path, first_line: int, block: bytes) -> InputError:
+    """The first faulty line of a block that Polars cannot use, found in plain Python."""
     for number, line in enumerate(block.split(b"\n"), first_line):
         if line.strip() and (fault := _otto_fault(line)):
             return InputError(f"{path}, line {number}{fault}")
@@ -342,7 +490,7 @@ def _otto_fault(line: bytes) -> str | None:
 def _fault(values: dict[str, Any], key: str, kind: type, expected: str) -> str | None:
     value = values.get(key)
     # Not isinstance: True is no number. int64 is what Polars reads.
-    if type(value) is kind and (kind is not int or -(2**63) <= value < 2**63):
+    if type(value) is kind and (type(value) is not int or -(2**63) <= value < 2**63):
         return None
     found = "nothing" if value is None else repr(str(value)[:60])
     return f", {key}: {found} where {expected} is expected"

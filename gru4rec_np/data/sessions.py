@@ -1,6 +1,6 @@
-"""Click sessions as flat arrays: the vocabulary, cleaning, splitting by time.
+"""Click sessions as flat arrays, and the ids of items.
 
-NumPy alone; tables.py reads and writes them. Imports errors.py; knows no model.
+tables.py and rawlogs.py read them, protocols.py cleans and splits them. Imports errors.py.
 """
 
 from __future__ import annotations
@@ -21,13 +21,16 @@ DAY = 86_400.0
 class Sessions:
     """A click log: the events of session s are items[offsets[s]:offsets[s + 1]], oldest first.
 
+    `len(log)` is the number of sessions. `log[which]` are some of them, as Sessions: a number, a
+    slice, an array of indices or a boolean mask, as for a NumPy array. The catalogue stays.
+
     Attributes:
         items: (events,) int32, each event's index into `item_ids`.
         offsets: (sessions + 1,) int64.
         times: (events,) float64, seconds since 1970.
-        item_ids: (I,) the catalogue: int64, or objects of type str; of columns that hold such,
-            floats, bool or datetime64.
-        session_ids: (sessions,) the same for sessions.
+        item_ids: (I,) the catalogue: int64, or objects of type str. Frames and Parquet files may
+            also give floats, bool or datetime64.
+        session_ids: (sessions,) likewise.
     """
 
     items: np.ndarray
@@ -41,11 +44,10 @@ class Sessions:
         """Sessions from lists of item ids, a second between clicks, an hour between sessions.
 
         Args:
-            sessions: item ids of one type; the catalogue is in order of appearance.
+            sessions: item ids of one type. The catalogue is in order of first appearance.
 
         Raises:
-            InputError: ids of more than one type, as 1 and "1", or of one that is none of
-                `Sessions.item_ids`.
+            InputError: ids of several types, such as 1 and "1", or of a type that cannot be an id.
         """
         _one_type((item for session in sessions for item in session), "item ids")
         ids = list(dict.fromkeys(item for session in sessions for item in session))
@@ -59,6 +61,39 @@ class Sessions:
             ),
             item_ids=id_array(ids),
             session_ids=np.arange(len(sessions)),
+        )
+
+    def __len__(self) -> int:
+        return self.n_sessions
+
+    @property
+    def shape(self) -> tuple[int]:
+        """(sessions,): what scikit-learn counts samples by."""
+        return (self.n_sessions,)
+
+    def __repr__(self) -> str:
+        counts = f"{self.n_sessions:,} sessions, {self.n_events:,} events, {self.n_items:,} items"
+        if self.n_events == 0:
+            return f"Sessions({counts})"
+        first, last = (_day(time) for time in (self.times.min(), self.times.max()))
+        return f"Sessions({counts}, {first} to {last})"
+
+    def __getitem__(self, which: Any) -> Sessions:
+        """Sessions by number, slice, array of indices or boolean mask, in the order asked for.
+
+        Raises:
+            IndexError: as NumPy does, for a session that does not exist.
+        """
+        sessions = np.atleast_1d(np.arange(self.n_sessions)[which])
+        lengths = self.lengths[sessions]
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        events = np.arange(offsets[-1]) + np.repeat(self.offsets[sessions] - offsets[:-1], lengths)
+        return dataclasses.replace(
+            self,
+            items=self.items[events],
+            times=self.times[events],
+            offsets=offsets,
+            session_ids=self.session_ids[sessions],
         )
 
     @property
@@ -88,6 +123,19 @@ class Sessions:
         return out
 
     @property
+    def ends(self) -> np.ndarray:
+        """(sessions,) float64: time of each session's last event, NaN if it has none."""
+        out = np.full(self.n_sessions, np.nan)
+        filled = self.lengths > 0
+        out[filled] = self.times[self.offsets[1:][filled] - 1]
+        return out
+
+    @property
+    def durations(self) -> np.ndarray:
+        """(sessions,) float64: seconds from each session's first event to its last."""
+        return self.ends - self.starts
+
+    @property
     def support(self) -> np.ndarray:
         """(I,) int64: number of events of each item."""
         return np.bincount(self.items, minlength=self.n_items)
@@ -96,7 +144,7 @@ class Sessions:
     def cases(self) -> np.ndarray:
         """(cases,) int64: the events that have a next one in their session.
 
-        Case e asks for items[e + 1], given the session up to and with items[e].
+        Case e asks for items[e + 1], given the session up to and including items[e].
         """
         has_next = np.ones(self.n_events, bool)
         has_next[self.offsets[1:][self.lengths > 0] - 1] = False
@@ -119,7 +167,7 @@ class Sessions:
         )
 
     def keep_sessions(self, keep: np.ndarray) -> Sessions:
-        """Only the sessions where keep (sessions,) is True."""
+        """Only the sessions where keep (sessions,) is True, with less memory than `self[keep]`."""
         events = np.repeat(keep, self.lengths)
         return dataclasses.replace(
             self,
@@ -137,10 +185,10 @@ class Sessions:
         return dataclasses.replace(self, items=index[self.items], item_ids=self.item_ids[used])
 
     def restrict(self, item_ids: np.ndarray) -> Sessions:
-        """These sessions seen with another catalogue, usually the training set's.
+        """These sessions over another catalogue, usually the training set's.
 
         Events of items that it lacks are dropped, then sessions shorter than 2. Items are matched
-        as `index_of` says.
+        by `index_of`.
 
         Args:
             item_ids: (I,) the other catalogue.
@@ -168,10 +216,10 @@ class Sessions:
 def id_array(ids: Iterable[Any]) -> np.ndarray:
     """Ids of one type as an array whose `tolist` gives them back, see `Sessions.item_ids`.
 
-    Whole numbers beyond int64 become text, all of them.
+    If a whole number does not fit into int64, all ids become text.
 
     Raises:
-        InputError: ids of more than one type or of one that is none, or NaN.
+        InputError: ids of several types or of a type that cannot be an id, or NaN.
     """
     ids = list(ids)
     kind = _one_type(ids, "ids")
@@ -186,8 +234,8 @@ def id_array(ids: Iterable[Any]) -> np.ndarray:
     return out
 
 
-# What an id may be, and the array that holds such ids.
-_ID_TYPES = {
+# The types of ids, and the dtype of an array of them.
+_ID_TYPES: dict[type, Any] = {
     int: np.int64,
     str: object,
     float: np.float64,
@@ -198,7 +246,7 @@ _ID_TYPES = {
 
 
 def _one_type(values: Iterable[Any], what: str) -> type:
-    """The type that all values are of, NumPy's as Python's; int if there are none."""
+    """The Python type of all values; int if there are none."""
     kinds = {type(v.item() if isinstance(v, np.generic) else v) for v in values}
     if len(kinds) > 1:
         names = " and ".join(sorted(kind.__name__ for kind in kinds))
@@ -209,11 +257,16 @@ def _one_type(values: Iterable[Any], what: str) -> type:
     return kind
 
 
-def index_of(ids: np.ndarray) -> dict[str, int]:
-    """Each id's place in a catalogue, by the id's text.
+def _day(time: float) -> str:
+    """2014-04-07 for a time in seconds since 1970."""
+    return str(np.datetime64(int(time // DAY), "D"))
 
-    By text, since one id that is no number makes all of its file's ids text: the number 7 and the
-    text "7" are the same item; "007", " 7" and 7.0 are others.
+
+def index_of(ids: np.ndarray) -> dict[str, int]:
+    """Each id's index in a catalogue, by the id's text.
+
+    One id that is not a number makes all ids of its file text. So the number 7 and the text "7"
+    are the same item here; "007", " 7" and 7.0 are other items.
 
     Args:
         ids: (I,) as `id_array` gives them.
@@ -222,7 +275,7 @@ def index_of(ids: np.ndarray) -> dict[str, int]:
 
 
 def item_list(session: Any) -> list[Any]:
-    """A session that a model is asked about, as a list of item ids.
+    """The items of a session that a model is given, as a list.
 
     Raises:
         InputError: it is a single id.
@@ -242,82 +295,3 @@ def check_cut_offs(k: Any) -> None:
     """Raise InputError unless k is a cut-off of the metrics, or a sequence of them."""
     for cut in k if isinstance(k, Sequence | np.ndarray) and len(k) else [k]:
         check_k(cut)
-
-
-# --- cleaning and splitting -----------------------------------------------------------------------
-
-
-def merge_repeats(sessions: Sessions) -> Sessions:
-    """Only the first of consecutive events with the same item in the same session."""
-    same = np.zeros(sessions.n_events, bool)
-    same[1:] = sessions.items[1:] == sessions.items[:-1]
-    first = sessions.offsets[:-1][sessions.lengths > 0]
-    same[first] = False
-    return sessions.keep_events(~same)
-
-
-def clean(
-    sessions: Sessions,
-    min_item_support: int = 5,
-    min_session_length: int = 2,
-    repeats: bool = True,
-) -> Sessions:
-    """Drop rare items, then short sessions (Hidasi et al. 2016, §4).
-
-    Args:
-        min_item_support: fewest events of an item.
-        min_session_length: fewest events of a session, once the rare items are gone.
-        repeats: False merges an item's consecutive repeats first.
-
-    Raises:
-        InputError: nothing is left.
-    """
-    kept = sessions if repeats else merge_repeats(sessions)
-    kept = kept.keep_events(kept.support[kept.items] >= min_item_support)
-    kept = kept.keep_sessions(kept.lengths >= min_session_length)
-    if kept.n_sessions == 0:
-        raise InputError(
-            f"no session is left: of {sessions.n_sessions} none has {min_session_length} events "
-            f"of items with at least {min_item_support} events; lower min_item_support?"
-        )
-    return kept.compact()
-
-
-def split(
-    sessions: Sessions, days: float | None = None, share: float | None = None
-) -> tuple[Sessions, Sessions]:
-    """Split by time into training and test sessions; the test set sees the training catalogue.
-
-    Args:
-        days: sessions that start in the log's last `days` are the test set. Or
-        share: the last `share` of the sessions by start time are. Exactly one is given.
-
-    Returns:
-        train, test. Training sessions shorter than 2 are dropped; of the test sessions events of
-        items that train lacks, then sessions shorter than 2. Both share one `item_ids`.
-
-    Raises:
-        InputError: one side has no session of length 2.
-    """
-    if (days is None) == (share is None):
-        raise InputError("split: give either days or share")
-    if share is not None and not 0 < share < 1:
-        raise InputError(f"split: share must be > 0 and < 1, not {share:g}")
-    starts = sessions.starts
-    if days is not None:
-        in_test = starts >= sessions.times.max() - days * DAY
-        how = f"the last {days:g} day(s)"
-    else:
-        in_test = np.zeros(sessions.n_sessions, bool)
-        in_test[np.argsort(starts, kind="stable")[round((1 - share) * len(starts)) :]] = True
-        how = f"the last {share:g} of the sessions"
-    train, test = sessions.keep_sessions(~in_test), sessions.keep_sessions(in_test)
-    for side, part in (("training", train), ("test", test)):
-        if not (part.lengths >= 2).any():
-            raise InputError(
-                f"split: with {how} as the test set, {part.n_sessions} of {sessions.n_sessions} "
-                f"sessions are for {side} and none of them has 2 events"
-            )
-    # Shorter sessions teach nothing, but would leave items to some methods and not to others.
-    train = train.keep_sessions(train.lengths >= 2).compact()
-    return train, test.restrict(train.item_ids)

@@ -45,7 +45,7 @@ class Baseline(Model):
         """Learn from training sessions, or a frame as for GRU4Rec.fit; returns self.
 
         Sessions of a single event count, too, and their items are in the catalogue. Networks leave
-        them out: `sessions.clean` first, and all methods rank among the same items.
+        them out: `protocols.clean` first, and all methods rank among the same items.
 
         Args:
             watch: called now and then with how much is done, and of how much.

@@ -7,7 +7,8 @@ import numpy as np
 
 from checks import Exercise, Wrong
 from gru4rec_np import Sessions
-from gru4rec_np.data.sessions import DAY, merge_repeats
+from gru4rec_np.data.protocols import merge_repeats
+from gru4rec_np.data.sessions import DAY
 
 ONE_TOO_FAR = (
     "offsets has one entry more than there are sessions, and its last, the number of events, is no "
