@@ -4,8 +4,8 @@ Read it from top to bottom: the weights, the state that sessions carry, one recu
 of steps with their loss, and the same backward. The hot operations come in as `ops`, see
 `backends.base.Ops`, so this file is the same on every backend.
 
-Weights by name, for I items and layers of H_0, H_1, ... units. A unit has G gates side by side: 3 for
-a GRU, 4 for an LSTM, 1 for a simple RNN (ops/cells.py):
+Weights by name, for I items and layers of H_0, H_1, ... units. A unit has G gates side by side: 3
+for a GRU, 4 for an LSTM, 1 for a simple RNN (ops/cells.py):
     E        (I, X)            input embedding, with input=embedding only
     W_x      (X or I, GΣH)     from the input to the gates of each layer that sees it
     W1 ...   (H_0, GH_1) ...   from a layer to the next one's gates
@@ -157,7 +157,7 @@ def enter_step_backward(
     return out
 
 
-# --- collecting gradients --------------------------------------------------------------------------
+# --- collecting gradients -------------------------------------------------------------------------
 
 
 class Gradients:

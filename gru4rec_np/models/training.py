@@ -1,7 +1,7 @@
 """The training of GRU4Rec: the loop over epochs and steps, and its checkpoints.
 
-A checkpoint holds everything that the rest of a run depends on: weights, optimiser memory, the lanes'
-states, the random generator. So a resumed run is bit-identical to one that never stopped.
+A checkpoint holds everything that the rest of a run depends on: weights, optimiser memory, the
+lanes' states, the random generator. So a resumed run is bit-identical to one that never stopped.
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ EXPLODED = 1000  # a loss of this many times the first one counts as diverged
 def chunk_of(hp: Hyperparameters, ops: Ops) -> int:
     """Steps whose negatives are drawn at once, and between two calls of `on_chunk`.
 
-    Where a backend trains a chunk in one call, small models use the longest chunks, to amortise call
-    overhead. Large models use short ones: progress, checkpoints and stopping wait for a chunk's end.
+    Where a backend trains a chunk in one call, small models use the longest chunks, to amortise
+    call overhead. Large models use short ones: progress, checkpoints and stopping wait for a
+    chunk's end.
     """
     least, most = CHUNK
     if ops.fuses(hp):
