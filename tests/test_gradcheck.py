@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from gru4rec_np import GradientError, gradcheck
+from gru4rec_np.ops.activations import activate, activate_backward
 
 FLOATS = st.floats(-3, 3, allow_subnormal=False)
 
@@ -123,7 +124,11 @@ def test_entries_with_a_gradient_come_first():
 
 
 @settings(max_examples=200)
-@given(st.floats(3e-6, 1e-3), st.sampled_from([-1, 1]), st.sampled_from([None, 1]))
+@given(
+    st.one_of(st.floats(0, 1e-3), st.floats(-10, -3).map(lambda d: 10**d)),
+    st.sampled_from([-1, 1]),
+    st.sampled_from([None, 1]),
+)
 def test_relu_near_its_kink_passes(distance, sign, entries):
     x = np.array([sign * distance, 0.7, -0.3])
     weights = np.array([2.0, 3.0, 5.0])
@@ -132,7 +137,26 @@ def test_relu_near_its_kink_passes(distance, sign, entries):
 
 
 @settings(max_examples=200)
-@given(st.floats(3e-6, 1e-3), st.sampled_from([-1, 1]))
+@given(st.floats(0, 1e-5), st.sampled_from(["relu", "leaky", "elu", "selu"]), st.integers(0, 99))
+def test_activations_near_their_kink_pass(size, act, seed):
+    """Many entries near the kink, on both sides, and a random direction through all of them."""
+    rng = np.random.default_rng(seed)
+    x = size * rng.normal(size=(3, 4))
+    dy = rng.normal(size=x.shape)
+    dx = activate_backward(dy, activate(x, act, 0.3), act, 0.3)
+    gradcheck(lambda: (activate(x, act, 0.3) * dy).sum(), {"x": x}, {"x": dx})
+
+
+@settings(max_examples=100)
+@given(st.floats(-5e-7, 5e-7), st.sampled_from([-2.0, -0.1, 2.1, 4.0]))
+def test_a_wrong_gradient_at_a_kink_is_named_as_such(x, wrong):
+    x = np.array([x])
+    text = message(lambda: 2 * max(x[0], 0), {"x": x}, {"x": np.array([wrong])})
+    assert "f has a kink within 1e-06: one-sided differences" in text
+
+
+@settings(max_examples=200)
+@given(st.floats(1.1e-6, 1e-3), st.sampled_from([-1, 1]))
 def test_relu_near_its_kink_with_the_other_sides_slope_fails(distance, sign):
     x = np.array([sign * distance])
     message(lambda: 2 * max(x[0], 0), {"x": x}, {"x": np.array([2.0 * (sign < 0)])})

@@ -25,10 +25,13 @@ def gradcheck(
 
     Each entry p of each array is moved in place by small steps e, f is called, and
     [8 (f(p+e) - f(p-e)) - (f(p+2e) - f(p-2e))] / 12e is compared with the gradient's entry. This
-    difference of order four errs by about e⁴ f⁽⁵⁾/30, and by 2e-16 max(1, |f|) / e from the
-    rounding of f; errors below ten times the latter cannot be told from none and pass. An entry
-    that fails is tried again with steps ten and a hundred times smaller for as long as the
-    difference moves with the step: then a kink (ReLU) near p spoils the difference.
+    difference of order four has an error of about e⁴ f⁽⁵⁾/30, and a rounding error of about
+    2e-16 max(1, |f|) / e. Errors below ten times the latter pass.
+
+    A kink of f (a ReLU's, say) within 2e of p spoils the difference. Then the check repeats with
+    steps ten and a hundred times smaller. The limit: within the smallest step, eps / 100, the two
+    one-sided differences disagree, and no difference can tell the derivative. There a gradient
+    passes if it lies between them, and the message for any other one names the kink.
 
         x = rng.normal(size=(3, 4))
         y, cache = thing(x)
@@ -71,12 +74,12 @@ def gradcheck(
             claimed = float((gradient * direction).sum())
             checks.append((" along a random direction", direction, claimed))
         for place, direction, claimed in checks:
-            error, difference = _compare(f, array, direction, claimed, rtol, eps)
+            error, difference, kink = _compare(f, array, direction, claimed, rtol, eps)
             if error > rtol:
                 ratio = claimed / difference if difference else float("inf")
                 text = (
                     f"{name}{place}: gradient {claimed:.9g}, finite difference {difference:.9g}, "
-                    f"ratio {ratio:.6g}, relative error {error:.1e} > {rtol:g}"
+                    f"ratio {ratio:.6g}, relative error {error:.1e} > {rtol:g}{kink}"
                 )
                 failures.append((error, text))
     if failures:
@@ -100,27 +103,54 @@ def _compare(
     claimed: float,
     rtol: float,
     eps: float,
-) -> tuple[float, float]:
-    """Relative error of the claimed derivative (0 within rounding), and the difference quotient."""
+) -> tuple[float, float, str]:
+    """Relative error of the claimed derivative (0 within rounding), the difference, and a remark.
+
+    The remark is about a kink, or empty.
+    """
     original = array.copy()
-    error, difference = np.inf, np.nan
-    for e in (eps, eps / 10, eps / 100):
-        values = []
-        try:
-            for k in (1, -1, 2, -2):
-                array[...] = original + k * e * direction
-                values.append(float(f()))
-        finally:
-            array[...] = original
-        plus, minus, plus2, minus2 = values
-        before, difference = difference, (8 * (plus - minus) - (plus2 - minus2)) / (12 * e)
-        noise = 10 * np.finfo(np.float64).eps * max(1.0, *map(abs, values)) / e
-        if abs(difference - before) <= noise:
-            # No kink: the smaller step has found the same slope, so the first error stands.
-            return error, before
+
+    def at(step: float) -> float:
+        array[...] = original + step * direction
+        return float(f())
+
+    def error_of(difference: float, noise: float) -> float:
         gap = abs(claimed - difference)
         error = 0.0 if gap <= noise < np.inf else gap / max(abs(claimed), abs(difference))
-        error = error if np.isfinite(error) else np.inf
-        if error <= rtol:
-            break
-    return error, difference
+        return error if np.isfinite(error) else np.inf
+
+    error, difference, smallest = np.inf, np.nan, eps / 100
+    try:
+        for e in (eps, eps / 10, smallest):
+            values = plus, minus, plus2, minus2 = at(e), at(-e), at(2 * e), at(-2 * e)
+            before, difference = difference, (8 * (plus - minus) - (plus2 - minus2)) / (12 * e)
+            noise = 10 * np.finfo(np.float64).eps * max(1.0, *map(abs, values)) / e
+            still = abs(difference - before) <= noise
+            if still:  # the smaller step has found the same slope, so the first error stands
+                difference = before
+                break
+            error = error_of(difference, noise)
+            if error <= rtol:
+                return error, difference, ""
+        middle = at(0)
+        sides = [(at(e) - middle) / e for e in (smallest, -smallest, eps / 10, -eps / 10)]
+    finally:
+        array[...] = original
+    if not np.isfinite([middle, *sides]).all():
+        return error, difference, ""
+    # The gradient is wrong, or a kink lies near p. The gap between the one-sided differences shrinks
+    # with the step where f is smooth, and stays where the step reaches over a kink.
+    right, left = sides[:2]
+    noise = 10 * np.finfo(np.float64).eps * max(1.0, abs(middle)) / smallest
+    slack = noise + rtol * max(abs(left), abs(right))
+    is_kink = abs(right - left) > 0.15 * abs(sides[2] - sides[3]) + slack
+    inside = is_kink and min(left, right) - slack <= claimed <= max(left, right) + slack
+    if inside or min(abs(claimed - left), abs(claimed - right)) <= slack:
+        return 0.0, difference, ""
+    if is_kink:
+        kink = f"; f has a kink within {smallest:g}: one-sided differences {left:.6g}, {right:.6g}"
+        return error, difference, kink
+    if not still:  # a kink within two steps, but not within one
+        difference = (left + right) / 2
+        error = error_of(difference, noise)
+    return error, difference, ""

@@ -262,14 +262,14 @@ def loss_and_gradient(
             lanes, cache = bpr(r)
             dr = bpr_backward(cache)
         case "top1":
-            lanes, cache = top1(r)
-            dr = top1_backward(cache)
+            lanes, of_top1 = top1(r)
+            dr = top1_backward(of_top1)
         case "bpr-max":
-            lanes, cache = bpr_max(r, bpreg)
-            dr = bpr_max_backward(cache, bpreg)
+            lanes, of_max = bpr_max(r, bpreg)
+            dr = bpr_max_backward(of_max, bpreg)
         case "top1-max":
-            lanes, cache = top1_max(r)
-            dr = top1_max_backward(cache)
+            lanes, of_max = top1_max(r)
+            dr = top1_max_backward(of_max)
         case _:
             raise ValueError(f"loss must be one of {', '.join(LOSSES)}, not {loss!r}")
     return lanes, activate_backward(dr, activated, *final_act)
