@@ -20,7 +20,7 @@ from gru4rec_np.models.baselines import Markov
 K = 20
 MOST = 10_000  # test sessions that are ranked
 LONG = DAY  # a longer session is worth a warning
-IN_ORDER, SHUFFLED, GREY = "#009E73", "#999999", "#56B4E9"
+IN_ORDER, SHUFFLED, PLAIN, TEST = "#009E73", "#999999", "#56B4E9", "#D55E00"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -220,17 +220,21 @@ def plot(path: Path, found: Inspection) -> None:
     accuracy.legend(frameon=False, loc="upper right")
 
     whole, test = found.per_day
-    date = (found.first_day + np.arange(len(whole))).astype("datetime64[D]")
-    days.bar(date, whole - test, 0.9, color=GREY, label="training")
-    days.bar(date, test, 0.9, bottom=whole - test, color="#D55E00", label="test")
+    date = (found.first_day + np.arange(len(whole) + 1)).astype("datetime64[D]")
+    # One shape for all days: a log with a stray date in 1970 has thousands.
+    whole, test = (np.append(count, count[-1]) for count in (whole, test))
+    shape = {"step": "post", "linewidth": 0}
+    days.fill_between(date, whole, color=PLAIN, label="training", **shape)
+    days.fill_between(date, whole - test, whole, color=TEST, label="test", **shape)
     days.set(title=f"Sessions by the day they start, from {date[0]}", ylabel="sessions")
     days.set_ylim(0, 1.25 * whole.max())
-    some = date[:: -(-len(date) // 7)]
-    days.set_xticks(some, [f"{day:%d %b}" for day in some.astype(object)])
+    some = date[:-1][:: -(-len(date) // 5)]
+    form = "%d %b" if len(date) < 300 else "%b %Y"
+    days.set_xticks(some, [f"{day:{form}}" for day in some.astype(object)])
     days.legend(frameon=False, loc="upper right", ncols=2)
 
     seconds = np.maximum(found.durations, 1)
-    durations.hist(seconds, np.geomspace(1, max(seconds.max(), 2 * LONG), 40), color=GREY)
+    durations.hist(seconds, np.geomspace(1, max(seconds.max(), 2 * LONG), 40), color=PLAIN)
     durations.set(title="Durations of sessions", ylabel="sessions", xscale="log")
     ticks = {1: "1 s", 60: "1 min", 3600: "1 h", DAY: "1 day", 30 * DAY: "30 days"}
     shown = [second for second in ticks if second <= max(seconds.max(), DAY)]
