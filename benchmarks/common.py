@@ -1,11 +1,11 @@
-"""What the benchmarks share: rounds in turns, the machine, Markdown tables, the look of plots."""
+"""What the benchmarks share: contenders in turns, the machine, Markdown tables in a document."""
 
 import contextlib
-import ctypes
 import gc
 import os
 import platform
 import re
+import resource
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,17 +15,20 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-import gru4rec_np.backends  # noqa: F401 - loads all the BLAS libraries that the controller is to find
+import gru4rec_np.backends  # noqa: F401 - loads every BLAS library before the controller looks
+from gru4rec_np import GRU4Rec
 from gru4rec_np.models import network
+from gru4rec_np.models.hyperparameters import Hyperparameters
 
+UNITS = 100  # of the models of random weights
 _libraries = ThreadpoolController()
 
 
 @contextlib.contextmanager
 def threads(n: int) -> Iterator[None]:
-    """All that is timed inside runs on at most n threads: BLAS, Numba, and PyTorch if it is in use.
+    """Limit BLAS, Numba, and PyTorch where it is loaded, to n threads.
 
-    Training and evaluation of GRU4Rec keep BLAS to one thread whatever n is.
+    GRU4Rec itself keeps BLAS to one thread, whatever n is.
     """
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(n)
@@ -38,7 +41,7 @@ def threads(n: int) -> Iterator[None]:
 
 
 def name_of(what: str, n: int) -> str:
-    """Something on n threads, as the tables call it."""
+    """A contender on n threads, as the tables call it."""
     return f"{what}, {n} thread{'s'[: n > 1]}"
 
 
@@ -74,43 +77,40 @@ def table(head: Sequence[str], rows: Sequence[Sequence]) -> str:
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
-def put(text: str, name: str, markdown: str, heading: str | None = None) -> str:
-    """A document with the place between <!-- name --> and <!-- end --> filled.
-
-    Args:
-        heading: of a section to add at the end where there is no such place; or an error.
-    """
+def put(text: str, name: str, markdown: str) -> str:
+    """A document with the place between <!-- name --> and <!-- end --> filled."""
     place = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
     if not place.search(text):
-        if heading is None:
-            raise SystemExit(f"error: the document has no place <!-- {name} -->")
-        text = f"{text.rstrip()}\n\n{heading}\n\n<!-- {name} -->\n<!-- end -->\n"
+        raise SystemExit(f"error: the document has no place <!-- {name} -->")
     return place.sub(lambda found: f"{found[1]}\n{markdown}\n\n{found[2]}", text)
 
 
-def _status(field: str) -> int:
-    """A field of /proc/self/status, in bytes."""
-    text = Path("/proc/self/status").read_text()
-    return 1024 * int(re.search(rf"^{field}:\s+(\d+)", text, re.MULTILINE)[1])
+def mean_and_std(values: Sequence[float]) -> str:
+    """Over seeds, as in docs/results.md."""
+    return f"{np.mean(values):.4f} ± {np.std(values, ddof=1):.4f}"
 
 
-def resident() -> int:
-    """Bytes of memory that this process holds now, free memory given back first (Linux)."""
-    gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)
-    return _status("VmRSS")
+def random_model(item_ids: np.ndarray, backend: str) -> GRU4Rec:
+    """A model of random weights, as if it had been fit on these items."""
+    model = GRU4Rec(layers=[UNITS], backend=backend)
+    model.weights = network.init_weights(model.hp, len(item_ids), np.random.default_rng(0))
+    model._set_catalogue(item_ids)
+    return model
 
 
-def peak_memory(call: Callable) -> int:
-    """Bytes by which a call's peak exceeds what the process held before it (Linux)."""
-    before = resident()
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
-    call()
-    return _status("VmHWM") - before
+def item_weights(hp: Hyperparameters) -> list[str]:
+    """The weights that have a row for each item."""
+    items = -1  # a number that no other weight has
+    return [name for name, (rows, *_) in network.blocks(hp, items).items() if rows == items]
+
+
+def peak() -> float:
+    """Largest memory of this process so far, MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def machine() -> str:
-    """What the numbers were taken on."""
+    """Processor, load and versions."""
     cpu = platform.processor() or platform.machine()
     if (info := Path("/proc/cpuinfo")).exists():
         names = re.findall(r"^model name\s*:\s*(.*)", info.read_text(), re.MULTILINE)
@@ -120,7 +120,8 @@ def machine() -> str:
         for lib in _libraries.info()
         if lib["user_api"] == "blas"
     }
-    parts = [f"Python {platform.python_version()}"]
+    parts = [f"{cpu}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"]
+    parts.append(f"Python {platform.python_version()}")
     parts.append(f"NumPy {np.__version__} on {', '.join(sorted(blas))}")
     if find_spec("numba"):
         import numba
@@ -129,7 +130,7 @@ def machine() -> str:
     if torch := sys.modules.get("torch"):
         theirs = re.findall(r"oneAPI (Math Kernel Library Version \S+)", torch.__config__.show())
         parts.append(f"torch {torch.__version__} on {', '.join(theirs) or 'its own kernels'}")
-    return f"{cpu}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; " + "; ".join(parts)
+    return "; ".join(parts)
 
 
 def device() -> str:
@@ -142,32 +143,3 @@ def device() -> str:
         peer = torch.__version__ if torch.cuda.is_available() else "sees no GPU, and is left out"
         parts.append(f"PyTorch {peer}")
     return "; ".join(parts)
-
-
-# A line's colour says what was timed, in all plots.
-COLOURS = {
-    "numba": "#0072b2",
-    "numpy": "#d55e00",
-    "products": "#333333",
-    "PyTorch, plain": "#cc79a7",
-    "PyTorch, tuned": "#009e73",
-}
-
-
-def figure(width: float, height: float):
-    """An empty picture; white, so that it can be read on a dark page too."""
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained", facecolor="white")
-
-
-def tidy(axis) -> None:
-    """A light grid, and no lines where there is nothing to read."""
-    axis.grid(alpha=0.3)
-    axis.spines[["top", "right"]].set_visible(False)
-
-
-def item_weights(hp) -> list[str]:
-    """The weights that have a row for each item."""
-    items = -1  # a number that no other weight has
-    return [name for name, (rows, *_) in network.blocks(hp, items).items() if rows == items]

@@ -1,34 +1,28 @@
 """How long does each version of a ladder of CUDA kernels take on a GPU?
 
 Times the versions in kernels/*.cu, with 32 lanes, 100 units and 1,100 items as in the comments
-there:
+there. Needs a GPU and CuPy. The tests call the versions from here.
 
-    python benchmarks/cuda_ladder.py [--rounds 5] [--write FILE]
-
-Needs a GPU and CuPy. A version's launches are captured into a graph, many times over. So the time
-is that of the GPU's work and of the gaps between launches, without Python. The tests call the
-versions from here.
+A version's launches are captured into a graph, many times over. So the time is that of the GPU's
+work and of the gaps between launches, without Python.
 """
 
 import argparse
 import functools
-from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from common import device, put, table
+from common import device, table
 
 from gru4rec_np import backends
 from gru4rec_np.backends.cuda import operations as cuda
 from gru4rec_np.backends.cuda.device import Size, blocks
-from gru4rec_np.files import write_text
 from gru4rec_np.ops import optim, ranking
 
 B, H, N_SCORED, N_ITEMS, CASES = 32, 100, 1_100, 37_483, 2_048  # as in the comments
 REPEAT = 20  # of what is timed, in a graph; once only of what takes
 LONG = 1000  # us or more
-PLACE, HEADING = "cuda_ladder", "## CUDA: the ladders, timed"
 
 # --- each version, with NumPy arrays in and out ---------------------------------------------------
 
@@ -146,8 +140,8 @@ def launches_of(ops: cuda.CudaOps, call: Callable) -> list[tuple[str, Callable]]
     """What `call` launches: a kernel's name, and a function that launches it again."""
     found, launch = [], ops.launch
 
-    def record(file: str, name: str, *args: Any, **shared: int) -> None:
-        again = functools.partial(launch, file, name, *args, **shared)
+    def record(file: str, name: str, *args: Any, **how: Any) -> None:
+        again = functools.partial(launch, file, name, *args, **how)
         found.append((name, again))
         again()
 
@@ -162,7 +156,7 @@ def launches_of(ops: cuda.CudaOps, call: Callable) -> list[tuple[str, Callable]]
 def microseconds(
     ops: cuda.CudaOps, launches: list[Callable], rounds: int, repeat: int = REPEAT
 ) -> float:
-    """Of these launches, one after the other, on the GPU: of the fastest round.
+    """The GPU's time for these launches, one after the other, in the fastest round.
 
     They are launched rounds (repeat + 1) times.
     """
@@ -184,77 +178,55 @@ def microseconds(
     return min(once, time(repeat)) if once < LONG else once
 
 
-def ladders(ops: cuda.CudaOps) -> Iterator[tuple[str, str, list[Callable]]]:
-    """(what is computed, version, its launches) for each version, in float."""
+def ladders(ops: cuda.CudaOps) -> list[tuple]:
+    """What is computed; its rung and versions; the package's operation and kernels; arguments."""
     rng = np.random.default_rng(0)
 
     def draw(*shape: int) -> np.ndarray:
         return rng.normal(size=shape).astype(np.float32)
 
-    def versions(
-        what: str, rung: Callable, names: Iterable[str], own: Callable, used: str, *args: Any
-    ) -> Iterator[tuple[str, str, list[Callable]]]:
-        calls = {name: functools.partial(rung, ops, name, *args) for name in names}
-        for name, call in calls.items():
-            yield what, name, [again for _, again in launches_of(ops, call)]
-        found = launches_of(ops, functools.partial(own, *args))
-        yield what, "the package's", [again for name, again in found if name in used.split()]
-
-    def plain(rung: Callable) -> Callable:
+    def only(rung: Callable) -> Callable:
+        """A rung that has one version."""
         return lambda ops, _, *args: rung(ops, *args)
 
-    h, U, xW = draw(B, H), draw(H, 3 * H), draw(B, 3 * H)
-    gru = xW, h, U, draw(3 * H)
     early = "plain", "coalesced", "tiled"
-    yield from versions("a step of the GRU", gru_rung, early, ops.gru, "gru", *gru)
+    h, U, gates = draw(B, H), draw(H, 3 * H), (draw(B, 3 * H), draw(3 * H))
+    gru = gates[0], h, U, gates[1]
     back = draw(B, H), ops.gru(*gru)[1], U
-    rung = plain(gru_backward_plain)
-    yield from versions("its way back", rung, ["plain"], ops.gru_backward, "gru_backward", *back)
-    table = draw(N_ITEMS, H), draw(N_ITEMS)
-    scored = h, *table, rng.permutation(N_ITEMS)[:N_SCORED]
-    yield from versions("scores", scores_rung, early, ops.scores, "scores", *scored)
-    y, V = ops.scores(*scored)
-    rung = plain(lambda ops, dy, h, V: scores_backward_h_plain(ops, dy, V))
-    yield from versions(
-        "the state's part of their way back", rung, ["plain"], ops.scores_backward,
-        "scores_backward_h", y, h, V,
-    )  # fmt: skip
-    yield from versions(
-        "cross-entropy and gradient", cross_entropy_rung, ["plain", "tree", "online"],
-        lambda y: ops.loss_and_gradient(y, "cross-entropy"), "loss", y,
-    )  # fmt: skip
-    state, rows = optim.init_state(table[0], "adagrad", 0.0), scored[3]
-    yield from versions(
-        "Adagrad of the scored rows", plain(update_plain), ["plain"], ops.update, "update_rows",
-        table[0], draw(N_SCORED, H), state, "adagrad", 0.1, 0.0, rows,
-    )  # fmt: skip
-    cases = draw(CASES, H), *table, rng.integers(0, N_ITEMS, CASES)
-    yield from versions(
-        f"ranks of {CASES:,} cases among {N_ITEMS:,} items", rank_rung, ["plain", "spread"],
-        ops.rank_targets, "target_scores rank", *cases,
-    )  # fmt: skip
+    catalogue, rows = (draw(N_ITEMS, H), draw(N_ITEMS)), rng.permutation(N_ITEMS)[:N_SCORED]
+    y, V = ops.scores(h, *catalogue, rows)
+    state = optim.init_state(catalogue[0], "adagrad", 0.0)
+    update = catalogue[0], draw(N_SCORED, H), state, "adagrad", 0.1, 0.0, rows
+    cases = draw(CASES, H), *catalogue, rng.integers(0, N_ITEMS, CASES)
+    return [
+        ("a step of the GRU", gru_rung, early, ops.gru, "gru", gru),
+        ("its backward pass", only(gru_backward_plain), early[:1], ops.gru_backward,
+         "gru_backward", back),
+        ("scores", scores_rung, early, ops.scores, "scores", (h, *catalogue, rows)),
+        ("the state's part of their backward pass",
+         only(lambda ops, dy, h, V: scores_backward_h_plain(ops, dy, V)), early[:1],
+         ops.scores_backward, "scores_backward_h", (y, h, V)),
+        ("cross-entropy and gradient", cross_entropy_rung, ("plain", "tree", "online"),
+         lambda y: ops.loss_and_gradient(y, "cross-entropy"), "loss", (y,)),
+        ("Adagrad of the scored rows", only(update_plain), early[:1], ops.update, "update_rows",
+         update),
+        (f"ranks of {CASES:,} cases among {N_ITEMS:,} items", rank_rung, ("plain", "spread"),
+         ops.rank_targets, "target_scores rank", cases),
+    ]  # fmt: skip
 
 
-def main() -> None:
-    """Print a Markdown table."""
-    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    p.add_argument("--rounds", type=int, default=5)
-    p.add_argument("--write", metavar="FILE", help="put the table into this document")
-    args = p.parse_args()
+def cuda_ladder(args: argparse.Namespace) -> dict[str, str]:
+    """The time of each version, in float."""
     if problem := cuda.gpu_problem():
         raise SystemExit(f"error: this {problem}")
-    ops = cuda.on_gpu("to time")
-    rows, before = [], ""
-    for what, version, launches in ladders(ops):
-        us = microseconds(ops, launches, args.rounds)
-        rows.append([what if what != before else "", version, len(launches), f"{us:,.1f}"])
-        before = what
-    found = f"{device()}.\n\n" + table(["", "version", "launches", "µs"], rows)
-    print(found)
-    if args.write:
-        text = Path(args.write).read_text(encoding="utf-8")
-        write_text(args.write, put(text, PLACE, found, HEADING))
-
-
-if __name__ == "__main__":
-    main()
+    ops, rows = cuda.on_gpu("to time"), []
+    for what, rung, versions, own, kernels, operands in ladders(ops):
+        calls = {version: functools.partial(rung, ops, version, *operands) for version in versions}
+        found = {version: launches_of(ops, call) for version, call in calls.items()}
+        used = launches_of(ops, functools.partial(own, *operands))
+        found["the package's"] = [pair for pair in used if pair[0] in kernels.split()]
+        for version, launches in found.items():
+            us = microseconds(ops, [again for _, again in launches], args.rounds)
+            first = what if version == versions[0] else ""
+            rows.append([first, version, len(launches), f"{us:,.1f}"])
+    return {"cuda_ladder": f"{device()}.\n\n{table(['', 'version', 'launches', 'µs'], rows)}"}

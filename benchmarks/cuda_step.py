@@ -1,47 +1,40 @@
-"""What does a training step cost a GPU: how many launches, and how many bytes of its memory?
+"""What does a training step cost a GPU: launches, bytes of its memory, time?
 
-Runs a few steps of speed.py's settings with the CUDA kernels on the emulator, which counts the
-32-byte sectors that each warp asks for, and sets them beside the bytes that must move:
+`cuda_step` needs no GPU. It runs a step of speed.py's settings on the emulator, which counts the
+32-byte sectors that each warp asks for. Beside them stand the bytes that must move: each row that a
+step uses, of tables, dense weights and optimiser memory, once in and once out, and the batch's
+items. What a kernel hands to the next is not part of that.
 
-    python benchmarks/cuda_step.py [--train FILE] [--settings A B C] [--steps 1] [--write FILE]
-    python benchmarks/cuda_step.py --gpu [--train FILE] [--settings A B C] [--rounds 7]
-
-The first needs no GPU. The second needs one, CuPy, and a PyTorch that sees it: it times steps next
-to Numba and to both models of `torch_peer.py` on the same GPU. Needs the `bench` extra.
-
-Must move: each row that a step uses, of tables, dense weights and the optimiser's memory, once in
-and once out, and the batch's items. What a kernel hands to the next is none of that.
+`cuda_step_gpu` needs a GPU, CuPy, and a PyTorch that sees it. It times steps next to Numba and to
+both models of `torch_peer.py` on the same GPU. Both need the `bench` extra.
 """
 
 import argparse
 from collections import Counter
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import speed
 import torch
-from common import device, in_turns, item_weights, machine, put, table
+from common import device, in_turns, item_weights, machine, table
 from cuda_ladder import REPEAT, launches_of, microseconds
 
-from gru4rec_np import GRU4Rec, Sessions
+from gru4rec_np import Sessions
 from gru4rec_np.backends.cuda import operations as cuda
 from gru4rec_np.backends.cuda.steps import DeviceSteps
 from gru4rec_np.backends.emulator import Module, Report, Traffic
 from gru4rec_np.data.batches import draw_negatives, negative_distribution, session_parallel
-from gru4rec_np.files import write_text
 from gru4rec_np.models import network
+from gru4rec_np.models.hyperparameters import Hyperparameters
 from gru4rec_np.ops.optim import init_state
 
 SECTOR = 32  # bytes
 STEPS = 256  # of a round on a GPU
-PLACE, HEADING = "cuda_step", "## CUDA: launches and bytes of a step"
 
 
 class Profiled:
-    """A module whose launches are counted: to be passed to CudaOps in place of `Module`."""
+    """A module whose launches are counted: for CudaOps in place of `Module`."""
 
     def __init__(self, path: Path, options: tuple[str, ...], reports: list[Report]) -> None:
         self.module, self.reports = Module(path, options, checks=True), reports
@@ -58,18 +51,18 @@ class Profiled:
 
 def profile(
     setting: str, train: Sessions, n: int
-) -> tuple[list[Report], GRU4Rec, network.Weights, list[Counter]]:
+) -> tuple[list[Report], Hyperparameters, network.Weights, list[Counter]]:
     """Train n steps from the middle of an epoch.
 
     Returns:
-        a report of each launch, the model, its weights, and for each step how many distinct items
-        it "scored", "used" (scored or fed) and was "fed".
+        a report of each launch, the hyperparameters, the weights, and for each step how many
+        distinct items it "scored", "used" (scored or fed) and was "fed".
     """
     reports: list[Report] = []
     ops = cuda.CudaOps(
         "cuda-emulated", "to count", np, lambda *what: Profiled(*what, reports), lambda f: f
     )
-    hp = GRU4Rec(**speed.SETTINGS[setting], backend="numpy")
+    hp = Hyperparameters(**speed.SETTINGS[setting])
     rng = np.random.default_rng(0)
     W = network.init_weights(hp, train.n_items, rng)
     memory = {name: init_state(p, hp.adapt, hp.momentum) for name, p in W.items()}
@@ -90,8 +83,8 @@ def profile(
     return reports, hp, W, counts
 
 
-def must_move(hp: GRU4Rec, W: network.Weights, n: Counter) -> int:
-    """Bytes that a step cannot but read or write: of what stays from step to step, and its items.
+def must_move(hp: Hyperparameters, W: network.Weights, n: Counter) -> int:
+    """Bytes that a step must read or write: of what lasts from step to step, and its items.
 
     Args:
         n: distinct items, by what they are used for.
@@ -106,129 +99,83 @@ def must_move(hp: GRU4Rec, W: network.Weights, n: Counter) -> int:
     return 4 * (2 * kinds * numbers + supports + items)
 
 
-def traffic(report: Report) -> Traffic:
-    """A launch's accesses to global memory."""
+def traffic(reports: list[Report]) -> Traffic:
+    """The accesses of launches to global memory."""
     total = Traffic()
-    for sort in ("loads", "stores", "atomics"):
-        total.add(report.total(sort))
+    for report in reports:
+        for sort in ("loads", "stores", "atomics"):
+            total.add(report.total(sort))
     return total
 
 
-def count(setting: str, train: Sessions, n: int) -> str:
-    """A Markdown table of the kernels of a step, on average over n steps."""
-    reports, hp, W, counts = profile(setting, train, n)
-    launches: Counter = Counter()
-    moved: dict[str, Traffic] = {}
-    for report in reports:
-        launches[report.kernel] += 1
-        moved.setdefault(report.kernel, Traffic()).add(traffic(report))
-    total = Traffic()
-    for of in moved.values():
-        total.add(of)
-    once = "1 for a chunk"  # of steps, as GRU4Rec.fit calls it; here, once for the n
-
-    def row(name: str, times: str | int, of: Traffic) -> list:
-        size = of.sectors * SECTOR / n / 1e6
-        return [name, times, f"{of.sectors / n:,.0f}", f"{of.ideal / n:,.0f}", f"{size:.3f}"]
-
-    rows = [
-        row(f"`{name}`", once if name == "collect" else launches[name] // n, of)
-        for name, of in moved.items()
-    ]
-    per_step = sum(times for name, times in launches.items() if name != "collect") // n
-    rows.append(row("all", per_step, total))
-    least = sum(must_move(hp, W, of) for of in counts) / n
-    rows.append(["must move", "", "", f"{least / SECTOR:,.0f}", f"{least / 1e6:.3f}"])
-    used = sum(counts, Counter())["used"] / n
-    ratio = total.sectors * SECTOR / n / least
-    head = [
-        f"{setting}: {used:,.0f} distinct items", "launches", "sectors asked for", "ideal", "MB",
-    ]  # fmt: skip
-    return f"{table(head, rows)}\n\n{setting} asks for {ratio:.1f} times what must move."
-
-
-def time_steps(setting: str, train: Sessions, rounds: int) -> str:
-    """A Markdown table of ms per step on the GPU, with a call of `train` for STEPS steps.
-
-    Each call ends with the losses on the host, so the device has finished.
-    """
-    hp = GRU4Rec(**speed.SETTINGS[setting], backend="cuda")
-    batches = session_parallel(train, hp.batch_size)
-    full = int(np.count_nonzero(batches.lanes == hp.batch_size))
-    steps = range(min(STEPS, full))
-    W = network.init_weights(hp, train.n_items, np.random.default_rng(0))
-    own = {name: array.copy() for name, array in W.items()}
-    contenders: dict[str, Any] = {"cuda": speed.Ours(hp, own, train, batches)}
-    if find_spec("numba"):
-        numba = GRU4Rec(**speed.SETTINGS[setting], backend="numba")
-        own = {name: array.copy() for name, array in W.items()}
-        contenders["numba"] = speed.Ours(numba, own, train, batches)
-    if torch.cuda.is_available():
-        torch.set_default_device("cuda")
-        for name, peer in speed.PEERS.items():
-            contenders[name] = peer(hp, W, train.support)
-            contenders[name].begin(batches)
-    calls = {
-        speed.name_of(name, 2) if name == "numba" else name: (2, lambda r, c=c: c.train(steps))
-        for name, c in contenders.items()
-    }
-    seconds, _ = in_turns(calls, rounds)
+def cuda_step(args: argparse.Namespace) -> dict[str, str]:
+    """For each setting, what a step asks for beside what must move."""
     rows = []
-    for name, of in seconds.items():
-        fastest, median = of.min() / len(steps), np.median(of) / len(steps)
+    for setting in args.settings:
+        reports, hp, W, (used,) = profile(setting, args.train, 1)
+        of = {r.kernel: traffic([s for s in reports if s.kernel == r.kernel]) for r in reports}
+        asked, least = traffic(reports), must_move(hp, W, used)
+        largest = max(of, key=lambda kernel: of[kernel].sectors)
         rows.append([
-            name, f"{1000 * fastest:.3f} ({1000 * median:.3f})", f"{hp.batch_size / fastest:,.0f}",
-            f"{seconds['cuda'].min() / of.min():.2f}",
+            setting, f"{used['used']:,}", sum(report.kernel != "collect" for report in reports),
+            f"{asked.sectors:,}", f"{asked.ideal:,}", f"{asked.sectors * SECTOR / 1e6:.3f}",
+            f"{least / 1e6:.3f}", f"{asked.sectors * SECTOR / least:.1f}",
+            f"`{largest}`, {100 * of[largest].sectors / asked.sectors:.0f} %",
         ])  # fmt: skip
-    head = [setting, "ms per step, fastest round (median)", "events per second", "speed, cuda = 1"]
-    return f"{table(head, rows)}\n\n{time_kernels(setting, contenders['cuda'].run, rounds)}"
+    head = ["setting", "distinct items", "launches", "sectors asked for", "ideal", "MB",
+            "MB that must move", "ratio", "most by"]  # fmt: skip
+    return {"cuda_step": f"{args.log}.\n\n{table(head, rows)}"}
 
 
-def time_kernels(setting: str, run: DeviceSteps, rounds: int) -> str:
-    """A Markdown table of us of each kernel of a step, of a stepper that has trained."""
+def time_kernels(run: DeviceSteps, rounds: int) -> dict[str, float]:
+    """The us of each kernel of a step, of a stepper that has trained."""
     run.send_now(0)
-    found = launches_of(run.ops, run.launch_step)
-    (_, begin), *_ = found
+    launches = launches_of(run.ops, run.launch_step)
+    (_, begin), *_ = launches
     repeat = min(REPEAT, run.room // rounds - 1)  # end_step counts on, up to the end of the chunk
-    rows = []
-    for name, launch in found:
+    found = {}
+    for name, launch in launches:
         run.send_now(0)
         begin()
-        rows.append([f"`{name}`", f"{microseconds(run.ops, [launch], rounds, repeat):.1f}"])
-    rows.append(["all", f"{sum(float(us) for _, us in rows):.1f}"])
-    return table([f"{setting}: kernel", "us"], rows)
+        found[f"`{name}`"] = microseconds(run.ops, [launch], rounds, repeat)
+    return found | {"all": sum(found.values())}
 
 
-def main() -> None:
-    """Print a Markdown table for each setting."""
-    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    p.add_argument("--train", help="a table of sessions; the simulated shop if left out")
-    p.add_argument("--settings", nargs="+", choices=speed.SETTINGS, default=list(speed.SETTINGS))
-    p.add_argument("--steps", type=int, default=1, help="steps to count")
-    p.add_argument("--gpu", action="store_true", help="time steps on a GPU instead")
-    p.add_argument("--rounds", type=int, default=7, help="of the timing, after one to warm up")
-    p.add_argument("--write", metavar="FILE", help="put the tables into this document")
-    args = p.parse_args()
-    if args.gpu and (problem := cuda.gpu_problem()):
-        raise SystemExit(f"error: --gpu {problem}")
-    train = speed.training_log(args.train)
-    log = f"{Path(args.train).parent.name if args.train else 'The simulated shop'}"
-    parts = [f"{log}: {train.n_items:,} items, {train.n_events:,} events."]
-    if args.gpu:
-        parts[0] = f"{device()}; {machine()}. {parts[0]}"
-    print(parts[0], flush=True)
+def cuda_step_gpu(args: argparse.Namespace) -> dict[str, str]:
+    """For each setting, ms per step; the kernels of a step; and whole trainings.
+
+    Each call of `train` ends with the losses on the host, so the device has finished.
+    """
+    if problem := cuda.gpu_problem():
+        raise SystemExit(f"error: this {problem}")
+    if torch.cuda.is_available():
+        torch.set_default_device("cuda")
+    parts, kernels = [f"{device()}; {machine()}. {args.log}."], {}
     for setting in args.settings:
-        one = time_steps if args.gpu else count
-        parts.append(one(setting, train, args.rounds if args.gpu else args.steps))
-        print(f"\n{parts[-1]}", flush=True)
-    if args.gpu:
-        parts.append(speed.whole_runs(train, ["numba", "cuda"], 2))
-        print(f"\n{parts[-1]}")
-    if args.write:
-        text = Path(args.write).read_text(encoding="utf-8")
-        place, heading = (f"{PLACE}_gpu", f"{HEADING}, timed") if args.gpu else (PLACE, HEADING)
-        write_text(args.write, put(text, place, "\n\n".join(parts), heading))
-
-
-if __name__ == "__main__":
-    main()
+        hp, batches, found = speed.contenders_of(setting, ["cuda", "numba"], args.train, (2,))
+        steps = range(min(STEPS, int(np.count_nonzero(batches.lanes == hp.batch_size))))
+        calls = {
+            name if "numba" in name else name.rpartition(", ")[0]: (
+                2, lambda r, train=contender.train, steps=steps: train(steps))
+            for name, (_, contender) in found.items()
+            if torch.cuda.is_available() or "PyTorch" not in name
+        }  # fmt: skip
+        seconds, _ = in_turns(calls, args.rounds)
+        rows = []
+        for name, of in seconds.items():
+            fastest, median = of.min() / len(steps), np.median(of) / len(steps)
+            rows.append([
+                name, f"{1000 * fastest:.3f} ({1000 * median:.3f})",
+                f"{hp.batch_size / fastest:,.0f}", f"{seconds['cuda'].min() / of.min():.2f}",
+            ])  # fmt: skip
+        head = ["ms per step, fastest round (median)", "events per second", "speed, cuda = 1"]
+        parts.append(table([setting, *head], rows))
+        kernels[setting] = time_kernels(found["cuda, 1 thread"][1].run, args.rounds)
+    names = dict.fromkeys(name for of in kernels.values() for name in of if name != "all")
+    rows = [
+        [name, *(f"{of[name]:.1f}" if name in of else "" for of in kernels.values())]
+        for name in [*names, "all"]
+    ]
+    parts.append(table(["µs of each kernel", *kernels], rows))
+    args.backends = ["numba", "cuda"]
+    return {"cuda_step_gpu": "\n\n".join([*parts, speed.fit(args)["fit"]])}

@@ -1,82 +1,78 @@
-"""All the numbers and pictures of docs/performance.md, in one run of about twelve minutes:
+"""Measure the tables and the picture of docs/performance.md.
 
     pip install -e '.[bench]'
-    python benchmarks/performance.py [--train FILE] [--only training denormals ...] [--write]
+    python benchmarks/performance.py [PART ...] [--train train.tsv] [--write]
 
-Prints the tables; --write puts them and the pictures into docs/. Nothing else should be running.
+Without PART it measures what a CPU can, in about twelve minutes. Nothing else should be running.
+Of the other parts `cuda_step` needs a C++ compiler, `cuda_step_gpu` and `cuda_ladder` need a GPU.
 """
 
 import argparse
 import time
+from importlib import import_module
 from pathlib import Path
 
-import denormals
-import evaluation
-import roofline
-import serving
-import speed
-import step_cost
-import torch
 from common import machine, put
 
-from gru4rec_np import Sessions
+from gru4rec_np import Sessions, Shop, read_table
+from gru4rec_np.backends import BACKENDS
+from gru4rec_np.files import write_text
 
-DOCS = Path(__file__).resolve().parents[1] / "docs"
-BACKENDS = ["numpy", "numba"]
+DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
+# The module of each part. There a function of the part's name takes the options and returns
+# Markdown by the name of its place in the document.
+ON_CPU = {"training": "speed", "fit": "speed", "cost": "step_cost"}
+ON_CPU |= {"evaluation": "evaluation", "serving": "evaluation"}
+PARTS = {**ON_CPU, "cuda_step": "cuda_step", "cuda_step_gpu": "cuda_step"}
+PARTS |= {"cuda_ladder": "cuda_ladder"}
+SETTINGS, USUAL = ["A", "B", "C"], ["numpy", "numba"]
 
 
-def training(train: Sessions, rounds: int, docs: Path | None) -> dict[str, str]:
-    """The tables of speed.py, and from the same run the roofline."""
-    results = {s: speed.measure(s, BACKENDS, train, rounds) for s in speed.SETTINGS}
-    tables = [speed.table(setting, result) for setting, result in results.items()]
-    roofs = roofline.measure(results, rounds, docs and docs / "roofline.png")
-    return {"training": "\n\n".join(tables), "roofline": roofs}
-
-
-# What to run by name: it returns Markdown by the name of its place in the document.
-PARTS = {
-    "training": training,
-    "fit": lambda train, rounds, docs: {"fit": speed.whole_runs(train, BACKENDS, min(2, rounds))},
-    "cost": lambda train, rounds, docs: {
-        "cost": step_cost.measure(BACKENDS, rounds, docs and docs / "step_cost.png")
-    },
-    "evaluation": lambda train, rounds, docs: {
-        "evaluation": evaluation.measure(evaluation.ITEMS, evaluation.SESSIONS, min(3, rounds))
-    },
-    "serving": lambda train, rounds, docs: {"serving": serving.measure(rounds)},
-    "denormals": lambda train, rounds, docs: {"denormals": denormals.measure(train, rounds)},
-}
+def training_log(path: str | None) -> Sessions:
+    """The log to train on: a table of sessions, or the simulated shop."""
+    train = read_table(path) if path else Shop().simulate(20_000)
+    return train.keep_sessions(train.lengths >= 2).compact()
 
 
 def main() -> None:
     """Print the tables, and write them."""
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    p.add_argument("--train", help="a table of sessions; the simulated shop if left out")
-    p.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
-    p.add_argument("--rounds", type=int, default=5, help="fewer are faster and less certain")
-    p.add_argument("--write", action="store_true", help="into docs/performance.md and its pictures")
+    p.add_argument("parts", metavar="PART", nargs="*", help=f"of {', '.join(PARTS)}; default: the "
+                   f"first {len(ON_CPU)}")  # fmt: skip
+    p.add_argument("--train", help="a table of sessions (default: the simulated shop)")
+    p.add_argument("--rounds", type=int, default=5, help="default 5; fewer are less certain")
+    p.add_argument("--settings", nargs="+", choices=SETTINGS, default=SETTINGS)
+    p.add_argument("--backends", nargs="+", choices=BACKENDS, default=USUAL)
+    p.add_argument("--items", type=int, default=37_483, help="of evaluation and serving (RSC15's)")
+    p.add_argument("--write", action="store_true", help=f"into docs/{DOCUMENT.name}")
     args = p.parse_args()
-    torch.manual_seed(0)
-    train = speed.training_log(args.train)
-    about = machine()
-    log = f"{Path(args.train).parent.name if args.train else 'the simulated shop'}"
-    about += f". Trained on {log}: {train.n_items:,} items, {train.n_events:,} events."
+    if unknown := set(args.parts) - PARTS.keys():
+        p.error(f"PART: must be one of {', '.join(PARTS)}, not {', '.join(unknown)}")
+    if args.rounds < 1 or args.items < 1:
+        p.error("--rounds and --items: must be at least 1")
+    if args.write and (args.settings, args.backends, args.items) != (SETTINGS, USUAL, 37_483):
+        p.error("--write: not with --settings, --backends or --items, which change the tables")
+    args.log = Path(args.train).parent.name if args.train else "the simulated shop"
+    args.train = training_log(args.train)
+    args.log += f": {args.train.n_items:,} items, {args.train.n_events:,} events"
+    args.docs = DOCUMENT.parent if args.write else None
+    names = args.parts or list(ON_CPU)
+    modules = {name: import_module(PARTS[name]) for name in names}
+    about = f"{machine()}. Trained on {args.log}."
     print(about)
-    # A run of some parts leaves the others, and what they were taken on, as they are.
-    found = {"machine": about} if len(args.only) == len(PARTS) else {}
-    for name in args.only:
+    found = {"machine": about} if names == list(ON_CPU) else {}
+    for name in names:
         began = time.perf_counter()
-        parts = PARTS[name](train, args.rounds, DOCS if args.write else None)
+        tables = getattr(modules[name], name)(args)
         print(f"\n\n# {name}: {time.perf_counter() - began:.0f} s")
-        for place, markdown in parts.items():
+        for place, markdown in tables.items():
             print(f"\n## {place}\n\n{markdown}", flush=True)
-        found |= parts
+        found |= tables
     if args.write:
-        path = DOCS / "performance.md"
-        text = path.read_text(encoding="utf-8")
-        for name, markdown in found.items():
-            text = put(text, name, markdown)
-        path.write_text(text, encoding="utf-8")
+        text = DOCUMENT.read_text(encoding="utf-8")
+        for place, markdown in found.items():
+            text = put(text, place, markdown)
+        write_text(DOCUMENT, text)
 
 
 if __name__ == "__main__":

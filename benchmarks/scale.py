@@ -1,18 +1,17 @@
-"""Does a log of RSC15's size fit, from the file to the ranks, and a catalogue of a million items?
+"""Do a log of RSC15's size, from the file to the ranks, and a catalogue of a million items fit?
 
     python benchmarks/scale.py [--scale 1] [--train-seconds 120] [--folder DIR]
 
 Makes 7,966,257 sessions of the simulated shop, 36 million clicks on 37,483 items, as files of all
-kinds, reads them, cleans, splits, lays out an epoch, trains for a while and evaluates; then ranks
-10,000 cases among a million items with every method. Each stage is a process of its own, whose
-time and largest memory (imports included) are what is printed; over 4 GiB is an error. The files,
-6 GB, go to a temporary folder and are deleted. Linux.
+kinds. Reads, cleans and splits them, lays out an epoch, trains for a while, evaluates, and fits the
+baselines. Then every method ranks 10,000 cases among a million items. Each stage is a process of
+its own, whose time and largest memory (imports included) are printed; over 4 GiB is an error. The
+files, 6 GB, go to a temporary folder. Linux.
 """
 
 import argparse
 import hashlib
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -22,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from common import machine, table
+from common import machine, peak, random_model, table
 
 from gru4rec_np import GRU4Rec, Sessions, Shop, prepare, read_table
 from gru4rec_np.data.batches import session_parallel
@@ -30,18 +29,18 @@ from gru4rec_np.data.protocols import clean, split
 from gru4rec_np.data.rawlogs import read_rsc15
 from gru4rec_np.data.sessions import id_array
 from gru4rec_np.data.tables import write_table
-from gru4rec_np.models import BASELINES, network
+from gru4rec_np.models import BASELINES
 from gru4rec_np.models.training import Stopped
 
 SESSIONS, ITEMS, DAYS = 7_966_257, 37_483, 182  # RSC15
 PART = 250_000  # sessions that are simulated at once
 CATALOGUE, CASES = 1_000_000, 10_000
-UNITS = 100
 LIMIT = 4096  # MiB
 BLOCK = 1_000_000  # events written to RSC15's format at once
 
+# --- stages: each takes the folder and the arguments, and returns sessions or a text --------------
 
-# --- stages: each takes the folder and the arguments, and returns sessions or what is to be said --
+Stage = Callable[[Path, argparse.Namespace], Sessions | tuple | str]
 
 
 def simulate(folder: Path, args: argparse.Namespace) -> Sessions:
@@ -63,33 +62,29 @@ def simulate(folder: Path, args: argparse.Namespace) -> Sessions:
         offsets=np.concatenate([[0], np.cumsum(np.concatenate(lengths))]),
         item_ids=214_500_000 + np.arange(shop.n_items),
         session_ids=np.arange(1, n_sessions + 1),
-    )
-    log = log.compact()
+    ).compact()
     keep(log, folder / "log.npz")
     return log
 
 
-def write(ending: str) -> Callable:
+def write(*endings: str, texts: bool = False) -> Stage:
+    """Write the log as tables; with `texts`, its ids are texts."""
+
     def stage(folder: Path, args: argparse.Namespace) -> Sessions:
         log = kept(folder / "log.npz")
-        write_table(log, folder / f"log.{ending}")
+        if texts:
+            items, sessions = log.item_ids.tolist(), log.session_ids.tolist()
+            names = id_array(f"item-{i}" for i in items), id_array(f"session-{i}" for i in sessions)
+            log = Sessions(log.items, log.offsets, log.times, *names)
+        for ending in endings:
+            write_table(log, folder / f"{'names' if texts else 'log'}.{ending}")
         return log
 
     return stage
 
 
-def write_names(folder: Path, args: argparse.Namespace) -> Sessions:
-    """A log whose ids are texts."""
-    log = kept(folder / "log.npz")
-    names = (id_array(f"{n}-{i}" for i in ids.tolist())
-             for n, ids in (("item", log.item_ids), ("session", log.session_ids)))  # fmt: skip
-    named = Sessions(log.items, log.offsets, log.times, *names)
-    write_table(named, folder / "names.csv")
-    write_table(named, folder / "names.parquet")
-    return named
-
-
 def write_rsc15(folder: Path, args: argparse.Namespace) -> Sessions:
+    """Write the log in RSC15's format."""
     log = kept(folder / "log.npz")
     session = np.repeat(log.session_ids, log.lengths)
     with (folder / "log.dat").open("wb") as file:
@@ -105,14 +100,8 @@ def write_rsc15(folder: Path, args: argparse.Namespace) -> Sessions:
     return log
 
 
-def read(name: str, reader: Callable[[Path], Sessions]) -> Callable:
-    def stage(folder: Path, args: argparse.Namespace) -> Sessions:
-        return reader(folder / name)
-
-    return stage
-
-
 def cleaning(folder: Path, args: argparse.Namespace) -> tuple[Sessions, Sessions]:
+    """Clean and split."""
     train, test = split(clean(kept(folder / "log.npz")), days=1)
     keep(train, folder / "train.npz")
     keep(test, folder / "test.npz")
@@ -135,29 +124,29 @@ def read_parts(folder: Path, args: argparse.Namespace) -> tuple[Sessions, Sessio
 
 
 def batches(folder: Path, args: argparse.Namespace) -> str:
+    """Lay out an epoch."""
     train = kept(folder / "train.npz")
     epoch = session_parallel(train, 32)
     if epoch.lanes.sum() > len(train.cases):
-        raise SystemExit("error: more questions than the log has")
+        raise SystemExit("error: more cases than the log has")
     return f"{epoch.lanes.sum():,} events in {len(epoch):,} steps of 32 lanes"
 
 
 def training(folder: Path, args: argparse.Namespace) -> str:
     """The first minutes of an epoch, 100 units, 2048 extra negatives, cross-entropy."""
     train = kept(folder / "train.npz")
-    began = first = None
-    rate = 0.0
+    began, first, rate = 0.0, 0, 0.0
 
     def on_chunk(epoch: int, done: int, total: int, loss: float) -> None:
         nonlocal began, first, rate
         now = time.perf_counter()
-        if began is None:  # the chunk that compiles, and the epoch's layout, before the clock
+        if not began:  # layout and compilation end with the first chunk
             began, first = now, done
         elif now - began > args.train_seconds:
             rate = (done - first) / (now - began)
             raise Stopped
 
-    model = GRU4Rec(layers=[UNITS], n_epochs=1, batch_size=32, n_sample=2048)
+    model = GRU4Rec(layers=[100], n_epochs=1, batch_size=32, n_sample=2048)
     try:
         model.fit(train, on_chunk)
     except Stopped:
@@ -167,15 +156,9 @@ def training(folder: Path, args: argparse.Namespace) -> str:
     return f"{rate:,.0f} events/s with {model.ops.name}"
 
 
-def random_model(item_ids: np.ndarray, backend: str) -> GRU4Rec:
-    """A model as if it had been fit."""
-    model = GRU4Rec(layers=[UNITS], backend=backend)
-    model.weights = network.init_weights(model, len(item_ids), np.random.default_rng(0))
-    model._set_catalogue(item_ids)
-    return model
+def evaluation(backend: str) -> Stage:
+    """Rank the log's test set by a GRU4Rec of random weights."""
 
-
-def evaluation(backend: str) -> Callable:
     def stage(folder: Path, args: argparse.Namespace) -> str:
         test = kept(folder / "test.npz")
         ranks, _ = random_model(test.item_ids, backend).ranks(test)
@@ -184,43 +167,36 @@ def evaluation(backend: str) -> Callable:
     return stage
 
 
-def among_million(name: str, backend: str = "numpy") -> Callable:
-    """Rank cases among a large catalogue; what is trained on is as large as that."""
+def baseline(name: str) -> Stage:
+    """Fit a baseline on the log, rank its test set."""
+    return lambda folder, args: ranked(name, kept(folder / "train.npz"), kept(folder / "test.npz"))
+
+
+def among_million(name: str, backend: str = "") -> Stage:
+    """Rank cases among a large catalogue, each of whose items was clicked four times."""
 
     def stage(folder: Path, args: argparse.Namespace) -> str:
         n_items, n_cases = int(CATALOGUE * args.scale), int(CASES * args.scale)
         rng = np.random.default_rng(0)
-        items = np.arange(4 * n_items, dtype=np.int32) % n_items  # every item occurs
+        items = np.arange(4 * n_items, dtype=np.int32) % n_items
         log = sessions_of(rng.permutation(items), 4, n_items)
         test = sessions_of(rng.integers(0, n_items, 3 * (n_cases // 2), np.int32), 3, n_items)
-        if name == GRU4Rec.name:
-            model = random_model(log.item_ids, backend)
-        else:
-            options = {"n_epochs": 1} if name == "BPR-MF" else {}
-            model = BASELINES[name](**options).fit(log)
-        fitted = peak()
-        began = time.perf_counter()
-        ranks, _ = model.ranks(test)
-        rate = len(ranks) / (time.perf_counter() - began)
-        return (
-            f"{len(ranks):,} cases among {n_items:,} items, {rate:,.0f} a second; "
-            f"{fitted:,.0f} MiB before the ranks"
-        )
+        return ranked(name, log, test, backend)
 
     return stage
 
 
-STAGES: dict[str, Callable[[Path, argparse.Namespace], Sessions | tuple | str]] = {
+STAGES: dict[str, Stage] = {
     "simulate": simulate,
     "write Parquet": write("parquet"),
     "write CSV": write("csv"),
     "write RSC15's format": write_rsc15,
-    "write names": write_names,
-    "read Parquet": read("log.parquet", read_table),
-    "read CSV": read("log.csv", read_table),
-    "read RSC15's format": read("log.dat", read_rsc15),
-    "read Parquet, ids are texts": read("names.parquet", read_table),
-    "read CSV, ids are texts": read("names.csv", read_table),
+    "write names": write("csv", "parquet", texts=True),
+    "read Parquet": lambda folder, args: read_table(folder / "log.parquet"),
+    "read CSV": lambda folder, args: read_table(folder / "log.csv"),
+    "read RSC15's format": lambda folder, args: read_rsc15(folder / "log.dat"),
+    "read Parquet, ids are texts": lambda folder, args: read_table(folder / "names.parquet"),
+    "read CSV, ids are texts": lambda folder, args: read_table(folder / "names.csv"),
     "clean and split": cleaning,
     "command prepare, RSC15's format to Parquet": command,
     "read what it wrote": read_parts,
@@ -228,6 +204,7 @@ STAGES: dict[str, Callable[[Path, argparse.Namespace], Sessions | tuple | str]] 
     "training": training,
     "evaluation, numba": evaluation("numba"),
     "evaluation, numpy": evaluation("numpy"),
+    **{f"fit and rank: {name}": baseline(name) for name in ("Item-KNN", "V-SKNN", "BPR-MF")},
     "million items: GRU4Rec, numba": among_million("GRU4Rec", "numba"),
     "million items: GRU4Rec, numpy": among_million("GRU4Rec", "numpy"),
     **{f"million items: {name}": among_million(name)
@@ -235,8 +212,21 @@ STAGES: dict[str, Callable[[Path, argparse.Namespace], Sessions | tuple | str]] 
 }  # fmt: skip
 UNMEASURED = ("simulate", "write RSC15's format", "write names")  # the benchmark's own work
 
-
 # --- what the stages share ------------------------------------------------------------------------
+
+
+def ranked(name: str, log: Sessions, test: Sessions, backend: str = "") -> str:
+    """Fit a method (GRU4Rec: random weights; BPR-MF: one epoch), rank the cases of a test set."""
+    began = time.perf_counter()
+    if name == GRU4Rec.name:
+        model = random_model(log.item_ids, backend)
+    else:
+        model = BASELINES[name](**({"n_epochs": 1} if name == "BPR-MF" else {})).fit(log)
+    fitted, memory = time.perf_counter(), peak()
+    ranks, _ = model.ranks(test)
+    rate = len(ranks) / (time.perf_counter() - fitted)
+    return (f"{len(ranks):,} cases among {log.n_items:,} items, {rate:,.0f} a second; fit "
+            f"{fitted - began:.1f} s; {memory:,.0f} MiB before the ranks")  # fmt: skip
 
 
 def sessions_of(items: np.ndarray, length: int, n_items: int) -> Sessions:
@@ -260,7 +250,7 @@ def kept(path: Path) -> Sessions:
 
 
 def facts(result: Sessions | tuple | str) -> dict:
-    """Of sessions, sizes and a hash of all they hold, whatever the order of the catalogue."""
+    """Of sessions, sizes and a hash that does not depend on the order of the catalogue."""
     if isinstance(result, str):
         return {"text": result}
     found, texts = hashlib.sha256(), []
@@ -277,13 +267,8 @@ def facts(result: Sessions | tuple | str) -> dict:
 
 def numbers(ids: np.ndarray) -> np.ndarray:
     """Whole numbers as they are; of texts like item-214500000 the number."""
-    return np.array([int(text[text.index("-") + 1 :]) for text in ids]) if ids.dtype == object \
-        else ids  # fmt: skip
-
-
-def peak() -> float:
-    """Largest memory of this process so far, MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    texts = ids.dtype == object
+    return np.array([int(text[text.index("-") + 1 :]) for text in ids]) if texts else ids
 
 
 def run(name: str, folder: Path, argv: list[str]) -> dict:
@@ -300,7 +285,7 @@ def run(name: str, folder: Path, argv: list[str]) -> dict:
 
 
 def check(results: dict[str, dict]) -> None:
-    """Stages that have the same log in their hands agree; none takes more than the limit."""
+    """Stages with the same log have the same sessions; none takes more than the limit."""
     for name, result in results.items():
         source = "clean and split" if name == "read what it wrote" else "simulate"
         if name.startswith(("write", "read")) and result["digest"] != results[source]["digest"]:
@@ -310,28 +295,11 @@ def check(results: dict[str, dict]) -> None:
         raise SystemExit(f"error: more than {LIMIT} MiB: {', '.join(over)}")
 
 
-def measure(folder: Path, argv: list[str]) -> str:
-    """All stages in turn: a Markdown table."""
-    results = {name: run(name, folder, argv) for name in STAGES}
-    rows = [
-        [name, f"{r['seconds']:.1f}", f"{r['peak']:,.0f}", r["text"]]
-        for name, r in results.items()
-        if name not in UNMEASURED
-    ]
-    text = table(["stage", "seconds", "peak memory, MiB", "what"], rows)
-    try:
-        check(results)
-    except SystemExit:
-        print(text)
-        raise
-    return text
-
-
 def main() -> None:
-    """Print the table."""
+    """Run all stages in turn, print the table, check the results."""
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    p.add_argument("--scale", type=float, default=1.0)
-    p.add_argument("--train-seconds", type=float, default=120.0)
+    p.add_argument("--scale", type=float, default=1.0, help="default 1; 0.01 takes half a minute")
+    p.add_argument("--train-seconds", type=float, default=120.0, help="default 120")
     p.add_argument("--folder", help="where the temporary folder is made")
     p.add_argument("--stage", choices=STAGES, help=argparse.SUPPRESS)
     args = p.parse_args()
@@ -344,7 +312,14 @@ def main() -> None:
     argv = ["--scale", str(args.scale), "--train-seconds", str(args.train_seconds)]
     print(machine(), end="\n\n", flush=True)
     with tempfile.TemporaryDirectory(prefix="scale-", dir=args.folder) as folder:
-        print(measure(Path(folder), argv))
+        results = {name: run(name, Path(folder), argv) for name in STAGES}
+    rows = [
+        [name, f"{r['seconds']:.1f}", f"{r['peak']:,.0f}", r["text"]]
+        for name, r in results.items()
+        if name not in UNMEASURED
+    ]
+    print(table(["stage", "seconds", "peak memory, MiB", "what"], rows))
+    check(results)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,10 @@
 """How fast does training go, next to PyTorch and to the matrix products alone?
 
-Trains the same GRU4Rec on the same batches with each of this package's backends and with both
-models of `torch_peer.py`, on one thread and on two, in turns within one run:
+Trains the same GRU4Rec on the same batches with each backend and with both models of
+`torch_peer.py`, on one thread and on two, in turns. Needs the `bench` extra.
 
-    python benchmarks/speed.py [--train FILE] [--settings A B C] [--backends numpy]
-                               [--steps 200] [--rounds 7]
-
-The floor is what BLAS needs, on one thread, for the matrix products that a step cannot do without,
-every operand at hand and the scores on distinct rows. Needs the `bench` extra.
+The floor is the matrix products that a step cannot do without, by BLAS on one thread, with every
+operand at hand and the scores on distinct rows.
 """
 
 import argparse
@@ -15,20 +12,16 @@ import dataclasses
 import time
 
 import numpy as np
+import roofline
 import torch
-from common import in_turns, machine, name_of
-from common import table as markdown
+from common import in_turns, name_of, table
 from torch_peer import Peer, PlainPeer
 
-from gru4rec_np import GRU4Rec, InputError, Sessions, Shop, read_table
-from gru4rec_np.backends import BACKENDS, one_blas_thread
-from gru4rec_np.data.batches import (
-    Batches,
-    guide_table,
-    negative_distribution,
-    session_parallel,
-)
+from gru4rec_np import GRU4Rec, InputError, Sessions
+from gru4rec_np.backends import Ops, load, one_blas_thread
+from gru4rec_np.data.batches import Batches, guide_table, negative_distribution, session_parallel
 from gru4rec_np.models import network
+from gru4rec_np.models.hyperparameters import Hyperparameters
 from gru4rec_np.models.training import chunk_of
 from gru4rec_np.ops.optim import init_state
 
@@ -60,12 +53,14 @@ class Result:
 
     Attributes:
         lanes: events of a step. scored: its distinct scored items, on average.
+        flops: of its matrix products.
         seconds: name to the seconds per step of each round.
         losses: name to the mean loss per event; NaN for the products.
     """
 
     lanes: int
     scored: int
+    flops: int
     seconds: dict[str, np.ndarray]
     losses: dict[str, float]
 
@@ -76,51 +71,51 @@ class Result:
 
 
 class Ours:
-    """Training as `GRU4Rec.fit` does it, but over the steps asked for."""
+    """Training as `GRU4Rec.fit` does it, but over the steps asked for; weights are copied."""
 
     def __init__(
-        self, model: GRU4Rec, weights: network.Weights, train: Sessions, batches: Batches
+        self, hp: Hyperparameters, ops: Ops, W: network.Weights, train: Sessions, batches: Batches
     ) -> None:
-        self.model, self.batches = model, batches
+        self.hp, self.ops, self.batches = hp, ops, batches
         self.rng = np.random.default_rng(0)
-        self.state = network.zero_state(model, batches.x.shape[1])
-        self.negatives = negative_distribution(train.support, model.sample_alpha)
+        self.state = network.zero_state(hp, hp.batch_size)
+        self.negatives = negative_distribution(train.support, hp.sample_alpha)
         self.guide = guide_table(self.negatives)
-        memory = {n: init_state(p, model.adapt, model.momentum) for n, p in weights.items()}
+        W = {name: array.copy() for name, array in W.items()}
+        memory = {name: init_state(p, hp.adapt, hp.momentum) for name, p in W.items()}
         log_support = np.log(train.support).astype(np.float32)
-        run = model.ops.stepper and model.ops.stepper(model, weights, memory, log_support)
-        self.run = run or network.stepper(model, weights, memory, model.ops, log_support)
+        self.run = ops.stepper(hp, W, memory, log_support)
+        self.run = self.run or network.StepByStep(hp, W, memory, ops, log_support)
 
     @one_blas_thread
     def train(self, steps: range) -> float:
         """Train on these steps of the epoch: the sum of their events' losses."""
-        total = 0.0
-        size = chunk_of(self.model, self.model.ops)
+        total, size = 0.0, chunk_of(self.hp, self.ops)
         for first in range(steps.start, steps.stop, size):
             chunk = range(first, min(first + size, steps.stop))
-            shape = len(chunk), self.model.n_sample
-            samples = self.model.ops.draw_negatives(self.rng, self.negatives, shape, self.guide)
+            shape = len(chunk), self.hp.n_sample
+            samples = self.ops.draw_negatives(self.rng, self.negatives, shape, self.guide)
             losses, self.state = self.run(self.batches, chunk, samples, self.state, self.rng)
             total += losses.sum()
-        return total * self.model.batch_size
+        return total * self.hp.batch_size
 
 
 class Floor:
-    """The matrix products of a step: nothing else, and nothing twice.
+    """The matrix products of a step, each once.
 
-    Left out is the gradient of the state before the step: it is a constant (bptt = 1).
+    Without the gradient of the state before the step, which is a constant (bptt = 1).
     """
 
     @one_blas_thread
-    def __init__(self, model: GRU4Rec, rows: int) -> None:
-        B, H, N = model.batch_size, model.layers[0], rows
+    def __init__(self, hp: Hyperparameters, rows: int) -> None:
+        B, H, N = hp.batch_size, hp.layers[0], rows
         rng = np.random.default_rng(0)
 
         def matrix(*shape: int) -> np.ndarray:
             return rng.normal(size=shape).astype(np.float32)
 
         h, U, V, dr = matrix(B, H), matrix(H, 3 * H), matrix(N, H), matrix(B, N)
-        if model.reset_after:
+        if hp.reset_after:
             x, W, da = matrix(B, H), matrix(H, 3 * H), matrix(B, 3 * H)
             pairs = [(x, W), (h, U), (x.T, da), (h.T, da), (da, W.T)]
         else:
@@ -153,78 +148,62 @@ def faster(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.nda
     return best[min(best)]
 
 
-def distinct_rows(model: GRU4Rec, train: Sessions, batches: Batches) -> int:
-    """How many different items a step scores, on average over 64 steps."""
-    rng = np.random.default_rng(0)
-    negatives = negative_distribution(train.support, model.sample_alpha)
-    samples = model.ops.draw_negatives(rng, negatives, (64, model.n_sample))
-    steps = zip(batches.y[: len(samples)], samples, strict=False)
-    return round(np.mean([len(np.union1d(y, extra)) for y, extra in steps]))
-
-
-def prepare(
-    setting: str, backends: list[str], train: Sessions, weights: network.Weights | None = None
-) -> tuple[Batches, dict, int]:
-    """The setting's batches; name to (threads, something to train); the distinct scored items."""
+def contenders_of(
+    setting: str, backends: list[str], train: Sessions, thread_counts: tuple[int, ...] = THREADS
+) -> tuple[Hyperparameters, Batches, dict[str, tuple[int, Ours | Peer]]]:
+    """The setting, its batches, and name to (threads, something to train from the same weights)."""
+    hp = Hyperparameters(**SETTINGS[setting])
+    batches = session_parallel(train, hp.batch_size)
+    W = network.init_weights(hp, train.n_items, np.random.default_rng(0))
     found = {}
-    model = GRU4Rec(**SETTINGS[setting], backend="numpy")
-    batches = session_parallel(train, model.batch_size)
-    if weights is None:
-        weights = network.init_weights(model, train.n_items, np.random.default_rng(0))
     for backend in backends:
-        for n in THREADS if backend == "numba" else (1,):
+        for n in thread_counts if backend == "numba" else (1,):
             try:
-                ours = GRU4Rec(**SETTINGS[setting], backend=backend)
+                found[name_of(backend, n)] = n, Ours(hp, load(backend), W, train, batches)
             except InputError as error:
                 print(f"left out: {error}\n")
                 break
-            own = {name: array.copy() for name, array in weights.items()}
-            found[name_of(backend, n)] = n, Ours(ours, own, train, batches)
     for name, peer_of in PEERS.items():
-        for n in THREADS:
-            peer = peer_of(model, weights, train.support)
-            peer.begin(batches)
-            found[name_of(name, n)] = n, peer
-    scored = distinct_rows(model, train, batches)
-    found[PRODUCTS] = 1, Floor(model, scored)
-    return batches, found, scored
+        for n in thread_counts:
+            found[name_of(name, n)] = n, peer_of(hp, W, train.support)
+            found[name_of(name, n)][1].begin(batches)
+    return hp, batches, found
 
 
-def measure(
-    setting: str,
-    backends: list[str],
-    train: Sessions,
-    rounds: int,
-    steps: int | None = None,
-    weights: network.Weights | None = None,
-) -> Result:
+def measure(setting: str, args: argparse.Namespace) -> Result:
     """Train all contenders on the same steps of a setting, in turns."""
-    batches, found, scored = prepare(setting, backends, train, weights)
-    B = batches.x.shape[1]
-    full = int(np.count_nonzero(batches.lanes == B))  # lanes only ever become fewer
-    steps = min(steps or STEPS[setting], full)
+    hp, batches, found = contenders_of(setting, args.backends, args.train)
+    negatives = negative_distribution(args.train.support, hp.sample_alpha)
+    samples = Ops().draw_negatives(np.random.default_rng(0), negatives, (64, hp.n_sample))
+    scored = [len(np.union1d(y, extra)) for y, extra in zip(batches.y[:64], samples, strict=False)]
+    floor = Floor(hp, round(np.mean(scored)))
+    found[PRODUCTS] = 1, floor
+    full = int(np.count_nonzero(batches.lanes == hp.batch_size))  # lanes only ever become fewer
+    steps = min(STEPS[setting], full)
     if steps < 1:
-        raise SystemExit(f"error: too few sessions for {B} lanes and a step of all of them")
-    first = max(0, (full - (rounds + 1) * steps) // 2)
+        raise SystemExit(f"error: too few sessions for a step of {hp.batch_size} lanes")
+    first = max(0, (full - (args.rounds + 1) * steps) // 2)
     fit_in = (full - first) // steps  # a longer run begins again
 
     def trains(contender):
         def call(r: int) -> float:
             start = first + r % fit_in * steps
-            return contender.train(range(start, start + steps)) / (steps * B)
+            return contender.train(range(start, start + steps)) / (steps * hp.batch_size)
 
         return call
 
-    seconds, losses = in_turns({name: (n, trains(c)) for name, (n, c) in found.items()}, rounds)
+    calls = {name: (n, trains(contender)) for name, (n, contender) in found.items()}
+    seconds, losses = in_turns(calls, args.rounds)
     return Result(
-        lanes=B,
-        scored=scored,
+        lanes=hp.batch_size,
+        scored=round(np.mean(scored)),
+        flops=floor.flops,
         seconds={name: s / steps for name, s in seconds.items()},
         losses={name: float(np.mean(values)) for name, values in losses.items()},
     )
 
 
-def table(setting: str, result: Result) -> str:
+def result_table(setting: str, result: Result) -> str:
     """The setting's results as a Markdown table."""
     fastest = result.fastest
     plain, tuned = (min(fastest[name_of(name, n)] for n in THREADS) for name in PEERS)
@@ -241,53 +220,33 @@ def table(setting: str, result: Result) -> str:
         "events per second", "speed, plain PyTorch = 1", "speed, tuned PyTorch = 1",
         "time, products = 1", "loss per event",
     ]  # fmt: skip
-    return markdown(head, rows)
+    return table(head, rows)
 
 
-def whole_runs(train: Sessions, backends: list[str], rounds: int) -> str:
-    """EPOCHS epochs of WHOLE by `GRU4Rec.fit`, start to end, as a Markdown table.
+def training(args: argparse.Namespace) -> dict[str, str]:
+    """A table for each setting, and from the same run the roofline."""
+    torch.manual_seed(0)
+    results = {setting: measure(setting, args) for setting in args.settings}
+    tables = [result_table(setting, result) for setting, result in results.items()]
+    work = {s: (result, Hyperparameters(**SETTINGS[s])) for s, result in results.items()}
+    path = args.docs and args.docs / "roofline.png"
+    return {"training": "\n\n".join(tables), "roofline": roofline.measure(work, args.rounds, path)}
 
-    Beside the steps that is laying out batches and finding out how many threads go fastest.
-    """
+
+def fit(args: argparse.Namespace) -> dict[str, str]:
+    """EPOCHS epochs of WHOLE by `GRU4Rec.fit`, from start to end."""
+    rounds, settings = min(2, args.rounds), SETTINGS[WHOLE] | {"n_epochs": EPOCHS}
 
     def fits(backend: str):
-        settings = SETTINGS[WHOLE] | {"n_epochs": EPOCHS}
-        return lambda r: GRU4Rec(**settings, backend=backend).fit(train).history[-1]["loss"]
+        model = GRU4Rec(**settings, backend=backend)
+        return lambda r: model.fit(args.train, verbose=False).history[-1]["loss"]
 
-    seconds, losses = in_turns({name: (THREADS[-1], fits(name)) for name in backends}, rounds)
+    calls = {backend: (THREADS[-1], fits(backend)) for backend in args.backends}
+    seconds, losses = in_turns(calls, rounds)
     fastest = {name: s.min() for name, s in seconds.items()}
     rows = [
         [name, f"{s:.1f}", f"{max(fastest.values()) / s:.1f}", f"{losses[name][0]:.3f}"]
         for name, s in fastest.items()
     ]
     head = [f"{EPOCHS} epochs of {WHOLE}", "seconds", "speed, slowest = 1", "last epoch's loss"]
-    return markdown(head, rows)
-
-
-def training_log(path: str | None) -> Sessions:
-    """The log to train on: a table of sessions, or the simulated shop."""
-    train = read_table(path) if path else Shop().simulate(20_000)
-    return train.keep_sessions(train.lengths >= 2).compact()
-
-
-def main() -> None:
-    """Print the machine, the data and a Markdown table for each setting."""
-    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    p.add_argument("--train", help="a table of sessions; the simulated shop if left out")
-    p.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
-    p.add_argument("--backends", nargs="+", choices=BACKENDS, default=["numpy", "numba"])
-    p.add_argument("--steps", type=int, help=f"steps of a round, by default {STEPS}")
-    p.add_argument("--rounds", type=int, default=7, help="rounds, after one that warms up")
-    args = p.parse_args()
-    train = training_log(args.train)
-    torch.manual_seed(0)
-    print(machine())
-    print(f"{train.n_items:,} items, {train.n_events:,} events\n")
-    for setting in args.settings:
-        result = measure(setting, args.backends, train, args.rounds, args.steps)
-        print(table(setting, result), flush=True)
-        print()
-
-
-if __name__ == "__main__":
-    main()
+    return {"fit": table(head, rows)}

@@ -1,4 +1,4 @@
-"""The CUDA kernels under compilers for GPUs, and a step's launches and traffic. Needs no GPU."""
+"""The CUDA kernels as compilers for GPUs see them, and what a step of them costs; without a GPU."""
 
 import functools
 import re
@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from cuda_compilers import FILES, REALS, BuildError, Nvcc, Nvrtc, build
 from test_steps import run_steps
 
 from gru4rec_np import GRU4Rec, Shop
@@ -17,14 +18,12 @@ from gru4rec_np.backends.cuda import operations as cuda
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "benchmarks"))
 
-import cuda_build  # noqa: E402
-
 needs_emulator = pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++")
 
 
 def compiler(name):
-    """The compiler of that name; the test is skipped if it is not installed."""
-    kind = {"nvcc": cuda_build.Nvcc, "NVRTC": cuda_build.Nvrtc}[name]
+    """It, or the test is skipped."""
+    kind = {"nvcc": Nvcc, "NVRTC": Nvrtc}[name]
     if not kind.here():
         pytest.skip(f"there is no {name}")
     return kind()
@@ -32,17 +31,17 @@ def compiler(name):
 
 @pytest.mark.parametrize("name", ["nvcc", "NVRTC"])
 def test_every_kernel_compiles_and_spills_nothing(name):
-    """Without a warning, for float and double. docs/performance.md has this compiler's figures."""
+    """Without a warning, for float and double."""
     nvcc = compiler(name)
     lowest = next(a for a in ("sm_70", "sm_75", "sm_80") if a in nvcc.architectures)
     architectures = tuple(dict.fromkeys((lowest, "sm_80", "sm_90")))
-    found = cuda_build.build(nvcc, architectures)
-    listed = {kernel for path in cuda_build.FILES for kernel in kernels_of(path)}
+    found = build(nvcc, architectures)
+    listed = {kernel for path in FILES for kernel in kernels_of(path)}
     assert {(kernel, a, real) for _, real, kernel, a in found} == {
-        (kernel, a, real) for kernel in listed for a in architectures for real in cuda_build.REALS
+        (kernel, a, real) for kernel in listed for a in architectures for real in REALS
     }
-    assert not cuda_build.spilling(found)
-    # A block must fit 65,536 registers, allocated in units of 8 a thread, or it is not launched.
+    assert not {key: usage for key, usage in found.items() if usage.spilled}
+    # A block has 65,536 registers, given out in portions of 8 a thread; else it is not launched.
     blocks = largest_blocks()
     wanted = {
         key: blocks[key[:3]] * -(-usage.registers // 8) * 8
@@ -50,10 +49,6 @@ def test_every_kernel_compiles_and_spills_nothing(name):
         if key[:3] in blocks
     }
     assert len(wanted) > 20 and not {key: n for key, n in wanted.items() if n > 65_536}
-    document = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
-    if f", {nvcc.name} |" in document:
-        table = cuda_build.tabulate(found, dict.fromkeys(architectures, nvcc.name))
-        assert not cuda_build.differences(document, table)
 
 
 def kernels_of(path):
@@ -68,7 +63,7 @@ def largest_blocks():
 
     def compile(path, options):
         def get_function(name):
-            def launch(grid, block, args, shared_mem):  # a function has attributes, as CuPy's has
+            def launch(grid, block, args, shared_mem):  # takes attributes too, as CuPy's does
                 key = path.name, options[0].removeprefix("-Dreal="), name
                 most[key] = max(most.get(key, 0), int(np.prod(block)))
 
@@ -90,29 +85,8 @@ def test_a_warning_is_an_error(name, tmp_path):
     file = tmp_path / "warns.cu"
     for body in ("int unused = 3;", "*x = 1"):
         file.write_text(f'extern "C" __global__ void f(real *x) {{ {body} }}')
-        with pytest.raises(cuda_build.BuildError, match=r"unused|expected"):
+        with pytest.raises(BuildError, match=r"unused|expected"):
             compiler(name).compile(file, "float", ("sm_80",))
-
-
-def test_a_table_that_is_no_longer_true_is_found():
-    usage = {
-        ("a.cu", real, "f", a): cuda_build.Usage(registers, 128, 0)
-        for a, registers in (("sm_80", 32), ("sm_90", 40))
-        for real in cuda_build.REALS
-    }
-    by = {"sm_80": "nvcc 1", "sm_90": "nvcc 1"}
-    table = cuda_build.tabulate(usage, by)
-    assert "| a.cu | `f` | 32 / 32 | 40 / 40 | 128 / 128 | 0 |" in table
-    document = cuda_build.put("# Text\n", cuda_build.PLACE, table, cuda_build.HEADING)
-    assert cuda_build.put(document, cuda_build.PLACE, table) == document
-    assert not cuda_build.differences(document, table)
-    assert not cuda_build.differences(document, cuda_build.tabulate(usage, {"sm_80": "nvcc 1"}))
-    (message,) = cuda_build.differences(document.replace("40 / 40", "40 / 41"), table)
-    assert message == "a.cu `f`: registers, sm_90, nvcc 1: 40 / 41 in the table, now 40 / 40"
-    assert cuda_build.differences(document.replace("`f`", "`g`"), table)
-    assert cuda_build.differences("# Text\n", table)
-    usage["a.cu", "double", "f", "sm_90"] = cuda_build.Usage(40, 128, 8)
-    assert cuda_build.spilling(usage) == ["a.cu double f sm_90: 8 bytes"]
 
 
 @needs_emulator
@@ -141,7 +115,7 @@ def test_a_step_moves_what_must_move(setting):
     log = Shop(n_items=300).simulate(400).compact()
     (reports, hp, W, (counts,)) = cuda_step.profile(setting, log, 1)
     assert reports[0].kernel == "collect" and len(reports) <= 1 + 12
-    least = sum(cuda_step.traffic(report).ideal for report in reports) * cuda_step.SECTOR
+    least = cuda_step.traffic(reports).ideal * cuda_step.SECTOR
     assert least >= cuda_step.must_move(hp, W, counts)
 
 

@@ -5,7 +5,7 @@ Each group of targets runs in a process of its own, in which an input may take 5
 
     FUZZ=2000 python -m pytest -s tests/test_fuzz.py
 
-Hypothesis draws them; where Atheris is installed, it does too, see fuzz_by_branches.py.
+Hypothesis draws them.
 """
 
 import contextlib
@@ -21,7 +21,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -355,23 +354,21 @@ def size(what):
     return int(line.split()[1]) * 1024
 
 
-def run_group(group, only=None, drive=lambda try_one: try_one()):
-    """Run the targets, or `only` one, with inputs that `drive` makes the property take."""
+def run_group(group):
+    """Run the group's targets."""
     import conftest  # noqa: F401  the same settings as every test
 
     faulthandler.enable()
     faulthandler.register(signal.SIGPROF, chain=True)  # where it stood, then the end of it
     for name, target in GROUPS[group]().items():
-        if only not in (None, name):
-            continue
         path = Path(os.environ["TMPDIR"], name + target.ending)
         for base in target.bases:  # starts threads and loads what is loaded late, too
             path.write_bytes(base if isinstance(base, bytes) else written(*base))
             target.use(path)
-        run_target(name, target, path, drive)
+        run_target(name, target, path)
 
 
-def run_target(name, target, path, drive):
+def run_target(name, target, path):
     found, slowest, began_with = {"ok": 0, "refused": 0}, 0.0, size("VmHWM")
 
     @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
@@ -397,7 +394,7 @@ def run_target(name, target, path, drive):
     resource.setrlimit(resource.RLIMIT_AS, (most, resource.RLIM_INFINITY))
     began = time.process_time()
     try:
-        drive(try_one)
+        try_one()
     except BaseException:
         print(f"{name}: the input is {path.read_bytes()[:300]!r}", file=sys.stderr)
         raise
@@ -426,35 +423,6 @@ def test_whatever_comes_in(group, tmp_path):
     print(done.stdout)
     left = [p.read_bytes()[:300] for p in tmp_path.iterdir() if p.is_file()]
     assert done.returncode == 0, f"{done.stdout}{done.stderr[-6000:]}\nthe last inputs: {left!r}"
-
-
-TARGETS = [
-    *(("tables", name) for name in ("tsv", "csv", "parquet", "tsv.gz")),
-    *(("logs", name) for name in rawlogs.READERS),
-    *(("options", name) for name in ("params", "config")),
-    *(("files", name) for name in ("model", "made-model", "made-training")),
-]
-
-
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="measures memory as Linux does")
-@pytest.mark.skipif(find_spec("atheris") is None, reason="atheris is not installed")
-@pytest.mark.parametrize(("group", "target"), TARGETS)
-def test_whatever_leads_to_other_branches(group, target, tmp_path):
-    script = Path(__file__).with_name("fuzz_by_branches.py")
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", script, group, target, str(EXAMPLES)],
-        capture_output=True,
-        text=True,
-        errors="replace",
-        timeout=60 + 2 * EXAMPLES,
-        cwd=tmp_path,
-        env={**os.environ, "TMPDIR": str(tmp_path), "POLARS_MAX_THREADS": "2"},
-    )
-    lines = [line for line in done.stderr.splitlines() if "DONE" in line or "Done" in line]
-    print(f"{target}:", *lines)
-    left = [p.read_bytes()[:300] for p in tmp_path.iterdir() if p.is_file()]
-    assert done.returncode == 0, f"{done.stdout}{done.stderr[-6000:]}\nthe last inputs: {left!r}"
-    assert f"Done {EXAMPLES} runs" in done.stderr
 
 
 # --- what it has found ----------------------------------------------------------------------------

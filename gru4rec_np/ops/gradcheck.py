@@ -138,8 +138,8 @@ def _compare(
         array[...] = original
     if not np.isfinite([middle, *sides]).all():
         return error, difference, ""
-    # The gradient is wrong, or a kink lies near p. The gap between the one-sided differences shrinks
-    # with the step where f is smooth, and stays where the step reaches over a kink.
+    # The gradient is wrong, or a kink lies near p. Where f is smooth, the gap between the one-sided
+    # differences shrinks with the step. Where the step reaches over a kink, it does not.
     right, left = sides[:2]
     noise = 10 * np.finfo(np.float64).eps * max(1.0, abs(middle)) / smallest
     slack = noise + rtol * max(abs(left), abs(right))
