@@ -52,6 +52,7 @@ class GRU4Rec(Network):
         patience: int = 0,
         resume: str | Path | None = None,
         verbose: bool | None = None,
+        primary: str = "recall@20",
     ) -> GRU4Rec:
         """Train from fresh weights, or go on with a training that was stopped.
 
@@ -63,11 +64,12 @@ class GRU4Rec(Network):
                 call `self.training.save(path)`, and raise `training.Stopped`.
             on_epoch: called after each epoch with what it added to `history`.
             validation: sessions that are not trained on; Recall@20 and MRR@20 on them join
-                `history`, and the weights at the end are those of the epoch with the best
-                Recall@20.
+                `history`, and the weights at the end are those of the epoch that is best by
+                `primary`.
             patience: with `validation`, stop after this many epochs without a better one; 0: never.
             verbose: show a progress bar: True, False, or None for only on a terminal or in a
                 notebook.
+            primary: the metric that decides which epoch is best, recall@K or mrr@K.
             resume: a file that `training.save` wrote, of the same log and hyperparameters (n_epochs
                 may be larger) on the same backend; the weights at the end are to the bit those of a
                 training that was never stopped.
@@ -95,8 +97,11 @@ class GRU4Rec(Network):
         if validation is not None:
             known = as_sessions(validation).restrict(self.item_ids)
 
+            cut_offs = sorted({20, int(primary.partition("@")[2])})
+
             def judge() -> dict[str, float]:
-                return self.evaluate(known)
+                found = self.evaluate(known, cut_offs)
+                return {primary: found[primary], **found}
 
         try:
             with progress(self.hp.n_epochs, verbose) as show:
