@@ -210,7 +210,7 @@ def require_free(out: Path, overwrite: bool) -> None:
             f"--out {out}: an unfinished run is there; --resume {out} continues it, or delete "
             f"{out / TRAINING}"
         )
-    there = [out / name for name in FILES if (out / name).exists()]
+    there = [out / name for name in FILES if (out / name).is_file()]
     if there and not overwrite:
         raise InputError(
             f"--out {out}: {there[0]} is there already; choose another folder, or replace an "

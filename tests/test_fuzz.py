@@ -186,7 +186,7 @@ def check_sessions(log):
 
 def read_params(path):
     text = path.read_bytes().decode(errors="replace")
-    Hyperparameters(**parse_params(text))
+    Hyperparameters(**parse_params(text).values)
 
 
 def read_config(path):
