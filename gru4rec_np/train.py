@@ -437,7 +437,7 @@ def run(
         if validation and len(model.history) < model.n_epochs:
             print(f"no better epoch in {data['patience']}: stopped")
         finish(data, model, out, parts, tests, methods)
-        for name in (TRAINING, SETTINGS):
+        for name in (SETTINGS, TRAINING):  # without the latter the run is finished
             (out / name).unlink(missing_ok=True)
 
     if left_out:
@@ -495,7 +495,9 @@ def _going_on(out: Path, kept: str) -> Iterator[None]:
         cli.say(f"stopped; {hint}")
         sys.exit(130)
     except MemoryError as error:
-        raise InputError(f"not enough memory: {error or 'for this'}; {hint}") from None
+        raise InputError(
+            f"not enough memory: {str(error) or 'for data or layers of this size'}; {hint}"
+        ) from None
     except OSError as error:
         place = error.filename or "file"
         raise InputError(f"{place}: {error.strerror or error}; {hint}") from None

@@ -614,7 +614,8 @@ def test_a_run_with_few_baselines(logs, tmp_path, monkeypatch):
     monkeypatch.setattr(baselines, "BPR_MF_EVENT", 1.0)
     done = command("train", *data, "--out", tmp_path / "b")
     assert "BPR-MF" not in json.loads((tmp_path / "b/metrics.json").read_text())
-    assert "not compared with, would take longer than the training: BPR-MF (" in done.stdout
+    line = next(line for line in done.stdout.splitlines() if line.startswith("not compared with"))
+    assert "BPR-MF" in line and "--baselines all" in line
 
 
 # --- warnings -------------------------------------------------------------------------------------
@@ -678,7 +679,7 @@ def test_an_id_that_is_shown():
 
 def test_a_model_that_is_no_file(tmp_path, monkeypatch):
     (tmp_path / "model.npz").symlink_to("gone.npz")
-    refuses(command("recommend", tmp_path, "a"), "model.npz is a symbolic link to gone.npz")
+    refuses(command("recommend", tmp_path, "a"), "model.npz: is a symbolic link to gone.npz")
     (tmp_path / "model.npz").unlink()
     (tmp_path / "model.npz").write_bytes(b"x")
 
@@ -703,17 +704,14 @@ def test_an_output_that_is_a_dangling_link(tmp_path):
 
 def test_plots_whatever_backend_the_environment_names(tmp_path):
     code = (
-        "import numpy as np; from pathlib import Path; from gru4rec_np.console import report\n"
+        "import os, numpy as np; from pathlib import Path; from gru4rec_np.console import report\n"
         "ranks = {'POP': (np.ones(3), np.ones(3, int))}\n"
         "report.plot_curves(Path('c.png'), np.ones(9), 3, ranks)\n"
-        "import os; assert os.environ['MPLBACKEND'] == 'module://not.installed'"
+        "assert os.environ['MPLBACKEND'] == 'nonsense'"
     )
-    environment = {**os.environ, "MPLBACKEND": "module://not.installed"}
+    environment = {**os.environ, "MPLBACKEND": "nonsense"}
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True)
     assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
-    environment["MPLBACKEND"] = "nonsense"
-    code = code.replace("module://not.installed", "nonsense")
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True)
 
 
 def test_ctrl_c_during_the_imports(tmp_path):

@@ -68,7 +68,7 @@ def run(main: Callable[[], None]) -> NoReturn:
     except (InputError, UnicodeEncodeError) as error:  # the latter for a path that is not UTF-8
         status = f"error: {error}"
     except MemoryError as error:
-        status = f"error: not enough memory: {error or 'for data or layers of this size'}"
+        status = f"error: not enough memory: {str(error) or 'for data or layers of this size'}"
     except OSError as error:
         if error.filename is None:  # standard output cannot be written
             _discard(sys.stdout)
@@ -90,14 +90,15 @@ def _discard(stream: TextIO) -> None:
 
 def _open_streams() -> None:
     """Open /dev/null for standard streams that are closed; escape what cannot be encoded."""
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
-        if getattr(sys, name) is None:
-            # Else the next file that is opened would get the stream's number.
-            with contextlib.suppress(OSError):
-                os.fstat(number)
-                continue
+    names = ("stdin", "stdout", "stderr")
+    for number in range(len(names)):
+        try:
+            os.fstat(number)
+        except OSError:  # else the next file that is opened would get this number
             os.open(os.devnull, os.O_RDWR)
-            setattr(sys, name, open(os.devnull, "w" if number else "r"))
+    for name in names:
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
 
