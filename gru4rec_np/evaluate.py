@@ -4,17 +4,17 @@ A command: parses options and prints. Imports the models and what is below it.
 """
 
 import argparse
-from pathlib import Path
+import sys
 
 from gru4rec_np import models
 from gru4rec_np.backends import BACKENDS
 from gru4rec_np.console import cli, report
-from gru4rec_np.data.tables import read_table
+from gru4rec_np.console.options import DATA_OPTIONS, TABLE_OPTIONS, add_option, parse, read_log
 from gru4rec_np.errors import InputError
 from gru4rec_np.ops.ranking import TIES
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> cli.Parser:
     """The command's options."""
     p = cli.Parser(
         prog="python -m gru4rec_np.evaluate",
@@ -30,7 +30,9 @@ def parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="test logs, TSV, CSV or Parquet; evaluated one by one",
     )
-    cli.add_column_options(p)
+    table = p.add_argument_group("format of the test logs")
+    for name in TABLE_OPTIONS:
+        add_option(table, name, *DATA_OPTIONS[name])
     p.add_argument(
         "-k",
         type=cli.positive,
@@ -56,11 +58,11 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     """Run the command on sys.argv."""
-    args = parser().parse_args()
+    args = argparse.Namespace(**parse(parser(), sys.argv[1:]))
+    table = {name: getattr(args, name, DATA_OPTIONS[name][0]) for name in TABLE_OPTIONS}
     model = models.load(args.model, args.backend)
     for n, file in enumerate(dict.fromkeys(args.test)):
-        with cli.progress(f"reading {Path(file).name}") as watch:
-            log = read_table(file, cli.columns(args), watch)
+        log = read_log([file], table)
         try:
             test = log.restrict(model.item_ids)
         except InputError as error:

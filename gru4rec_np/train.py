@@ -495,9 +495,8 @@ def _going_on(out: Path, kept: str) -> Iterator[None]:
         cli.say(f"stopped; {hint}")
         sys.exit(130)
     except MemoryError as error:
-        raise InputError(
-            f"not enough memory: {str(error) or 'for data or layers of this size'}; {hint}"
-        ) from None
+        what = str(error) or "for data or layers of this size"
+        raise InputError(f"not enough memory: {what}; {hint}") from None
     except OSError as error:
         place = error.filename or "file"
         raise InputError(f"{place}: {error.strerror or error}; {hint}") from None

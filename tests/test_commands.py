@@ -548,13 +548,13 @@ def test_the_options_of_a_table_reach_its_reader(monkeypatch):
     monkeypatch.setattr(options, "read_table", reads)
     args = ["--train", "a.tsv", "b.tsv", "--session-column", "user,session", "--time-unit", "ms"]
     args += ["--separator", ";", "--session-gap", "30m", "--keep", "event=view=1"]
-    data, *_ = settings([*args, "--drop-duplicates"])
+    data, *_ = settings([*args, "--drop-duplicates", "--layout", "lists"])
     options.load_data(data)
     options.load_data(settings(["--train", "a.tsv", "--session-gap", "1.5h"])[0])
     assert calls == [
         (["a.tsv", "b.tsv"], ("user,session", "ItemId", "Time"), {
             "separator": ";", "time_unit": "ms", "session_gap": 1800.0,
-            "keep": ("event", "view=1"), "drop_duplicates": True,
+            "keep": ("event", "view=1"), "duplicates": False, "layout": "lists",
         }),
         ("a.tsv", ("SessionId", "ItemId", "Time"), {"session_gap": 5400.0}),
     ]  # fmt: skip

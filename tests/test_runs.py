@@ -308,6 +308,7 @@ def tiny_log(path, shift=0):
         ("yoochoose-clicks.DAT.zst", "yoochoose-clicks"),
         ("clicks", "clicks"),
         (".tsv", "log"),
+        ("/dev/fd/63", "log"),
         ("...", "log"),
     ],
 )

@@ -114,10 +114,12 @@ class _Survivor:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
+        """Write, if the file still takes it."""
         self._try(self._stream.write, text)
         return len(text)
 
     def flush(self) -> None:
+        """Flush, if the file still takes it."""
         self._try(self._stream.flush)
 
     def _try(self, call: Callable[..., Any], *args: Any) -> None:
@@ -210,7 +212,7 @@ def check_output(folder: Path, files: Sequence[str], sources: Sequence[Path] = (
         raise InputError(f"--out {folder}: {nearest} is not writable: {error.strerror}") from None
 
 
-def parse_split(text: str, option: str = "split") -> dict[str, float]:
+def parse_split(text: str, option: str = "split") -> dict[str, Any]:
     """Keyword arguments of `sessions.split` for `1d` (the last day) or `0.1` (the last tenth).
 
     Raises:

@@ -40,9 +40,10 @@ DATA_OPTIONS: dict[str, tuple[Any, str]] = {
     "item_column": (COLUMNS[1], "name of the item id column"),
     "time_column": (COLUMNS[2], "name of the time column; seconds since 1970 or ISO date-times"),
     "separator": ("", "character between the columns of a text file; without it the header tells"),
-    "time_unit": ("", "unit of numeric times: s, ms, us or ns"),
+    "time_unit": ("", "unit of numeric times: s, ms or us (default: s)"),
     "session_gap": ("", "cut the session column's events into sessions at gaps longer than this, "
                         "such as 30m or 1h"),
+    "layout": ("", "lists: a text file without a header, one session of items a line"),
     "keep": ("", "keep only rows with a value in a column, such as event=view"),
     "drop_duplicates": (False, "drop rows that repeat session, item and time of another"),
     "min_item_support": (5, "before a split, drop items with fewer events; >= 1"),
@@ -72,12 +73,12 @@ SPLIT_OPTIONS = ("split", "min_item_support", "min_session_length", "merge_repea
 SHOP_OPTIONS = ("shop_sessions", "shop_items", "shop_seed")
 TABLE_OPTIONS = (
     "session_column", "item_column", "time_column", "separator", "time_unit", "session_gap",
-    "keep", "drop_duplicates",
+    "layout", "keep", "drop_duplicates",
 )  # fmt: skip
 METAVARS = {
     "train": "FILE", "test": "FILE", "split": "D|S", "validation": "D|S", "checkpoint": "N|Nm",
     "primary_metric": "METRIC", "baselines": "NAMES", "separator": "CHAR", "time_unit": "UNIT",
-    "session_gap": "TIME", "keep": "COLUMN=VALUE",
+    "session_gap": "TIME", "layout": "LAYOUT", "keep": "COLUMN=VALUE",
 }  # fmt: skip
 
 # The configurations that are shipped with the program, by name.
@@ -95,7 +96,7 @@ def add_data_options(p: cli.Parser) -> None:
 
 def add_option(group: Any, name: str, default: Any, text: str, *more_names: str) -> None:
     """Add an option to a group of argparse. The type of its default is its type."""
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {"default": argparse.SUPPRESS}
     if isinstance(default, bool):
         options["action"] = argparse.BooleanOptionalAction
     else:
@@ -260,7 +261,7 @@ def table_keywords(data: dict[str, Any]) -> dict[str, Any]:
     Raises:
         InputError: an option is not of its form.
     """
-    found: dict[str, Any] = {n: data[n] for n in ("separator", "time_unit") if data[n]}
+    found: dict[str, Any] = {n: data[n] for n in ("separator", "time_unit", "layout") if data[n]}
     if data["session_gap"]:
         text = data["session_gap"]
         match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
@@ -277,7 +278,7 @@ def table_keywords(data: dict[str, Any]) -> dict[str, Any]:
             )
         found["keep"] = (column, value)
     if data["drop_duplicates"]:
-        found["drop_duplicates"] = True
+        found["duplicates"] = False
     return found
 
 
@@ -296,7 +297,7 @@ def load_data(data: dict[str, Any]) -> tuple[dict[str, Sessions], Shop | None]:
     """
     shop = None
     if data["train"]:
-        log = _read(data["train"], data)
+        log = read_log(data["train"], data)
     else:
         shop = Shop(n_items=data["shop_items"], seed=data["shop_seed"])
         log = shop.simulate(data["shop_sessions"], seed=data["shop_seed"] + 1)
@@ -307,7 +308,7 @@ def load_data(data: dict[str, Any]) -> tuple[dict[str, Sessions], Shop | None]:
         parts = {"train": train}
         for path, name in test_names(data).items():
             try:
-                parts[name] = _read([path], data).restrict(train.item_ids)
+                parts[name] = read_log([path], data).restrict(train.item_ids)
             except InputError as error:
                 where = "" if str(error).startswith(path) else f"{path}: "
                 raise InputError(f"{where}{error}") from None
@@ -331,8 +332,12 @@ def test_names(data: dict[str, Any]) -> dict[str, str]:
     return {path: "test" if len(paths) == 1 else f"test {path}" for path in paths}
 
 
-def _read(paths: list[str], data: dict[str, Any]) -> Sessions:
-    """A log, behind a progress bar."""
+def read_log(paths: list[str], data: dict[str, Any]) -> Sessions:
+    """One log from one file or more, behind a progress bar.
+
+    Args:
+        data: with at least the options in `TABLE_OPTIONS`.
+    """
     columns = data["session_column"], data["item_column"], data["time_column"]
     source: Any = paths if len(paths) > 1 else paths[0]
     with cli.progress(f"reading {', '.join(Path(path).name for path in paths)}") as watch:

@@ -154,7 +154,7 @@ def by_position(ranks: np.ndarray, before: np.ndarray, k: int) -> tuple[np.ndarr
     return recall, mrr
 
 
-def _figure(**options: Any) -> Figure:
+def new_figure(**options: Any) -> Figure:
     """A figure that draws with Agg, without pyplot: no window, no global state.
 
     Importing Matplotlib takes longer than most commands, so it happens here. Matplotlib refuses to
@@ -186,7 +186,7 @@ def plot_curves(
         losses: (updates,) the loss of each. steps_per_epoch: updates in an epoch.
         ranks: method to what its `ranks` returned.
     """
-    figure = _figure(figsize=(13, 4))
+    figure = new_figure(figsize=(13, 4))
     loss_axis, recall_axis, mrr_axis = axes = figure.subplots(1, 3)
 
     width = max(1, min(len(losses) // 20, steps_per_epoch // 10))
@@ -244,7 +244,7 @@ def plot_comparison(
         groups: title to the methods of each row of axes, top to bottom. k: the cut-off.
     """
     heights = [len(group) + 1.5 for group in groups.values()]
-    figure = _figure(figsize=(11, 1 + 0.27 * sum(heights)))
+    figure = new_figure(figsize=(11, 1 + 0.27 * sum(heights)))
     axes = figure.subplots(
         len(groups), 2, squeeze=False, sharey="row", gridspec_kw={"height_ratios": heights}
     )

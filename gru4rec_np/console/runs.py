@@ -30,6 +30,8 @@ _ENDINGS = re.compile(r"(\.(tsv|csv|parquet|txt|dat|jsonl))?(\.(gz|zst))?$", re.
 
 def name_of(paths: Sequence[str]) -> str:
     """A folder name for a log: its first file's name without the endings of its format."""
+    if paths[0].startswith(("/dev/", "/proc/")):  # a pipe
+        return "log"
     return _ENDINGS.sub("", Path(paths[0]).name).strip(". ") or "log"
 
 
