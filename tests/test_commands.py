@@ -490,6 +490,20 @@ def test_unusable_models(run, logs, tmp_path):
 # --- several test logs, metrics -------------------------------------------------------------------
 
 
+def test_evaluate_refuses_an_empty_option(run, logs):
+    out, _ = run
+    refuses(
+        command("evaluate", out, "--test", logs / "test.parquet", "--separator", ""), "separator"
+    )
+
+
+def test_the_metric_of_fit_is_checked():
+    log = Shop(n_items=40).simulate(50)
+    for metric in ("mrr", "map@20", "mrr@0", "mrr@-1", "recall@2.5"):
+        with pytest.raises(InputError, match="primary_metric: must be recall@K or mrr@K"):
+            GRU4Rec(n_epochs=1, backend="numpy").fit(log, validation=log, primary=metric)
+
+
 def test_several_test_logs_are_evaluated_one_by_one(run, logs, tmp_path):
     out, _ = run
     whole = read_table(logs / "test.parquet")

@@ -20,6 +20,7 @@ from gru4rec_np.data.shop import Shop
 from gru4rec_np.data.tables import COLUMNS, read_table
 from gru4rec_np.errors import InputError
 from gru4rec_np.models import hyperparameters
+from gru4rec_np.models.gru4rec import cut_off_of
 from gru4rec_np.models.hyperparameters import MOST
 from gru4rec_np.ops.ranking import TIES
 
@@ -67,7 +68,7 @@ RUN_OPTIONS: dict[str, tuple[Any, str]] = {
                           "those expected to take less time than the training, or under ten "
                           "seconds"),
     "checkpoint": ("5m", "write a checkpoint every 5m (minutes) or every 5000 (steps); 0: only at "
-                         "the start and when the run is stopped"),
+                         "the start, at the end and when the run is stopped"),
 }  # fmt: skip
 SPLIT_OPTIONS = ("split", "min_item_support", "min_session_length", "merge_repeats")
 SHOP_OPTIONS = ("shop_sessions", "shop_items", "shop_seed")
@@ -120,13 +121,10 @@ def run_settings(given: dict[str, Any]) -> dict[str, Any]:
             "patience: must be a whole number >= 0, and 0 without --validation, not "
             f"{run['patience']}"
         )
-    metric = run["primary_metric"].lower()
-    if not re.fullmatch(r"(recall|mrr)@[1-9]\d{0,8}", metric):
-        raise InputError(
-            f"primary_metric: must be recall@K or mrr@K, such as mrr@20, not {metric[:60]!r}"
-        )
+    run["primary_metric"] = run["primary_metric"].lower()
+    cut_off_of(run["primary_metric"])
     runs.parse_interval(run["checkpoint"])
-    return run | {"primary_metric": metric}
+    return run
 
 
 def parse(p: cli.Parser, argv: list[str]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ models share.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -97,7 +98,7 @@ class GRU4Rec(Network):
         if validation is not None:
             known = as_sessions(validation).restrict(self.item_ids)
 
-            cut_offs = sorted({20, int(primary.partition("@")[2])})
+            cut_offs = sorted({20, cut_off_of(primary)})
 
             def judge() -> dict[str, float]:
                 found = self.evaluate(known, cut_offs)
@@ -166,6 +167,18 @@ class GRU4Rec(Network):
     def session(self) -> LiveSession:
         """A session to be fed click by click, for serving."""
         return LiveSession(self)
+
+
+def cut_off_of(metric: str) -> int:
+    """K of recall@K or mrr@K.
+
+    Raises:
+        InputError: the metric is neither.
+    """
+    name, _, cut = metric.partition("@")
+    if name not in ("recall", "mrr") or not re.fullmatch(r"[1-9]\d{0,8}", cut):
+        raise InputError(f"primary_metric: must be recall@K or mrr@K, not {metric[:60]!r}")
+    return int(cut)
 
 
 class LiveSession:
