@@ -53,8 +53,8 @@ from gru4rec_np.models import BASELINES, checkpoint
 from gru4rec_np.models.base import Model, Network
 from gru4rec_np.models.baselines import Oracle
 from gru4rec_np.models.gru4rec import GRU4Rec
-from gru4rec_np.models.hyperparameters import parse_params
 from gru4rec_np.models.narm import NARM
+from gru4rec_np.models.params import parse_params
 from gru4rec_np.ops.losses import LOSSES
 
 METHODS = ("POP", "S-POP", "Markov", "Item-KNN", "BPR-MF", "V-SKNN", "oracle")

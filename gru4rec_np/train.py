@@ -22,7 +22,7 @@ import numpy as np
 import tomli_w
 from tqdm import tqdm
 
-from gru4rec_np.console import baselines, cli, report, runs
+from gru4rec_np.console import advice, baselines, cli, report, runs
 from gru4rec_np.console.options import (
     CONFIGURATIONS,
     DATA_OPTIONS,
@@ -43,7 +43,8 @@ from gru4rec_np.files import write_text
 from gru4rec_np.models import hyperparameters
 from gru4rec_np.models.base import Model
 from gru4rec_np.models.gru4rec import GRU4Rec
-from gru4rec_np.models.hyperparameters import DEFAULTS, FIELDS, OFFICIAL, Hyperparameters
+from gru4rec_np.models.hyperparameters import DEFAULTS, FIELDS
+from gru4rec_np.models.params import OFFICIAL, parse_params
 from gru4rec_np.models.training import Diverged
 
 K = (5, 10, 20)
@@ -53,7 +54,6 @@ TRAINING = "training.npz"  # the checkpoint of an unfinished run
 SETTINGS = "training.toml"  # its configuration, config.toml once the run is finished
 DIVERGED = "diverged"  # .npz and .toml, what these become when the loss diverged
 HEADER = "# python -m gru4rec_np.train --config config.toml\n"
-LARGE_TEST = 1 / 3  # of all events
 
 DESCRIPTION = """\
 Train GRU4Rec on a click log and compare it with simple baselines. Without any option: on a
@@ -178,7 +178,7 @@ def _with_params(
         values: of --config. official: whether the reference's defaults hold.
         given: the command line's options, which win in the end.
     """
-    params = hyperparameters.parse_params(text)
+    params = parse_params(text)
     defaults = {n: v for n, v in OFFICIAL.items() if n not in params.values} if official else {}
     default_columns = {n: DATA_OPTIONS[n][0] for n in params.columns}
     columns = {n: v for n, v in params.columns.items() if v != default_columns[n]}
@@ -306,59 +306,6 @@ def write_results(
     report.plot_curves(out / "curves.png", model.losses, updates, ranks)
 
 
-def cautions(
-    hp: Hyperparameters, train: Sessions, tests: Mapping[str, Sessions], is_split: bool
-) -> list[str]:
-    """What is likely not meant in a run's data and hyperparameters, a line for each."""
-    found = hyperparameters.unusual(hp.as_dict())
-    if hp.batch_size > train.n_sessions:
-        found.append(
-            f"batch_size: {hp.batch_size} is larger than the {train.n_sessions:,} training "
-            f"sessions, so a step never has as many; try {max(1, train.n_sessions // 10)} or less"
-        )
-    for name, test in tests.items():
-        share = test.n_events / (train.n_events + test.n_events)
-        if share > LARGE_TEST:
-            advice = "; --split 0.1 makes it the last tenth of the sessions" if is_split else ""
-            found.append(f"{name}: the test set has {share:.0%} of the events{advice}")
-    return found
-
-
-# What the published settings were tuned for, apart from sizes.
-TUNED = (
-    "final_activation", "n_sample", "sample_alpha", "batch_size", "adapt", "learning_rate",
-    "momentum", "dropout_p_embed", "dropout_p_hidden",
-)  # fmt: skip
-OF_LOSS = {"cross-entropy": ("logq", "smoothing"), "bpr-max": ("bpreg",)}
-SMALL = 1_000_000  # events; below, the settings for the first 100,000 clicks of RSC15 are closer
-
-
-def fitting_config(hp: Hyperparameters, n_events: int) -> str | None:
-    """A line that names the shipped configuration for a loss, if the settings are far from all.
-
-    Far means that two or more of the tuned hyperparameters differ.
-    """
-    names = (*TUNED, *OF_LOSS.get(hp.loss, ()))
-    differences: dict[str, list[str]] = {}
-    for config in CONFIGURATIONS:
-        other = Hyperparameters(**read_config(config))
-        if (other.loss, other.unit, other.input) == (hp.loss, hp.unit, hp.input):
-            differences[config] = [n for n in names if getattr(hp, n) != getattr(other, n)]
-    if not differences or min(map(len, differences.values())) < 2:
-        return None
-
-    def distance(config: str) -> tuple[bool, int]:
-        for_small = config.startswith("rsc15-100k")
-        return for_small != (n_events < SMALL), len(differences[config])
-
-    best = min(differences, key=distance)
-    changed = ", ".join(differences[best]).replace("final_activation", "final_act")
-    return (
-        f"loss={hp.loss} was published with other values of {changed}; "
-        f"for a log of this size try --config {best}"
-    )
-
-
 def main() -> None:
     """Run the command on sys.argv."""
     lines: list[str] = []
@@ -402,7 +349,7 @@ def run(
     if shop:
         print(f"simulated shop: {shop.n_items:,} items, seed {shop.seed}")
     print(report.describe(parts), "", *lines, sep="\n")
-    for line in cautions(model.hp, train, tests, not data["test"]):
+    for line in advice.cautions(model.hp, train, tests, not data["test"]):
         cli.say(f"warning: {line}")
     print(
         f"GRU4Rec: {model.unit} layers {_short(model.layers)}, input {model.input}, "
@@ -445,9 +392,9 @@ def run(
             "not compared with, would take longer than the training: "
             f"{', '.join(left_out)} (--baselines all, or --baselines {baselines.listed(left_out)})"
         )
-    advice = fitting_config(model.hp, train.n_events)
-    if advice:
-        print(advice)
+    line = advice.fitting_config(model.hp, train.n_events) or ""
+    if line:
+        print(line)
     print(f"\nwritten to {out}/: {', '.join(FILES)}")
     items = [str(item) for item in next(iter(tests.values())).session(0)[:2]]
     example = [str(out), *["--"] * any(item.startswith("-") for item in items), *items]

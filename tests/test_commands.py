@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 
 from gru4rec_np import GRU4Rec, InputError, Sessions, Shop, split
-from gru4rec_np import train as train_command
-from gru4rec_np.console import baselines, cli, options, report
+from gru4rec_np.console import advice, baselines, cli, options, report
 from gru4rec_np.data.tables import read_table, write_table
 from gru4rec_np.models import checkpoint
 from gru4rec_np.models.baselines import Markov
@@ -637,7 +636,7 @@ def test_a_run_with_few_baselines(logs, tmp_path, monkeypatch):
 
 def test_what_is_likely_not_meant():
     train, small = sized(1000, 50), sized(100, 50)
-    cautions = train_command.cautions
+    cautions = advice.cautions
     assert cautions(Hyperparameters(), train, {"test": small}, True) == []
     found = cautions(Hyperparameters(batch_size=256), train, {"test": sized(600, 50)}, True)
     assert found[0].startswith("batch_size: 256 is larger than the 200 training sessions")

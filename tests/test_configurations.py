@@ -7,9 +7,10 @@ import pytest
 from test_commands import command, refuses
 
 from gru4rec_np import GRU4Rec, InputError, Shop
+from gru4rec_np.console.advice import fitting_config
 from gru4rec_np.console.options import CONFIGURATIONS, read_config
 from gru4rec_np.models.hyperparameters import Hyperparameters
-from gru4rec_np.train import fitting_config, settings
+from gru4rec_np.train import settings
 
 
 @pytest.fixture(scope="module")

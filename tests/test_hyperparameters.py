@@ -8,19 +8,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gru4rec_np import InputError
+from gru4rec_np.console.advice import unusual
 from gru4rec_np.models.hyperparameters import (
     FIELDS,
     INPUTS,
     NAMES,
-    OFFICIAL,
     Hyperparameters,
     allowed,
     check_names,
     parse_activation,
-    parse_params,
     parse_value,
-    unusual,
 )
+from gru4rec_np.models.params import OFFICIAL, parse_params
 from gru4rec_np.ops.activations import ACTIVATIONS
 from gru4rec_np.ops.cells import UNITS
 from gru4rec_np.ops.losses import LOSSES

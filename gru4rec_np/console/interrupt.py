@@ -13,7 +13,14 @@ def _stop(number: int, frame: object) -> None:
     os._exit(128 + number)  # an exception would surface as a traceback through the imports
 
 
-# argv[0] is "-m" only while Python looks for the module of `python -m gru4rec_np.COMMAND`. Then
-# nobody else can have a handler. `cli.run` restores the usual one.
-if sys.argv[:1] == ["-m"] and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    signal.signal(signal.SIGINT, _stop)
+def _is_command() -> bool:
+    """Whether Python is looking for the module of `python -m gru4rec_np.COMMAND`.
+
+    argv[0] is "-m" only until that module is found.
+    """
+    after = sys.orig_argv[sys.orig_argv.index("-m") + 1 :] if "-m" in sys.orig_argv else []
+    return sys.argv[:1] == ["-m"] and after[:1] != [] and after[0].startswith("gru4rec_np")
+
+
+if _is_command() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, _stop)  # until `cli.run` restores the usual handler
