@@ -6,7 +6,7 @@ VENV = .venv/bin
 
 # The main job on the built-in data: train on the simulated shop, compare, recommend.
 demo: .venv/base
-	$(VENV)/python -m gru4rec_np.train --out runs/demo
+	$(VENV)/python -m gru4rec_np.train --out runs/demo --overwrite
 	@echo
 	$(VENV)/python -m gru4rec_np.recommend runs/demo -k 5 \
 		$$($(VENV)/python -c "from gru4rec_np import Shop; print(*Shop().simulate(3).session(2)[:2])")

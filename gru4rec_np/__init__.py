@@ -5,6 +5,9 @@
 gru4rec_np.train, .compare, .evaluate, .recommend, .prepare, .course.
 """
 
+import gru4rec_np.console.interrupt  # noqa: F401 - first, before the slow imports
+
+# isort: split
 from gru4rec_np.data.protocols import clean, split
 from gru4rec_np.data.sessions import Sessions
 from gru4rec_np.data.shop import Shop

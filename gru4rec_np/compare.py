@@ -1,6 +1,6 @@
-"""python -m gru4rec_np.compare: all methods on one log, over several seeds, as the papers' tables.
+"""python -m gru4rec_np.compare: all methods on one log, several seeds, in the papers' tables.
 
-A command: prints and writes files. What is trained is kept and not trained again. Imports the
+A command: prints and writes files. Results are kept, so that nothing is trained twice. Imports the
 options, comparison.py for the tables, the models and what is below them.
 """
 
@@ -21,7 +21,7 @@ import numpy as np
 from tqdm import tqdm
 
 import gru4rec_np
-from gru4rec_np.console import cli, report
+from gru4rec_np.console import cli, report, runs
 from gru4rec_np.console.comparison import (
     ABOUT_PAPER,
     NETWORKS,
@@ -45,27 +45,28 @@ from gru4rec_np.console.options import (
     parse,
     read_config,
 )
-from gru4rec_np.console.runs import alone
 from gru4rec_np.data.sessions import Sessions
 from gru4rec_np.data.shop import Shop
 from gru4rec_np.errors import InputError
 from gru4rec_np.files import write_text
 from gru4rec_np.models import BASELINES, checkpoint
+from gru4rec_np.models.base import Model, Network
+from gru4rec_np.models.baselines import Oracle
 from gru4rec_np.models.gru4rec import GRU4Rec
-from gru4rec_np.models.hyperparameters import parse_params
 from gru4rec_np.models.narm import NARM
+from gru4rec_np.models.params import parse_params
 from gru4rec_np.ops.losses import LOSSES
 
 METHODS = ("POP", "S-POP", "Markov", "Item-KNN", "BPR-MF", "V-SKNN", "oracle")
-# GRU4Rec by loss, then with other units: the configuration that each row has.
+# The configuration of each row of GRU4Rec: by loss, then with other units.
 UNITS = {"RNN": "rsc15-100k-rnn", "LSTM": "rsc15-100k-lstm"}
 CONFIGURATION_OF = {loss: f"rsc15-100k-{loss}" for loss in LOSSES} | UNITS
 FILES = ("compare.csv", "compare.md", "compare.png")
 
 DESCRIPTION = """\
-Train and evaluate all methods on a click log, several seeds where a method is random, and lay them
-side by side: the simple ones, and GRU4Rec by loss and size with other networks. Says which
-differences are more than noise. Started again, it goes on where it was stopped."""
+Train and evaluate all methods on a click log, random ones with several seeds, and compare them in
+tables: simple methods, and GRU4Rec by loss and size beside other networks. Says which differences
+are more than noise. If it is stopped, the same command continues it."""
 
 EPILOG = """\
 example:
@@ -77,9 +78,9 @@ class Method:
     """A row of a table.
 
     Attributes:
-        name: its label. table: which of `TABLES` it is in.
-        seeds: those it is trained with, None where nothing is random.
-        make: the untrained model, of a seed if there are any.
+        name: its label. table: one of `TABLES`.
+        seeds: the seeds it is trained with; None if nothing is random.
+        make: returns the untrained model; takes the seed, if there are seeds.
     """
 
     name: str
@@ -88,7 +89,7 @@ class Method:
     make: Callable[..., Any]
 
     def models(self) -> dict[str, Any]:
-        """Name of each run, for a file, to its model, not yet trained."""
+        """File name of each run to its untrained model."""
         name = self.name.replace(" ", "-")
         if self.seeds is None:
             return {name: self.make()}
@@ -99,7 +100,7 @@ def parser() -> cli.Parser:
     """The command's options."""
     p = cli.Parser(
         prog="python -m gru4rec_np.compare",
-        usage="%(prog)s [--train FILE [--test FILE | --split 1d]] [options]",
+        usage="%(prog)s [--train FILE ... [--test FILE | --split 1d]] [options]",
         description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -108,34 +109,36 @@ def parser() -> cli.Parser:
     p.add_argument(
         "--out",
         metavar="DIR",
-        help="where results, ranks and models go (default: runs/compare-<log's name>)",
+        help="folder of results, ranks and models (default: runs/compare-<log's name>, with a "
+        "number after it if that is of another log)",
     )
     p.add_argument(
         "--models",
         metavar="NAME",
         nargs="+",
-        help=f"some of {', '.join((*METHODS, *CONFIGURATION_OF))}, NARM, or a configuration by "
-        f"name, with its own size: {', '.join(CONFIGURATIONS)} (default: all but the "
-        "configurations)",
+        help=f"methods to compare: {', '.join((*METHODS, *CONFIGURATION_OF))}, NARM, or shipped "
+        f"configurations, each with its own size: {', '.join(CONFIGURATIONS)} (default: all but "
+        "the configurations)",
     )
     p.add_argument(
-        "--seeds", type=cli.positive, metavar="N", help="seeds 1 to N of each method (default: 2)"
+        "--seeds", type=cli.positive, metavar="N", help="use seeds 1 to N, N >= 1 (default: 2)"
     )
     p.add_argument(
         "--sizes",
         type=cli.positive,
         metavar="N",
         nargs="+",
-        help="units of GRU4Rec, each by each loss; RNN, LSTM and NARM, which are slower, have the "
-        "smallest (default: 50 100)",
+        help="units of GRU4Rec, >= 1, each with each loss; RNN, LSTM and NARM are slower and take "
+        "the smallest (default: 50 100)",
     )
     p.add_argument(
         "--params",
-        metavar="A=1,B=2",
-        help="hyperparameters of all of GRU4Rec's rows, which have those of rsc15-100k otherwise",
+        metavar="A=1,B=2|FILE.py",
+        help="hyperparameters of all rows of GRU4Rec; names left out are those of the rsc15-100k "
+        "configurations",
     )
-    p.add_argument("-k", type=cli.positive, metavar="K", help="cut-off (default: 20)")
-    p.add_argument("--paper", action="store_true", help="lay the published figures beside")
+    p.add_argument("-k", type=cli.positive, metavar="K", help="cut-off, >= 1 (default: 20)")
+    p.add_argument("--paper", action="store_true", help="add a table of the published figures")
     add_data_options(p)
     return p
 
@@ -148,7 +151,7 @@ def methods(
     backend: str,
     shop: Shop | None,
 ) -> list[Method]:
-    """The rows that are asked for: simple methods, GRU4Rec, NARM, configurations.
+    """The rows: simple methods, GRU4Rec, NARM, configurations.
 
     Args:
         names: as of --models, None for all; sizes, n_seeds, params: as the options.
@@ -167,7 +170,7 @@ def methods(
     if "oracle" in names and not shop:
         raise InputError("models: the oracle knows the simulated shop only, not --train's log")
 
-    set_here = parse_params(params)
+    set_here = parse_params(params).values
     for name in ("loss", "unit", "layers", "seed"):
         if name in set_here:
             raise InputError(f"params: {name} differs from row to row; see --models and --sizes")
@@ -176,17 +179,17 @@ def methods(
     for name in (n for n in known if n in names):
         if name in METHODS:
             cls = BASELINES[name]
-            if name == "oracle":
-                found.append(Method(name, SIMPLE, None, partial(cls, shop)))
+            if cls is Oracle and shop:
+                found.append(Method(name, SIMPLE, None, partial(Oracle, shop)))
             else:
-                random = "seed" in getattr(cls, "__dataclass_fields__", {})
+                random = "seed" in {f.name for f in dataclasses.fields(cls.Hyperparameters)}
                 found.append(Method(name, SIMPLE, seeds if random else None, cls))
         elif name == "NARM":
-            make = partial(NARM, embedding=min(sizes), hidden=min(sizes), backend=backend)
-            found.append(Method(f"NARM {min(sizes)}", NETWORKS, seeds, make))
+            narm = partial(NARM, embedding=min(sizes), hidden=min(sizes), backend=backend)
+            found.append(Method(f"NARM {min(sizes)}", NETWORKS, seeds, narm))
         else:
             values = read_config(CONFIGURATION_OF.get(name, name))
-            values |= parse_params(params, values["input"]) | {"backend": backend}
+            values |= set_here | {"backend": backend}
             if name in CONFIGURATIONS:
                 found.append(Method(name, NETWORKS, seeds, partial(GRU4Rec, **values)))
                 continue
@@ -195,38 +198,37 @@ def methods(
                 make = partial(GRU4Rec, **{**values, "layers": [size]})
                 found.append(Method(label, NETWORKS, seeds, make))
     for method in found:
-        method.models()  # what cannot be used is said before any work
+        method.models()  # raises on bad values, before any work
     return found
 
 
 def digest(train: Sessions, test: Sessions) -> str:
-    """What tells data sets apart: a hash of all events, times and item ids."""
+    """A hash of all events, times and item ids."""
     found = hashlib.sha256()
     for part in (train, test):
         ids = checkpoint.pack_ids(part.item_ids)
         for array in (part.items, part.offsets, part.times, *ids.values()):
             found.update(f"{array.dtype} {array.shape}".encode())
-            found.update(np.ascontiguousarray(array))
+            found.update(np.ascontiguousarray(array).data)
     return found.hexdigest()
 
 
-def identity(model: Any, data: str, ties: str) -> str:
+def identity(model: Model, data: str, ties: str) -> str:
     """All that a result depends on, as JSON: the model, its parameters and backend, data, ties.
 
     Args:
         model: not yet trained. data: the `digest`.
     """
-    about = {"version": gru4rec_np.__version__, "model": model.name, "data": data, "ties": ties}
-    if hasattr(model, "hyperparameters"):
-        about |= {"parameters": model.hyperparameters(), "backend": model.ops.name}
-    elif dataclasses.is_dataclass(model):
-        about |= {"parameters": dataclasses.asdict(model)}
+    about: dict[str, Any] = {"version": gru4rec_np.__version__, "model": model.name}
+    about |= {"data": data, "ties": ties, "parameters": model.hyperparameters()}
+    if isinstance(model, Network):
+        about["backend"] = model.ops.name
     return json.dumps(about)
 
 
 def train_and_rank(model: Any, train: Sessions, test: Sessions, ties: str, bar: tqdm) -> Run:
-    """Fit and evaluate, timed; what is compiled at first use is used before, and not timed."""
-    if getattr(model, "backend", "numpy") != "numpy":
+    """Fit and evaluate, timed. A short run before it compiles what is compiled at first use."""
+    if isinstance(model, Network) and model.backend != "numpy":
         few = train.keep_sessions(np.arange(train.n_sessions) < 50).compact()
         quick = type(model)(**{**model.hyperparameters(), "n_epochs": 1}, backend=model.backend)
         quick.fit(few).ranks(few)
@@ -235,7 +237,10 @@ def train_and_rank(model: Any, train: Sessions, test: Sessions, ties: str, bar: 
         bar.set_postfix_str(f"epoch {epoch}/{model.n_epochs}, {done / total:.0%}, loss {loss:.3f}")
 
     began = time.perf_counter()
-    model.fit(train, *([on_chunk] if isinstance(model, GRU4Rec) else []))
+    if isinstance(model, GRU4Rec):
+        model.fit(train, on_chunk, verbose=False)
+    else:
+        model.fit(train)
     seconds = time.perf_counter() - began
     began = time.perf_counter()
     ranks, _ = model.ranks(test, ties)
@@ -243,7 +248,7 @@ def train_and_rank(model: Any, train: Sessions, test: Sessions, ties: str, bar: 
 
 
 def kept_run(path: Path, wanted: str) -> Run | None:
-    """What an earlier start left, or None: nothing, nothing readable, or of another `identity`."""
+    """The result of an earlier start; None if missing, damaged or of another `identity`."""
     try:
         about, arrays = checkpoint.load(path)
         if about["identity"] == wanted:
@@ -256,11 +261,11 @@ def kept_run(path: Path, wanted: str) -> Run | None:
 def run_all(
     rows: list[Method], parts: dict[str, Sessions], ties: str, k: int, out: Path
 ) -> tuple[dict[str, list[Run]], dict[str, str]]:
-    """Train and evaluate what `out` does not have yet, with a line for each method.
+    """Train and evaluate what `out` lacks, with a line for each method.
 
-    Each result is written as soon as it is there, the model before its ranks, both whole or not at
-    all: out/models/NAME.npz and out/ranks/NAME.npz. NAME ends in a hash of `identity`, so what
-    stems from other data or parameters stays beside it.
+    Each result is written at once, the model before its ranks, both whole or not at all:
+    out/models/NAME.npz and out/ranks/NAME.npz. NAME ends in a hash of `identity`, so results of
+    other data or parameters stay.
 
     Returns:
         method to its runs, and method to why it has none.
@@ -269,7 +274,7 @@ def run_all(
     for folder in ("models", "ranks"):
         (out / folder).mkdir(parents=True, exist_ok=True)
     width = max(len(method.name) for method in rows)
-    runs: dict[str, list[Run]] = {}
+    results: dict[str, list[Run]] = {}
     failed: dict[str, str] = {}
     total = sum(len(method.seeds or [None]) for method in rows)
     with tqdm(total=total, unit="run", dynamic_ncols=True, disable=None) as bar:
@@ -297,22 +302,40 @@ def run_all(
             if method.name in failed:
                 line = f"not trained: {failed[method.name]}"
             else:
-                runs[method.name] = found
+                results[method.name] = found
                 mean = means(found, k)
                 line = f"Recall@{k} {mean['recall']:.4f}   MRR@{k} {mean['mrr']:.4f}"
                 line += f"   {sum(run.seconds for run in found):7.1f} s"
                 line += "   (kept)" if all(run.kept for run in found) else ""
             print(f"{method.name:{width}}   {line}", flush=True)
-    return runs, failed
+    return results, failed
+
+
+def folder_for(base: Path, data: str) -> Path:
+    """The folder, or else folder-2, ...: the first that is unused or has results of this data.
+
+    Args:
+        data: the `digest`.
+    """
+    place, n = base, 1
+    while place.exists() and any(place.iterdir()) and not (place / marker(data)).exists():
+        n += 1
+        place = base.with_name(f"{base.name}-{n}")
+    return place
+
+
+def marker(data: str) -> str:
+    """The name of an empty file by which a folder tells of which data its results are."""
+    return f"data-{data[:12]}"
 
 
 def main() -> None:
     """Run the command on sys.argv."""
     given = parse(parser(), sys.argv[1:])
     data = data_settings(given)
+    if len(data["test"]) > 1:
+        raise InputError("test: a comparison takes one test file")
     k = given.get("k", 20)
-    name = Path(data["train"]).name.split(".")[0] if data["train"] else "shop"
-    out = Path(given.get("out", f"runs/compare-{name}"))
     shop = None if data["train"] else Shop(n_items=data["shop_items"], seed=data["shop_seed"])
     rows = methods(
         given.get("models"),
@@ -322,27 +345,48 @@ def main() -> None:
         data["backend"],
         shop,
     )
-    cli.check_output(out, FILES, [Path(data[n]) for n in ("train", "test") if data[n]])
-    parts, _ = load_data(data)
-    print(report.describe(parts), "", f"results go to {out}/", "", sep="\n", flush=True)
+    base = Path(given.get("out", f"runs/compare-{runs.name_of(data['train'] or ['shop'])}"))
+    cli.check_output(base, FILES, [Path(f) for name in ("train", "test") for f in data[name]])
+    with cli.surviving_output():
+        parts, _ = load_data(data)
+        content = digest(parts["train"], parts["test"])
+        out = base if "out" in given else folder_for(base, content)
+        print(report.describe(parts), "", f"results go to {out}/", "", sep="\n", flush=True)
+        out.mkdir(parents=True, exist_ok=True)
+        with runs.alone(out):
+            (out / marker(content)).touch()
+            results, failed = run_all(rows, parts, data["ties"], k, out)
+            if not results:
+                raise InputError(f"no method could be trained; {next(iter(failed.values()))}")
+            write_tables(out, rows, results, failed, parts, k, given)
 
-    out.mkdir(parents=True, exist_ok=True)
-    with alone(out):
-        runs, failed = run_all(rows, parts, data["ties"], k, out)
-    if not runs:
-        raise InputError(f"no method could be trained; {next(iter(failed.values()))}")
+
+def write_tables(
+    out: Path,
+    rows: list[Method],
+    results: dict[str, list[Run]],
+    failed: dict[str, str],
+    parts: dict[str, Sessions],
+    k: int,
+    given: dict[str, Any],
+) -> None:
+    """Print the tables and write them, the figures and the plot.
+
+    Args:
+        results, failed: from `run_all`. k: the cut-off. given: the command's options.
+    """
     test = parts["test"]
     session = np.searchsorted(test.offsets, test.cases, side="right")
-    found = summary(runs, session, k)
-    table_of = {method.name: method.table for method in rows if method.name in runs}
+    found = summary(results, session, k)
+    table_of = {method.name: method.table for method in rows if method.name in results}
 
     def document(layout: Layout) -> str:
         text = tables(table_of, found, k, layout)
-        text += [notes(test.n_sessions, given.get("seeds", 2), REFERENCE in runs)]
-        if "oracle" in runs:
+        text += [notes(test.n_sessions, given.get("seeds", 2), REFERENCE in results)]
+        if "oracle" in results:
             text += [report.about_oracle(parts)]
         if given.get("paper"):
-            text += [paper_table(runs, layout), ABOUT_PAPER]
+            text += [paper_table(results, layout), ABOUT_PAPER]
         return "\n\n".join(text + [f"Not trained: {n}: {why}" for n, why in failed.items()])
 
     print(f"\n{document(report.aligned)}")

@@ -1,7 +1,7 @@
 """`python -m gru4rec_np.course`: the course's notebooks, which exercises are done, what is next.
 
-The notebooks and their checks stand in tutorials/ of a checkout, not in the installed package; this
-command finds them there. Imports cli.
+The notebooks and their checks are in tutorials/ of a checkout, not in the installed package.
+Imports cli.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def main() -> None:
         "--dir",
         metavar="DIR",
         default=argparse.SUPPRESS,
-        help="the course's folder (default: tutorials/ here, above, or beside the package)",
+        help="folder of the course (default: tutorials/ here, above, or beside the package)",
     )
     tutorials = find_tutorials(vars(parser.parse_args()).get("dir"))
     sys.path.insert(0, str(tutorials))

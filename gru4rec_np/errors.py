@@ -1,4 +1,4 @@
-"""The one exception for bad input, so that commands can tell it from a bug.
+"""The exception for bad input, which commands tell from a bug.
 
 Imports nothing.
 """
@@ -7,6 +7,6 @@ Imports nothing.
 class InputError(ValueError):
     """Input that cannot be used: a file, a column, a value, an option.
 
-    Its message is one line that names the place, the value found and what is allowed. Commands
-    print it and exit with status 2; from Python it is an ordinary `ValueError`.
+    Its message is one line: the place, the value, and what is allowed. Commands print it and exit
+    with status 2. In Python it is a `ValueError`.
     """

@@ -1,68 +1,87 @@
-"""python -m gru4rec_np.evaluate: Recall and MRR of a trained model on a test log.
+"""python -m gru4rec_np.evaluate: Recall, MRR and NDCG of a trained model on test logs.
 
 A command: parses options and prints. Imports the models and what is below it.
 """
 
 import argparse
-from pathlib import Path
+import sys
 
 from gru4rec_np import models
 from gru4rec_np.backends import BACKENDS
 from gru4rec_np.console import cli, report
-from gru4rec_np.data.tables import read_table
+from gru4rec_np.console.options import DATA_OPTIONS, TABLE_OPTIONS, add_option, parse, read_log
 from gru4rec_np.errors import InputError
-from gru4rec_np.ops.ranking import TIES, metrics
+from gru4rec_np.ops.ranking import TIES
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> cli.Parser:
     """The command's options."""
     p = cli.Parser(
         prog="python -m gru4rec_np.evaluate",
-        description="Recall@K and MRR@K of a trained model: every event of a test session but its "
-        "first is to be found among all items that the model knows.",
+        description="Recall@K, MRR@K and NDCG@K of a trained model. Every event of a test session "
+        "except its first is ranked among all items that the model knows.",
     )
-    p.add_argument(
-        "model", metavar="DIR|model.npz", help="what the training or a model's save left"
-    )
+    p.add_argument("model", metavar="DIR|model.npz", help="a run's folder, or a saved model")
     p.add_argument(
         "--test",
         required=True,
+        nargs="+",
         default=argparse.SUPPRESS,  # which --help does not show
         metavar="FILE",
-        help="test log: TSV, CSV or Parquet",
+        help="test logs, TSV, CSV or Parquet; evaluated one by one",
     )
-    cli.add_column_options(p)
+    table = p.add_argument_group("format of the test logs")
+    for name in TABLE_OPTIONS:
+        add_option(table, name, *DATA_OPTIONS[name])
     p.add_argument(
-        "-k", type=cli.positive, nargs="+", default=[5, 10, 20], metavar="K", help="cut-offs"
+        "-k",
+        type=cli.positive,
+        nargs="+",
+        default=[5, 10, 20],
+        metavar="K",
+        help="cut-offs, each >= 1",
     )
     p.add_argument(
         "--ties",
         choices=TIES,
         default=TIES[0],
-        help="items with the target's score: all before it, all behind it, half",
+        help="rank among items with the target's score: last, first, or in the middle",
     )
-    p.add_argument("--backend", choices=BACKENDS, default="auto", help="what runs GRU4Rec")
+    p.add_argument(
+        "--coverage",
+        action="store_true",
+        help="also the share of the catalogue that is recommended at the last cut-off; slower",
+    )
+    p.add_argument("--backend", choices=BACKENDS, default="auto", help="what runs a network")
     return p
 
 
 def main() -> None:
     """Run the command on sys.argv."""
-    args = parser().parse_args()
+    args = argparse.Namespace(**parse(parser(), sys.argv[1:]))
+    table = {name: getattr(args, name, DATA_OPTIONS[name][0]) for name in TABLE_OPTIONS}
     model = models.load(args.model, args.backend)
-    with cli.progress(f"reading {Path(args.test).name}") as watch:
-        log = read_table(args.test, cli.columns(args), watch)
-    try:
-        test = log.restrict(model.item_ids)
-    except InputError as error:
-        raise InputError(f"{args.test}: {error}") from None
-    print(
-        f"{log.n_events:,} events in {log.n_sessions:,} sessions; of them known to the model, in "
-        f"sessions of 2 or more: {test.n_events:,} in {test.n_sessions:,}"
-    )
-    print(f"next item among {test.n_items:,}, {len(test.cases):,} cases, ties {args.ties}")
-    with cli.progress("ranking") as watch:
-        ranks, _ = model.ranks(test, args.ties, watch)
-    print(report.table({model.name: metrics(ranks, args.k)}, args.k))
+    for n, file in enumerate(dict.fromkeys(args.test)):
+        log = read_log([file], table)
+        try:
+            test = log.restrict(model.item_ids)
+        except InputError as error:
+            raise InputError(f"{file}: {error}") from None
+        if len(args.test) > 1:
+            print("\n" * bool(n) + cli.shown(file, 200))
+        print(
+            f"{log.n_events:,} events in {log.n_sessions:,} sessions; of them known to the model, "
+            f"in sessions of 2 or more: {test.n_events:,} in {test.n_sessions:,}"
+        )
+        print(f"next item among {test.n_items:,}, {len(test.cases):,} cases, ties {args.ties}")
+        with cli.progress("ranking") as watch:
+            ranks, _ = model.ranks(test, args.ties, watch)
+        figures = report.figures(ranks, args.k)
+        if args.coverage:
+            with cli.progress("coverage") as watch:
+                found = report.coverage(model, test, args.k[-1], watch)
+            figures[f"coverage@{args.k[-1]}"] = found
+        print(report.table({model.name: figures}, args.k), flush=True)
 
 
 if __name__ == "__main__":

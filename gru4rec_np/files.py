@@ -1,7 +1,4 @@
-"""Files written whole or not at all.
-
-Imports nothing of ours.
-"""
+"""Files that are written whole or not at all. Imports nothing of ours."""
 
 import os
 from collections.abc import Callable
@@ -19,21 +16,21 @@ def write_whole(path: str | Path, save: Callable[[Path], object]) -> None:
     """Write a file under a temporary name beside it, then move it into place.
 
     Args:
-        path: the file; one that exists is replaced in one move.
+        path: the file. An existing file is replaced by one rename.
         save: writes to the path that it is given, which has the same ending.
 
     Raises:
-        OSError: the file, which it names, cannot be written; what was there is untouched.
+        OSError: the file cannot be written; an existing file is unchanged. The error names `path`.
     """
     path = Path(path)
     part = path.with_name(f"{path.stem}.part{path.suffix}")
     try:
         save(part)
         with open(part, "rb") as file:
-            os.fsync(file.fileno())  # on the disk, before its name says that it is whole
+            os.fsync(file.fileno())  # the content must be on disk before the rename is
         part.replace(path)
     except OSError as error:
-        error.filename = str(path)  # nobody knows the temporary one
+        error.filename = str(path)  # not the temporary name
         raise
     finally:
         part.unlink(missing_ok=True)

@@ -6,21 +6,26 @@ A command: prints and writes files. Imports the options, the models and what is 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import io
 import json
+import os
 import shlex
 import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tomli_w
 from tqdm import tqdm
 
-from gru4rec_np.console import cli, report, runs
+from gru4rec_np.console import advice, baselines, cli, report, runs
 from gru4rec_np.console.options import (
     CONFIGURATIONS,
+    DATA_OPTIONS,
     RUN_OPTIONS,
     add_data_options,
     add_option,
@@ -37,25 +42,19 @@ from gru4rec_np.data.shop import Shop
 from gru4rec_np.errors import InputError
 from gru4rec_np.files import write_text
 from gru4rec_np.models import hyperparameters
-from gru4rec_np.models.baselines import POP, SPOP, Markov, Oracle
-from gru4rec_np.models.factors import BPRMF
+from gru4rec_np.models.base import Model
 from gru4rec_np.models.gru4rec import GRU4Rec
 from gru4rec_np.models.hyperparameters import DEFAULTS, FIELDS
-from gru4rec_np.models.neighbours import VSKNN, ItemKNN
+from gru4rec_np.models.params import OFFICIAL, parse_params
 from gru4rec_np.models.training import Diverged
-from gru4rec_np.ops.ranking import metrics
 
 K = (5, 10, 20)
 
-PARAMS = (
-    "hyperparameters as GRU4Rec's users keep them; without constrained_embedding or embedding the "
-    "input is onehot; names left out keep this program's defaults"
-)
-
 FILES = ("model.npz", "config.toml", "history.csv", "metrics.json", "curves.png")
-TRAINING = "training.npz"  # where an unfinished run stands
-DIVERGED = "diverged.npz"  # and one that diverged, some steps before: nothing that can go on
-
+TRAINING = "training.npz"  # the checkpoint of an unfinished run
+SETTINGS = "training.toml"  # its configuration, config.toml once the run is finished
+DIVERGED = "diverged"  # .npz and .toml, what these become when the loss diverged
+HEADER = "# python -m gru4rec_np.train --config config.toml\n"
 
 DESCRIPTION = """\
 Train GRU4Rec on a click log and compare it with simple baselines. Without any option: on a
@@ -70,30 +69,46 @@ examples:
 loss=bpr-max,constrained_embedding=True
   python -m gru4rec_np.train --train train.tsv --test test.tsv --config rsc15-100k-bpr-max"""
 
+Say = Callable[[str], object]
+
 
 def parser() -> cli.Parser:
     """The command's options: data, hyperparameters, output."""
     p = cli.Parser(
         prog="python -m gru4rec_np.train",
-        usage="%(prog)s [--train FILE [--test FILE | --split 1d]] [options]",
+        usage="%(prog)s [--train FILE ... [--test FILE ... | --split 1d]] [options]",
         description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,
     )
-    p.add_argument("--out", metavar="DIR", help="where the results go (default: runs/<log's name>)")
+    p.add_argument(
+        "--out",
+        metavar="DIR",
+        help="folder of the results (default: runs/<log's name>, with a number after it if that "
+        "is in use)",
+    )
+    p.add_argument(
+        "--overwrite", action="store_true", help="replace the results of an earlier run in --out"
+    )
     p.add_argument(
         "--resume",
         metavar="DIR",
-        help="go on with the run that was stopped there, to the bits that it would have had; alone",
+        help="resume the run in DIR, bit-identically; allows no other option",
     )
-    shipped = "; or, of those that come with this program: " + ", ".join(CONFIGURATIONS)
+    shipped = ", or of a shipped configuration: " + ", ".join(CONFIGURATIONS)
     p.add_argument(
         "--config",
         metavar="FILE|NAME",
-        help="options from a TOML file, e.g. a run's config.toml" + shipped,
+        help="read options from a TOML file, such as a run's config.toml" + shipped,
     )
-    p.add_argument("--params", metavar="A=1,B=2", help=PARAMS)
+    p.add_argument(
+        "--params",
+        metavar="A=1,B=2|FILE.py",
+        help="hyperparameters as a string or a parameter file of GRU4Rec's reference "
+        "implementations. Names left out keep --config's values; without --config they take the "
+        "defaults of GRU4Rec_PyTorch_Official",
+    )
     add_data_options(p)
     group = p.add_argument_group("run")
     for name, (default, text) in RUN_OPTIONS.items():
@@ -101,121 +116,186 @@ def parser() -> cli.Parser:
     model = p.add_argument_group("hyperparameters")
     for name, field in FIELDS.items():
         extra = ["--epochs"] if name == "n_epochs" else []
-        add_option(model, name, DEFAULTS[name], field.metadata["help"], *extra)
+        text = field.metadata["help"]
+        if not isinstance(DEFAULTS[name], bool):
+            text += f"; {hyperparameters.allowed(field.metadata['check'])}"
+        add_option(model, name, DEFAULTS[name], text, *extra)
     return p
 
 
-def settings(argv: list[str]) -> tuple[dict[str, Any], GRU4Rec, Path]:
+def settings(argv: list[str], say: Say = lambda line: None) -> tuple[dict[str, Any], GRU4Rec, Path]:
     """Everything that a run needs, from options, --params and --config.
 
     Args:
-        argv: the command's arguments; `--n_sample` is understood as `--n-sample`.
+        argv: the command's arguments; `--n_sample` is read as `--n-sample`.
+        say: called with lines about what --params left out.
 
     Returns:
-        data options, the untrained model, the output directory.
+        data and run options, the untrained model, the output directory.
 
     Raises:
         InputError: a value or a combination that cannot be used.
     """
     given = parse(parser(), argv)
     out, config, params = (given.pop(name, None) for name in ("out", "config", "params"))
-    resume = given.pop("resume", None)
+    overwrite, resume = given.pop("overwrite", False), given.pop("resume", None)
     if resume is not None:
-        if given or (out, config, params) != (None, None, None):
-            raise InputError("resume: goes alone; the run's options are in its config.toml")
+        if given or overwrite or (out, config, params) != (None, None, None):
+            raise InputError("resume: allows no other option; the run's are in its folder")
         out, config = resume, _unfinished(Path(resume))
 
     values: dict[str, Any] = read_config(config) if config else {}
-    logs = {name: given.get(name, values.get(name, "")) for name in ("train", "test")}
-    if "train" in given or "test" in given:  # the file's ways with its own log may not fit another
+    logs = {name: given.get(name, values.get(name, [])) for name in ("train", "test")}
+    if "train" in given or "test" in given:  # what the file says of its own log may not fit
         values = {name: value for name, value in values.items() if name not in unused(logs)}
     if params is not None:
-        values |= hyperparameters.parse_params(params, values.get("input", "onehot"))
+        values = _with_params(values, params, config is None, given, say)
     for name, text in given.items():
         if name in FIELDS and isinstance(text, str):
             text = hyperparameters.parse_value(name, text)
         values[name] = text
 
     data = data_settings(values) | run_settings(values)
-    values = {name: value for name, value in values.items() if name not in data}
-    model = GRU4Rec(**values, backend=data["backend"])
-    name = Path(data["train"]).name.split(".")[0] if data["train"] else "shop"
-    out = Path(out or f"runs/{name}")
-    if resume is None and (out / TRAINING).exists():
+    baselines.names_of(data["baselines"])
+    model = GRU4Rec(
+        **{name: value for name, value in values.items() if name not in data},
+        backend=data["backend"],
+    )
+    if out is None:
+        folder = runs.unused_folder(Path("runs", runs.name_of(data["train"] or ["shop"])))
+    else:
+        folder = Path(out)
+    if resume is None:
+        require_free(folder, overwrite)
+    return data | {"overwrite": overwrite or resume is not None}, model, folder
+
+
+def _with_params(
+    values: dict[str, Any], text: str, official: bool, given: dict[str, Any], say: Say
+) -> dict[str, Any]:
+    """The values with those of --params, and with what it leaves out.
+
+    Args:
+        values: of --config. official: whether the reference's defaults hold.
+        given: the command line's options, which win in the end.
+    """
+    params = parse_params(text)
+    defaults = {n: v for n, v in OFFICIAL.items() if n not in params.values} if official else {}
+    default_columns = {n: DATA_OPTIONS[n][0] for n in params.columns}
+    columns = {n: v for n, v in params.columns.items() if v != default_columns[n]}
+    left_out = {n: v for n, v in defaults.items() if n not in given}
+    if left_out:
+        listed = ", ".join(f"{n}={_short(v)}" for n, v in left_out.items())
+        say(f"--params: names left out take the official defaults: {listed}")
+    if "input" not in params.values and "input" not in given:
+        now = defaults.get("input", values.get("input", DEFAULTS["input"]))
+        of = "the official default, constrained_embedding=True" if official else "from --config"
+        say(f"--params: names no input; it is {now} ({of})")
+    if params.ignored:
+        say(f"--params: ignored: {', '.join(params.ignored)}")
+    return {**defaults, **values, **columns, **params.values}
+
+
+def _short(value: Any) -> str:
+    return "/".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def require_free(out: Path, overwrite: bool) -> None:
+    """Raise InputError if a new run would replace files in its folder that it must not.
+
+    Args:
+        overwrite: the results of an earlier run may be replaced.
+    """
+    if (out / TRAINING).exists():
         raise InputError(
-            f"--out {out}: an unfinished run is there; --resume {out} goes on with it, or delete "
+            f"--out {out}: an unfinished run is there; --resume {out} continues it, or delete "
             f"{out / TRAINING}"
         )
-    return data, model, out
+    there = [out / name for name in FILES if (out / name).is_file()]
+    if there and not overwrite:
+        raise InputError(
+            f"--out {out}: {there[0]} is there already; choose another folder, or replace an "
+            "earlier run with --overwrite"
+        )
+    config = out / "config.toml"
+    if config.is_file():
+        with open(config, encoding="utf-8", errors="replace") as file:
+            if file.readline() != HEADER:
+                raise InputError(f"--out {out}: {config} is not of this program, and stays")
 
 
 def _unfinished(folder: Path) -> str:
-    """The configuration of a run that can go on.
+    """The configuration of a run that can be resumed.
 
     Raises:
         InputError: there is none.
     """
     if not (folder / TRAINING).is_file():
         raise InputError(
-            f"resume: {folder}: nothing to go on with, there is no {TRAINING}: the run is "
-            "finished, or was stopped in its first steps"
+            f"resume: {folder}: nothing to resume, there is no {TRAINING}: the run is finished, or "
+            "was stopped in its first steps"
         )
-    return str(folder / "config.toml")
+    # Before version 0.2 the configuration was config.toml from the start.
+    name = SETTINGS if (folder / SETTINGS).exists() else "config.toml"
+    return str(folder / name)
 
 
 def train_with_progress(
     model: GRU4Rec,
     train: Sessions,
     validation: Sessions | None,
-    patience: int,
+    data: dict[str, Any],
     keeper: runs.Keeper,
 ) -> None:
     """Fit the model behind a progress bar, with a line for each epoch.
 
-    Goes on from what the keeper has kept, if there is something.
+    Resumes from the keeper's file if there is one.
 
     Raises:
         Stopped: a signal asked for it.
     """
-    resume = keeper.path if keeper.path.exists() else None
+    primary = data["primary_metric"]
 
     def on_chunk(epoch: int, done: int, total: int, loss: float) -> None:
         keeper.after_chunk(model.training)
 
     def on_epoch(row: dict[str, float]) -> None:
-        valid = f"   Recall@20 {row['recall@20']:.4f}" if "recall@20" in row else ""
+        name = primary.replace("recall", "Recall").replace("mrr", "MRR")
+        valid = f"   {name} {row[primary]:.4f}" if primary in row else ""
         tqdm.write(  # above the bar
             f"epoch {row['epoch']:>{len(str(model.hp.n_epochs))}}/{model.hp.n_epochs}"
             f"   loss {row['loss']:.4f}{valid}   {row['events_per_second']:,.0f} events/s"
-            f"   {row['seconds']:.1f} s"
+            f"   {row['seconds']:.1f} s",
+            file=sys.stdout,
         )
         sys.stdout.flush()
-        if keeper.asked is not None:  # while it was judged
+        if keeper.asked is not None:  # during the evaluation of the epoch
             keeper.after_chunk(model.training)
+        elif row["epoch"] == model.hp.n_epochs:
+            keeper.keep(model.training)  # so that --resume need not train again
 
-    model.fit(train, on_chunk, on_epoch, validation, patience, resume)
+    resume = keeper.path if keeper.path.exists() else None
+    model.fit(train, on_chunk, on_epoch, validation, data["patience"], resume, primary=primary)
 
 
-def write_config(out: Path, data: dict[str, Any], model: GRU4Rec) -> None:
-    """Leave in a directory what it takes to run again, or to go on."""
-    absolute = {n: str(Path(data[n]).resolve()) for n in ("train", "test") if data[n]}
-    config = {**data, **absolute, **model.hyperparameters()}
+def write_config(path: Path, data: dict[str, Any], model: GRU4Rec) -> None:
+    """Write what it takes to run again, or to resume."""
+    config = {name: data[name] for name in (*DATA_OPTIONS, *RUN_OPTIONS)}
+    for name in ("train", "test"):
+        config[name] = [os.path.abspath(file) for file in data[name]]
+    config |= model.hyperparameters()
     for name in unused(data):
         del config[name]
-    write_text(
-        out / "config.toml",
-        "# python -m gru4rec_np.train --config config.toml\n"
-        + tomli_w.dumps({n: v for n, v in config.items() if v != ""}),
-    )
+    write_text(path, HEADER + tomli_w.dumps({n: v for n, v in config.items() if v not in ("", [])}))
 
 
 def write_results(
     out: Path,
     model: GRU4Rec,
-    results: dict[str, dict[str, float]],
-    ranks: dict[str, Any],
+    results: Mapping[str, Any],
+    ranks: Mapping[str, tuple[np.ndarray, np.ndarray]],
 ) -> None:
-    """Leave history, metrics and plot in a directory, beside the model."""
+    """Write history, metrics and plot beside the model."""
     text = io.StringIO()
     rows = csv.DictWriter(text, model.history[0], lineterminator="\n")
     rows.writeheader()
@@ -229,12 +309,22 @@ def write_results(
 
 def main() -> None:
     """Run the command on sys.argv."""
-    data, model, out = settings(sys.argv[1:])
-    cli.check_output(out, FILES, [Path(data[name]) for name in ("train", "test") if data[name]])
-    parts, shop = load_data(data)
-    out.mkdir(parents=True, exist_ok=True)
-    with runs.alone(out):
-        run(data, model, out, parts, shop)
+    lines: list[str] = []
+    data, model, out = settings(sys.argv[1:], lines.append)
+    cli.check_output(out, FILES, [Path(f) for name in ("train", "test") for f in data[name]])
+    with cli.surviving_output():
+        parts, shop = load_data(data)
+        is_new = not out.exists()
+        out.mkdir(parents=True, exist_ok=True)
+        try:
+            with runs.alone(out):
+                if not data["overwrite"]:  # another run may have finished here meanwhile
+                    require_free(out, False)
+                run(data, model, out, parts, shop, lines)
+        finally:
+            if is_new:
+                with contextlib.suppress(OSError):
+                    out.rmdir()  # if nothing was written
 
 
 def run(
@@ -243,68 +333,144 @@ def run(
     out: Path,
     parts: dict[str, Sessions],
     shop: Shop | None,
+    lines: Sequence[str] = (),
 ) -> None:
-    """Train, compare, write: what `main` does when all is read."""
-    test = parts["test"]
+    """Train, compare, write: what `main` does when all is read.
+
+    Args:
+        parts: from `load_data`. lines: printed before the training.
+    """
+    tests = {name: part for name, part in parts.items() if name.startswith("test")}
     if data["validation"]:
         parts["train"], parts["validation"] = _held_out(parts["train"], data)
-        parts["test"] = test = test.restrict(parts["train"].item_ids)
-    train = parts["train"]
+        tests = {name: test.restrict(parts["train"].item_ids) for name, test in tests.items()}
+        parts.update(tests)
+    train, validation = parts["train"], parts.get("validation")
+    methods, left_out = baselines.chosen(data["baselines"], model.hp, train, tests, shop)
     if shop:
         print(f"simulated shop: {shop.n_items:,} items, seed {shop.seed}")
-    print(report.describe(parts), "", sep="\n")
+    print(report.describe(parts), "", *lines, sep="\n")
+    for line in advice.cautions(model.hp, train, tests, not data["test"]):
+        cli.say(f"warning: {line}")
     print(
-        f"GRU4Rec: {model.unit} layers {'/'.join(map(str, model.layers))}, input {model.input}, "
+        f"GRU4Rec: {model.unit} layers {_short(model.layers)}, input {model.input}, "
         f"loss {model.loss}, {model.n_sample} extra negatives; backend {model.ops.name} "
-        f"({model.ops.why})"
+        f"({model.ops.why})",
+        flush=True,
     )
     interval = runs.parse_interval(data["checkpoint"])
-    keeper = runs.Keeper(out / TRAINING, *interval, partial(write_config, out, data, model))
+    begin = partial(write_config, out / SETTINGS, data, model)
+    keeper = runs.Keeper(out / TRAINING, *interval, begin)
     try:
         with keeper:
-            train_with_progress(model, train, parts.get("validation"), data["patience"], keeper)
+            train_with_progress(model, train, validation, data, keeper)
     except Diverged as error:
         if not keeper.path.exists():
             raise
-        keeper.path.replace(out / DIVERGED)  # there it is in no other run's way
-        raise InputError(f"{error}; {out / DIVERGED} holds where it stood before") from None
+        (out / SETTINGS).replace(out / f"{DIVERGED}.toml")
+        keeper.path.replace(out / f"{DIVERGED}.npz")
+        raise InputError(f"{error}; {out / DIVERGED}.npz is the last checkpoint before") from None
     except runs.Stopped:
-        again = shlex.join(["python", "-m", "gru4rec_np.train", "--resume", str(out)])
-        print(f"stopped; to go on: {again}", file=sys.stderr)
-        sys.exit(128 + keeper.asked)
-    if parts.get("validation") and len(model.history) < model.n_epochs:
-        print(f"no better epoch in {data['patience']}: stopped")
-    model.save(out / "model.npz")  # now, whatever becomes of the rest
+        cli.say(f"stopped; to go on: {_resume(out)}")
+        sys.exit(128 + (keeper.asked or 0))
 
-    methods = [POP(), SPOP(), BPRMF(), ItemKNN(), VSKNN(), Markov(), model]
-    methods += [Oracle(shop)] if shop else []
-    ranks = _ranks(methods, model, train, test, data["ties"])
-    results = {name: metrics(rank, K) for name, (rank, _) in ranks.items()}
-    print(f"\nnext item among {train.n_items:,}, {len(test.cases):,} cases, ties {data['ties']}")
-    print(report.table(results, K))
-    if shop:
-        print(report.about_oracle(parts))
+    # The model comes first. Older results go before it, so that no two runs' files are mixed.
+    for name in FILES[1:]:
+        with contextlib.suppress(OSError):
+            (out / name).unlink(missing_ok=True)
+    with _going_on(out, f"the checkpoint is kept in {out}"):
+        model.save(out / "model.npz")
+    with _going_on(out, f"the model is kept in {out}"):
+        write_config(out / "config.toml", data, model)
+        if validation and len(model.history) < model.n_epochs:
+            print(f"no better epoch in {data['patience']}: stopped")
+        finish(data, model, out, parts, tests, methods)
+        for name in (SETTINGS, TRAINING):  # without the latter the run is finished
+            (out / name).unlink(missing_ok=True)
 
-    write_results(out, model, results, ranks)
-    keeper.path.unlink(missing_ok=True)
+    if left_out:
+        print(
+            "not compared with, would take longer than the training: "
+            f"{', '.join(left_out)} (--baselines all, or --baselines {baselines.listed(left_out)})"
+        )
+    line = advice.fitting_config(model.hp, train.n_events) or ""
+    if line:
+        print(line)
     print(f"\nwritten to {out}/: {', '.join(FILES)}")
-    items = [str(item) for item in test.session(0)[:2]]
+    items = [str(item) for item in next(iter(tests.values())).session(0)[:2]]
     example = [str(out), *["--"] * any(item.startswith("-") for item in items), *items]
     print("try:", shlex.join(["python", "-m", "gru4rec_np.recommend", *example]))
 
 
+def finish(
+    data: dict[str, Any],
+    model: GRU4Rec,
+    out: Path,
+    parts: dict[str, Sessions],
+    tests: dict[str, Sessions],
+    methods: Sequence[Model],
+) -> None:
+    """Compare the trained model with the methods on each test set; print and write the results."""
+    train = parts["train"]
+    # The oracle comes last.
+    ordered = [m for m in methods if m.name != "oracle"] + [model]
+    ordered += [m for m in methods if m.name == "oracle"]
+    ranks = _ranks(ordered, model, train, tests, data["ties"])
+    results = {
+        name.removeprefix("test "): {m: report.figures(r, K) for m, (r, _) in found.items()}
+        for name, found in ranks.items()
+    }
+    for (name, test), figures in zip(tests.items(), results.values(), strict=True):
+        where = f"{name}: " if len(tests) > 1 else ""
+        print(
+            f"\n{where}next item among {train.n_items:,}, {len(test.cases):,} cases, "
+            f"ties {data['ties']}"
+        )
+        print(report.table(figures, K))
+    if ordered[-1].name == "oracle":
+        print(report.about_oracle(parts))
+    first = next(iter(ranks.values()))
+    write_results(out, model, results if len(tests) > 1 else results["test"], first)
+
+
+@contextlib.contextmanager
+def _going_on(out: Path, kept: str) -> Iterator[None]:
+    """Add to an error what is kept of the run, and how to go on."""
+    hint = f"{kept}; to go on: {_resume(out)}" if (out / TRAINING).exists() else kept
+    try:
+        yield
+    except KeyboardInterrupt:
+        cli.say(f"stopped; {hint}")
+        sys.exit(130)
+    except MemoryError as error:
+        what = str(error) or "for data or layers of this size"
+        raise InputError(f"not enough memory: {what}; {hint}") from None
+    except OSError as error:
+        place = error.filename or "file"
+        raise InputError(f"{place}: {error.strerror or error}; {hint}") from None
+
+
+def _resume(out: Path) -> str:
+    return shlex.join(["python", "-m", "gru4rec_np.train", "--resume", str(out)])
+
+
 def _ranks(
-    methods: list[Any], trained: GRU4Rec, train: Sessions, test: Sessions, ties: str
-) -> dict[str, tuple[Any, Any]]:
-    """Each method's name to its `ranks`, once it has learnt, unless it is the trained one."""
-    ranks = {}
+    methods: Sequence[Any],
+    trained: GRU4Rec,
+    train: Sessions,
+    tests: Mapping[str, Sessions],
+    ties: str,
+) -> dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]:
+    """Fit all methods but the trained one. Each test's name to each method's `ranks`."""
+    ranks: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]] = {name: {} for name in tests}
     for n, method in enumerate(methods, 1):
         of_all = f"{method.name}, {n} of {len(methods)}"
         if method is not trained:
             with cli.progress(f"{of_all}: learning") as watch:
                 method.fit(train, watch)
-        with cli.progress(f"{of_all}: ranking") as watch:
-            ranks[method.name] = method.ranks(test, ties, watch)
+        for name, test in tests.items():
+            with cli.progress(f"{of_all}: ranking") as watch:
+                ranks[name][method.name] = method.ranks(test, ties, watch)
     return ranks
 
 
@@ -315,7 +481,7 @@ def _held_out(train: Sessions, data: dict[str, Any]) -> tuple[Sessions, Sessions
         InputError: nothing is left of one of them.
     """
     try:
-        return split(train, **cli.parse_split(data["validation"]))
+        return split(train, **cli.parse_split(data["validation"], "validation"))
     except InputError as error:
         raise InputError(f"validation: {error}") from None
 

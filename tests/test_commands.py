@@ -1,24 +1,60 @@
 """The commands as a user runs them: what they print, what they leave, how they refuse."""
 
+import contextlib
+import importlib
+import io
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
 
-from gru4rec_np import GRU4Rec, InputError, Shop, split, train
+from gru4rec_np import GRU4Rec, InputError, Sessions, Shop, split
+from gru4rec_np.console import advice, baselines, cli, options, report
 from gru4rec_np.data.tables import read_table, write_table
+from gru4rec_np.models import checkpoint
+from gru4rec_np.models.baselines import Markov
+from gru4rec_np.models.hyperparameters import Hyperparameters
 from gru4rec_np.models.neighbours import VSKNN
 from gru4rec_np.train import settings
 
 METHODS = ["POP", "S-POP", "BPR-MF", "Item-KNN", "V-SKNN", "Markov"]
-QUICK = ["--layers", "8", "--n-sample", "64", "--epochs", "2"]
+QUICK = ["--layers", "8", "--n-sample", "64", "--epochs", "2", "--backend", "numpy"]
 
 
-def command(name, *args, cwd=None, **environment):
+def command(name, *args, cwd=None):
+    """A command in this process: most of a process of its own would be its imports."""
+    main = importlib.import_module(f"gru4rec_np.{name}").main
+    argv = [name, *map(str, args)]
+    streams = [io.TextIOWrapper(io.BytesIO(), "utf-8") for _ in range(2)]
+    before = sys.argv, signal.getsignal(signal.SIGINT), os.getcwd()
+    sys.argv = argv
+    os.chdir(cwd or ".")
+    try:
+        with (
+            contextlib.redirect_stdout(streams[0]),
+            contextlib.redirect_stderr(streams[1]),
+            pytest.raises(SystemExit) as status,
+        ):
+            cli.run(main)
+    finally:
+        sys.argv, handler, folder = before
+        os.chdir(folder)
+        signal.signal(signal.SIGINT, handler)
+    texts = []
+    for stream in streams:
+        stream.flush()
+        texts.append(stream.buffer.getvalue().decode())
+    return subprocess.CompletedProcess(argv, status.value.code, *texts)
+
+
+def process(name, *args, cwd=None, **environment):
+    """A command in a process of its own."""
     return subprocess.run(
         [sys.executable, "-m", f"gru4rec_np.{name}", *map(str, args)],
         capture_output=True,
@@ -59,6 +95,7 @@ def run(logs):
     done = command(
         "train", "--train", logs / "train.csv", "--test", logs / "test.parquet", "--out", out,
         "--params", "layers=8,n_sample=64,loss=bpr-max,constrained_embedding=True", "--epochs=2",
+        "--backend", "numpy",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return out, done.stdout
@@ -73,11 +110,16 @@ def test_train_leaves_its_files_and_a_table(run):
     metrics = json.loads((out / "metrics.json").read_text())
     assert list(metrics) == [*METHODS, "GRU4Rec"]
     for method, row in metrics.items():
-        assert list(row) == [f"{m}@{k}" for k in (5, 10, 20) for m in ("recall", "mrr")]
+        assert list(row) == [
+            *(f"{m}@{k}" for k in (5, 10, 20) for m in ("recall", "mrr")),
+            *(f"ndcg@{k}" for k in (5, 10, 20)),
+        ]
         assert f"\n{method} " in printed and f"{row['recall@20']:.4f}" in printed
     assert (out / "curves.png").read_bytes().startswith(b"\x89PNG")
     history = (out / "history.csv").read_text().splitlines()
     assert history[0] == "epoch,loss,events,seconds,events_per_second" and len(history) == 3
+    took = printed.split("official defaults: ")[1].splitlines()[0]
+    assert "batch_size=64" in took and "n_epochs" not in took and "layers" not in took
     assert "epoch 1/2" in printed and "epoch 2/2" in printed and "events/s" in printed
 
 
@@ -92,14 +134,13 @@ def test_config_toml_runs_it_again(run, tmp_path):
 def test_evaluate_agrees_with_train(run, logs):
     out, _ = run
     row = json.loads((out / "metrics.json").read_text())["GRU4Rec"]
-    done = command("evaluate", out, "--test", logs / "test.parquet", "-k", "5", "20")
+    test = ["--test", logs / "test.parquet", "--backend", "numpy"]
+    done = command("evaluate", out, *test, "-k", "5", "20")
     assert done.returncode == 0, done.stderr
-    for name in ("recall@5", "recall@20", "mrr@5", "mrr@20"):
+    for name in ("recall@5", "recall@20", "mrr@5", "mrr@20", "ndcg@20"):
         assert f"{row[name]:.4f}" in done.stdout
     for ties in ("standard", "median"):
-        done = command(
-            "evaluate", out / "model.npz", "--test", logs / "test.parquet", "--ties", ties
-        )
+        done = command("evaluate", out / "model.npz", *test, "--ties", ties)
         assert done.returncode == 0 and ties in done.stdout
 
 
@@ -127,7 +168,7 @@ def test_evaluate_and_recommend_take_any_model(run, logs, tmp_path):
     done = command("recommend", tmp_path, *ids, "nothing", "-k", 3)
     best = VSKNN.load(tmp_path).recommend(ids, 3)
     assert [line.split()[1] for line in done.stdout.splitlines()[1:]] == [i for i, _ in best]
-    assert "passed over: nothing" in done.stderr
+    assert "ignored, unknown to the model: nothing" in done.stderr
 
 
 def test_number_ids_from_the_command_line(tmp_path):
@@ -135,9 +176,11 @@ def test_number_ids_from_the_command_line(tmp_path):
     (tmp_path / "log.tsv").write_text("SessionId\tItemId\tTime\n" + "\n".join(rows) + "\n")
     done = command("train", "--train", "log.tsv", "--split", "0.3", *QUICK, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    done = command("recommend", "runs/log", "2", "1", "77", "002", "-k", "2", cwd=tmp_path)
+    done = command(
+        "recommend", "runs/log", "2", "77", "1", "77", "002", "77", "-k", "2", cwd=tmp_path
+    )
     assert done.returncode == 0 and len(done.stdout.splitlines()) == 3
-    assert "passed over: 77, 002\n" in done.stderr
+    assert "ignored, unknown to the model: 77, 002\n" in done.stderr
 
 
 def test_what_it_says_to_try_works_for_ids_that_look_like_options(tmp_path):
@@ -150,7 +193,7 @@ def test_what_it_says_to_try_works_for_ids_that_look_like_options(tmp_path):
 
 
 def test_the_shop_is_the_default_and_gru4rec_lies_between_markov_and_oracle(tmp_path):
-    done = command("train", "--out", tmp_path, "--epochs", 3)
+    done = command("train", "--out", tmp_path, "--epochs", 3, "--backend", "auto")
     assert done.returncode == 0, done.stderr
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert list(metrics) == [*METHODS, "GRU4Rec", "oracle"]
@@ -169,15 +212,16 @@ def test_help(name):
 # --- settings -------------------------------------------------------------------------------------
 
 
-def test_options_win_over_params_over_config(tmp_path):
+def test_options_win_over_params_over_config(tmp_path, monkeypatch):
     (tmp_path / "c.toml").write_text('layers = [5]\nloss = "top1"\nmomentum = 0.5\nseed = 3\n')
+    monkeypatch.chdir(tmp_path)
     data, model, out = settings(
         ["--config", str(tmp_path / "c.toml"), "--params", "loss=bpr,momentum=0.25,n_sample=9",
          "--momentum", "0.125", "--n_epochs=4", "--shop-items", "50"]
     )  # fmt: skip
     assert (model.layers, model.loss, model.momentum, model.seed) == ([5], "bpr", 0.125, 3)
     assert (model.n_sample, model.n_epochs, data["shop_items"]) == (9, 4, 50)
-    assert str(out) == "runs/shop"
+    assert out.name == "shop"
 
 
 def test_a_config_goes_with_another_log(tmp_path):
@@ -185,27 +229,50 @@ def test_a_config_goes_with_another_log(tmp_path):
     shop = tmp_path / "shop.toml"
     shop.write_text("shop_sessions = 50\nlayers = [7]\n")
     data, model, _ = settings(["--config", str(shop), "--train", "log.tsv"])
-    assert model.layers == [7] and data["train"] == "log.tsv"
+    assert model.layers == [7] and data["train"] == ["log.tsv"]
     cut = tmp_path / "cut.toml"
     cut.write_text('train = "a.tsv"\nsplit = "0.3"\nmin_item_support = 2\nlayers = [7]\n')
     data, model, _ = settings(["--config", str(cut), "--train", "b.tsv", "--test", "c.tsv"])
-    assert model.layers == [7] and (data["train"], data["test"]) == ("b.tsv", "c.tsv")
+    assert model.layers == [7] and (data["train"], data["test"]) == (["b.tsv"], ["c.tsv"])
     assert settings(["--config", str(cut), "--train", "b.tsv"])[0]["split"] == "0.3"
     with pytest.raises(InputError, match="split: has no use with --test"):
         settings(["--config", str(shop), "--train", "b", "--test", "c", "--split", "1d"])
 
 
-def test_params_leave_the_input_that_a_config_or_an_option_set(tmp_path):
+def test_what_params_leave_out(tmp_path):
+    """The official defaults; with --config its values; and the run says which input it takes."""
     config = tmp_path / "c.toml"
-    config.write_text('input = "weighted"\n')
-    for args, wanted in (
-        (["--params", "learning_rate=0.05"], "onehot"),
-        (["--params", ""], "shared"),
-        (["--params", "bptt=2", "--input", "shared"], "shared"),
-        (["--config", str(config), "--params", "learning_rate=0.05"], "weighted"),
-        (["--config", str(config), "--params", "constrained_embedding=True"], "shared"),
+    config.write_text('input = "weighted"\nn_epochs = 7\n')
+    for args, wanted, words in (
+        (["--params", "momentum=0.1"], ("shared", 10, 64), ["names no input; it is shared"]),
+        (["--params", "embedding=0"], ("shared", 10, 64), ["names no input; it is shared"]),
+        (["--params", "constrained_embedding=False"], ("onehot", 10, 64), []),
+        (["--params", "bptt=2", "--input", "onehot"], ("onehot", 10, 64), []),
+        (["--params", "bptt=2", "--epochs", "3"], ("shared", 3, 64), ["it is shared"]),
+        (["--config", str(config), "--params", "bptt=2"], ("weighted", 7, 32), ["it is weighted"]),
+        (["--config", str(config), "--params", "constrained_embedding=1"], ("shared", 7, 32), []),
+        ([], ("shared", 5, 32), []),
     ):
-        assert settings(args)[1].input == wanted, args
+        lines = []
+        hp = settings([*args, "--backend", "numpy"], lines.append)[1].hp
+        assert (hp.input, hp.n_epochs, hp.batch_size) == wanted, args
+        text = "\n".join(lines)
+        assert all(word in text for word in words), (args, lines)
+        assert ("names no input" in text) == bool(words), args
+        official = bool(args) and "--config" not in args
+        assert ("n_epochs=10" in text) == (official and "--epochs" not in args), args
+
+
+def test_params_name_columns(tmp_path):
+    text = "item_key=item,session_key=SessionId,time_key=t,device=cuda:1"
+    lines = []
+    data, *_ = settings(["--params", text, "--train", "log.tsv"], lines.append)
+    columns = [data[f"{name}_column"] for name in ("session", "item", "time")]
+    assert columns == ["SessionId", "item", "t"]
+    assert any(line.startswith("--params: ignored: device=cuda:1") for line in lines)
+    assert settings(["--params", "item_key=ItemId"])[0]["train"] == []  # the shop, as always
+    with pytest.raises(InputError, match="item_column: has no use without --train"):
+        settings(["--params", "item_key=item"])
 
 
 def test_every_hyperparameter_is_an_option():
@@ -279,6 +346,21 @@ def test_unusable_logs(tmp_path):
 def test_unusable_options(tmp_path):
     for args, words in (
         (["--loss", "hinge"], ["loss", "cross-entropy", "'hinge'"]),
+        (["--train", ""], ["train", "is empty"]),
+        (["--train", "x", "--test", "y", ""], ["test", "is empty"]),
+        (["--params", ""], ["params", "is empty"]),
+        (["--resume", ""], ["resume", "is empty"]),
+        (["--config="], ["config", "is empty"]),
+        (["--ties", "tiebreaking"], ["ties", "tiebreaking", "median"]),
+        (["--primary-metric", "map@20"], ["primary_metric", "recall@K or mrr@K", "'map@20'"]),
+        (["--primary-metric", "mrr@0"], ["primary_metric", "'mrr@0'"]),
+        (["--baselines", "pop,svd"], ["baselines", "'svd'", "item-knn"]),
+        (["--baselines", "oracle", "--train", "x"], ["x: no such file"]),
+        (["--session-gap", "30", "--train", "x"], ["session_gap", "30m", "'30'"]),
+        (["--session-gap", "0m", "--train", "x"], ["session_gap", "'0m'"]),
+        (["--keep", "view", "--train", "x"], ["keep", "COLUMN=VALUE", "'view'"]),
+        (["--separator", ";"], ["separator", "--train"]),
+        (["--train", "a.tsv", "--test", "a.tsv"], ["test", "a.tsv is the training log itself"]),
         (["--layers", "ten"], ["layers", "'ten'"]),
         (["--layers", "0"], ["layers", ">= 1", "[0]"]),
         (["--learning-rate", "-1"], ["learning_rate", "> 0", "-1"]),
@@ -320,6 +402,7 @@ def test_unusable_config(tmp_path):
         ("train = 5", ["train", "text", "5"]),
         ("shop_items = 1.5", ["shop_items", "whole number", "1.5"]),
         ("merge_repeats = 1", ["merge_repeats", "true or false", "1"]),
+        ("train = [5]", ["train", "list of texts"]),
         ('train = "x"\ntest = "y"\nsplit = "1d"', ["split", "--test"]),
         ('train = "x"\nshop_seed = 0', ["shop_seed", "--train"]),
         ('time_column = "Time"', ["time_column", "--train"]),
@@ -358,19 +441,6 @@ def test_the_examples_in_the_help_stand_on_one_line_each():
         settings(arguments)
 
 
-def test_the_model_is_saved_before_the_baselines_run(tmp_path, monkeypatch):
-    def fails(*_):
-        raise MemoryError
-
-    monkeypatch.setattr(train.POP, "fit", fails)
-    monkeypatch.setattr(
-        sys, "argv", ["train", *QUICK, "--shop-sessions", "300", "--out", str(tmp_path)]
-    )
-    with pytest.raises(MemoryError):
-        train.main()
-    assert len(GRU4Rec.load(tmp_path).item_ids) > 10
-
-
 def test_the_oracle_is_called_exact_only_if_it_sees_every_event(tmp_path):
     shop = [*QUICK, "--out", tmp_path / "a b", "--shop-sessions", 2000, "--shop-items"]
     exact = command("train", *shop, 50).stdout
@@ -378,7 +448,8 @@ def test_the_oracle_is_called_exact_only_if_it_sees_every_event(tmp_path):
     rows = {line.split()[0]: line.split() for line in exact.splitlines()[1:5]}
     assert list(rows) == ["data", "raw", "train", "test"]
     assert f"try: python -m gru4rec_np.recommend '{tmp_path}/a b' kind" in exact
-    assert "(oracle: approximately the best" in command("train", *shop, 2000).stdout
+    again = command("train", *shop, 2000, "--overwrite").stdout
+    assert "(oracle: approximately the best" in again
 
 
 def test_a_terminal_that_cannot_show_an_item(tmp_path):
@@ -386,9 +457,9 @@ def test_a_terminal_that_cannot_show_an_item(tmp_path):
     text = "SessionId\tItemId\tTime\n" + "\n".join(rows) + "\n"
     (tmp_path / "log.tsv").write_text(text, encoding="utf-8")
     ascii = {"cwd": tmp_path, "PYTHONIOENCODING": "ascii"}
-    done = command("train", "--train", "log.tsv", "--split", "0.3", *QUICK, **ascii)
-    assert (done.returncode, done.stderr) == (0, "")
-    done = command("recommend", "runs/log", "café 1", "été", "-k", "2", **ascii)
+    done = process("train", "--train", "log.tsv", "--split", "0.3", *QUICK, **ascii)
+    assert done.returncode == 0 and "Traceback" not in done.stderr
+    done = process("recommend", "runs/log", "café 1", "été", "-k", "2", **ascii)
     assert done.returncode == 0 and r"caf\xe9" in done.stdout and r"\xe9t\xe9" in done.stderr
 
 
@@ -412,4 +483,252 @@ def test_unusable_models(run, logs, tmp_path):
     refuses(command("evaluate", out, *test, "-k", "0"), "-k", "'0'")
     refuses(command("evaluate", out, *test, "--ties", "kind"), "--ties", "kind")
     refuses(command("recommend", out, "unknown1", "unknown2"), "unknown1, unknown2")
-    refuses(command("recommend", out, "two\nlines", "9" * 5000), "two lines, 99999")
+    refuses(command("recommend", out, "two\nlines", "9" * 5000), r"two\nlines, 99999", "999...")
+
+
+# --- several test logs, metrics -------------------------------------------------------------------
+
+
+def test_evaluate_refuses_an_empty_option(run, logs):
+    out, _ = run
+    refuses(
+        command("evaluate", out, "--test", logs / "test.parquet", "--separator", ""), "separator"
+    )
+
+
+def test_the_metric_of_fit_is_checked():
+    log = Shop(n_items=40).simulate(50)
+    for metric in ("mrr", "map@20", "mrr@0", "mrr@-1", "recall@2.5"):
+        with pytest.raises(InputError, match="primary_metric: must be recall@K or mrr@K"):
+            GRU4Rec(n_epochs=1, backend="numpy").fit(log, validation=log, primary=metric)
+
+
+def test_several_test_logs_are_evaluated_one_by_one(run, logs, tmp_path):
+    out, _ = run
+    whole = read_table(logs / "test.parquet")
+    half = whole.keep_sessions(np.arange(whole.n_sessions) % 2 == 0)
+    write_table(half, tmp_path / "half.tsv")
+    both = [logs / "test.parquet", tmp_path / "half.tsv"]
+    done = command(
+        "train", "--config", out / "config.toml", "--test", *both, "--out", tmp_path / "o"
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "o/metrics.json").read_text())
+    assert list(found) == list(map(str, both))
+    assert found[str(both[0])] == json.loads((out / "metrics.json").read_text())
+    for name, row in found.items():
+        assert f"test {name}" in done.stdout and f"{row['GRU4Rec']['mrr@20']:.4f}" in done.stdout
+    written = options.read_config(str(tmp_path / "o/config.toml"))
+    assert written["test"] == list(map(str, both)) and written["train"] == [str(logs / "train.csv")]
+    done = command("evaluate", out, "--test", *both, "--backend", "numpy")
+    assert done.returncode == 0
+    for name, row in found.items():
+        assert f"{name}\n" in done.stdout and f"{row['GRU4Rec']['ndcg@20']:.4f}" in done.stdout
+
+
+def test_ndcg_by_hand():
+    found = report.figures(np.array([1.0, 3.0, 7.0, 21.0]), (5, 20))
+    assert found["ndcg@5"] == pytest.approx((1 + 1 / 2) / 4)
+    assert found["ndcg@20"] == pytest.approx((1 + 1 / 2 + 1 / 3) / 4)
+    assert found["recall@20"] == 0.75
+
+
+def test_coverage_by_hand():
+    """A Markov chain a -> b -> c -> d: the top item after a, b is b, c; then 2 of 4 are covered."""
+    log = Sessions.from_lists([["a", "b", "c", "d"]])
+    model = Markov().fit(log)
+    test = Sessions.from_lists([["a", "b", "c"], ["a", "b"]]).restrict(model.item_ids)
+    assert report.coverage(model, test, 1) == 0.5
+    assert report.coverage(model, test, 4) == 1
+
+
+def test_evaluate_shows_coverage(run, logs):
+    out, _ = run
+    test = ["--test", logs / "test.parquet", "--backend", "numpy", "-k", 5]
+    done = command("evaluate", out, *test, "--coverage")
+    model = GRU4Rec.load(out, backend="numpy")
+    wanted = report.coverage(model, read_table(logs / "test.parquet").restrict(model.item_ids), 5)
+    assert 0.1 < wanted < 1 and "Coverage@5" in done.stdout and f"{wanted:.4f}" in done.stdout
+
+
+def test_the_options_of_a_table_reach_its_reader(monkeypatch):
+    calls = []
+
+    def reads(source, columns, watch, **keywords):
+        calls.append((source, columns, keywords))
+        return Shop(n_items=40).simulate(200)
+
+    monkeypatch.setattr(options, "read_table", reads)
+    args = ["--train", "a.tsv", "b.tsv", "--session-column", "user,session", "--time-unit", "ms"]
+    args += ["--separator", ";", "--session-gap", "30m", "--keep", "event=view=1"]
+    data, *_ = settings([*args, "--drop-duplicates", "--layout", "lists"])
+    options.load_data(data)
+    options.load_data(settings(["--train", "a.tsv", "--session-gap", "1.5h"])[0])
+    assert calls == [
+        (["a.tsv", "b.tsv"], ("user,session", "ItemId", "Time"), {
+            "separator": ";", "time_unit": "ms", "session_gap": 1800.0,
+            "keep": ("event", "view=1"), "duplicates": False, "layout": "lists",
+        }),
+        ("a.tsv", ("SessionId", "ItemId", "Time"), {"session_gap": 5400.0}),
+    ]  # fmt: skip
+
+
+# --- baselines ------------------------------------------------------------------------------------
+
+
+def sized(n_events, n_items, length=5):
+    """The sizes of a log, without the log."""
+    return types.SimpleNamespace(
+        n_events=n_events, n_sessions=n_events // length, n_items=n_items,
+        lengths=np.full(n_events // length, length), cases=range(n_events // 100),
+    )  # fmt: skip
+
+
+def left_out(hp, train, shop=None):
+    return baselines.chosen("auto", hp, train, {"test": train}, shop)[1]
+
+
+def test_baselines_that_cost_more_than_the_training_are_left_out():
+    shop = Shop(n_items=40)
+    quick, usual = Hyperparameters(n_epochs=1, n_sample=32, layers=[16]), Hyperparameters()
+    assert left_out(quick, sized(50_000, 1000), shop) == []  # seconds, whatever the training takes
+    assert left_out(usual, sized(100_000, 1000), shop) == []
+    assert "BPR-MF" in left_out(quick, sized(5_000_000, 40_000))
+    assert left_out(Hyperparameters(n_epochs=1), sized(5_000_000, 40_000)) == ["BPR-MF"]
+    assert left_out(usual, sized(5_000_000, 40_000)) == []
+    assert left_out(Hyperparameters(n_epochs=1), sized(5_000_000, 40_000), shop)[-1] == "BPR-MF"
+    assert "oracle" in left_out(quick, sized(5_000_000, 100_000), shop)
+
+
+def test_baselines_by_name():
+    train, tests = sized(5_000_000, 40_000), {"test": sized(5_000_000, 40_000)}
+    hp, shop = Hyperparameters(seed=7), Shop(n_items=40)
+
+    def names(text, shop=None):
+        methods, left_out = baselines.chosen(text, hp, train, tests, shop)
+        assert left_out == []
+        return [m.name for m in methods]
+
+    assert names("none") == [] and names("all") == METHODS
+    assert names("all", shop) == [*METHODS, "oracle"]
+    assert names("markov, POP") == ["POP", "Markov"] and names("oracle", shop) == ["oracle"]
+    with pytest.raises(InputError, match="baselines: the oracle knows the simulated shop only"):
+        names("oracle")
+    assert baselines.chosen("bpr-mf", hp, train, tests, None)[0][0].hp.seed == 7
+
+
+def test_a_run_with_few_baselines(logs, tmp_path, monkeypatch):
+    data = ["--train", logs / "train.csv", "--test", logs / "test.parquet", *QUICK]
+    done = command("train", *data, "--baselines", "none", "--out", tmp_path / "a")
+    assert done.returncode == 0, done.stderr
+    assert list(json.loads((tmp_path / "a/metrics.json").read_text())) == ["GRU4Rec"]
+    assert (tmp_path / "a/curves.png").exists() and "not compared" not in done.stdout
+    monkeypatch.setattr(baselines, "SHORT", 0.0)
+    monkeypatch.setattr(baselines, "BPR_MF_EVENT", 1.0)
+    done = command("train", *data, "--out", tmp_path / "b")
+    assert "BPR-MF" not in json.loads((tmp_path / "b/metrics.json").read_text())
+    line = next(line for line in done.stdout.splitlines() if line.startswith("not compared with"))
+    assert "BPR-MF" in line and "--baselines all" in line
+
+
+# --- warnings -------------------------------------------------------------------------------------
+
+
+def test_what_is_likely_not_meant():
+    train, small = sized(1000, 50), sized(100, 50)
+    cautions = advice.cautions
+    assert cautions(Hyperparameters(), train, {"test": small}, True) == []
+    found = cautions(Hyperparameters(batch_size=256), train, {"test": sized(600, 50)}, True)
+    assert found[0].startswith("batch_size: 256 is larger than the 200 training sessions")
+    assert "the test set has 38% of the events; --split 0.1" in found[1] and len(found) == 2
+    found = cautions(Hyperparameters(sigma=1e10), train, {"a": small, "b": sized(600, 50)}, False)
+    assert found[0].startswith("sigma: 1e+10") and found[1].endswith("b: the test set has 38% of "
+                                                                     "the events")  # fmt: skip
+
+
+def test_warnings_are_shown(tmp_path):
+    rows = [f"{s}\t{s % 7 + t}\t{s * 4000}" for s in range(30) for t in range(3)]
+    (tmp_path / "log.tsv").write_text("SessionId\tItemId\tTime\n" + "\n".join(rows) + "\n")
+    done = command("train", "--train", "log.tsv", *QUICK, "--lmbd", "1e9", "--batch-size", 8,
+                   "--learning-rate", "1e-9", cwd=tmp_path)  # fmt: skip
+    lines = [line for line in done.stderr.splitlines() if line.startswith("warning: ")]
+    assert [line.split()[1] for line in lines] == ["lmbd:", "test:"], done.stderr
+
+
+def test_the_same_file_to_train_and_test(logs, tmp_path):
+    (tmp_path / "link.tsv").symlink_to(logs / "log.tsv")
+    for test in (logs / "log.tsv", tmp_path / "link.tsv"):
+        done = command("train", "--train", logs / "log.tsv", "--test", test, "--out", tmp_path)
+        refuses(done, "test", test, "is the training log itself")
+
+
+# --- careless hands -------------------------------------------------------------------------------
+
+
+def test_a_session_has_an_order():
+    model = Markov().fit(Sessions.from_lists([["a", "b"]]))
+    for session in ({"a", "b"}, frozenset("ab")):
+        with pytest.raises(InputError, match="list of item ids, oldest first; a set has no order"):
+            model.recommend(session)
+
+
+def test_ids_that_would_control_the_terminal(tmp_path):
+    ids = ["\x1b[2J", "two\nlines", "x" * 500, "b\u202ea", "plain"]
+    log = Sessions.from_lists([ids[i:] + ids[:i] for i in range(5)])
+    Markov().fit(log).save(tmp_path / "model.npz")
+    done = command("recommend", tmp_path, "plain", "\x1b[31m", "\x1b[31m")
+    assert done.returncode == 0 and "\x1b" not in done.stdout + done.stderr
+    shown = [line.split()[1] for line in done.stdout.splitlines()[1:]]
+    assert {r"\x1b[2J", r"two\nlines", r"b\u202ea", "x" * 57 + "..."} <= set(shown)
+    assert len(done.stdout.splitlines()) == 6 and done.stderr.count(r"\x1b[31m") == 1
+    refuses(command("recommend", tmp_path, "\x1b[31m"), r"\x1b[31m")
+    refuses(command("train", "--loss", "\x1b[2J"), r"\x1b[2J")
+
+
+def test_an_id_that_is_shown():
+    assert cli.shown("café 木") == "café 木" and cli.shown(7) == "7"
+    assert cli.shown("\ud800\x00") == r"\ud800\x00" and cli.shown("a" * 9, 8) == "aaaaa..."
+
+
+def test_a_model_that_is_no_file(tmp_path, monkeypatch):
+    (tmp_path / "model.npz").symlink_to("gone.npz")
+    refuses(command("recommend", tmp_path, "a"), "model.npz: is a symbolic link to gone.npz")
+    (tmp_path / "model.npz").unlink()
+    (tmp_path / "model.npz").write_bytes(b"x")
+
+    def denied(*_):
+        raise PermissionError(13, "Permission denied")  # not raised for root
+
+    monkeypatch.setattr(checkpoint.zipfile, "ZipFile", denied)
+    refuses(command("recommend", tmp_path, "a"), "cannot be read: Permission denied")
+
+
+def test_a_byte_order_mark_in_toml(tmp_path):
+    (tmp_path / "c.toml").write_text("layers = [7]\n", encoding="utf-8-sig")
+    assert options.read_config(str(tmp_path / "c.toml")) == {"layers": [7]}
+
+
+def test_an_output_that_is_a_dangling_link(tmp_path):
+    (tmp_path / "link").symlink_to("nowhere")
+    done = command("train", "--out", tmp_path / "link/in", "--shop-sessions", 200)
+    refuses(done, "--out", "link is a symbolic link to nowhere, which does not exist")
+    refuses(command("train", "--out", ""), "out: is empty")
+
+
+def test_plots_whatever_backend_the_environment_names(tmp_path):
+    code = (
+        "import os, numpy as np; from pathlib import Path; from gru4rec_np.console import report\n"
+        "ranks = {'POP': (np.ones(3), np.ones(3, int))}\n"
+        "report.plot_curves(Path('c.png'), np.ones(9), 3, ranks)\n"
+        "assert os.environ['MPLBACKEND'] == 'nonsense'"
+    )
+    environment = {**os.environ, "MPLBACKEND": "nonsense"}
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True)
+    assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_ctrl_c_during_the_imports(tmp_path):
+    """Sent by a module that the program imports."""
+    (tmp_path / "polars.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGINT)")
+    done = process("recommend", "--help", PYTHONPATH=str(tmp_path))
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "stopped\n")

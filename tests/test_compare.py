@@ -12,7 +12,7 @@ import pytest
 from test_commands import command, refuses
 
 from gru4rec_np import Shop, compare, models
-from gru4rec_np.compare import digest, identity, methods
+from gru4rec_np.compare import digest, folder_for, identity, marker, methods
 from gru4rec_np.console import report
 from gru4rec_np.console.comparison import NOISE, SIMPLE, Run, as_csv, summary, tables
 from gru4rec_np.data.tables import read_table, write_table
@@ -55,8 +55,10 @@ def stamps(out):
 
 def test_what_it_leaves(run, logs):
     out, printed, found = run
+    train, test = read_table(logs / "train.tsv").compact(), read_table(logs / "test.csv")
+    parts = digest(train, test.restrict(train.item_ids))
     assert {p.name for p in out.iterdir()} == {
-        "compare.csv", "compare.md", "compare.png", "models", "ranks"
+        "compare.csv", "compare.md", "compare.png", "models", "ranks", marker(parts)
     }  # fmt: skip
     labels = ["POP", "Item-KNN", "BPR-MF", "GRU top1-max 4", "GRU top1-max 8", "LSTM top1-max 4"]
     assert list(found) == labels
@@ -287,11 +289,30 @@ def test_bad_input_is_one_line_and_leaves_nothing(logs, tmp_path):
 def test_a_log_with_one_session(tmp_path):
     """Trained and tested on: methods that cannot learn from it say so."""
     (tmp_path / "one.tsv").write_text("SessionId\tItemId\tTime\n1\ta\t3\n1\tb\t4\n1\ta\t5\n")
-    log = ["--train", tmp_path / "one.tsv", "--test", tmp_path / "one.tsv"]
+    (tmp_path / "same.tsv").write_bytes((tmp_path / "one.tsv").read_bytes())
+    log = ["--train", tmp_path / "one.tsv", "--test", tmp_path / "same.tsv"]
     done = command("compare", *log, *QUICK, "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr and "POP" in done.stdout
     assert "1 sessions are too few" in done.stdout
+
+
+def test_results_of_two_logs_of_one_name_have_their_own_folders(tmp_path):
+    base = tmp_path / "compare-train"
+    assert folder_for(base, "a" * 64) == base
+    base.mkdir()
+    assert folder_for(base, "a" * 64) == base  # empty
+    (base / marker("a" * 64)).touch()
+    assert folder_for(base, "a" * 64) == base
+    assert folder_for(base, "b" * 64) == tmp_path / "compare-train-2"
+
+
+def test_a_comparison_takes_one_test_log(logs, tmp_path):
+    args = arguments(logs, tmp_path / "out")
+    args.insert(args.index("--out"), logs / "train.tsv")
+    refuses(command(*args), "test", "training log itself")
+    args[args.index("--out") - 1] = logs / "other.csv"
+    refuses(command(*args), "test", "one test file")
 
 
 def test_help():

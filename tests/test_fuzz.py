@@ -35,7 +35,8 @@ from gru4rec_np.backends import load as load_ops
 from gru4rec_np.data import rawlogs
 from gru4rec_np.data.tables import read_table
 from gru4rec_np.models import checkpoint
-from gru4rec_np.models.hyperparameters import Hyperparameters, parse_params
+from gru4rec_np.models.hyperparameters import Hyperparameters
+from gru4rec_np.models.params import parse_params
 from gru4rec_np.models.training import Training
 from gru4rec_np.train import settings as train_settings
 
@@ -185,7 +186,7 @@ def check_sessions(log):
 
 def read_params(path):
     text = path.read_bytes().decode(errors="replace")
-    Hyperparameters(**parse_params(text))
+    Hyperparameters(**parse_params(text).values)
 
 
 def read_config(path):

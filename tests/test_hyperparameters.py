@@ -8,15 +8,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gru4rec_np import InputError
+from gru4rec_np.console.advice import unusual
 from gru4rec_np.models.hyperparameters import (
+    FIELDS,
     INPUTS,
     NAMES,
     Hyperparameters,
+    allowed,
     check_names,
     parse_activation,
-    parse_params,
     parse_value,
 )
+from gru4rec_np.models.params import OFFICIAL, parse_params
 from gru4rec_np.ops.activations import ACTIVATIONS
 from gru4rec_np.ops.cells import UNITS
 from gru4rec_np.ops.losses import LOSSES
@@ -201,7 +204,7 @@ def test_a_params_string_builds_the_same_model(values):
         f"{name}={'/'.join(map(str, v)) if isinstance(v, list) else v}"
         for name, v in ({"input": "shared"} | values).items()
     )
-    assert Hyperparameters(**parse_params(text)) == Hyperparameters(**values)
+    assert Hyperparameters(**parse_params(text).values) == Hyperparameters(**values)
 
 
 def test_whole_floats_become_int_and_int_becomes_float():
@@ -229,8 +232,11 @@ def test_defaults_are_not_shared():
             "layers=224,batch_size=80,loss=bpr-max,constrained_embedding=True",
             {"layers": [224], "batch_size": 80, "loss": "bpr-max", "input": "shared"},
         ),
-        ("layers=100/50", {"layers": [100, 50], "input": "onehot"}),
-        ("embedding=0", {"embedding": 0, "input": "onehot"}),
+        ("layers=100/50", {"layers": [100, 50]}),
+        ("layers=[8]", {"layers": [8]}),
+        ("layers=[100, 50],n_epochs=3", {"layers": [100, 50], "n_epochs": 3}),
+        ("embedding=0", {"embedding": 0}),
+        ("embedding=0,constrained_embedding=False", {"embedding": 0, "input": "onehot"}),
         ("embedding=64", {"embedding": 64, "input": "embedding"}),
         ("embedding=layersize", {"embedding": 0, "input": "embedding"}),
         ("constrained_embedding=False", {"input": "onehot"}),
@@ -242,24 +248,132 @@ def test_defaults_are_not_shared():
     ],
 )
 def test_parse_params(text, values):
-    parsed = parse_params(text)
+    parsed = parse_params(text).values
     assert {name: parsed[name] for name in values} == values
     named = set(re.findall(r"(\w+)\s*=", text)) - {"constrained_embedding"}
-    assert set(parsed) == named | {"input"}
+    assert set(parsed) == named | (set(values) & {"input"})
 
 
-def test_params_keep_an_input_that_was_set_elsewhere():
-    assert parse_params("") == parse_params(" , ") == {}
-    for text, before, after in (
-        ("bptt=2", "shared", "shared"),
-        ("bptt=2", "embedding", "embedding"),
-        ("constrained_embedding=True", "weighted", "shared"),
-        ("embedding=layersize", "shared", "embedding"),
-        ("constrained_embedding=False", "shared", "onehot"),
-        ("constrained_embedding=False", "weighted", "weighted"),
-        ("input=onehot", "shared", "onehot"),
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("final_act=softmax", {"loss": "cross-entropy"}),
+        ("loss=cross-entropy,final_act=softmax", {"loss": "cross-entropy"}),
+        ("loss=xe_logit,final_act=softmax_logit", {"loss": "cross-entropy"}),
+        ("loss=xe_logit", {"loss": "cross-entropy"}),
+        ("loss=bpr-max,final_act=elu-0.5", {"loss": "bpr-max", "final_act": "elu-0.5"}),
+        ("hidden_act=selu-1.0507-1.67326", {"hidden_act": "selu"}),
+        ("hidden_act=selu-1-0.7", {"hidden_act": "elu-0.7"}),
+        ("loss=bpr,final_act=selu-1.0-1.0", {"loss": "bpr", "final_act": "elu-1.0"}),
+        ("adapt=None", {"adapt": "sgd"}),
+        ("adapt=adagrad,adapt_params=[]", {"adapt": "adagrad"}),
+        ("adapt_params=", {}),
+        ("time_sort=True,device=cuda:0", {}),
+    ],
+)
+def test_params_of_the_reference_that_mean_the_same_here(text, values):
+    assert parse_params(text).values == values
+
+
+def test_params_say_what_they_ignore_and_which_columns_they_name():
+    found = parse_params(
+        "device=cuda:0,time_sort=1,adapt_params=[],session_key=S,item_key=ItemId,time_key=T"
+    )
+    assert found.columns == {"session_column": "S", "item_column": "ItemId", "time_column": "T"}
+    assert [text.split()[0] for text in found.ignored] == [
+        "device=cuda:0", "time_sort=True", "adapt_params=[]"
+    ]  # fmt: skip
+
+
+def test_the_official_defaults():
+    """Those of the constructor in gru4rec_pytorch.py; each is a value that we accept."""
+    assert OFFICIAL == {
+        "layers": [100], "loss": "cross-entropy", "batch_size": 64, "dropout_p_embed": 0,
+        "dropout_p_hidden": 0, "learning_rate": 0.05, "momentum": 0, "sample_alpha": 0.5,
+        "n_sample": 2048, "input": "shared", "n_epochs": 10, "bpreg": 1, "elu_param": 0.5,
+        "logq": 0,
+    }  # fmt: skip
+    hp = Hyperparameters(**OFFICIAL)
+    assert hp.reset_after and (hp.adapt, hp.hidden_act, hp.unit) == ("adagrad", "tanh", "gru")
+
+
+PARAMETER_FILE = """\
+# a comment
+from collections import OrderedDict
+gru4rec_params = OrderedDict([
+('loss', 'bpr-max'),
+('constrained_embedding', True),
+('embedding', 0),
+('elu_param', 1),
+('layers', [512]),
+('learning_rate', 5e-2),
+('adapt', None),
+('adapt_params', []),
+])
+"""
+
+
+@pytest.mark.parametrize("start", ["", "\ufeff"])
+def test_a_parameter_file_is_read(start, tmp_path):
+    path = tmp_path / "best.py"
+    path.write_text(start + PARAMETER_FILE, encoding="utf-8")
+    assert parse_params(str(path)).values == {
+        "loss": "bpr-max", "input": "shared", "embedding": 0, "elu_param": 1.0, "layers": [512],
+        "learning_rate": 0.05, "adapt": "sgd",
+    }  # fmt: skip
+    path.write_text("gru4rec_params = {'layers': [7], 'constrained_embedding': False}")
+    assert parse_params(str(path)).values == {"layers": [7], "input": "onehot"}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("gru4rec_params = OrderedDict([('layers', [f()])])", ["literals", "malformed"]),
+        ("gru4rec_params = OrderedDict(open('x', 'w'))", ["literals"]),
+        ("gru4rec_params = exec('raise SystemExit')", ["neither an OrderedDict nor a dict"]),
+        ("gru4rec_params = __import__('os').system('touch x')", ["neither"]),
+        ("gru4rec_params = 7", ["literals"]),
+        ("params = {}", ["assigned 0 times"]),
+        ("gru4rec_params = {}\ngru4rec_params = {}", ["assigned 2 times"]),
+        ("gru4rec_params = {'layers': [1], 'layers': [2]}", []),
+        ("gru4rec_params = [('loss', 'bpr'), ('loss', 'top1')]", ["given twice"]),
+        ("gru4rec_params = {'layer': [1]}", ["unknown name 'layer'"]),
+        ("def f(:", ["not a parameter file"]),
+        ("gru4rec_params = " + "[" * 5000, ["not a parameter file"]),
+        ("\0", ["not a parameter file"]),
+    ],
+)
+def test_a_parameter_file_is_never_run(text, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "p.py").write_text(text)
+    if not words:  # as Python reads it: the last one
+        assert parse_params("p.py").values == {"layers": [2]}
+        return
+    with one_line_error("--params", *words):
+        parse_params("p.py")
+    assert [p.name for p in tmp_path.iterdir()] == ["p.py"]
+
+
+def test_a_parameter_file_that_is_not_there(tmp_path):
+    with one_line_error("--params none.py: no such file"):
+        parse_params("none.py")
+    (tmp_path / "d.py").mkdir()
+    with one_line_error(f"--params {tmp_path}/d.py: cannot be read"):
+        parse_params(str(tmp_path / "d.py"))
+
+
+def test_params_name_an_input_only_if_they_say_so():
+    assert parse_params("").values == parse_params(" , ").values == {}
+    for text, wanted in (
+        ("bptt=2", None),
+        ("embedding=0", None),
+        ("constrained_embedding=True", "shared"),
+        ("constrained_embedding=False", "onehot"),
+        ("embedding=layersize", "embedding"),
+        ("embedding=7,constrained_embedding=False", "embedding"),
+        ("input=onehot,constrained_embedding=True", "onehot"),
     ):
-        assert parse_params(text, before)["input"] == after, (text, before)
+        assert parse_params(text).values.get("input") == wanted, text
 
 
 @pytest.mark.parametrize(
@@ -279,11 +393,33 @@ def test_params_keep_an_input_that_was_set_elsewhere():
         ("layers=100x50", ["layers", "100/50", "'100x50'"]),
         ("learning_rate=fast", ["learning_rate", "number", "'fast'"]),
         ("reset_after=yes", ["reset_after", "true or false", "'yes'"]),
+        ("loss=bpr-max,final_act=softmax", ["final_act", "softmax", "bpr-max"]),
+        ("loss=cross-entropy,final_act=softmax_logit", ["final_act", "softmax_logit", "xe_logit"]),
+        ("loss=xe_logit,final_act=softmax", ["final_act", "softmax", "xe_logit"]),
+        ("loss=xe_logit,final_act=linear", ["final_act", "linear", "xe_logit"]),
+        ("hidden_act=selu-2-1", ["hidden_act", "'selu-2-1'", "X=1"]),
+        ("hidden_act=selu-x", ["hidden_act", "'selu-x'"]),
+        ("adapt_params=0.9/0.999", ["adapt_params", "empty", "0.9"]),
+        ("time_sort=False", ["time_sort", "train_random_order"]),
+        ("time_sort=perhaps", ["time_sort", "true or false"]),
+        ("layers=[100", ["layers"]),
     ],
 )
 def test_params_that_are_refused(text, words):
     with pytest.raises(InputError, match=r"\A.*" + ".*".join(map(re.escape, words)) + r".*\Z"):
         parse_params(text)
+
+
+def test_allowed_values_in_words():
+    """What --help shows of each; none accepts just anything."""
+    for field in FIELDS.values():
+        assert re.match(r"(a|one|true)\b", allowed(field.metadata["check"])), field.name
+
+
+def test_values_far_beyond_the_usual_are_told():
+    assert unusual(Hyperparameters().as_dict()) == []
+    found = unusual(Hyperparameters(sigma=1e10, lmbd=1e9).as_dict())
+    assert [line.split(" is ")[0] for line in found] == ["sigma: 1e+10", "lmbd: 1e+09"]
 
 
 def test_check_names():

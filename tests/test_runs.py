@@ -1,9 +1,10 @@
-"""A run's directory: stopped and gone on with, killed at any time, used by one run only."""
+"""A run's directory: stopped and resumed, killed at any time, never mixed with another run's."""
 
 import json
 import os
 import random
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -11,24 +12,28 @@ import time
 
 import numpy as np
 import pytest
+from test_commands import command as run_here
+from test_commands import refuses
 
 from gru4rec_np import GRU4Rec, InputError, Shop, train
-from gru4rec_np.console import runs
+from gru4rec_np.console import report, runs
 from gru4rec_np.data.tables import write_table
 from gru4rec_np.models import checkpoint
+from gru4rec_np.models.baselines import POP, Markov
 from gru4rec_np.train import settings
 
 KILLS = int(os.environ.get("KILLS", "2"))  # docs/reliability.md: a run of 50
 OPTIONS = [
     "--backend", "numpy", "--layers", "24", "--n-sample", "64", "--epochs", "3", "--seed", "2",
     "--batch-size", "8", "--momentum", "0.2", "--dropout-p-embed", "0.1", "--checkpoint", "64",
+    "--baselines", "pop,markov",
 ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def log(tmp_path_factory):
     path = tmp_path_factory.mktemp("log") / "clicks.tsv"
-    write_table(Shop(n_items=200).simulate(1000), path)
+    write_table(Shop(n_items=100).simulate(600), path)
     return path
 
 
@@ -37,7 +42,7 @@ def command(*args):
 
 
 def finish(*args, status=0):
-    done = subprocess.run(command(*args), capture_output=True, text=True, timeout=300)
+    done = run_here("train", *args)
     assert done.returncode == status, done.stderr
     assert "Traceback" not in done.stderr
     return done
@@ -71,7 +76,7 @@ def wait_for(path, process):
         time.sleep(0.005)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_asked_to_stop(log, whole, tmp_path, number):
     process = subprocess.Popen(
         command("--train", log, "--out", tmp_path, *OPTIONS), text=True, stderr=subprocess.PIPE,
@@ -82,16 +87,16 @@ def test_asked_to_stop(log, whole, tmp_path, number):
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + number
     assert "stopping after these steps" in errors and "Traceback" not in errors
-    assert f"to go on: python -m gru4rec_np.train --resume {tmp_path}" in errors
+    assert f"stopped; to go on: python -m gru4rec_np.train --resume {tmp_path}" in errors
     assert not (tmp_path / "model.npz").exists()
 
     # A new run does not take its place; and it goes on, once.
     refused = finish("--train", log, "--out", tmp_path, *OPTIONS, status=2)
-    assert f"an unfinished run is there; --resume {tmp_path} goes on" in refused.stderr
+    assert f"an unfinished run is there; --resume {tmp_path} continues it" in refused.stderr
     finish("--resume", tmp_path)
     same(whole, tmp_path)
     again = finish("--resume", tmp_path, status=2)
-    assert "nothing to go on with, there is no training.npz" in again.stderr
+    assert "nothing to resume, there is no training.npz" in again.stderr
 
 
 def test_asked_to_stop_while_the_last_epoch_is_judged(log, tmp_path, monkeypatch, capsys):
@@ -122,7 +127,8 @@ def test_a_run_that_diverged_is_in_no_other_ones_way(log, tmp_path):
     ]  # fmt: skip
     refused = finish(*options, "--learning-rate", "1", status=2)
     assert "training diverged" in refused.stderr
-    assert f"; {tmp_path / 'diverged.npz'} holds where it stood before" in refused.stderr
+    assert f"; {tmp_path / 'diverged.npz'} is the last checkpoint before" in refused.stderr
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["diverged.npz", "diverged.toml"]
     arrays = checkpoint.load(tmp_path / "diverged.npz")[1]
     assert all(np.isfinite(a).all() for a in arrays.values() if a.dtype.kind == "f")
     finish(*options, "--learning-rate", "0.001")
@@ -132,7 +138,10 @@ def test_a_run_that_diverged_is_in_no_other_ones_way(log, tmp_path):
 def test_killed_at_any_time(log, whole, tmp_path):
     """SIGKILL at random moments, writing included, up to three times a run; then to its end."""
     began = time.monotonic()
-    finish("--train", log, "--out", tmp_path / "timed", *OPTIONS)
+    subprocess.run(
+        command("--train", log, "--out", tmp_path / "timed", *OPTIONS),
+        stdout=subprocess.DEVNULL, check=True,
+    )  # fmt: skip
     seconds = time.monotonic() - began
     rng = random.Random(0)
     done = attempts = 0
@@ -141,6 +150,8 @@ def test_killed_at_any_time(log, whole, tmp_path):
         out, killed = tmp_path / str(attempts), 0
         while True:
             goes_on = (out / "training.npz").exists()
+            if not goes_on and (out / "model.npz").exists():
+                break  # killed after its last file
             args = ["--resume", out] if goes_on else ["--train", log, "--out", out, *OPTIONS]
             process = subprocess.Popen(
                 command(*args), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
@@ -224,9 +235,10 @@ def test_minutes(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["--resume", "nowhere"], "resume: nowhere: nothing to go on with"),
-        (["--resume", "x", "--epochs", "3"], "resume: goes alone"),
-        (["--resume", "x", "--out", "y"], "resume: goes alone"),
+        (["--resume", "nowhere"], "resume: nowhere: nothing to resume"),
+        (["--resume", "x", "--epochs", "3"], "resume: allows no other option"),
+        (["--resume", "x", "--out", "y"], "resume: allows no other option"),
+        (["--resume", "x", "--overwrite"], "resume: allows no other option"),
         (["--patience", "2"], "patience: .* 0 without --validation, not 2"),
         (["--validation", "2x"], "validation: must be days like 1d or a share"),
         (["--checkpoint", "x"], "checkpoint: must be minutes like 5m"),
@@ -254,7 +266,8 @@ def test_the_test_set_that_is_described_is_the_one_that_is_ranked(tmp_path):
     """Also where held-out sessions took items away with them."""
     done = finish(
         "--shop-sessions", 400, "--shop-items", 400, "--min-item-support", 2, "--validation", 0.4,
-        "--backend", "numpy", "--layers", 4, "--epochs", 1, "--out", tmp_path,
+        "--backend", "numpy", "--layers", 4, "--n-sample", 64, "--epochs", 1, "--out", tmp_path,
+        "--baselines", "none",
     )  # fmt: skip
     events, sessions = re.search(r"^test +(\d+) +(\d+)", done.stdout, re.MULTILINE).groups()
     assert f", {int(events) - int(sessions)} cases, ties" in done.stdout
@@ -265,3 +278,230 @@ def test_read_only(log, tmp_path):
     tmp_path.chmod(0o500)
     refused = finish("--train", log, "--out", tmp_path, *OPTIONS, status=2)
     assert "is not writable" in refused.stderr
+
+
+# --- nothing finished is overwritten --------------------------------------------------------------
+
+# Enough for a run that is looked at from outside.
+TINY = [
+    "--backend", "numpy", "--layers", "4", "--n-sample", "8", "--epochs", "1", "--baselines",
+    "none", "--split", "0.2",
+]  # fmt: skip
+HEAD = "SessionId\tItemId\tTime\n"
+
+
+def tiny_log(path, shift=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = [f"{s}\t{(s + shift) % 4 + t}\t{s}\n" for s in range(40) for t in range(3)]
+    path.write_text(HEAD + "".join(rows))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("clicks.tsv", "clicks"),
+        ("A/train.csv.gz", "train"),
+        ("2024.01.01.tsv", "2024.01.01"),
+        ("2024.01.02.parquet", "2024.01.02"),
+        (".clicks.tsv", "clicks"),
+        ("yoochoose-clicks.DAT.zst", "yoochoose-clicks"),
+        ("clicks", "clicks"),
+        (".tsv", "log"),
+        ("/dev/fd/63", "log"),
+        ("...", "log"),
+    ],
+)
+def test_a_run_has_the_name_of_its_log(path, name):
+    assert runs.name_of([path, "other.tsv"]) == name
+
+
+def test_runs_of_one_name_are_numbered(tmp_path):
+    for folder in ("A", "B"):
+        tiny_log(tmp_path / folder / "train.tsv", shift=ord(folder))
+    for log, loss, out in (
+        ("A/train.tsv", "bpr", "train"),
+        ("B/train.tsv", "bpr", "train-2"),
+        ("A/train.tsv", "top1", "train-3"),
+    ):
+        before = contents(tmp_path / "runs") if (tmp_path / "runs").exists() else {}
+        done = run_here("train", "--train", log, "--loss", loss, *TINY, cwd=tmp_path)
+        assert done.returncode == 0 and f"written to runs/{out}/" in done.stdout, done.stderr
+        assert before.items() <= contents(tmp_path / "runs").items()
+    assert sorted(p.name for p in (tmp_path / "runs").iterdir()) == ["train", "train-2", "train-3"]
+
+
+def contents(folder):
+    return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_a_folder_in_use_is_not_taken(tmp_path):
+    (tmp_path / "x").mkdir()
+    assert runs.unused_folder(tmp_path / "x") == tmp_path / "x"  # empty
+    with runs.alone(tmp_path / "x"):
+        assert runs.unused_folder(tmp_path / "x") == tmp_path / "x-2"
+    (tmp_path / "x-2").symlink_to("nowhere")
+    (tmp_path / "x/file").touch()
+    assert runs.unused_folder(tmp_path / "x") == tmp_path / "x-3"
+
+
+def test_a_finished_run_is_replaced_only_on_request(tmp_path):
+    log = tiny_log(tmp_path / "log.tsv")
+    args = ["--train", log, *TINY, "--out", tmp_path / "out"]
+    assert run_here("train", *args).returncode == 0
+    before = contents(tmp_path / "out")
+    refuses(run_here("train", *args), "model.npz is there already", "--overwrite")
+    assert contents(tmp_path / "out") == before
+    done = run_here("train", *args, "--overwrite", "--loss", "bpr")
+    assert done.returncode == 0, done.stderr
+    after = contents(tmp_path / "out")
+    assert before.keys() == after.keys() and not before.items() & after.items()
+
+
+@pytest.mark.parametrize("more", [[], ["--overwrite"]])
+def test_a_config_of_something_else_stays(tmp_path, more):
+    tiny_log(tmp_path / "log.tsv")
+    (tmp_path / "config.toml").write_text("[site]\n")
+    before = contents(tmp_path)
+    done = run_here("train", "--train", "log.tsv", *TINY, "--out", ".", *more, cwd=tmp_path)
+    refuses(done, "config.toml")
+    assert contents(tmp_path) == before
+
+
+def stop(*_):
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_an_overwrite_that_is_stopped_leaves_the_old_run_whole(tmp_path, monkeypatch):
+    log = tiny_log(tmp_path / "log.tsv")
+    args = ["--train", log, *TINY, "--out", tmp_path / "out"]
+    assert run_here("train", *args).returncode == 0
+    before = contents(tmp_path / "out")
+    with monkeypatch.context() as patch:
+        patch.setattr(runs.Keeper, "__enter__", enter_and_stop)
+        done = run_here("train", *args, "--overwrite", "--loss", "bpr")
+    assert done.returncode == 128 + signal.SIGTERM, done.stderr
+    assert before.items() <= contents(tmp_path / "out").items()
+    assert sorted(p.name for p in (tmp_path / "out").glob("training.*")) == [
+        "training.npz", "training.toml"
+    ]  # fmt: skip
+    assert run_here("train", "--resume", tmp_path / "out").returncode == 0
+    assert GRU4Rec.load(tmp_path / "out", backend="numpy").loss == "bpr"
+    assert 'loss = "bpr"' in (tmp_path / "out/config.toml").read_text()
+    assert contents(tmp_path / "out").keys() == before.keys()
+
+
+enter = runs.Keeper.__enter__
+
+
+def enter_and_stop(keeper):
+    enter(keeper)
+    stop()
+    return keeper
+
+
+def test_a_run_that_cannot_begin_leaves_no_folder(tmp_path):
+    log = tiny_log(tmp_path / "log.tsv")
+    args = ["--train", log, *TINY, "--out", tmp_path / "out", "--validation", "0.99999"]
+    refuses(run_here("train", *args), "validation")
+    assert not (tmp_path / "out").exists()
+
+
+# --- what fails once the model is trained ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "words"),
+    [
+        (KeyboardInterrupt(), 130, "stopped; the model is kept in"),
+        (MemoryError(), 2, "error: not enough memory: for data or layers of this size; the"),
+        (OSError(28, "No space left on device", "x"), 2, "error: x: No space left on device; the"),
+    ],
+)
+@pytest.mark.parametrize("place", [(Markov, "_ranks"), (POP, "_learn"), (report, "plot_curves")])
+def test_the_model_is_kept_whatever_fails_after_it(
+    log, tmp_path, monkeypatch, error, status, words, place
+):
+    def fails(*_):
+        raise error
+
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(*place, fails)
+        done = run_here("train", "--train", log, "--out", out, *OPTIONS, "--epochs", "1")
+    assert done.returncode == status
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith(words) and f"to go on: python -m gru4rec_np.train --resume {out}" in line
+    kept = (out / "model.npz").read_bytes()
+    resumed = run_here("train", "--resume", out)
+    assert resumed.returncode == 0 and "epoch 1/1" not in resumed.stdout  # not trained again
+    assert (out / "model.npz").read_bytes() == kept
+    assert {p.name for p in out.iterdir()} == set(train.FILES)
+
+
+def test_a_full_disk_when_the_model_is_written(log, whole, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device", "model.npz")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(GRU4Rec, "save", full)
+        done = run_here("train", "--train", log, "--out", tmp_path, *OPTIONS)
+    refuses(done, "model.npz: No space left on device; the checkpoint is kept", "--resume")
+    assert run_here("train", "--resume", tmp_path).returncode == 0
+    same(whole, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("redirect", "status", "words"),
+    [
+        (">&-", 0, ""),
+        ("<&- >&- 2>&-", 0, ""),
+        (">/dev/full", 1, "warning: standard output could not be written: No space left"),
+        ("2>/dev/full | true", 0, ""),
+    ],
+)
+def test_streams_that_cannot_be_written(tmp_path, redirect, status, words):
+    tiny_log(tmp_path / "log.tsv")
+    line = shlex.join(command("--train", "log.tsv", *TINY, "--out", "out"))
+    done = subprocess.run(
+        ["sh", "-c", f"{line} {redirect}"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == status and "Traceback" not in done.stderr, done.stderr
+    assert words in done.stderr
+    assert {p.name for p in (tmp_path / "out").iterdir()} == set(train.FILES)
+
+
+def test_nohup_keeps_a_hangup_ignored(monkeypatch):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with runs.Keeper("x.npz", 0, 0) as keeper:
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert keeper.asked is None
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+# --- which epoch is best --------------------------------------------------------------------------
+
+
+def test_the_primary_metric_chooses_the_epoch(tmp_path, monkeypatch):
+    """Of three epochs: the second is best by MRR@5, the third by Recall@20."""
+    judged = iter([(0.1, 0.1), (0.2, 0.3), (0.3, 0.2)] * 2)
+
+    def evaluate(model, test, k=(20,), ties="conservative"):
+        recall, mrr = next(judged)
+        return {f"{m}@{c}": v for c in k for m, v in (("recall", recall), ("mrr", mrr))}
+
+    weights, log = {}, tiny_log(tmp_path / "log.tsv")
+    for metric in ("mrr@5", "recall@20"):
+        with monkeypatch.context() as patch:
+            patch.setattr(GRU4Rec, "evaluate", evaluate)
+            done = finish("--train", log, "--out", tmp_path / metric, *TINY, "--epochs", "3",
+                          "--validation", "0.2", "--primary-metric", metric.upper())  # fmt: skip
+        weights[metric] = checkpoint.load(tmp_path / metric)[1]["weights/V_y"]
+        name = metric.replace("mrr", "MRR").replace("recall", "Recall")
+        assert re.findall(rf"{name} (0\.\d)", done.stdout)[:1] == ["0.1"]
+    assert not np.array_equal(weights["mrr@5"], weights["recall@20"])
+    head = (tmp_path / "mrr@5/history.csv").read_text().splitlines()[0]
+    assert head.split(",")[5:] == ["mrr@5", "recall@5", "recall@20", "mrr@20"]

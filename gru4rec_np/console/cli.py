@@ -1,4 +1,4 @@
-"""What the commands share: one-line errors, a table's options, progress bars, the output.
+"""What the commands share: one-line errors, streams, progress bars, checks of the output folder.
 
 Imports the data layer.
 """
@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from tqdm import tqdm
 
@@ -32,46 +34,133 @@ class Parser(argparse.ArgumentParser):
 
 
 def one_line(text: str) -> str:
-    """The text with line breaks, and whatever else is blank, as single spaces."""
-    return " ".join(text.split())
+    """The text on one line: any white space as one space, control characters escaped."""
+    return _escaped(" ".join(text.split()))
+
+
+def shown(value: Any, width: int = 60) -> str:
+    """An id as text that is safe to print: control characters escaped, cut to `width`."""
+    text = _escaped(str(value))
+    return text if len(text) <= width else text[: width - 3] + "..."
+
+
+def _escaped(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def say(text: str) -> None:
+    """Print a line on standard error, if that is still open."""
+    with contextlib.suppress(OSError, ValueError):
+        print(one_line(text), file=sys.stderr, flush=True)
 
 
 def run(main: Callable[[], None]) -> NoReturn:
-    """Run a command: bad input and failed files end it with one line and exit status 2."""
-    for stream in (sys.stdout, sys.stderr):  # an item's name may not exist in their encoding
-        stream.reconfigure(errors="backslashreplace")
+    """Run a command. Bad input and failed files end it with one line and exit status 2."""
+    _open_streams()
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as in a shell's background job
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         main()
         sys.stdout.flush()
+        sys.exit(0)
     except (InputError, UnicodeEncodeError) as error:  # the latter for a path that is not UTF-8
         status = f"error: {error}"
     except MemoryError as error:
-        status = f"error: not enough memory: {error or 'for data or layers of this size'}"
-    except BrokenPipeError:
-        # The reader of our output, `head` say, has seen enough; keep the interpreter from
-        # complaining about it when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        status = f"error: not enough memory: {str(error) or 'for data or layers of this size'}"
     except OSError as error:
-        status = f"error: {error.filename or 'file'}: {error.strerror or error}"
+        if error.filename is None:  # standard output cannot be written
+            _discard(sys.stdout)
+        if isinstance(error, BrokenPipeError):  # its reader, such as `head`, has ended
+            sys.exit(1)
+        status = f"error: {error.filename or 'standard output'}: {error.strerror or error}"
     except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
+        say("stopped")
         sys.exit(130)
-    else:
-        sys.exit(0)
-    print(one_line(status), file=sys.stderr)
+    say(status)
     sys.exit(2)
+
+
+def _discard(stream: TextIO) -> None:
+    """Let what a stream still holds go nowhere, so that flushing it at exit does not fail."""
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _open_streams() -> None:
+    """Open /dev/null for standard streams that are closed; escape what cannot be encoded."""
+    names = ("stdin", "stdout", "stderr")
+    for number in range(len(names)):
+        try:
+            os.fstat(number)
+        except OSError:  # else the next file that is opened would get this number
+            os.open(os.devnull, os.O_RDWR)
+    for name in names:
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+
+
+class _Survivor:
+    """A text stream that goes on without its file once that cannot be written."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self.error: OSError | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write, if the file still takes it."""
+        self._try(self._stream.write, text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush, if the file still takes it."""
+        self._try(self._stream.flush)
+
+    def _try(self, call: Callable[..., Any], *args: Any) -> None:
+        if self.error is None:
+            try:
+                call(*args)
+            except OSError as error:
+                self.error = error
+                _discard(self._stream)
+
+
+@contextlib.contextmanager
+def surviving_output() -> Iterator[None]:
+    """Go on with the block when standard output or standard error can no longer be written.
+
+    For work whose results are in files: a full disk, a closed pipe or terminal must not end it.
+    Afterwards the exit status is 1, with a line if it was not only the reader that ended.
+    """
+    before = sys.stdout, sys.stderr
+    out, err = _Survivor(sys.stdout), _Survivor(sys.stderr)
+    sys.stdout, sys.stderr = out, err
+    try:
+        yield
+        out.flush()
+    finally:
+        sys.stdout, sys.stderr = before
+    if out.error:
+        if out.error.errno != errno.EPIPE:
+            say(f"warning: standard output could not be written: {out.error.strerror}")
+        sys.exit(1)
 
 
 @contextlib.contextmanager
 def progress(what: str) -> Iterator[Callable[[float, float], None]]:
-    """A bar on stderr, if that is a terminal; gone when the work is done.
+    """A progress bar on standard error, only on a terminal; removed at the end.
 
     Yields:
-        what moves it: called with how much is done, and of how much.
+        a function that moves it, called with the amount done and the total.
     """
     look = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
-    options = {"bar_format": look, "miniters": 0, "leave": False, "disable": None}
+    options: dict[str, Any] = {"bar_format": look, "miniters": 0, "leave": False, "disable": None}
     with tqdm(desc=what, total=1, dynamic_ncols=True, **options) as bar:
 
         def watch(done: float, total: float) -> None:
@@ -84,7 +173,7 @@ def add_column_options(parser: argparse._ActionsContainer) -> None:
     """Options that name a table's columns."""
     for what, column in zip(("session", "item", "time"), COLUMNS, strict=True):
         parser.add_argument(
-            f"--{what}-column", default=column, metavar="NAME", help=f"column of the {what}"
+            f"--{what}-column", default=column, metavar="NAME", help=f"name of the {what} column"
         )
 
 
@@ -94,15 +183,21 @@ def columns(args: argparse.Namespace) -> tuple[str, str, str]:
 
 
 def check_output(folder: Path, files: Sequence[str], sources: Sequence[Path] = ()) -> None:
-    """Raise what stands in the way of results before the work for them begins. Leaves no trace.
+    """Check before the work that results can be written. Leaves no trace.
 
     Args:
-        folder: where they go, there already or not. files: their names in it.
+        folder: the output folder, which need not exist. files: their names in it.
         sources: files that are read and must not be replaced.
 
     Raises:
         InputError: the folder or a file cannot be written.
     """
+    for place in (folder, *folder.parents):
+        if place.is_symlink() and not place.exists():
+            raise InputError(
+                f"--out {folder}: {place} is a symbolic link to {os.readlink(place)}, which does "
+                "not exist"
+            )
     nearest = next(place for place in (folder, *folder.parents) if place.exists())
     if not nearest.is_dir():
         raise InputError(f"--out {folder}: {nearest} is a file, not a folder")
@@ -117,11 +212,11 @@ def check_output(folder: Path, files: Sequence[str], sources: Sequence[Path] = (
         raise InputError(f"--out {folder}: {nearest} is not writable: {error.strerror}") from None
 
 
-def parse_split(text: str) -> dict[str, Any]:
+def parse_split(text: str, option: str = "split") -> dict[str, Any]:
     """Keyword arguments of `protocols.split` for `1d` (the last day) or `0.1` (the last tenth).
 
     Raises:
-        InputError: the text is neither.
+        InputError: the text is neither. The message begins with `option`.
     """
     days = text.endswith("d")
     try:
@@ -130,7 +225,7 @@ def parse_split(text: str) -> dict[str, Any]:
         value = 0.0
     if not (value > 0 if days else 0 < value < 1) or value == float("inf"):
         raise InputError(
-            f"split: must be days like 1d or a share between 0 and 1 like 0.1, not {text!r}"
+            f"{option}: must be days like 1d or a share between 0 and 1 like 0.1, not {text!r}"
         )
     return {"days": value} if days else {"share": value}
 

@@ -1,6 +1,6 @@
-"""Figures of many methods on one log: means, differences that are more than noise, the tables.
+"""Figures of many methods on one log: means, differences beyond noise, and their tables.
 
-What compare.py prints and writes, from the ranks that it has. Imports bootstrap and the kernels.
+compare.py prints and writes them. Imports bootstrap and the backends.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from gru4rec_np.backends import one_blas_thread
 from gru4rec_np.ops.bootstrap import interval, resampled_means
 
 TABLES = SIMPLE, NETWORKS = "Simple methods", "Recurrent networks"
-REFERENCE = "Item-KNN"  # what gains are over, as in the first paper
+REFERENCE = "Item-KNN"  # gains are relative to it, as in the first paper
 RESAMPLES = 2000
-FEW = 30  # test sessions; from fewer, what others would do cannot be told
+FEW = 30  # test sessions; fewer are too few for a bootstrap
 NOISE = "not more than noise"
 
 # Recall@20 and MRR@20 that Hidasi et al. 2016 (arXiv 1511.06939) give for RSC15.
@@ -37,11 +37,11 @@ PAPER = {
 }
 ABOUT_PAPER = (
     "Published: Hidasi et al. 2016 (arXiv 1511.06939), on the whole of RSC15: 31,637,239 training "
-    "clicks, 37,483 items, 71,222 test clicks. On other data the figures are others, and methods "
-    "may come in another order; and here GRU4Rec has other hyperparameters."
+    "clicks, 37,483 items, 71,222 test clicks. Other data gives other figures, and perhaps another "
+    "order of the methods. GRU4Rec has other hyperparameters here."
 )
 
-Layout = Callable[[Sequence[str], Sequence[Sequence[str]]], str]  # head and rows to a table
+Layout = Callable[[Sequence[str], Sequence[Sequence[str]]], str]  # head, rows -> table
 
 
 @dataclasses.dataclass
@@ -50,7 +50,7 @@ class Run:
 
     Attributes:
         ranks: (cases,). seconds: of training. cases_per_second: of evaluation.
-        kept: it was not trained now.
+        kept: it is the result of an earlier start.
     """
 
     ranks: np.ndarray
@@ -102,7 +102,7 @@ def summary(
     for metric in ("recall", "mrr"):
         per_seed = {name: values[name][metric].mean(axis=1) for name in names}
         mean = {name: float(per_seed[name].mean()) for name in names}
-        best = max((n for n in names if n != "oracle"), key=mean.get, default=names[0])
+        best = max((n for n in names if n != "oracle"), key=mean.__getitem__, default=names[0])
         resampled = resampled_means([values[n][metric] for n in names], session, resamples)
         for i, name in enumerate(names):
             row = out[name]
@@ -133,7 +133,7 @@ def _gain(row: dict[str, Any], metric: str) -> str:
 
 
 def _difference(row: dict[str, Any], which: str) -> str:
-    """+0.0123 [+0.0100, +0.0146] and, if 0 is inside, that it is not more than noise."""
+    """+0.0123 [+0.0100, +0.0146], marked as noise if the interval contains 0."""
     low, high = row[f"{which}_low"], row[f"{which}_high"]
     if low == high == row[which] == 0:
         return "-"
@@ -147,10 +147,10 @@ def tables(
     k: int,
     layout: Layout,
 ) -> list[str]:
-    """The tables and the differences, each as `layout` of head and rows has it.
+    """The tables and the differences, each formatted by `layout`.
 
     Args:
-        table_of: method to which of `TABLES` it is in. found: from `summary`. k: the cut-off.
+        table_of: method to one of `TABLES`. found: from `summary`. k: the cut-off.
     """
     out = []
     for title in TABLES:
@@ -182,18 +182,18 @@ def tables(
 
 
 def notes(n_sessions: int, n_seeds: int, reference: bool) -> str:
-    """What the tables' figures mean."""
-    parts = [f"Mean ± standard deviation over {n_seeds} seeds of what is random."] * (n_seeds > 1)
+    """What the figures of the tables mean."""
+    parts = [f"Mean ± standard deviation over {n_seeds} seeds."] * (n_seeds > 1)
     parts += [f"Gain: over {REFERENCE}."] * reference
     parts += [
         f"Differences with 95% intervals by a paired bootstrap over the {n_sessions:,} test "
-        f"sessions and the seeds, {RESAMPLES:,} resamples; with 0 inside, the difference is "
-        f"{NOISE}. Of twenty such intervals about one misses by chance."
+        f"sessions and the seeds, {RESAMPLES:,} resamples. If the interval contains 0, the "
+        f"difference is {NOISE}. About one in twenty such intervals is wrong by chance."
     ]
     if n_seeds == 1:
-        parts += ["With one seed, what another one would give is not in the intervals."]
+        parts += ["With one seed the intervals do not cover the variation between seeds."]
     if n_sessions < FEW:
-        parts += [f"{n_sessions} sessions are too few for that: believe no difference here."]
+        parts += [f"{n_sessions} sessions are too few for that: no difference here is reliable."]
     return " ".join(parts)
 
 
@@ -210,7 +210,7 @@ def paper_table(runs: dict[str, list[Run]], layout: Layout) -> str:
 
 
 def as_csv(table_of: Mapping[str, str], found: dict[str, dict[str, Any]]) -> str:
-    """All figures of `summary`, a line for each method."""
+    """All figures of `summary` as CSV, a line for each method."""
     text = io.StringIO()
     fields = ["method", "table", *next(iter(found.values()))]
     writer = csv.DictWriter(text, fields, lineterminator="\n")

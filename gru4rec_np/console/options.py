@@ -1,4 +1,4 @@
-"""The options of a run beside its hyperparameters: the log and how it is cut; and what they read.
+"""The options of a run except its hyperparameters: the log, the split, how it is watched.
 
 One list serves the command line, TOML files and `config.toml`. Imports cli, the hyperparameters and
 the data layer.
@@ -7,6 +7,8 @@ the data layer.
 from __future__ import annotations
 
 import argparse
+import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from gru4rec_np.data.shop import Shop
 from gru4rec_np.data.tables import COLUMNS, read_table
 from gru4rec_np.errors import InputError
 from gru4rec_np.models import hyperparameters
+from gru4rec_np.models.gru4rec import cut_off_of
 from gru4rec_np.models.hyperparameters import MOST
 from gru4rec_np.ops.ranking import TIES
 
@@ -27,85 +30,116 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-# What a run needs beside the hyperparameters: name -> (default, help). All of it may stand in a
-# TOML file, and all of it is written to config.toml.
+# name -> (default, help). All of it may stand in a TOML file, and is written to config.toml.
 DATA_OPTIONS: dict[str, tuple[Any, str]] = {
-    "train": ("", "training log: TSV, CSV or Parquet. Without it the simulated shop is used"),
-    "test": ("", "test log, taken as it is; without it --split cuts the training log"),
+    "train": ([], "training log: TSV, CSV or Parquet; several files are read as one log. "
+                  "Without it the simulated shop is used"),
+    "test": ([], "test log, used as it is; several files are evaluated one by one. Without it "
+                 "--split cuts the training log"),
     "split": ("1d", "test set: 2d is the last two days, 0.1 the last tenth of the sessions"),
-    "session_column": (COLUMNS[0], "column of the session id"),
-    "item_column": (COLUMNS[1], "column of the item id"),
-    "time_column": (COLUMNS[2], "column of the time: seconds since 1970 or ISO"),
-    "min_item_support": (5, "before a split, drop items with fewer events"),
-    "min_session_length": (2, "before a split, drop sessions with fewer events"),
-    "merge_repeats": (False, "before a split, merge an item's consecutive repeats"),
-    "shop_sessions": (20_000, "sessions that the simulated shop has"),
-    "shop_items": (1000, "items that it has"),
-    "shop_seed": (0, "its seed"),
-    "ties": ("conservative", f"rank of equal scores: {', '.join(TIES)}"),
+    "session_column": (COLUMNS[0], "name of the session id column; two names like user,session "
+                                   "make one key"),
+    "item_column": (COLUMNS[1], "name of the item id column"),
+    "time_column": (COLUMNS[2], "name of the time column; seconds since 1970 or ISO date-times"),
+    "separator": ("", "character between the columns of a text file; without it the header tells"),
+    "time_unit": ("", "unit of numeric times: s, ms or us (default: s)"),
+    "session_gap": ("", "cut the session column's events into sessions at gaps longer than this, "
+                        "such as 30m or 1h"),
+    "layout": ("", "lists: a text file without a header, one session of items a line"),
+    "keep": ("", "keep only rows with a value in a column, such as event=view"),
+    "drop_duplicates": (False, "drop rows that repeat session, item and time of another"),
+    "min_item_support": (5, "before a split, drop items with fewer events; >= 1"),
+    "min_session_length": (2, "before a split, drop sessions with fewer events; >= 1"),
+    "merge_repeats": (False, "before a split, merge consecutive events of the same item"),
+    "shop_sessions": (20_000, "sessions of the simulated shop; >= 1"),
+    "shop_items": (1000, "items of the simulated shop; >= 4"),
+    "shop_seed": (0, "seed of the simulated shop; >= 0"),
+    "ties": ("conservative", f"rank among equal scores: {', '.join(TIES)}"),
     "backend": ("auto", f"what runs the hot operations: {', '.join(BACKENDS)}"),
-}
-# What it needs to be watched and stopped; not for the other commands.
+}  # fmt: skip
+# For training only.
 RUN_OPTIONS: dict[str, tuple[Any, str]] = {
-    "validation": ("", "hold out a part of the training sessions, as --split does, to keep the "
-                       "epoch with the best Recall@20 on it"),
-    "patience": (0, "with --validation, stop after so many epochs without a better one; 0: never"),
-    "checkpoint": ("5m", "write down where the training stands every 5m (minutes) or every 5000 "
-                         "(steps); 0: only at the start and when it is stopped"),
+    "validation": ("", "hold out a part of the training sessions, written as for --split, and keep "
+                       "the weights of the epoch that is best on it"),
+    "primary_metric": ("recall@20", "what is best for --validation: recall@K or mrr@K"),
+    "patience": (0, "with --validation, stop after this many epochs without a better one; 0: "
+                    "never"),
+    "baselines": ("auto", "simple methods to compare with: all, none, or some of pop, s-pop, "
+                          "bpr-mf, item-knn, v-sknn, markov, oracle, with commas between. auto: "
+                          "those expected to take less time than the training, or under ten "
+                          "seconds"),
+    "checkpoint": ("5m", "write a checkpoint every 5m (minutes) or every 5000 (steps); 0: only at "
+                         "the start, at the end and when the run is stopped"),
 }  # fmt: skip
 SPLIT_OPTIONS = ("split", "min_item_support", "min_session_length", "merge_repeats")
 SHOP_OPTIONS = ("shop_sessions", "shop_items", "shop_seed")
-COLUMN_OPTIONS = ("session_column", "item_column", "time_column")
+TABLE_OPTIONS = (
+    "session_column", "item_column", "time_column", "separator", "time_unit", "session_gap",
+    "layout", "keep", "drop_duplicates",
+)  # fmt: skip
+METAVARS = {
+    "train": "FILE", "test": "FILE", "split": "D|S", "validation": "D|S", "checkpoint": "N|Nm",
+    "primary_metric": "METRIC", "baselines": "NAMES", "separator": "CHAR", "time_unit": "UNIT",
+    "session_gap": "TIME", "layout": "LAYOUT", "keep": "COLUMN=VALUE",
+}  # fmt: skip
 
-# The hyperparameters that come with the program, by name.
+# The configurations that are shipped with the program, by name.
 CONFIGURATIONS = {
     p.stem: p for p in sorted(Path(__file__).with_name("configurations").glob("*.toml"))
 }
 
 
 def add_data_options(p: cli.Parser) -> None:
-    """Options for what a run needs beside the hyperparameters."""
+    """Add the options of `DATA_OPTIONS`."""
     group = p.add_argument_group("data")
     for name, (default, text) in DATA_OPTIONS.items():
         add_option(group, name, default, text)
 
 
 def add_option(group: Any, name: str, default: Any, text: str, *more_names: str) -> None:
-    """An option to a group of argparse's: its default says its type, and stands in its help."""
-    flag = isinstance(default, bool)
-    shown = "/".join(map(str, default)) or "none" if isinstance(default, list) else default
-    options: dict[str, Any] = {"action": argparse.BooleanOptionalAction} if flag else {}
-    if not flag:
-        special = {"train": "FILE", "test": "FILE", "split": "D|S", "validation": "D|S"}
-        special |= {"checkpoint": "N|Nm"}
+    """Add an option to a group of argparse. The type of its default is its type."""
+    options: dict[str, Any] = {"default": argparse.SUPPRESS}
+    if isinstance(default, bool):
+        options["action"] = argparse.BooleanOptionalAction
+    else:
         kind = {int: "N", float: "X", list: "N/N"}.get(type(default), "NAME")
-        options["metavar"] = special.get(name, kind)
-    suffix = f" (default: {shown})" if shown != "" else ""
-    group.add_argument(
-        "--" + name.replace("_", "-"), *more_names, dest=name, help=text + suffix, **options
-    )
+        options["metavar"] = METAVARS.get(name, kind)
+    if name in ("train", "test"):
+        options["nargs"] = "+"
+    elif default != "":
+        is_list = isinstance(default, list)
+        text += f" (default: {'/'.join(map(str, default)) or 'none' if is_list else default})"
+    group.add_argument("--" + name.replace("_", "-"), *more_names, dest=name, help=text, **options)
 
 
 def run_settings(given: dict[str, Any]) -> dict[str, Any]:
-    """The options of RUN_OPTIONS, as `data_settings`."""
+    """The options of `RUN_OPTIONS`; see `data_settings`."""
     run = {n: _value(n, given.get(n, default)) for n, (default, _) in RUN_OPTIONS.items()}
     if run["validation"]:
-        try:
-            cli.parse_split(run["validation"])
-        except InputError as error:
-            raise InputError(str(error).replace("split:", "validation:")) from None
+        cli.parse_split(run["validation"], "validation")
     if run["patience"] < 0 or (run["patience"] and not run["validation"]):
         raise InputError(
             "patience: must be a whole number >= 0, and 0 without --validation, not "
             f"{run['patience']}"
         )
+    run["primary_metric"] = run["primary_metric"].lower()
+    cut_off_of(run["primary_metric"])
     runs.parse_interval(run["checkpoint"])
     return run
 
 
 def parse(p: cli.Parser, argv: list[str]) -> dict[str, Any]:
-    """The options given, by name; `--n_sample` is understood as `--n-sample`."""
-    return vars(p.parse_args([_with_dashes(a) if a.startswith("--") else a for a in argv]))
+    """The options given, by name; `--n_sample` is read as `--n-sample`.
+
+    Raises:
+        InputError: an option is empty, as with an unset variable of the shell.
+    """
+    given = vars(p.parse_args([_with_dashes(a) if a.startswith("--") else a for a in argv]))
+    for name, value in given.items():
+        empty = value == "" or (isinstance(value, list) and "" in value)
+        if empty and name not in ("layers", "feedforward"):
+            raise InputError(f"{name}: is empty; leave the option out, or give it a value")
+    return given
 
 
 def data_settings(given: dict[str, Any]) -> dict[str, Any]:
@@ -121,15 +155,15 @@ def data_settings(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def unused(data: dict[str, Any]) -> dict[str, str]:
-    """The data options that have no part in a run, and why."""
-    found = {}
+    """The data options that have no effect in a run, and why."""
+    found: dict[str, str] = {}
     if data["train"]:
         found |= dict.fromkeys(SHOP_OPTIONS, "has no use with --train, the shop is not simulated")
     else:
-        found |= dict.fromkeys(COLUMN_OPTIONS, "has no use without --train FILE")
+        found |= dict.fromkeys(TABLE_OPTIONS, "has no use without --train FILE")
     if data["test"]:
         found |= dict.fromkeys(
-            SPLIT_OPTIONS, "has no use with --test, whose files are taken as they are"
+            SPLIT_OPTIONS, "has no use with --test, whose files are used as they are"
         )
     return found
 
@@ -140,6 +174,11 @@ def _check_data(data: dict[str, Any], given: set[str]) -> None:
     Args:
         data: all of them. given: those that did not come from the defaults.
     """
+    if data["ties"] == "tiebreaking":
+        raise InputError(
+            "ties: tiebreaking, which adds random noise to the scores, is not offered; median "
+            "gives the mean of the ranks that it draws from"
+        )
     if data["ties"] not in TIES:
         raise InputError(f"ties: must be one of {', '.join(TIES)}, not {data['ties']!r}")
     if data["test"] and not data["train"]:
@@ -155,6 +194,13 @@ def _check_data(data: dict[str, Any], given: set[str]) -> None:
     if data["shop_seed"] < 0:
         raise InputError(f"shop_seed: must be a whole number >= 0, not {data['shop_seed']}")
     cli.parse_split(data["split"])
+    table_keywords(data)
+    for test in data["test"]:
+        for train in data["train"]:
+            if test == train or (
+                os.path.isfile(test) and os.path.isfile(train) and os.path.samefile(test, train)
+            ):
+                raise InputError(f"test: {test} is the training log itself")
 
 
 def _with_dashes(option: str) -> str:
@@ -165,6 +211,11 @@ def _with_dashes(option: str) -> str:
 def _value(name: str, value: Any) -> Any:
     """A data option, from the command line (text) or a TOML file, as its default's type."""
     default = {**DATA_OPTIONS, **RUN_OPTIONS}[name][0]
+    if isinstance(default, list):
+        value = [value] if isinstance(value, str) else value
+        if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
+            raise InputError(f"{name}: must be text or a list of texts, not {value!r}")
+        return [v for v in value if v]
     if isinstance(default, int) and not isinstance(default, bool) and isinstance(value, str):
         try:
             return int(value)
@@ -187,7 +238,8 @@ def read_config(config: str) -> dict[str, Any]:
     """
     path = Path(config) if Path(config).is_file() else CONFIGURATIONS.get(config, Path(config))
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        # utf-8-sig: editors on Windows may begin a file with a byte order mark.
+        values: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8-sig"))
         repr(values)  # fails for a number that is too long for any message
     except FileNotFoundError:
         raise InputError(
@@ -202,36 +254,65 @@ def read_config(config: str) -> dict[str, Any]:
     return values
 
 
+def table_keywords(data: dict[str, Any]) -> dict[str, Any]:
+    """The keyword arguments of `read_table` that the options ask for, none for the defaults.
+
+    Raises:
+        InputError: an option is not of its form.
+    """
+    found: dict[str, Any] = {n: data[n] for n in ("separator", "time_unit", "layout") if data[n]}
+    if data["session_gap"]:
+        text = data["session_gap"]
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
+        seconds = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+        gap = float(match[1]) * seconds[match[2]] if match else 0.0
+        if gap <= 0:
+            raise InputError(f"session_gap: must be a time such as 30m or 1h, not {text[:60]!r}")
+        found["session_gap"] = gap
+    if data["keep"]:
+        column, equals, value = data["keep"].partition("=")
+        if not (column and equals):
+            raise InputError(
+                f"keep: must be COLUMN=VALUE, such as event=view, not {data['keep'][:60]!r}"
+            )
+        found["keep"] = (column, value)
+    if data["drop_duplicates"]:
+        found["duplicates"] = False
+    return found
+
+
 def load_data(data: dict[str, Any]) -> tuple[dict[str, Sessions], Shop | None]:
     """Training and test sessions over the training catalogue, and the shop if it is simulated.
 
     Args:
-        data: from `settings`.
+        data: from `data_settings`.
 
     Returns:
-        {"raw": the log before it was cleaned and split, if it was, "train": ..., "test": ...},
-        the shop or None.
+        {"raw": the log before cleaning and splitting, if it was split, "train": ..., "test": ...},
+        the shop or None. With several test files there is a part "test PATH" for each.
 
     Raises:
         InputError: a file that cannot be used, or nothing to train on or test with.
     """
     shop = None
     if data["train"]:
-        columns = data["session_column"], data["item_column"], data["time_column"]
-        log = _read(data["train"], columns)
+        log = read_log(data["train"], data)
     else:
         shop = Shop(n_items=data["shop_items"], seed=data["shop_seed"])
         log = shop.simulate(data["shop_sessions"], seed=data["shop_seed"] + 1)
     if data["test"]:
-        test = _read(data["test"], columns)
         train = log.keep_sessions(log.lengths >= 2).compact()
         if train.n_sessions == 0:
-            raise InputError(f"{data['train']}: no session has 2 events or more")
-        try:
-            return {"train": train, "test": test.restrict(train.item_ids)}, None
-        except InputError as error:
-            raise InputError(f"{data['test']}: {error}") from None
-    where = data["train"] or "the simulated shop"
+            raise InputError(f"{', '.join(data['train'])}: no session has 2 events or more")
+        parts = {"train": train}
+        for path, name in test_names(data).items():
+            try:
+                parts[name] = read_log([path], data).restrict(train.item_ids)
+            except InputError as error:
+                where = "" if str(error).startswith(path) else f"{path}: "
+                raise InputError(f"{where}{error}") from None
+        return parts, None
+    where = ", ".join(data["train"]) or "the simulated shop"
     try:
         with cli.progress("cleaning and splitting") as watch:
             cleaned = clean(
@@ -244,7 +325,19 @@ def load_data(data: dict[str, Any]) -> tuple[dict[str, Sessions], Shop | None]:
         raise InputError(f"{where}: {error}") from None
 
 
-def _read(path: str, columns: tuple[str, str, str]) -> Sessions:
-    """A log, behind a progress bar."""
-    with cli.progress(f"reading {Path(path).name}") as watch:
-        return read_table(path, columns, watch)
+def test_names(data: dict[str, Any]) -> dict[str, str]:
+    """Each test file's name in tables: "test" if it is the only one, else with its path."""
+    paths = dict.fromkeys(data["test"])
+    return {path: "test" if len(paths) == 1 else f"test {path}" for path in paths}
+
+
+def read_log(paths: list[str], data: dict[str, Any]) -> Sessions:
+    """One log from one file or more, behind a progress bar.
+
+    Args:
+        data: with at least the options in `TABLE_OPTIONS`.
+    """
+    columns = data["session_column"], data["item_column"], data["time_column"]
+    source: Any = paths if len(paths) > 1 else paths[0]
+    with cli.progress(f"reading {', '.join(Path(path).name for path in paths)}") as watch:
+        return read_table(source, columns, watch, **table_keywords(data))

@@ -1,19 +1,27 @@
-"""What people see of data and results: tables and the plot.
+"""Tables and plots of data and results.
 
 Imports NumPy, Matplotlib and the data layer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gru4rec_np.data.sessions import Sessions
 from gru4rec_np.files import write_whole
+from gru4rec_np.ops.ranking import metrics, ndcg
 
-# One colour for each method, told apart in greyscale and by colour-blind readers (Wong 2011).
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from gru4rec_np.models.base import Model
+
+# Colours that differ in greyscale and for colour-blind readers (Wong 2011).
 COLOURS = {
     "POP": "#999999",
     "S-POP": "#56B4E9",
@@ -24,49 +32,79 @@ COLOURS = {
     "GRU4Rec": "#D55E00",
     "oracle": "#000000",
 }
-LAST_POSITION = 8  # events further on in a session are put together
+LAST_POSITION = 8  # the last group of a plot by position; it takes all later events
 
 
 def describe(parts: Mapping[str, Sessions]) -> str:
-    """Size and shape of data sets, as an aligned table."""
+    """Sizes of data sets, as an aligned table."""
+    width = max(9, *map(len, parts)) + 1
     lines = [
-        f"{'data':10}{'events':>12}{'sessions':>12}{'items':>10}{'events/session':>17}{'longest':>10}"
+        f"{'data':{width}}{'events':>12}{'sessions':>12}{'items':>10}{'events/session':>17}"
+        f"{'longest':>10}"
     ]
     for name, s in parts.items():
         used = int((s.support > 0).sum())
         mean = s.n_events / s.n_sessions
         lines.append(
-            f"{name:10}{s.n_events:12,}{s.n_sessions:12,}{used:10,}{mean:17.2f}{s.lengths.max():10,}"
+            f"{name:{width}}{s.n_events:12,}{s.n_sessions:12,}{used:10,}{mean:17.2f}{s.lengths.max():10,}"
         )
     return "\n".join(lines)
 
 
-def table(metrics: Mapping[str, Mapping[str, float]], k: Sequence[int]) -> str:
-    """Methods as rows, Recall@K and MRR@K as columns, the best of each column but the oracle's
-    marked with a star.
+def figures(ranks: np.ndarray, k: Sequence[int]) -> dict[str, float]:
+    """Recall@K, MRR@K and NDCG@K of some ranks, by name, for each cut-off."""
+    return metrics(ranks, k) | {f"ndcg@{cut}": ndcg(ranks, cut) for cut in k}
+
+
+def coverage(
+    model: Model, test: Sessions, k: int, watch: Callable[[int, int], None] = lambda *_: None
+) -> float:
+    """Share of the catalogue that is in the top k of at least one case (catalogue coverage).
+
+    Herlocker et al. 2004, "Evaluating collaborative filtering recommender systems".
 
     Args:
-        metrics: method to {"recall@5": ..., "mrr@5": ...}. k: the cut-offs to show.
+        test: over the model's catalogue. watch: called with the sessions done, and of all.
+    """
+    found: set[Any] = set()
+    for s in range(test.n_sessions):
+        items = test.session(s).tolist()
+        for n in range(1, len(items)):
+            found.update(item for item, _ in model.recommend(items[:n], k))
+        watch(s + 1, test.n_sessions)
+    return len(found) / len(model.item_ids)
+
+
+def table(results: Mapping[str, Mapping[str, float]], k: Sequence[int]) -> str:
+    """Methods as rows; Recall@K, MRR@K, and NDCG and coverage at the last K as columns.
+
+    A star marks the best of each column, the oracle excepted.
+
+    Args:
+        results: method to {"recall@5": ..., "mrr@5": ...}. k: the cut-offs to show.
     """
     columns = [f"recall@{c}" for c in k] + [f"mrr@{c}" for c in k]
+    last = [f"{name}@{k[-1]}" for name in ("ndcg", "coverage")]
+    columns += [c for c in last if all(c in row for row in results.values())]
     best = {
-        c: max((m[c] for name, m in metrics.items() if name != "oracle"), default=None)
+        c: max((m[c] for name, m in results.items() if name != "oracle"), default=None)
         for c in columns
     }
-    titles = [c.replace("recall", "Recall").replace("mrr", "MRR") for c in columns]
+    spelt = {"recall": "Recall", "mrr": "MRR", "ndcg": "NDCG", "coverage": "Coverage"}
+    titles = [f"{spelt[name]}@{cut}" for name, cut in (c.split("@") for c in columns)]
     width = max(11, *map(len, titles)) + 1
     lines = ["method".ljust(10) + "".join(t.rjust(width) for t in titles)]
-    for name, row in metrics.items():
+    for name, row in results.items():
         cells = []
         for c in columns:
-            star = "*" if name != "oracle" and len(metrics) > 1 and row[c] == best[c] else " "
+            star = "*" if name != "oracle" and len(results) > 1 and row[c] == best[c] else " "
             cells.append(f"{row[c]:.4f}{star}".rjust(width + 1)[1:])
         lines.append(name.ljust(10) + "".join(cells))
     return "\n".join(line.rstrip() for line in lines)
 
 
 def about_oracle(parts: dict[str, Sessions]) -> str:
-    """What the oracle's row means: it is exact only where it sees all that the shop did."""
+    """What the oracle's row means. It is exact only if no event was dropped."""
     kept = sum(part.n_events for name, part in parts.items() if name != "raw")
     dropped = parts["raw"].n_events - kept
     if not dropped:
@@ -78,7 +116,7 @@ def about_oracle(parts: dict[str, Sessions]) -> str:
 
 
 def aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of text in columns, the first to the left, numbers to the right."""
+    """A table as text: the first column left-aligned, numbers right-aligned."""
     lines = [head, *rows]
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
     numeric = [i > 0 and all(len(line[i].split()) <= 3 for line in rows) for i in range(len(head))]
@@ -104,8 +142,8 @@ def by_position(ranks: np.ndarray, before: np.ndarray, k: int) -> tuple[np.ndarr
         ranks: (cases,), before: (cases,) events of the session so far, from a model's `ranks`.
 
     Returns:
-        two arrays of `LAST_POSITION` values, NaN where there is no case; the last takes all
-        cases from there on.
+        two arrays of `LAST_POSITION` values, NaN where there is no case. The last value is of
+        all later cases too.
     """
     where = np.minimum(before, LAST_POSITION) - 1
     hit = ranks <= k
@@ -116,6 +154,24 @@ def by_position(ranks: np.ndarray, before: np.ndarray, k: int) -> tuple[np.ndarr
     return recall, mrr
 
 
+def new_figure(**options: Any) -> Figure:
+    """A figure that draws with Agg, without pyplot: no window, no global state.
+
+    Importing Matplotlib takes longer than most commands, so it happens here. Matplotlib refuses to
+    be imported with an MPLBACKEND that it does not know, as a Jupyter kernel may export one.
+    """
+    before = os.environ.pop("MPLBACKEND", None)
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    finally:
+        if before is not None:
+            os.environ["MPLBACKEND"] = before
+    figure = Figure(layout="constrained", facecolor="white", **options)
+    FigureCanvasAgg(figure)
+    return figure
+
+
 def plot_curves(
     path: Path,
     losses: np.ndarray,
@@ -123,18 +179,14 @@ def plot_curves(
     ranks: Mapping[str, tuple[np.ndarray, np.ndarray]],
     k: int = 20,
 ) -> None:
-    """A picture of a run: the loss while training, Recall and MRR by position in the session.
+    """Plot a run: the loss during training, Recall and MRR by position in the session.
 
     Args:
         path: a .png or .svg file.
         losses: (updates,) the loss of each. steps_per_epoch: updates in an epoch.
         ranks: method to what its `ranks` returned.
     """
-    # Here, since loading it takes longer than all that the other commands do. A figure without
-    # pyplot needs no window and keeps no global state.
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(13, 4), layout="constrained", facecolor="white")
+    figure = new_figure(figsize=(13, 4))
     loss_axis, recall_axis, mrr_axis = axes = figure.subplots(1, 3)
 
     width = max(1, min(len(losses) // 20, steps_per_epoch // 10))
@@ -150,7 +202,7 @@ def plot_curves(
 
     positions = np.arange(1, LAST_POSITION + 1)
     for name, (rank, before) in ranks.items():
-        style = {
+        style: dict[str, Any] = {
             "color": COLOURS.get(name),
             "marker": ".",
             "linestyle": "--" if name == "oracle" else "-",
@@ -177,24 +229,22 @@ def plot_curves(
 
 def plot_comparison(
     path: Path,
-    found: Mapping[str, Mapping[str, float]],
+    found: Mapping[str, Mapping[str, Any]],
     groups: Mapping[str, Sequence[str]],
     k: int,
 ) -> None:
-    """A picture of a comparison: Recall and MRR of each method, a row of axes for each group.
+    """Plot a comparison: Recall and MRR of each method, a row of axes for each group.
 
-    A whisker is the 95% interval of a method's difference to the best, drawn from the best's line:
-    one that reaches the line is not more than noise.
+    A whisker is the 95% interval of a method's difference to the best method, relative to the line
+    of the best. A difference whose whisker reaches the line may be noise.
 
     Args:
         path: a .png or .svg file.
         found: method to {"recall", "recall_best", "recall_to_best_low", ..._high} and mrr's alike.
         groups: title to the methods of each row of axes, top to bottom. k: the cut-off.
     """
-    from matplotlib.figure import Figure
-
     heights = [len(group) + 1.5 for group in groups.values()]
-    figure = Figure(figsize=(11, 1 + 0.27 * sum(heights)), layout="constrained", facecolor="white")
+    figure = new_figure(figsize=(11, 1 + 0.27 * sum(heights)))
     axes = figure.subplots(
         len(groups), 2, squeeze=False, sharey="row", gridspec_kw={"height_ratios": heights}
     )
@@ -211,7 +261,7 @@ def plot_comparison(
             axis.axvline(best, color="#000000", linewidth=1, linestyle=":")
             margin = (limits[1] - limits[0]) / 20
             if not limits[0] - margin <= best <= limits[1] + margin:
-                axis.set_xlim(limits)  # the best is of the other group, and far away
+                axis.set_xlim(limits)  # the best method is in another group, far away
             axis.set_title(f"{group_title}: {title}@{k}", fontsize=10)
             axis.grid(alpha=0.3)
             axis.spines[["top", "right"]].set_visible(False)

@@ -1,19 +1,21 @@
-"""A run and its directory: alone in it, kept now and then, stopped so that it can go on.
+"""A run's directory: its name, its lock, its checkpoints, and how it is stopped and continued.
 
 For commands. Imports training.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
+import re
 import signal
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from gru4rec_np.console.cli import say
 from gru4rec_np.errors import InputError
 from gru4rec_np.models.training import Stopped, Training
 
@@ -21,6 +23,31 @@ try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
+
+# Endings of a log's name that say nothing about its content.
+_ENDINGS = re.compile(r"(\.(tsv|csv|parquet|txt|dat|jsonl))?(\.(gz|zst))?$", re.IGNORECASE)
+
+
+def name_of(paths: Sequence[str]) -> str:
+    """A folder name for a log: its first file's name without the endings of its format."""
+    if paths[0].startswith(("/dev/", "/proc/")):  # a pipe
+        return "log"
+    return _ENDINGS.sub("", Path(paths[0]).name).strip(". ") or "log"
+
+
+def unused_folder(folder: Path) -> Path:
+    """The folder, or else folder-2, folder-3, ...: the first that is missing, or empty and free."""
+    for n in itertools.count(1):
+        place = folder if n == 1 else folder.with_name(f"{folder.name}-{n}")
+        if not place.exists() and not place.is_symlink():
+            return place
+        if place.is_dir() and not any(place.iterdir()):
+            try:
+                with alone(place):
+                    return place
+            except InputError:
+                pass
+    raise AssertionError("unreachable")
 
 
 @contextmanager
@@ -35,10 +62,11 @@ def alone(folder: Path) -> Iterator[None]:
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"--out {folder}: another run is at work there") from None
         yield
-    except BlockingIOError:
-        raise InputError(f"--out {folder}: another run is at work there") from None
     finally:
         os.close(handle)
 
@@ -64,16 +92,16 @@ def parse_interval(text: str) -> tuple[int, float]:
 
 
 class Keeper:
-    """Writes a training down now and then, and when it is asked to stop.
+    """Writes checkpoints of a training, at intervals and when a signal asks to stop.
 
         with Keeper(path, steps, seconds) as keeper:
             model.fit(train, on_chunk=lambda *_: keeper.after_chunk(model.training))
 
-    Ctrl-C and SIGTERM ask; the second time they stop at once, as ever.
+    Ctrl-C, SIGTERM and SIGHUP ask to stop; a second signal stops at once.
 
     Args:
-        path: the file. steps, seconds: see `parse_interval`.
-        begin: called before the file is first written: what else it takes to go on.
+        path: the checkpoint file. steps, seconds: see `parse_interval`.
+        begin: called before the first checkpoint, to write what else a resumed run needs.
 
     Attributes:
         asked: the signal that asked, or None.
@@ -85,11 +113,14 @@ class Keeper:
         self.path, self.steps, self.seconds, self._begin = path, steps, seconds, begin
         self.asked: int | None = None
         self._done = self._kept = 0  # steps
-        self._when: float | None = None  # nothing is kept yet
+        self._when: float | None = None  # no checkpoint is written yet
 
     def __enter__(self) -> Keeper:
-        signals = (signal.SIGINT, signal.SIGTERM)
-        self._before = {s: signal.signal(s, self._ask) for s in signals}
+        names = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
+        signals = [getattr(signal, name) for name in names if hasattr(signal, name)]
+        # An ignored signal stays ignored: nohup ignores SIGHUP, a shell SIGINT of background jobs.
+        heeded = [s for s in signals if signal.getsignal(s) is not signal.SIG_IGN]
+        self._before = {s: signal.signal(s, self._ask) for s in heeded}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -99,23 +130,32 @@ class Keeper:
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.asked = number
         self.__exit__()
-        print("stopping after these steps; once more stops at once", file=sys.stderr)
+        say("stopping after these steps; a second signal stops at once")
 
     def after_chunk(self, training: Training) -> None:
-        """To be called when the training stands still.
+        """Write a checkpoint if one is due. Call it at chunk boundaries.
 
         Raises:
-            Stopped: it was asked to; where it stands is written down.
-            OSError: then, if that cannot be written. At other times there is a warning.
+            Stopped: a signal asked for it; the checkpoint is written.
+            OSError: then, if it cannot be written. At other times that is a warning.
         """
         self._done += 1
         due = (
-            self._when is None  # the first: then there is something to go on from
+            self._when is None  # the first chunk, so that there is something to resume from
             or (self.seconds and time.monotonic() - self._when >= self.seconds)
             or (self.steps and training.chunk * (self._done - self._kept) >= self.steps)
         )
-        if self.asked is None and not due:
-            return
+        if self.asked is not None or due:
+            self.keep(training)
+        if self.asked is not None:
+            raise Stopped
+
+    def keep(self, training: Training) -> None:
+        """Write a checkpoint now.
+
+        Raises:
+            OSError: it cannot be written, and a signal asked to stop. Else that is a warning.
+        """
         try:
             if self._when is None:
                 self._begin()
@@ -124,7 +164,5 @@ class Keeper:
             if self.asked is not None:
                 raise
             text = f"{error.filename}: {error.strerror}"
-            print(f"\nwarning: no checkpoint could be written: {text}", file=sys.stderr)
+            say(f"warning: no checkpoint could be written: {text}")
         self._kept, self._when = self._done, time.monotonic()
-        if self.asked is not None:
-            raise Stopped

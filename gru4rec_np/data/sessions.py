@@ -278,8 +278,10 @@ def item_list(session: Any) -> list[Any]:
     """The items of a session that a model is given, as a list.
 
     Raises:
-        InputError: it is a single id.
+        InputError: it is a single id, or a set, which has no order.
     """
+    if isinstance(session, set | frozenset):
+        raise InputError("session: must be a list of item ids, oldest first; a set has no order")
     if isinstance(session, str | bytes) or not isinstance(session, Iterable):
         raise InputError(f"session: must be a list of item ids, oldest first, not {session!r}")
     return list(session)

@@ -138,6 +138,8 @@ def load(path: str | Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     path = Path(path)
     if path.is_dir():
         path = path / "model.npz"
+    if path.is_symlink() and not path.exists():
+        raise InputError(f"{path}: is a symbolic link to {path.readlink()}, which does not exist")
     if not path.is_file():
         raise InputError(f"{path}: no such model file")
     altered = InputError(f"{path}: damaged: its checksum does not match")
@@ -156,6 +158,8 @@ def load(path: str | Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
             version = int(about.pop("version"))
             if version <= VERSION:
                 arrays = {name: _read(archive, info, NUMBERS) for name, info in members.items()}
+    except PermissionError as error:
+        raise InputError(f"{path}: the model file cannot be read: {error.strerror}") from error
     except Exception as error:  # zipfile and NumPy raise a dozen kinds on damaged files
         why = (str(error) or type(error).__name__).splitlines()[0][:80]
         if why.startswith("Bad CRC-32"):  # the archive's own checksum

@@ -6,6 +6,7 @@ models share.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,7 @@ class GRU4Rec(Network):
         patience: int = 0,
         resume: str | Path | None = None,
         verbose: bool | None = None,
+        primary: str = "recall@20",
     ) -> GRU4Rec:
         """Train from fresh weights, or go on with a training that was stopped.
 
@@ -63,10 +65,11 @@ class GRU4Rec(Network):
                 loss so far. It may call `self.training.save(path)`, and raise `training.Stopped`.
             on_epoch: called after each epoch with what it added to `history`.
             validation: sessions to validate on after each epoch. Recall@20 and MRR@20 on them join
-                `history`, and the final weights are those of the epoch with the best Recall@20.
+                `history`, and the final weights are those of the epoch that is best by `primary`.
             patience: with `validation`, stop after this many epochs without a better one; 0: never.
             verbose: show a progress bar: True, False, or None for only on a terminal or in a
                 notebook.
+            primary: the metric that decides which epoch is best, recall@K or mrr@K.
             resume: a checkpoint that `training.save` wrote, of the same log, hyperparameters
                 (n_epochs may be larger) and backend. The final weights are bit-identical to those
                 of a training that never stopped.
@@ -94,8 +97,11 @@ class GRU4Rec(Network):
         if validation is not None:
             known = as_sessions(validation).restrict(self.item_ids)
 
+            cut_offs = sorted({20, cut_off_of(primary)})
+
             def judge() -> dict[str, float]:
-                return self.evaluate(known)
+                found = self.evaluate(known, cut_offs)
+                return {primary: found[primary], **found}
 
         try:
             with progress(self.hp.n_epochs, verbose) as show:
@@ -160,6 +166,18 @@ class GRU4Rec(Network):
     def session(self) -> LiveSession:
         """A session to be fed click by click, for serving."""
         return LiveSession(self)
+
+
+def cut_off_of(metric: str) -> int:
+    """K of recall@K or mrr@K.
+
+    Raises:
+        InputError: the metric is neither.
+    """
+    name, _, cut = metric.partition("@")
+    if name not in ("recall", "mrr") or not re.fullmatch(r"[1-9]\d{0,8}", cut):
+        raise InputError(f"primary_metric: must be recall@K or mrr@K, not {metric[:60]!r}")
+    return int(cut)
 
 
 class LiveSession:

@@ -169,6 +169,17 @@ def metrics(ranks: np.ndarray, k: int | Sequence[int] = (20,)) -> dict[str, floa
     return out
 
 
+def ndcg(ranks: np.ndarray, k: int) -> float:
+    """NDCG@K with one relevant item: the mean of 1 / log2(1 + rank), 0 past K.
+
+    Järvelin, Kekäläinen 2002, "Cumulated gain-based evaluation of IR techniques".
+
+    Args:
+        ranks: (n,) as in `metrics`. k: the cut-off.
+    """
+    return float(np.where(ranks <= k, 1 / np.log2(1 + ranks), 0).mean())
+
+
 def top(scores: np.ndarray, item_ids: np.ndarray, k: int) -> list[tuple[Any, float]]:
     """The k best items and their scores, plain objects, best first; of equals the first.
 
