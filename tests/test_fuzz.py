@@ -228,29 +228,23 @@ def tables():
     )
     tsv = [f"SessionId\tItemId\tTime\n{rows}".encode(), b"x\tTime\tItemId\tSessionId\n1\t2\t3\t4\n"]
     csv = [dates.encode(), tsv[0].replace(b"\t", b","), b"\xef\xbb\xbf" + dates.encode()]
-    frame = pl.DataFrame(
-        {"SessionId": ["a", "a", "b", "b"], "ItemId": [1, 2, 1, 3], "Time": [1.5, 2, 3, 4]}
-    )
-    date = pl.col("Time").cast(pl.Int64).cast(pl.Datetime("ms"))
-    parquet = []
-    for table, compression in (
-        (frame, "zstd"),
-        (frame, "uncompressed"),
-        (frame.with_columns(date), "snappy"),
-        (frame.with_columns(pl.col("SessionId").cast(pl.Categorical)), "lz4"),
-        (frame.with_columns(pl.col("ItemId").cast(pl.Int16), x=pl.lit([1, 2])), "gzip"),
-    ):
-        file = io.BytesIO()
-        table.write_parquet(file, compression=compression)
-        parquet.append(file.getvalue())
+    stray = [b'SessionId,ItemId,Time,x\n1,a,3,tv 32"\n1,"b, ""c""",4,19" "rack"\n2,d,5,\n']
+    semicolons = [csv[0].replace(b",", b";"), tsv[0].replace(b"\t", b";")]
     return {
         name: Target(lambda path: check_sessions(read_table(path)), f".{name}", bases, mutated)
         for name, bases in {
             "tsv": tsv,
-            "csv": csv,
-            "parquet": parquet,
+            "csv": csv + stray,
+            "dat": semicolons + stray,
             "tsv.gz": [gzip.compress(text, mtime=0) for text in tsv],
         }.items()
+    } | {
+        "lists": Target(
+            lambda path: check_sessions(read_table(path, layout="lists")),
+            ".txt",
+            [b"1 2 3\n4 5\n", "a  é\r\n\n1\n".encode()],
+            mutated,
+        )
     }
 
 
@@ -445,32 +439,6 @@ def test_found_in_configurations(text, tmp_path):
     with pytest.raises(InputError, match=r"config\.toml: not a TOML file") as caught:
         read_config(path)
     one_line(caught.value, path, "config")
-
-
-def test_found_in_parquet(tmp_path):
-    """A page of -5 values for which Polars asks for 2^61 bytes and aborts, and what panics."""
-    path = tmp_path / "log.parquet"
-    frame = pl.DataFrame({"SessionId": ["a", "a"], "ItemId": [1, 2], "Time": [1.5, 2]})
-    frame = pl.concat([frame] * 10)
-    for options in (
-        {},
-        {"row_group_size": 3},
-        {"data_page_size": 10},
-        {"compression": "uncompressed"},
-        {"compression": "snappy", "statistics": False},
-    ):
-        frame.with_columns(x=pl.lit([[1, 2]])).write_parquet(path, **options)
-        assert read_table(path).n_events == 20
-    whole = path.read_bytes()
-    rows = b"\x2c\x15\x28"  # of a page's header: the struct of its data, the number of values, 20
-    assert whole.count(rows) >= 3
-    faults = [whole.replace(rows, b"\x2c\x15" + bytes([n])) for n in (0x09, 0x26, 0x2A, 0x00)]
-    faults += [b"0e-400" + whole, whole[:-1], whole[20:], whole[-300:], b"PAR1" * 3, b"PAR1"]
-    for fault in faults:
-        path.write_bytes(fault)
-        with pytest.raises(InputError, match=r"not a readable table: a damaged") as caught:
-            read_table(path)
-        one_line(caught.value, path, "parquet")
 
 
 def test_found_in_logs(tmp_path):

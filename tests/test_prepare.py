@@ -17,10 +17,10 @@ from test_protocols import WANTED, letters, twelve
 
 from gru4rec_np import InputError, Sessions, Shop, prepare, read_table
 from gru4rec_np.console import cli, inspection
-from gru4rec_np.data import rawlogs, tables
+from gru4rec_np.data import rawlogs, text
 from gru4rec_np.data.protocols import PROTOCOLS
 from gru4rec_np.data.sessions import DAY
-from gru4rec_np.data.tables import write_table
+from gru4rec_np.data.tables import COLUMNS, write_table
 
 # Sessions 6 and 7 are too short from the start. In the others, items 1 and 2 have 5 events, item 3
 # has 4 with its repeat, and item 9 has one.
@@ -286,13 +286,13 @@ def test_a_tables_options_reach_its_reader(main, monkeypatch, tmp_path):
          "--time-unit", "ms", "--separator", ";", "--session-column", "user,session")  # fmt: skip
     main("lists", "a", "--out", "d")
     assert read == [
-        (Path("a"), tables.COLUMNS, {}),
+        (Path("a"), COLUMNS, {}),
         (
             [Path("a"), Path("b")],
-            ("user,session", *tables.COLUMNS[1:]),
+            ("user,session", *COLUMNS[1:]),
             {"session_gap": 5400, "keep": ("event", "a=b"), "time_unit": "ms", "separator": ";"},
         ),
-        (Path("a"), tables.COLUMNS, {"layout": "lists"}),
+        (Path("a"), COLUMNS, {"layout": "lists"}),
     ]
 
 
@@ -517,9 +517,9 @@ def test_reading_tells_how_far_it_is(log, tmp_path):
         lines = [f"{i}\t{i}\t{i}" for i in range(100)]
         lines.insert(0, "SessionId\tItemId\tTime")
     path.write_text("\n".join(lines) + "\n")
-    with mock.patch.object(rawlogs, "BLOCK", 500), mock.patch.object(tables, "ROWS", 10):
+    with mock.patch.object(rawlogs, "BLOCK", 500), mock.patch.object(text, "BLOCK", 50):
         (rawlogs.read_rsc15 if log == "rsc15" else read_table)(path, watch=watch)
-    total = 100 if log == "table" else path.stat().st_size
+    total = path.stat().st_size
     assert len(told) >= 5 and told == sorted(told) and told[-1] == (total, total)
 
 

@@ -4,6 +4,8 @@ import csv
 import datetime as dt
 import gzip
 import re
+import uuid
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -14,7 +16,8 @@ from hypothesis import strategies as st
 from test_sessions import as_lists, one_line_error
 
 from gru4rec_np import Sessions, from_frame, read_table
-from gru4rec_np.data.tables import write_table
+from gru4rec_np.data import text as text_files
+from gru4rec_np.data.tables import as_sessions, write_table
 
 HEADER = "SessionId\tItemId\tTime\n"
 INT64 = st.integers(-(2**63), 2**63 - 1)
@@ -152,10 +155,52 @@ def test_int_ids_are_an_int64_array():
         ("2014-04-07T12:51:09+02:00", 1396867869),
         ("2014-04-07T05:21:09.500-05:30", 1396867869.5),
         ("2014-04-07", 1396828800),
+        ("2014-04-07 10:51:09 UTC", 1396867869),
+        ("2014-04-07 10:51:09.25 UTC", 1396867869.25),
+        ("2014-04-07 10:51:09 GMT", 1396867869),
+        ("2014-04-07 10:51:09 Z", 1396867869),
+        ("2014-04-07 10:51:09Z", 1396867869),
+        ("2014-04-07 10:51:09 +00:00", 1396867869),
+        ("2014-04-07 12:51:09 +0200", 1396867869),
     ],
 )
 def test_times(tmp_path, time, seconds):
     assert read(tmp_path, f"{HEADER}1\ta\t{time}\n") == [(1, [("a", seconds)])]
+
+
+@pytest.mark.parametrize(
+    ("unit", "time", "seconds"),
+    [
+        ("s", "1396867869", 1396867869),
+        ("ms", "1396867869277", 1396867869.277),
+        ("us", "1396867869277125", 1396867869.277125),
+        ("ms", "2014-04-07 10:51:09 UTC", 1396867869),  # a date is what it is
+    ],
+)
+def test_units_of_times(tmp_path, unit, time, seconds):
+    text = f"{HEADER}1\ta\t{time}\n"
+    assert read(tmp_path, text, time_unit=unit) == [(1, [("a", seconds)])]
+    if time.isdigit():
+        frame = pl.DataFrame({"SessionId": [1], "ItemId": ["a"], "Time": [int(time)]})
+        assert as_lists(from_frame(frame, time_unit=unit)) == [(1, [("a", seconds)])]
+
+
+def test_units_that_are_none(tmp_path):
+    with one_line_error("time_unit: must be one of s, ms, us, not 'h'"):
+        read(tmp_path, f"{HEADER}1\ta\t5\n", time_unit="h")
+    with one_line_error("row 2", "is too large for ms since 1970", "--time-unit us"):
+        read(tmp_path, f"{HEADER}1\ta\t1396867869277125\n", time_unit="ms")
+
+
+def test_a_zone_in_one_part_and_none_in_another(tmp_path):
+    """Wherever a part ends: rows alike."""
+    text = f"{HEADER}1\tb\t2014-04-07 10:51:09\n1\ta\t2014-04-07 10:51:09 UTC\n"
+    for size in (5, 2**20):
+        with (
+            mock.patch.object(text_files, "BLOCK", size),
+            one_line_error("row 3, column Time", "in all rows alike"),
+        ):
+            read(tmp_path, text)
 
 
 def test_iso_times_with_and_without_fractions_are_ordered(tmp_path):
@@ -217,11 +262,6 @@ def test_one_column_in_two_roles(tmp_path):
         pl.DataFrame({"SessionId": [5], "ItemId": [1], "Time": [3]}).write_parquet(path)
         text = read(tmp_path, HEADER + "5\t1\t3\n", columns=columns)
         assert as_lists(read_table(path, columns)) == text
-
-
-def test_the_first_of_two_columns_of_the_same_name_counts(tmp_path):
-    text = "SessionId\tItemId\tItemId\tTime\n1\ta\tb\t3\n"
-    assert read(tmp_path, text) == [(1, [("a", 3.0)])]
 
 
 def test_unsigned_ids_beyond_int64_are_text():
@@ -385,6 +425,232 @@ def test_time_columns_of_parquet(tmp_path, kind):
     assert abs(read_table(tmp_path / "log.parquet").times[0] - UTC_NOON) <= error
 
 
+# --- frames and lists -----------------------------------------------------------------------------
+
+
+class Arrow:
+    """What a pyarrow.Table offers, without pyarrow."""
+
+    def __init__(self, frame):
+        self.__arrow_c_stream__ = frame.__arrow_c_stream__
+
+
+@pytest.mark.parametrize("kind", ["lazy", "arrow", "pyarrow"])
+def test_other_frames(kind):
+    frame = pl.DataFrame({"Time": [3, 4], "SessionId": [1, 1], "x": [0, 0], "ItemId": ["a", "b"]})
+    if kind == "pyarrow":
+        pyarrow = pytest.importorskip("pyarrow")
+        other = pyarrow.table(frame.to_dict(as_series=False))
+    else:
+        other = frame.lazy() if kind == "lazy" else Arrow(frame)
+    assert as_lists(from_frame(other)) == as_lists(as_sessions(other)) == TWO_ROWS
+    if kind == "lazy":
+        with one_line_error("frame: not a readable table"):
+            from_frame(frame.lazy().select(pl.col("absent")))
+
+
+@pytest.mark.parametrize(
+    "lists",
+    [
+        [[1, 2], [3, 4]],
+        ((1, 2), (3, 4)),
+        [np.array([1, 2]), np.array([3, 4])],
+        iter([[1, 2], [3, 4]]),
+    ],
+)
+def test_lists_are_sessions(lists):
+    expected = as_lists(Sessions.from_lists([[1, 2], [3, 4]]))
+    assert as_lists(as_sessions(lists)) == expected
+
+
+@pytest.mark.parametrize(
+    ("thing", "words"),
+    [
+        ([1, 2], ["sessions: must be lists of item ids such as [[1, 2], [3, 4]]", "'1'"]),
+        (["ab", "cd"], ["sessions: must be lists", "'ab'"]),
+        ([{1, 2}], ["sessions: must be lists", "'{1, 2}'"]),
+        ([], ["sessions: there are no events"]),
+        ([[], []], ["sessions: there are no events"]),
+        (np.zeros((2, 3)), ["must be a Polars or pandas frame, not ndarray"]),
+        ({1, 2}, ["must be a Polars or pandas frame, not set"]),
+    ],
+)
+def test_what_is_neither_frame_nor_lists(thing, words):
+    with one_line_error(*words):
+        as_sessions(thing)
+
+
+UUIDS = [uuid.UUID(int=7), uuid.UUID(int=2**100)]
+
+
+@pytest.mark.parametrize("kind", ["polars", "pandas", "lists", "file"])
+def test_uuids_are_ids(tmp_path, kind):
+    if kind == "lists":
+        sessions = as_sessions([UUIDS])
+    elif kind == "file":
+        lines = "".join(f"{UUIDS[0]}\t{id}\t3\n" for id in UUIDS)
+        (tmp_path / "log.tsv").write_text(HEADER + lines)
+        sessions = read_table(tmp_path / "log.tsv")
+    else:
+        values = pl.Series(UUIDS, dtype=pl.Object) if kind == "polars" else UUIDS
+        sessions = one_item(values, kind)
+    assert sessions.item_ids.tolist() == list(map(str, UUIDS))
+
+
+# --- sessions from other columns ------------------------------------------------------------------
+
+EVENTS = [  # user, session, item, time, event
+    ("u", 1, "a", 0, "view"),
+    ("v", 1, "b", 1, "view"),
+    ("u", 1, "c", 1800, "cart"),
+    ("u", 2, "d", 3601, "view"),
+    ("v", 1, "b", 1, "view"),
+    ("u", 1, "a", 5401, "view"),
+    ("w", 1, "a", 9, "buy"),
+]
+EVENT_NAMES = ["user", "session", "ItemId", "Time", "event"]
+
+
+def read_events(tmp_path, kind, columns, events=EVENTS, **options):
+    """The events as a log in one of the forms that there are, with the same options for all."""
+    frame = pl.DataFrame(events, EVENT_NAMES, orient="row")
+    if kind == "polars":
+        return as_lists(from_frame(frame, columns, **options))
+    if kind == "pandas":
+        return as_lists(from_frame(pd.DataFrame(events, columns=EVENT_NAMES), columns, **options))
+    if kind == "parquet":
+        frame.write_parquet(tmp_path / "log.parquet")
+        return as_lists(read_table(tmp_path / "log.parquet", columns, **options))
+    frame.write_csv(tmp_path / "log.csv")
+    return as_lists(read_table(tmp_path / "log.csv", columns, **options))
+
+
+KINDS = pytest.mark.parametrize("kind", ["csv", "parquet", "polars", "pandas"])
+
+
+@KINDS
+@pytest.mark.parametrize("key", ["user,session", ("user", "session")])
+def test_two_columns_make_a_session(tmp_path, kind, key):
+    assert read_events(tmp_path, kind, (key, "ItemId", "Time")) == [
+        ("u,1", [("a", 0.0), ("c", 1800.0), ("a", 5401.0)]),
+        ("v,1", [("b", 1.0), ("b", 1.0)]),
+        ("u,2", [("d", 3601.0)]),
+        ("w,1", [("a", 9.0)]),
+    ]
+
+
+def test_combinations_of_values_with_commas_are_kept_apart(tmp_path):
+    events = [("a,b", "c", 1, 1, ""), ("a", "b,c", 1, 1, ""), ("a\\", "b", 1, 1, "")]
+    found = read_events(tmp_path, "polars", ("user,session", "ItemId", "Time"), events)
+    assert [session for session, _ in found] == ["a\\,b,c", "a,b\\,c", "a\\\\,b"]
+    frame = pl.DataFrame({"a,b": [1], "ItemId": [2], "Time": [3]})  # a name may have a comma
+    assert as_lists(from_frame(frame, ("a,b", "ItemId", "Time"))) == [(1, [(2, 3.0)])]
+    with one_line_error("no column 'a'; it has 'a,b', 'ItemId', 'Time'"):
+        from_frame(frame, ("a,x", "ItemId", "Time"))
+
+
+@KINDS
+def test_sessions_are_cut_by_a_gap(tmp_path, kind):
+    columns = ("user", "ItemId", "Time")
+    assert read_events(tmp_path, kind, columns, session_gap=1800) == [
+        (1, [("a", 0.0), ("c", 1800.0)]),  # no longer than the gap
+        (2, [("d", 3601.0), ("a", 5401.0)]),  # and longer by a second
+        (3, [("b", 1.0), ("b", 1.0)]),
+        (4, [("a", 9.0)]),
+    ]
+
+
+@KINDS
+def test_events_are_kept_by_value(tmp_path, kind):
+    columns = ("user", "ItemId", "Time")
+    found = read_events(tmp_path, kind, columns, keep=("event", ("cart", "buy")))
+    assert found == [("u", [("c", 1800.0)]), ("w", [("a", 9.0)])]
+    assert read_events(tmp_path, kind, columns, keep=("session", "2")) == [("u", [("d", 3601.0)])]
+    with one_line_error("no row has 'click' in column event; it has 'view', 'cart', 'buy'"):
+        read_events(tmp_path, kind, columns, keep=("event", "click"))
+    with one_line_error("no column 'type'"):
+        read_events(tmp_path, kind, columns, keep=("type", "click"))
+
+
+@KINDS
+def test_rows_that_are_passed_over_are_counted(tmp_path, kind):
+    """The number in a message is the row's in the table."""
+    events = [*EVENTS[:3], ("u", 1, None, 5, "view")]
+    row = {"csv": 5, "parquet": 4}.get(kind, 3)
+    with one_line_error(f"row {row}, column ItemId: the value is missing"):
+        read_events(tmp_path, kind, ("user", "ItemId", "Time"), events, keep=("event", "view"))
+    events = [("u", 1, None, 5, "cart"), *EVENTS]
+    found = read_events(
+        tmp_path, kind, ("user", "ItemId", "Time"), events, keep=("event", "view"), session_gap=1800
+    )
+    assert sum(len(session) for _, session in found) == 5
+
+
+@KINDS
+def test_duplicates_are_dropped_on_request(tmp_path, kind):
+    columns = ("user", "ItemId", "Time")
+    found = dict(read_events(tmp_path, kind, columns, duplicates=False))
+    assert found["v"] == [("b", 1.0)]
+    assert sum(map(len, found.values())) == len(EVENTS) - 1
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 2)] * 3), min_size=1, max_size=30))
+def test_of_duplicates_the_first_is_kept(rows):
+    frame = pl.DataFrame(rows, ("SessionId", "ItemId", "Time"), orient="row")
+    assert as_lists(from_frame(frame, duplicates=False)) == group(list(dict.fromkeys(rows)))
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.integers(0, 9), st.integers(0, 30)), min_size=1),
+    st.integers(1, 6),
+)
+def test_cut_is_what_a_loop_cuts(rows, gap):
+    expected = []
+    for _, events in group(rows):
+        for i, event in enumerate(events):
+            if i == 0 or event[1] - events[i - 1][1] > gap:
+                expected.append([])
+            expected[-1].append(event)
+    frame = pl.DataFrame(rows, ("SessionId", "ItemId", "Time"), orient="row")
+    assert as_lists(from_frame(frame, session_gap=gap)) == list(enumerate(expected, 1))
+
+
+@pytest.mark.parametrize("gap", [0, -1, float("nan"), float("inf")])
+def test_gaps_that_are_none(gap):
+    frame = pl.DataFrame({"SessionId": [1], "ItemId": [1], "Time": [1]})
+    with one_line_error("session_gap: must be a number of seconds above 0, not"):
+        from_frame(frame, session_gap=gap)
+
+
+# --- several files --------------------------------------------------------------------------------
+
+
+def test_several_files_are_one_log(tmp_path):
+    """In any formats: a session may go on in the next, and ids are numbers only if all are."""
+    a, b, c = tmp_path / "a.tsv", tmp_path / "b.csv.gz", tmp_path / "c.parquet"
+    a.write_text(HEADER + "1\t5\t3\n2\t6\t4\n")
+    b.write_bytes(gzip.compress(b"x;Time;ItemId;SessionId\n0;1970-01-01 00:00:01Z;6;1\n"))
+    frame = pl.DataFrame({"SessionId": [2, 3], "ItemId": [7, 5], "Time": [5, 6]})
+    frame.write_parquet(c)
+    expected = [(1, [(6, 1.0), (5, 3.0)]), (2, [(6, 4.0), (7, 5.0)]), (3, [(5, 6.0)])]
+    assert as_lists(read_table([a, b, c])) == expected
+    assert as_lists(read_table([a])) == as_lists(read_table(a))
+    doubled = read_table([a, b, c, a], duplicates=False)
+    assert as_lists(doubled) == expected
+    frame.with_columns(pl.lit("x").alias("ItemId")).write_parquet(c)
+    assert read_table([a, c]).item_ids.tolist() == ["5", "6", "x"]
+    with one_line_error("none.tsv: no such file"):
+        read_table([a, tmp_path / "none.tsv"])
+    with one_line_error("read_table: no file is given"):
+        read_table([])
+    a.write_text(HEADER + "1\t5\t3\n2\t6\n")
+    with one_line_error("a.tsv, row 3: 2 columns"):
+        read_table([b, a])
+    frame.cast({"ItemId": pl.Float64}).write_parquet(c)
+    with one_line_error("c.parquet, column ItemId: values of type Float64, but of type Int64"):
+        read_table([b, c])
+
+
 # --- reading: what is refused ---------------------------------------------------------------------
 
 
@@ -392,11 +658,11 @@ def test_time_columns_of_parquet(tmp_path, kind):
     ("text", "words"),
     [
         ("", ["the file is empty"]),
-        ("\n", ["not a readable table"]),
+        ("\n", ["row 1: a blank line where names of columns are expected"]),
         (HEADER, ["no rows"]),
         (HEADER.strip(), ["no rows"]),
         ("SessionId\tTime\n1\t2\n", ["no column 'ItemId'", "'SessionId', 'Time'"]),
-        ("SessionId,ItemId,Time\n1,2,3\n", ["no column 'SessionId'"]),
+        ("SessionId:ItemId:Time\n1:2:3\n", ["no column 'SessionId'", "separated by tabs"]),
         (HEADER + "1\ta\t5\n1\tb\tsoon\n", ["row 3", "Time", "'soon'", "ISO"]),
         (HEADER + "1\ta\tsoon\n", ["row 2", "Time", "'soon'"]),
         (HEADER + "1\ta\t2014-04-07\n1\tb\tsoon\n", ["row 3", "Time", "'soon'"]),
@@ -406,13 +672,14 @@ def test_time_columns_of_parquet(tmp_path, kind):
         (HEADER + '1\ta\t"5"\n', ["row 2", "Time", """'"5"'"""]),
         (
             HEADER + "1\ta\t99999999999\n1\ta\t100000000000\n",
-            ["row 3", "Time", "too large for sec"],
+            ["row 3", "Time", "too large for s since 1970", "--time-unit ms"],
         ),
         (
             HEADER + "1\ta\t1396867869277\n",
-            ["row 2", "1396867869277", "divide milliseconds by 1000"],
+            ["row 2", "1396867869277", "is it ms?", "--time-unit ms", "time_unit='ms'"],
         ),
-        (HEADER + "1\ta\t-1e300\n", ["row 2", "too large for seconds"]),
+        (HEADER + "1\ta\t1396867869277123\n", ["row 2", "is it us?", "--time-unit us"]),
+        (HEADER + "1\ta\t-1e300\n", ["row 2", "too large for s"]),
         (HEADER + "1\ta\t20140407\n1\tb\t20141231\n", ["row 2", "20140407 looks like a date"]),
         (HEADER + "1\ta\t04/07/2014\n", ["row 2", "'04/07/2014'", "ISO"]),
         (HEADER + "1\ta\t07.04.2014 10:51\n", ["row 2", "'07.04.2014 10:51'", "ISO"]),
@@ -420,15 +687,18 @@ def test_time_columns_of_parquet(tmp_path, kind):
         (HEADER + "1\ta\t2014-04-07T10:00Z\n1\ta\t2014-04-07T10:00\n", ["row 3", "rows alike"]),
         (HEADER + "1\ta\t2014-04-07T10:00\n1\ta\t2014-04-07T10:00Z\n", ["row 3", "rows alike"]),
         (HEADER + "1\ta\t2014-04-07 10:00 CEST\n", ["row 2", "CEST"]),
-        (HEADER + "1\ta\t5\n\n1\tb\t6\n", ["row 3", "SessionId", "missing"]),
-        ((HEADER + "1\ta\t5\n").encode("utf-16"), ["no column 'SessionId'"]),
-        ((HEADER + "1\ta\t5\n").replace("\n", "\r").encode(), ["no column 'Time'"]),
+        (HEADER + "1\ta\t5\n\n1\tb\t6\n", ["row 3: no columns where 3 are expected", "SessionId"]),
+        ((HEADER + "1\ta\t5\n").encode("utf-16"), ["is UTF-16"]),
+        ((HEADER + "1\ta\t5\n").replace("\n", "\r").encode(), ["row 1: a carriage return without"]),
         ("\t".join(f"column {i}" for i in range(999)) + "\n", ["'column 0'", "'column 1'", "..."]),
         (HEADER + "1\ta\t5\n1\t\t5\n", ["row 3", "ItemId", "missing"]),
         (HEADER + "\ta\t5\n", ["row 2", "SessionId", "missing"]),
-        (HEADER + "1\ta\n", ["row 2", "Time", "missing"]),
-        (HEADER + "1\ta\t5\t6\n", ["not a readable table"]),
-        (b"SessionId\tItemId\tTime\n1\tcaf\xe9\t5\n", ["not a readable table", "utf-8"]),
+        (HEADER + "1\ta\n", ["row 2: 2 columns where 3 are expected", "Time"]),
+        (HEADER + "1\ta\t5\t6\n", ["row 2: 4 columns where 3 are expected", "Time"]),
+        (
+            b"SessionId\tItemId\tTime\n1\tcaf\xe9\t5\n",
+            ["row 2: column ItemId", "0xe9", "not UTF-8"],
+        ),
     ],
 )
 def test_text_files_that_are_refused(tmp_path, text, words):
@@ -444,8 +714,13 @@ def test_missing_file(tmp_path):
 
 
 def test_broken_parquet(tmp_path):
-    with one_line_error(str(tmp_path / "log.parquet"), "not a readable table"):
-        read(tmp_path, "no parquet at all", "log.parquet")
+    path = tmp_path / "log.parquet"
+    pl.DataFrame({"SessionId": ["a"] * 9, "ItemId": range(9), "Time": range(9)}).write_parquet(path)
+    whole = path.read_bytes()
+    no_end, no_start = whole[:-1], whole[20:]
+    for fault in (b"no parquet at all", no_end, no_start, whole[:-9] + whole[-8:], b"PAR1" * 3):
+        with one_line_error(str(path), "not a readable table"):
+            read(tmp_path, fault, "log.parquet")
 
 
 @pytest.mark.parametrize("column", ["SessionId", "ItemId"])
@@ -458,12 +733,16 @@ def test_nan_is_no_id(column, kind):
 
 
 @pytest.mark.parametrize(
-    "text",
-    ['1,"a,3\n1,b,4\n', '1,"a"x,3\n', '1,"a\n'],
+    ("text", "words"),
+    [
+        ('1,"a,3\n1,b,4\n', "a quotation mark opens a value that does not end"),
+        ('1,"a"x,3\n', "text after the quotation mark"),
+        ('1,"a\n', "a quotation mark opens a value that does not end"),
+    ],
     ids=["open to the end", "text after a quote", "cut off"],
 )
-def test_quotes_that_do_not_close(tmp_path, text):
-    with one_line_error("log.csv", "not a readable table"):
+def test_quotes_that_do_not_close(tmp_path, text, words):
+    with one_line_error("log.csv, row 2", words):
         read(tmp_path, "SessionId,ItemId,Time\n" + text, "log.csv")
 
 
@@ -483,8 +762,12 @@ def test_null_values_name_row_and_column(tmp_path, column, kind):
 
 @pytest.mark.parametrize("thing", [None, {"ItemId": [1]}, [1, 2], "log.tsv"])
 def test_what_is_no_frame(thing):
-    with one_line_error("frame: must be a Polars or pandas frame, not", type(thing).__name__):
+    words = "frame: must be a Polars or pandas frame, not", type(thing).__name__
+    with one_line_error(*words, "read_table reads files, Sessions.from_lists takes lists"):
         from_frame(thing)
+    if not isinstance(thing, list):
+        with one_line_error(*words):
+            as_sessions(thing)
 
 
 @pytest.mark.parametrize(

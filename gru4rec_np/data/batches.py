@@ -1,7 +1,9 @@
-"""Session-parallel mini-batches, a whole epoch as arrays, and the sampler of negatives.
+"""Session-parallel mini-batches, laid out as arrays for a whole epoch, and the negative sampler.
 
-Imports the data layer and NumPy; knows no model.
+Imports sessions.py and NumPy; knows no model.
 """
+
+from __future__ import annotations
 
 import dataclasses
 import heapq
@@ -16,13 +18,13 @@ class Batches:
     """An epoch of T steps over at most B lanes. Lane b is column b.
 
     Attributes:
-        x: (T, B) int32, the item that each lane feeds in; -1 past the step's last lane.
-        y: (T, B) int32, the item that follows it, the lane's target; -1 likewise.
-        lanes: (T,) int64, how many lanes the step has.
-        reset: (T, B) bool, the lane starts a session: its state is zero before the step.
-        keep: (T, B) bool, which of the *previous* step's lanes are still there; those stand
-            side by side, in their old order, in this step. Only its first lanes[t - 1] columns
-            mean anything (B for the first step); all True until sessions run out.
+        x: (T, B) int32, the input item of each lane; -1 from column lanes[t] on.
+        y: (T, B) int32, the target, the item after it; -1 likewise.
+        lanes: (T,) int64, the number of lanes of the step.
+        reset: (T, B) bool, the lane starts a session: its hidden state is zero before the step.
+        keep: (T, B) bool, which of the *previous* step's lanes remain. They move together to the
+            left, in the same order. Only the first lanes[t - 1] columns count (B for the first
+            step). All True until sessions run out.
     """
 
     x: np.ndarray
@@ -43,33 +45,33 @@ def session_parallel(
 ) -> Batches:
     """One epoch of session-parallel mini-batches (Hidasi et al. 2016, §3.1.1, figure 2).
 
-    Lane b starts with session b. Each step feeds every lane's current event and asks for its
-    next one. A lane whose session has nothing left to predict takes the next unused session; when
-    there is none the lane goes.
+    Lane b starts with session b. Each step takes every lane's current event as input and its next
+    event as target. A lane at the end of its session takes the next unused session. If there is
+    none, the lane is removed.
 
     Args:
-        sessions: sessions shorter than 2 have nothing to predict and are passed over.
-        batch_size: B, the number of lanes to start with. Fewer sessions make fewer lanes.
-        min_lanes: the epoch ends when fewer are left: 2 where the lanes are each other's only
-            negatives, 1 where there are extra samples.
+        sessions: sessions shorter than 2 have no target and are skipped.
+        batch_size: B, the number of lanes at the start. Fewer sessions make fewer lanes.
+        min_lanes: the epoch ends when fewer lanes are left. 2 if the other lanes are the only
+            negatives, 1 with extra negatives.
         order: (sessions,) the order in which sessions are used; by start time if None.
     """
     if order is None:
         order = np.argsort(sessions.starts, kind="stable")
     order = order[sessions.lengths[order] >= 2]
-    steps = sessions.lengths[order] - 1  # a session of n events asks n - 1 questions
+    steps = sessions.lengths[order] - 1  # a session of n events has n - 1 targets
     B = min(batch_size, len(order))
 
-    # Which lane takes which session at which step: always the lane that is free first, of several
-    # the leftmost.
+    # Which lane takes which session at which step: the lane that is free first, of several the
+    # leftmost.
     free = [(0, b) for b in range(B)]
     start, lane = np.empty(len(order), np.int64), np.empty(len(order), np.int64)
     for i, n in enumerate(steps.tolist()):
         start[i], lane[i] = free[0]
         heapq.heapreplace(free, (free[0][0] + n, free[0][1]))
 
-    # Every question at its place, step * B + lane. (One number for both: these arrays are the
-    # largest that an epoch needs.)
+    # The place of each target, step * B + lane: one number, since these are an epoch's largest
+    # arrays.
     nth = np.arange(steps.sum()) - np.repeat(np.cumsum(steps) - steps, steps)
     event = np.repeat(sessions.offsets[order], steps)
     event += nth
@@ -85,7 +87,7 @@ def session_parallel(
     del nth, event, at
     reset[start, lane] = True
 
-    # Once the sessions have run out, close the gaps that leaving lanes make.
+    # After the sessions have run out, close the gaps of removed lanes.
     alive = x >= 0
     lanes = alive.sum(axis=1)
     for t in np.flatnonzero(lanes < B):
@@ -95,9 +97,9 @@ def session_parallel(
         for array in (x, y):
             array[t, : lanes[t]] = array[t][alive[t]]
             array[t, lanes[t] :] = -1
-        # reset needs no move: of lanes that are free, the leftmost takes the last session, so none
-        # to the right of one that leaves starts another.
-    T = int(np.count_nonzero(lanes >= min_lanes))  # lanes only ever become fewer
+        # reset needs no move: the leftmost free lane takes the last session, so no lane right of a
+        # removed one starts another.
+    T = int(np.count_nonzero(lanes >= min_lanes))  # the number of lanes never grows
     return Batches(x[:T], y[:T], lanes[:T], reset[:T], keep[:T])
 
 
@@ -121,15 +123,15 @@ def negative_distribution(support: np.ndarray, sample_alpha: float) -> np.ndarra
 
 
 def guide_table(distribution: np.ndarray) -> np.ndarray:
-    """Where among the items to search for a draw, by the draw's first bits.
+    """Where to search for a draw among the items, by the draw's first bits.
 
-    For each of K equal parts of [0, 1) the first item that a draw there can give (Chen & Asau
-    1974, the method of guide tables): most parts leave but one, so the search is over.
+    For each of K equal parts of [0, 1), the first item that a draw in that part can give (Chen &
+    Asau 1974, the method of guide tables). Most parts allow one item, so there is no search.
 
     Returns:
         (K + 1,) int32. K is a power of two, so that u K is exact.
     """
-    K = 2**18  # the table is 1 MB and stays in the cache
+    K = 2**18  # 1 MB, so the table stays in the cache
     return np.searchsorted(distribution, np.arange(K + 1) / K, side="right").astype(np.int32)
 
 
@@ -139,12 +141,12 @@ def draw_negatives(
     shape: tuple[int, ...],
     guide: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Items drawn independently from `distribution`, int32: a binary search for each.
+    """Items drawn independently from `distribution`, int32, each by a binary search.
 
     Args:
         distribution: from `negative_distribution`.
         shape: of the result, (steps, n_sample).
-        guide: from `guide_table`; the same draws ten times as fast.
+        guide: from `guide_table`: the same draws, ten times faster.
     """
     u = rng.random(shape)
     if guide is None:
@@ -154,7 +156,7 @@ def draw_negatives(
         drawn, last = guide[part], guide[part + 1]
         unsure = np.nonzero(drawn < last)
         low, high, u = drawn[unsure], last[unsure], u[unsure]
-        while (low < high).any():  # one binary search, all of them side by side
+        while (low < high).any():  # all binary searches at once
             middle = (low + high) // 2
             past = distribution[middle] <= u
             low, high = np.where(past, middle + 1, low), np.where(past, high, middle)

@@ -1,19 +1,24 @@
-"""A simulated web shop: a data set that needs no download, whose best possible ranking is known.
+"""A simulated web shop: a data set without a download, whose best possible ranking is known.
 
-Every item stands on two ladders, one of its kind and one of its brand, each a ring of items in
-order of price. A shopper has a hidden intent, a ladder and a direction (cheaper or dearer), and
-  - with probability `repeat` returns to one of the session's events, all alike;
-  - else, with probability `walk`, if the last item is on the ladder, goes on along it: to one of
-    the next `stride` rungs in that direction, near and popular ones preferred;
-  - else jumps to an item of the ladder, by popularity.
-Before each click but the first the intent changes with probability `change`. So an item alone
-leaves two ladders and two directions open, and a session's order tells which: a first-order Markov
-chain cannot know, a recurrent network can. Since intents follow a hidden Markov chain with known
-probabilities, filtering gives the exact distribution of the next item, and ranking by it is
-optimal for Recall@K and MRR@K alike: the oracle. Imports the data layer; knows no model.
+Every item is on two ladders, one of its kind and one of its brand. A ladder is a ring of items in
+order of price. A shopper has a hidden intent: a ladder and a direction, cheaper or dearer. Each
+click is one of three:
+  - with probability `repeat`, one of the session's earlier events, chosen uniformly;
+  - else, with probability `walk` and if the last item is on the ladder, one of the next `stride`
+    items in the direction, where near and popular items are more likely;
+  - else an item of the ladder, chosen by popularity.
+Before each click except the first, the intent changes with probability `change`.
+
+One item leaves two ladders and two directions possible; the order of a session tells which it is. A
+first-order Markov chain cannot use that, a recurrent network can. Intents follow a hidden Markov
+chain with known probabilities, so filtering gives the exact distribution of the next item. Ranking
+by it is optimal for Recall@K and for MRR@K: the oracle. Imports sessions.py; knows no model.
 """
 
+from __future__ import annotations
+
 import dataclasses
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,7 +27,7 @@ from gru4rec_np.errors import InputError
 
 KIND, BRAND = 0, 1
 LADDER = 50  # items on a ladder, about
-NEARER = 0.85  # each rung further away is this much less likely
+NEARER = 0.85  # the probability of a rung relative to the rung before it
 FIRST_DAY = 1_700_000_000.0 // DAY * DAY
 
 
@@ -32,8 +37,8 @@ class Shop:
 
     Attributes:
         n_items: size of the catalogue, at least 4.
-        seed: of the catalogue; sessions have their own.
-        repeat, walk, change, stride: see the module's text.
+        seed: of the catalogue; `simulate` takes another for the sessions.
+        repeat, walk, change, stride: see the module's docstring.
         tail: the item of popularity rank k has weight 1/k^tail.
     """
 
@@ -44,6 +49,14 @@ class Shop:
     change: float = 0.03
     stride: int = 8
     tail: float = 1.1
+
+    # Set from the fields above, and not saved with them: no fields themselves.
+    if TYPE_CHECKING:
+        ladder: np.ndarray = dataclasses.field(init=False)
+        jump: np.ndarray = dataclasses.field(init=False)
+        goes_to: np.ndarray = dataclasses.field(init=False)
+        follow: np.ndarray = dataclasses.field(init=False)
+        prior: np.ndarray = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
         if self.n_items < 4:
@@ -56,13 +69,13 @@ class Shop:
         rng = np.random.default_rng(self.seed)
         I, n_ladders = self.n_items, max(2, self.n_items // LADDER)  # noqa: E741
         weight = rng.permutation(1.0 / np.arange(1, I + 1) ** self.tail)
-        # ladder[side, i]: which ladder of this side item i is on. Ladders of both sides are
-        # numbered through: 0 ... n-1 the kinds, n ... 2n-1 the brands.
+        # ladder[side, i]: the ladder of this side that item i is on. Kinds are numbered 0 ... n-1,
+        # brands n ... 2n-1.
         ladder = np.empty((2, I), np.int64)
-        # jump[side, i]: probability of i when a shopper jumps on that ladder.
+        # jump[side, i]: the probability of i for a jump on that ladder.
         jump = np.empty((2, I))
-        # goes_to[side, direction, i, d], follow[side, direction, i, d]: the item d + 1 rungs from
-        # i along the ladder, and the probability of walking there.
+        # goes_to[side, direction, i, d]: the item d + 1 rungs from i along the ladder.
+        # follow[side, direction, i, d]: the probability of walking there.
         goes_to = np.empty((2, 2, I, self.stride), np.int32)
         for side in (KIND, BRAND):
             for number, ring in enumerate(np.array_split(rng.permutation(I), n_ladders)):
@@ -73,7 +86,7 @@ class Shop:
                     goes_to[side, direction, ring] = ring[rungs % len(ring)]
         follow = NEARER ** np.arange(self.stride) * np.sqrt(weight[goes_to])
         follow /= follow.sum(axis=-1, keepdims=True)
-        # A ladder is chosen as often as its items are popular; an intent is 2 * ladder + direction.
+        # A ladder is drawn by the weight of its items. An intent is 2 * ladder + direction.
         prior = np.bincount(ladder.ravel(), np.tile(weight, 2)) / (2 * weight.sum())
         for name, value in (
             ("ladder", ladder),
@@ -100,10 +113,13 @@ class Shop:
         Args:
             n_sessions: how many, at least 1.
             seed: the same seed gives the same sessions.
-            days: sessions start at any time of these with the same probability.
+            days: session starts are uniform over this many days.
 
         Returns:
             Sessions ordered by start time, with the shop's whole catalogue.
+
+        Raises:
+            InputError: n_sessions is below 1.
         """
         if n_sessions < 1:
             raise InputError(f"shop: n_sessions must be at least 1, not {n_sessions}")
@@ -149,18 +165,19 @@ class Shop:
         )
 
     def _draw_intents(self, rng: np.random.Generator, n: int) -> np.ndarray:
+        """(n,) int64 intents, drawn from the prior."""
         return rng.choice(len(self.prior), size=n, p=self.prior)
 
     def next_item_probabilities(self, sessions: Sessions, cases: np.ndarray) -> np.ndarray:
         """P(next item | session so far), exact: the hidden intent filtered by Bayes' rule.
 
         The belief b over intents starts as the prior. Each click x multiplies it by the
-        probability of x under each intent, and before each next click it diffuses:
+        probability of x under each intent. Before each next click the intent may change:
         b <- (1 - change) b + change prior (Rabiner 1989, the forward recursion).
 
         Args:
             sessions: with this shop's own `item_ids`.
-            cases: (n,) events; case e is asked what follows items[e].
+            cases: (n,) events; case e predicts the item after items[e].
 
         Returns:
             (n, I) float64, rows summing to 1.
@@ -178,7 +195,7 @@ class Shop:
                 belief[rows] += self.change * self.prior
             b = belief[rows] * self._likelihood(x[rows, : t + 1])
             total = b.sum(axis=1, keepdims=True)
-            # A session that the shop cannot produce leaves no intent possible: start afresh.
+            # The shop cannot produce this session: start again from the prior.
             belief[rows] = np.where(total > 0, b / np.where(total > 0, total, 1), self.prior)
         belief = (1 - self.change) * belief + self.change * self.prior
         return self._mixture(belief, x, position)
@@ -206,7 +223,7 @@ class Shop:
         return out
 
     def _mixture(self, belief: np.ndarray, x: np.ndarray, position: np.ndarray) -> np.ndarray:
-        """(n, I): the next click's distribution under a belief about its intent."""
+        """(n, I): the distribution of the next click, given the belief about its intent."""
         n = len(belief)
         rows, last = np.arange(n), x[:, -1]
         p = np.zeros((n, self.n_items))

@@ -1,198 +1,262 @@
 """Click logs as tables: files and frames read into `Sessions`, and written.
 
-Polars reads them in parts, of which only numbers are kept. Imports sessions.py and what is below;
-knows no model.
+Tables are read in parts, of which only numbers are kept. Imports text.py, sessions.py and what is
+below; knows no model.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from gru4rec_np.data.parquet import check as check_parquet
+from gru4rec_np.data.columns import (
+    UNITS,
+    Numbers,
+    as_text,
+    distinct,
+    from_pandas,
+    id_column,
+    join_parts,
+    plain,
+    require_one_type,
+    require_values,
+    time_kind,
+    to_seconds,
+)
 from gru4rec_np.data.sessions import Sessions
+from gru4rec_np.data.text import (
+    COMPRESSED,
+    Columns,
+    Part,
+    ending,
+    keys_of,
+    read_lists,
+    read_text,
+    require_file,
+)
+from gru4rec_np.data.text import Watch as Watch  # where the readers of raw logs import them from
+from gru4rec_np.data.text import require_readable as require_readable
 from gru4rec_np.errors import InputError
 from gru4rec_np.files import write_whole
 
 COLUMNS = ("SessionId", "ItemId", "Time")
-ROWS = 1_000_000  # of a table at a time: what of it is no number never stands in memory whole
-Watch = Callable[[int, int], None]  # told how much of a file is read, and how much there is
+ROWS = 1_000_000  # of a frame or a Parquet file at a time: text takes more memory than numbers
+LAYOUTS = ("table", "lists")
+Keep = tuple[str, "str | Sequence[str]"]  # a column, and the values of it that are kept
 
 
 def read_table(
-    path: str | Path, columns: Sequence[str] = COLUMNS, watch: Watch | None = None
+    path: str | Path | Sequence[str | Path],
+    columns: Columns = COLUMNS,
+    watch: Watch | None = None,
+    *,
+    separator: str | None = None,
+    layout: str = "table",
+    time_unit: str = "s",
+    session_gap: float | None = None,
+    keep: Keep | None = None,
+    duplicates: bool = True,
+    tell: Callable[[str], None] | None = None,
 ) -> Sessions:
-    """Read a click log from a TSV, CSV or Parquet file.
+    """Read a click log from text or Parquet files.
 
-    The ending decides: `.parquet`, `.csv` (comma, values may be quoted), anything else is tab
-    separated without quotes: there a quotation mark is a part of the value. Text files are UTF-8,
-    lines end in LF or CRLF, and may be compressed by gzip or Zstandard; an ending `.gz` or `.zst`
-    is passed over.
+    A name that ends in `.parquet` is Parquet, any other is text: a header line, then a row a line.
+    Text is UTF-8; lines end in LF or CRLF. Files may be compressed by gzip or Zstandard, whatever
+    they are named; an ending `.gz` or `.zst` is passed over. A pipe is read as a file.
 
-    Ids that are whole numbers throughout become int64. Text stays as it is, blanks, case and the
-    way that an accent is composed included: "a" and " a" are two items. A text file cannot tell
-    the number 1 from the text "1". Floats, booleans and dates, which only Parquet and frames have,
-    stay what they are; what else has a text (decimals, uint64 beyond int64, date-times with a
-    zone) becomes text.
+    The separator is found from the header, see `text.read_text`. Values separated by commas,
+    semicolons or bars may be quoted, and all values in a file named `.csv`. Elsewhere a quotation
+    mark is part of the value. All rows are read, or none: a row with too few or too many values is
+    an error.
 
-    Times are numbers of seconds since 1970, or ISO date-times, with a zone in all rows or in none;
-    without one they are taken as UTC. What is below a microsecond is cut off. Numbers from 1e11 on,
-    in seconds the year 5138, are refused: no unit is guessed. So are 20140407 and other columns of
-    dates as numbers, and dates such as 04/07/2014.
+    Ids that are whole numbers throughout become int64. Other text is kept unchanged: "a" and " a"
+    are two items. A text file cannot tell the number 1 from the text "1". Floats, booleans and
+    dates, which only Parquet and frames have, keep their type. Other types that have a text
+    (decimals, uint64 beyond int64, UUIDs, date-times with a zone) become text.
 
-    An event that is there twice counts twice.
+    Times are numbers, or ISO date-times, with a zone in all rows or in none; without one they are
+    UTC. What is below a microsecond is cut off. Numbers that would be seconds from the year 5138 on
+    are refused: no unit is guessed. So are 20140407 and other columns of dates as numbers, and
+    dates such as 04/07/2014.
+
+    An event that is there twice counts twice, unless `duplicates` is False.
 
     Args:
-        path: the file. Text files have a header line.
-        columns: names of the session, item and time columns.
-        watch: called as the reading goes on with the rows read so far, and all.
+        path: a file, or several that make one log: a session may have events in more than one.
+        columns: names of the session, item and time columns. The first may be several, as a
+            sequence or with commas between them: then a session is a combination of their values,
+            and its id is their text with commas between them.
+        watch: called as the reading goes on with the bytes read so far, and all. Not called for a
+            pipe.
+        separator: of a text file's columns; one character.
+        layout: "table", or "lists": text without a header, a session a line, the items separated by
+            blanks or by `separator`. Its times are those of `Sessions.from_lists`.
+        time_unit: of times that are numbers: "s", "ms" or "us" since 1970.
+        session_gap: cut the events of each session at pauses of more than this many seconds.
+            The session column may then be a user's. New sessions are numbered from 1.
+        keep: a column and one or more of its values; rows with other values are passed over.
+        duplicates: False keeps one of the events that agree in session, item and time.
+        tell: called with a sentence about a choice that the file made: the separator.
 
     Returns:
         Sessions in order of first appearance, events by time, equal times by file order.
 
     Raises:
-        InputError: the file is missing, empty, no table or compressed in another way, a column is
-            missing, an id is null, a time is none of the above.
+        InputError: a file is missing, empty, no table or compressed in another way, a column is
+            missing or there twice, a row is not as the header says, an id is null, a time is none
+            of the above.
     """
-    path = Path(path)
-    if path.is_dir():
-        raise InputError(f"{path}: is a directory, not a file")
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    if path.stat().st_size == 0:
-        raise InputError(f"{path}: the file is empty")
-    parquet = _ending(path) == ".parquet"
-    require_readable(path, ("gzip", "Zstandard"))
+    paths = [Path(p) for p in ([path] if isinstance(path, str | Path) else path)]
+    if not paths:
+        raise InputError("read_table: no file is given")
+    if layout not in LAYOUTS:
+        raise InputError(f"layout: must be one of {', '.join(LAYOUTS)}, not {layout!r}")
+    if layout == "lists" and (session_gap is not None or keep is not None):
+        raise InputError("layout: lists have no times and no other columns to select by")
+    for file in paths:
+        require_file(file)
+    sizes = [file.stat().st_size if file.is_file() else 0 for file in paths]
+    parts = _parts(paths, sizes, columns, watch, separator, layout, keep, tell)
+    if layout == "lists":
+        columns = COLUMNS
+    name = ", ".join(map(str, paths[:3])) + (", ..." if len(paths) > 3 else "")
+    return _gather(parts, columns, name, time_unit, session_gap, keep, duplicates)
+
+
+def _parts(
+    paths: Sequence[Path],
+    sizes: Sequence[int],
+    columns: Columns,
+    watch: Watch | None,
+    separator: str | None,
+    layout: str,
+    keep: Keep | None,
+    tell: Callable[[str], None] | None,
+) -> Iterator[Part]:
+    """The files' wanted columns, part by part."""
+    wanted = [*columns, keep[0]] if keep else columns
+    before, sessions = 0, 0
+
+    def told(done: int) -> None:
+        if watch and all(sizes):
+            watch(before + done, sum(sizes))
+
+    for path, size in zip(paths, sizes, strict=True):
+        if layout == "lists":
+            for part in read_lists(path, COLUMNS, separator, told, sessions):
+                yield part
+                if len(part.frame):
+                    sessions = int(part.frame[COLUMNS[0]][-1]) + 1
+        elif ending(path) == ".parquet":
+            for part, share in _read_parquet(path, wanted):
+                yield part
+                told(int(share * size))
+        else:
+            yield from read_text(path, wanted, separator, told, tell)
+        before += size
+        told(0)
+
+
+def _read_parquet(path: Path, columns: Columns) -> Iterator[tuple[Part, float]]:
+    """The wanted columns of a Parquet file, part by part, and what share of the rows is read."""
+    require_readable(path, ())
     try:
         str(path).encode()  # Polars fails in other ways on a path that is not UTF-8
-        if parquet:
-            try:
-                check_parquet(path, columns)
-            except ValueError as error:
-                raise InputError(f"{path}: not a readable table: {error}") from error
-            names = list(pl.read_parquet_schema(path))
-            table = pl.scan_parquet(path, glob=False)
-        else:
-            # All text: types are decided on the whole column.
-            options = {**_TEXT_FORMATS[_ending(path)], "infer_schema": False, "glob": False}
-            names = pl.read_csv(path, n_rows=0, **options).columns
-            table = pl.scan_csv(path, **options)
-        _require_columns(names, columns, str(path))
-        table = table.select(list(dict.fromkeys(columns)))
-        total = table.select(pl.len()).collect().item() if watch else 0
-        parts = table.collect_batches(chunk_size=ROWS)
-        # The header is line 1 of a text file.
-        parts, first_row = (parts, 1) if parquet else (_without_blank_end(parts), 2)
-        return from_parts(
-            parts, columns, str(path), first_row, watch and (lambda n: watch(n, total))
-        )
-    # A panic, on a damaged Parquet file, is no Exception in Polars.
+        table = pl.scan_parquet(path, glob=False)
+        keys = keys_of(columns, table.collect_schema().names(), str(path))
+        table = table.select(list(dict.fromkeys(name for key in keys for name in key)))
+        total, row = table.select(pl.len()).collect().item(), 1
+        for frame in table.collect_batches(chunk_size=ROWS):
+            yield Part(frame, str(path), row), (row - 1 + len(frame)) / max(total, 1)
+            row += len(frame)
+    # A panic, on a damaged file, is no Exception in Polars.
     except (
         pl.exceptions.PolarsError,
         pl.exceptions.PanicException,
         OSError,
         UnicodeError,
     ) as error:
-        why = (str(error) or type(error).__name__).splitlines()[0]
-        raise InputError(f"{path}: not a readable table: {why}") from error
-
-
-def _without_blank_end(parts: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
-    """Parts of a table without the rows at its end that are null throughout, blank lines."""
-    some, held = False, []
-    for part in parts:
-        filled = part.select(~pl.all_horizontal(pl.all().is_null())).to_series().arg_true()
-        end = filled[-1] + 1 if len(filled) else 0
-        if end:
-            yield from held
-            yield part.head(end)
-            some, held = True, []
-        held.append(part.tail(-end) if end else part)
-    if not some:  # then the first is said to be blank
-        yield from (part.head(1) for part in held[:1])
-
-
-_TEXT_FORMATS: dict[str, dict[str, Any]] = {
-    ".csv": {"separator": ",", "quote_char": '"'},
-    ".tsv": {"separator": "\t", "quote_char": None},
-}
-
-
-_COMPRESSED = (".gz", ".zst")
-
-
-def _ending(path: Path) -> str:
-    """The format that a file's ending stands for: .parquet, .csv or .tsv, as most do."""
-    if path.suffix.lower() in _COMPRESSED:
-        path = path.with_suffix("")
-    ending = path.suffix.lower()
-    return ending if ending in (".parquet", ".csv") else ".tsv"
-
-
-# How compressed files begin.
-_BEGINNINGS = {
-    "gzip": rb"\x1f\x8b",
-    "Zstandard": rb"\x28\xb5\x2f\xfd",
-    "bzip2": rb"BZh\d1AY&SY",
-    "xz": rb"\xfd7zXZ\x00",
-    "zip": rb"PK\x03\x04",
-    "7-Zip": rb"7z\xbc\xaf\x27\x1c",
-}
-
-
-def require_readable(path: Path, readable: Sequence[str]) -> str | None:
-    """What a file is compressed by, None if it is not.
-
-    Raises:
-        InputError: by something else than what is readable.
-    """
-    try:
-        with path.open("rb") as file:
-            head = file.read(16)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    for name, beginning in _BEGINNINGS.items():
-        if re.match(beginning, head, re.DOTALL):
-            if name not in readable:
-                raise InputError(
-                    f"{path}: is compressed by {name}, which is not read here; unpack it first"
-                )
-            return name
-    return None
+        raise _unreadable(path, error) from error
+    if row - 1 != total:
+        raise InputError(f"{path}: not a readable table: {row - 1} rows read of {total}")
 
 
 def from_frame(
-    frame: Any, columns: Sequence[str] = COLUMNS, name: str = "frame", first_row: int = 0
+    frame: Any,
+    columns: Columns = COLUMNS,
+    name: str = "frame",
+    first_row: int = 0,
+    *,
+    time_unit: str = "s",
+    session_gap: float | None = None,
+    keep: Keep | None = None,
+    duplicates: bool = True,
 ) -> Sessions:
-    """Sessions from a Polars or pandas frame; see `read_table`.
+    """Sessions from a frame; see `read_table`.
 
     Args:
-        frame: a `polars.DataFrame` or a `pandas.DataFrame`.
+        frame: a `polars.DataFrame` or `LazyFrame`, a `pandas.DataFrame`, or a table of Arrow's
+            such as a `pyarrow.Table`.
         columns: names of the session, item and time columns.
         name: what to call it in an error message. first_row: the number of its first row there.
 
     Raises:
         InputError: as `read_table`, for a frame.
     """
+    wanted = [*columns, keep[0]] if keep else columns
+    if isinstance(frame, pl.LazyFrame):
+        try:
+            frame = frame.collect()
+        except pl.exceptions.PolarsError as error:
+            raise _unreadable(name, error) from error
+    elif hasattr(frame, "columns") and hasattr(frame, "iloc"):
+        keys = keys_of(wanted, list(frame.columns), name)
+        unique = dict.fromkeys(column for key in keys for column in key)
+        frame = pl.DataFrame({column: from_pandas(frame[column], name) for column in unique})
+    elif not isinstance(frame, pl.DataFrame) and hasattr(frame, "__arrow_c_stream__"):
+        frame = pl.DataFrame(frame)
     if not isinstance(frame, pl.DataFrame):
-        if not hasattr(frame, "columns"):
-            raise InputError(
-                f"{name}: must be a Polars or pandas frame, not {type(frame).__name__}"
-            )
-        _require_columns(list(frame.columns), columns, name)
-        frame = pl.DataFrame({c: _from_pandas(frame[c], name) for c in dict.fromkeys(columns)})
-    _require_columns(frame.columns, columns, name)
-    return from_parts(frame.iter_slices(ROWS), columns, name, first_row)
+        raise InputError(
+            f"{name}: must be a Polars or pandas frame, not {type(frame).__name__}; read_table "
+            "reads files, Sessions.from_lists takes lists of items"
+        )
+    keys_of(wanted, frame.columns, name)
+
+    def parts() -> Iterator[Part]:
+        row = first_row
+        for part in frame.iter_slices(ROWS):
+            yield Part(part, name, row)
+            row += len(part)
+
+    return _gather(parts(), columns, name, time_unit, session_gap, keep, duplicates)
 
 
 def as_sessions(data: Any) -> Sessions:
-    """`Sessions` as they are, a frame by `from_frame`."""
-    return data if isinstance(data, Sessions) else from_frame(data)
+    """`Sessions` unchanged, a frame by `from_frame`, lists of items by `Sessions.from_lists`.
+
+    Raises:
+        InputError: it is none of these; the message says what to call.
+    """
+    if isinstance(data, Sessions):
+        return data
+    frame_like = isinstance(data, pl.LazyFrame) or hasattr(data, "columns")
+    other = isinstance(data, str | bytes | Path | Mapping | set | frozenset | np.ndarray)
+    if frame_like or other or hasattr(data, "__arrow_c_stream__") or not isinstance(data, Iterable):
+        return from_frame(data)
+    sessions = list(data)
+    for session in sessions:
+        if not isinstance(session, list | tuple | np.ndarray):
+            raise InputError(
+                "sessions: must be lists of item ids such as [[1, 2], [3, 4]]; one of them is "
+                f"{str(session)[:60]!r}"
+            )
+    if not any(len(session) for session in sessions):
+        raise InputError("sessions: there are no events")
+    return Sessions.from_lists([[plain(item) for item in session] for session in sessions])
 
 
 def from_parts(
@@ -201,183 +265,130 @@ def from_parts(
     name: str,
     first_row: int,
     watch: Callable[[int], None] | None = None,
+    *,
+    session_gap: float | None = None,
+    duplicates: bool = True,
 ) -> Sessions:
     """Sessions from a table that comes in parts; see `from_frame`.
-
-    Of each part only numbers are kept: 16 bytes a row, and its distinct ids.
 
     Args:
         parts: frames with these columns.
         watch: called after each part with the rows so far.
     """
-    session, item, time = columns
+
+    def located() -> Iterator[Part]:
+        rows = 0
+        for frame in parts:
+            yield Part(frame, name, first_row + rows)
+            rows += len(frame)
+            if watch:
+                watch(rows)
+
+    return _gather(located(), columns, name, "s", session_gap, None, duplicates)
+
+
+def _gather(
+    parts: Iterable[Part],
+    columns: Columns,
+    name: str,
+    time_unit: str,
+    session_gap: float | None,
+    keep: Keep | None,
+    duplicates: bool,
+) -> Sessions:
+    """Sessions from the parts of one or more tables.
+
+    Of each part only numbers are kept: 16 bytes a row, and its distinct ids.
+    """
+    if time_unit not in UNITS:
+        raise InputError(f"time_unit: must be one of {', '.join(UNITS)}, not {time_unit!r}")
+    if session_gap is not None and not 0 < session_gap < float("inf"):
+        raise InputError(f"session_gap: must be a number of seconds above 0, not {session_gap}")
     sessions: list[tuple[pl.Series, np.ndarray]] = []
     items: list[tuple[pl.Series, np.ndarray]] = []
     times: list[np.ndarray] = []
-    rows, dates = 0, None
-    for frame in parts:
-        if len(frame) == 0:
-            continue
-        row = first_row + rows
-        frame = _as_text(frame, columns, name)
-        for column in columns:
-            null = frame[column].is_null()
-            if column != time and frame[column].dtype.is_float():
-                null |= frame[column].is_nan()
-            if null.any():
-                raise InputError(
-                    f"{name}, row {row + null.arg_max()}, column {column}: the value is missing; "
-                    "every event needs one"
-                )
-        for column in columns:
-            dtype = frame[column].dtype
-            wrong = (pl.Boolean,) if column == time and column not in (session, item) else ()
-            if dtype.is_nested() or dtype in (pl.Time, pl.Duration, pl.Object, *wrong):
-                raise InputError(
-                    f"{name}, column {column}: values of type {dtype} are neither ids nor times"
-                )
-        sessions.append(_index(_whole_numbers(frame[session])))
-        items.append(_index(_whole_numbers(frame[item])))
-        if dates is None:
-            dates = _are_dates(frame[time])
-        times.append(_seconds(frame[time], dates, name, row))
-        rows += len(frame)
-        if watch:
-            watch(rows)
-    if rows == 0:
+    kinds: dict[str, str] = {}  # of each table's times
+    others: dict[str, None] = {}  # values of keep's column that are not kept
+    for frame, table, first_row in parts:
+        numbers: Numbers = range(first_row, first_row + len(frame))
+        try:
+            if keep:
+                frame, rows, more = _kept(frame, keep, table)
+                numbers = first_row + rows
+                others |= dict.fromkeys(more)
+            if len(frame) == 0:
+                continue
+            session, (item,), (time,) = keys_of(columns, frame.columns, table)
+            names = [*session, item, time]
+            frame = as_text(frame, names, table)
+            require_values(frame, names, time, table, numbers)
+            for key, column in ((session, sessions), ((item,), items)):
+                column.append(distinct(id_column(frame, key)))
+                where = f"{table}, column {','.join(key)}"
+                require_one_type(column[-1][0], column[0][0], where)
+            if table not in kinds:
+                kinds[table] = time_kind(frame[time])
+            times.append(to_seconds(frame[time], kinds[table], time_unit, table, numbers))
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+            raise _unreadable(table, error) from error
+    if not times:
+        if keep and others:
+            found = ", ".join(map(repr, list(others)[:5]))
+            raise InputError(f"{name}: no row has {keep[1]!r} in column {keep[0]}; it has {found}")
         raise InputError(f"{name}: the table has no rows")
-    session_ids, session_index = _joined(sessions)
-    item_ids, item_index = _joined(items)
+    session_ids, session_index = join_parts(sessions)
+    item_ids, item_index = join_parts(items)
     seconds = np.concatenate(times)
     offsets = np.concatenate([[0], np.cumsum(np.bincount(session_index))])
     ahead = np.diff(session_index)
     if (ahead < 0).any() or ((ahead == 0) & (np.diff(seconds) < 0)).any():
         order = np.lexsort((seconds, session_index))  # stable: equal times stay in file order
         item_index, seconds = item_index[order], seconds[order]
-    return Sessions(item_index, offsets, seconds, item_ids, session_ids)
+    log = Sessions(item_index, offsets, seconds, item_ids, session_ids)
+    if not duplicates:
+        log = drop_duplicates(log)
+    return log if session_gap is None else cut(log, session_gap)
 
 
-def _as_text(frame: pl.DataFrame, columns: Sequence[str], name: str) -> pl.DataFrame:
-    """Columns of categories or bytes as text."""
-    for column in dict.fromkeys(columns):
-        if frame[column].dtype in (pl.Categorical, pl.Enum, pl.Binary):
-            try:
-                frame = frame.with_columns(frame[column].cast(pl.String))
-            except pl.exceptions.PolarsError:
-                raise InputError(f"{name}, column {column}: bytes that are no UTF-8") from None
-    return frame
+def drop_duplicates(sessions: Sessions) -> Sessions:
+    """Only the first of the events that agree in session, item and time."""
+    session = np.repeat(np.arange(sessions.n_sessions), sessions.lengths)
+    keys = sessions.times, sessions.items, session
+    order = np.lexsort(keys)
+    same = np.ones(max(len(order) - 1, 0), bool)
+    for key in keys:
+        same &= key[order[1:]] == key[order[:-1]]
+    first = np.ones(sessions.n_events, bool)
+    first[order[1:][same]] = False
+    return sessions.keep_events(first)
 
 
-def _from_pandas(column: Any, name: str) -> pl.Series:
-    """A pandas column without pyarrow: NaN and None become null."""
-    values = column.to_numpy()
-    if values.dtype.kind == "M":
-        values = values.astype("datetime64[us]")
-    if values.dtype != object:
-        return pl.Series(values, nan_to_null=True)
-    missing = column.isna().to_numpy()
-    types = {type(v.item() if isinstance(v, np.generic) else v) for v in values[~missing]}
-    if len(types) > 1:
-        raise InputError(f"{name}, column {column.name}: values of more than one type")
-    try:
-        return pl.Series([None if m else v for v, m in zip(values, missing, strict=True)])
-    except (TypeError, pl.exceptions.PolarsError):
-        raise InputError(f"{name}, column {column.name}: values of more than one type") from None
+def cut(sessions: Sessions, gap: float) -> Sessions:
+    """Sessions cut where more than `gap` seconds pass between two events, numbered from 1."""
+    starts = np.diff(sessions.times, prepend=-np.inf) > gap
+    starts[sessions.offsets[:-1][sessions.lengths > 0]] = True
+    offsets = np.append(np.flatnonzero(starts), sessions.n_events)
+    return Sessions(
+        sessions.items,
+        offsets,
+        sessions.times,
+        sessions.item_ids,
+        np.arange(1, len(offsets), dtype=np.int64),
+    )
 
 
-def _require_columns(found: Sequence[str], wanted: Sequence[str], name: str) -> None:
-    for column in wanted:
-        if column not in found:
-            has = ", ".join(map(repr, found))
-            has = has if len(has) <= 200 else has[:200] + " ..."
-            raise InputError(f"{name}: no column {column!r}; it has {has}")
+def _kept(frame: pl.DataFrame, keep: Keep, name: str) -> tuple[pl.DataFrame, np.ndarray, list[str]]:
+    """The rows with one of the values, their places, and some of the other values."""
+    column, values = keep
+    text = as_text(frame, [column], name)[column].cast(pl.String)
+    kept = text.is_in([values] if isinstance(values, str) else list(values)).fill_null(False)
+    others = [str(value) for value in text.filter(~kept).unique(maintain_order=True).head(5)]
+    return frame.filter(kept), np.flatnonzero(kept.to_numpy()), others
 
 
-def _whole_numbers(column: pl.Series) -> pl.Series:
-    """Ids as Int64 if all are whole numbers, as they are if NumPy has their type, or as text."""
-    dtype = column.dtype
-    if dtype.is_integer() and dtype not in (pl.UInt64, pl.Int128, pl.UInt128):
-        return column.cast(pl.Int64)
-    if isinstance(dtype, pl.Datetime) and dtype.time_zone is None:
-        return column.cast(pl.Datetime("us"))  # beyond which Python's own have no digits
-    if dtype in (pl.Float32, pl.Float64, pl.Boolean, pl.Date):
-        return column
-    column = column.cast(pl.String)
-    as_int = column.cast(pl.Int64, strict=False)
-    # "007" and " 7" are not the number 7: an id is a number only if it prints as it was.
-    return as_int if (as_int.cast(pl.String) == column).fill_null(False).all() else column
-
-
-def _index(column: pl.Series) -> tuple[pl.Series, np.ndarray]:
-    """Distinct ids in order of first appearance, and each row's index among them, int32."""
-    column = column.rename("id")
-    ids = column.unique(maintain_order=True)
-    index = pl.DataFrame([ids]).with_row_index("index")
-    rows = column.to_frame().join(index, on="id", how="left", maintain_order="left")
-    return ids, rows["index"].to_numpy().astype(np.int32)
-
-
-def _joined(parts: list[tuple[pl.Series, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    """Distinct ids and each row's index among them, from those of the column's parts."""
-    ids = [ids for ids, _ in parts]
-    if any(part.dtype == pl.String for part in ids):  # a number's text is what it was read from
-        ids = [part.cast(pl.String) for part in ids]
-    distinct, index = _index(pl.concat(ids))
-    firsts = np.cumsum([0, *map(len, ids)])
-    rows = [index[first:][of_part] for first, (_, of_part) in zip(firsts, parts, strict=False)]
-    return distinct.to_numpy(writable=True), np.concatenate(rows)
-
-
-def _are_dates(column: pl.Series) -> bool:
-    """Whether times are text of which nothing is a number."""
-    return column.dtype == pl.String and column.cast(pl.Float64, strict=False).is_null().all()
-
-
-def _seconds(column: pl.Series, dates: bool, name: str, first_row: int) -> np.ndarray:
-    """Times in seconds since 1970, float64. dates: whether text is to be ISO date-times."""
-    if column.dtype.is_temporal():
-        return column.cast(pl.Datetime("us")).dt.epoch("us").to_numpy() / 1e6
-    if dates:
-        read = column.str.to_datetime(time_unit="us", time_zone="UTC", strict=False)
-        # NumPy divides, where Polars multiplies with 1e-6 and so rounds twice.
-        seconds = pl.Series(column.name, read.dt.epoch("us").to_numpy() / 1e6, nan_to_null=True)
-        # Polars also takes 04/07/2014, and decides which of the two is the month.
-        bad = seconds.is_null() | ~column.str.contains(r"^\d{4}")
-    else:
-        seconds = column.cast(pl.Float64, strict=False)
-        bad = seconds.is_null() | ~seconds.is_finite()
-    if bad.any():
-        row = bad.arg_max()
-        raise InputError(
-            f"{name}, row {first_row + row}, column {column.name}: {str(column[row])[:60]!r} is "
-            "no time; a number of seconds since 1970 or an ISO date-time is expected, in all rows "
-            "alike"
-        )
-    times = seconds.to_numpy()
-    if not dates:
-        _refuse_other_units(times, name, first_row, column.name)
-    return times
-
-
-TOO_LATE = 1e11  # seconds, in the year 5138; milliseconds pass it in 1973
-
-
-def _refuse_other_units(times: np.ndarray, name: str, first_row: int, column: str) -> None:
-    """Raise InputError for numbers that can hardly be seconds."""
-    late = np.abs(times) >= TOO_LATE
-    if late.any():
-        row = int(late.argmax())
-        raise InputError(
-            f"{name}, row {first_row + row}, column {column}: {times[row]:.0f} is too large for "
-            "seconds since 1970; divide milliseconds by 1000 first, microseconds by 1,000,000"
-        )
-    months, days = times // 100 % 100, times % 100
-    like_dates = (times >= 1900_01_01) & (times < 2100_01_01) & (months >= 1) & (months <= 12)
-    if (like_dates & (days >= 1) & (days <= 31) & (times % 1 == 0)).all():
-        raise InputError(
-            f"{name}, row {first_row}, column {column}: {times[0]:.0f} looks like a date, not like "
-            "seconds since 1970; write it as 2014-04-07"
-        )
+def _unreadable(name: object, error: BaseException) -> InputError:
+    why = (str(error) or type(error).__name__).splitlines()[0]
+    return InputError(f"{name}: not a readable table: {why}")
 
 
 def _readable_text(ids: np.ndarray) -> np.ndarray:
@@ -397,13 +408,13 @@ def write_table(sessions: Sessions, path: str | Path) -> None:
         UnicodeEncodeError: the path is not UTF-8.
     """
     str(path).encode()  # Polars fails in other ways on a path that is not UTF-8
-    ending = _ending(Path(path))
-    if Path(path).suffix.lower() in _COMPRESSED:
+    kind = ending(Path(path))
+    if Path(path).suffix.lower() in COMPRESSED:
         raise InputError(f"{path}: compressed files are not written, only read")
     session_ids, item_ids = sessions.session_ids, sessions.item_ids
-    if ending != ".parquet":
+    if kind != ".parquet":
         session_ids, item_ids = _readable_text(session_ids), _readable_text(item_ids)
-    if ending == ".tsv":
+    if kind == ".tsv":
         for ids in (session_ids, item_ids):
             for text in ids.tolist() if ids.dtype == object else ():
                 if not text or not {"\t", "\n", "\r"}.isdisjoint(text):
@@ -420,13 +431,14 @@ def write_table(sessions: Sessions, path: str | Path) -> None:
     )
 
     def save(part: Path) -> None:
-        if ending == ".parquet":
+        if kind == ".parquet":
             try:
                 frame.write_parquet(part)
             except pl.exceptions.PolarsError as error:  # a full disk is no OSError there
                 raise OSError(None, str(error).splitlines()[0], str(path)) from error
+        elif kind == ".csv":
+            frame.write_csv(part)
         else:
-            options = {"quote_style": "never"} if ending == ".tsv" else {}
-            frame.write_csv(part, separator=_TEXT_FORMATS[ending]["separator"], **options)
+            frame.write_csv(part, separator="\t", quote_style="never")
 
     write_whole(path, save)
