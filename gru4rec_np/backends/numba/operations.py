@@ -28,13 +28,13 @@ from gru4rec_np.backends.numba.kernels import (
     candidate,
     count_ranks,
     gate,
-    lane_losses,
     reset_backward,
     score_catalogue,
     scratch,
     search,
     update_rows,
 )
+from gru4rec_np.backends.numba.maths import lane_losses
 from gru4rec_np.ops import ranking
 from gru4rec_np.ops.activations import LINEAR, TANH, Activation
 from gru4rec_np.ops.losses import LOSSES
@@ -78,7 +78,7 @@ class NumbaOps(Ops):
         gate(_columns(x, 1, H), _columns(hU, 1, H), z)
         rh = r * h
         hU_n = rh @ U[:, 2 * H :]
-        candidate(_columns(x, 2, H), hU_n, r, z, h, False, coded(hidden_act), n, h_new)
+        candidate(_columns(x, 2, H), hU_n, r, z, h, False, *coded(hidden_act), n, h_new)
         return h_new, (h, r, z, n, rh)
 
     def gru_backward(
@@ -88,7 +88,7 @@ class NumbaOps(Ops):
         h, r, z, n, rh = cache
         H = h.shape[1]
         da_r, da_z, da_n = (np.empty_like(h) for _ in range(3))
-        blend_backward(dh_new, h, z, n, coded(hidden_act), da_z, da_n)
+        blend_backward(dh_new, h, z, n, *coded(hidden_act), da_z, da_n)
         drh = da_n @ U[:, 2 * H :].T
         reset_backward(drh * h, r, da_r)
         da_rz = np.hstack([da_r, da_z])
@@ -113,7 +113,7 @@ class NumbaOps(Ops):
         gate(_columns(x, 0, H), _columns(hU, 0, H), r)
         gate(_columns(x, 1, H), _columns(hU, 1, H), z)
         hU_n = _columns(hU, 2, H)
-        candidate(_columns(x, 2, H), hU_n, r, z, h, True, coded(hidden_act), n, h_new)
+        candidate(_columns(x, 2, H), hU_n, r, z, h, True, *coded(hidden_act), n, h_new)
         return h_new, (h, r, z, n, hU_n)
 
     def gru_reset_after_backward(
@@ -122,7 +122,7 @@ class NumbaOps(Ops):
         """As `cells.gru_reset_after_backward`."""
         h, r, z, n, hU_n = cache
         da_r, da_z, da_n = (np.empty_like(h) for _ in range(3))
-        blend_backward(dh_new, h, z, n, coded(hidden_act), da_z, da_n)
+        blend_backward(dh_new, h, z, n, *coded(hidden_act), da_z, da_n)
         reset_backward(da_n * hU_n, r, da_r)
         dxW, dhU = np.hstack([da_r, da_z, da_n]), np.hstack([da_r, da_z, da_n * r])
         return dxW, dh_new * (1 - z) + dhU @ U.T, h.T @ dhU, dxW.sum(axis=0), dhU.sum(axis=0)
@@ -146,8 +146,8 @@ class NumbaOps(Ops):
         logs[:] = 0 if log_q is None else -log_q
         weight[:] = np.exp(logs)
         lane_losses(
-            y, g, term, count, weight, logs, float(logs.sum()), LOSSES.index(loss),
-            coded(final_act), bpreg, smoothing, lanes,
+            y, g, N, term, np.arange(B), count, weight, logs, float(logs.sum()),
+            LOSSES.index(loss), *coded(final_act), bpreg, smoothing, lanes,
         )  # fmt: skip
         return lanes, g
 
@@ -167,8 +167,9 @@ class NumbaOps(Ops):
         none = np.empty((1, 0), p.dtype)
         a, v = (_as_table(state[name]) if name in state else none for name in "av")
         rows = np.arange(len(p)) if rows is ... else rows
+        g = np.ascontiguousarray(_as_table(g))
         how = adapt == "adagrad", learning_rate, momentum
-        update_rows(_as_table(p), rows, np.ascontiguousarray(_as_table(g)), a, v, how)
+        update_rows(_as_table(p), rows.astype(np.int64, copy=False), g, a, v, *how)
 
     # --- the whole catalogue ----------------------------------------------------------------------
 
