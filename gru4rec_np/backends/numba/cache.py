@@ -1,4 +1,4 @@
-"""Machine code on disk: one file, which an upgrade empties and pip removes. Imports nothing of ours.
+"""Machine code on disk, in one file. Imports nothing of the package.
 
 The file stands in NUMBA_CACHE_DIR if that is set; else beside this module, as cache.pyo, a name
 that pip uninstalls with cache.py; else in the user's cache; else in a temporary folder. It is
@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 import tempfile
 from functools import cached_property
 from pathlib import Path
@@ -58,12 +59,16 @@ def write(path: Path, made_of: str, found: dict[str, Objects]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     if path.parent == _temporary() and not _is_ours(path.parent):
         raise PermissionError(path.parent)
-    about = {"sources": made_of, "sizes": {key: [len(o) for o in two] for key, two in found.items()}}
+    about = {
+        "sources": made_of,
+        "sizes": {key: [len(o) for o in two] for key, two in found.items()},
+    }
     data = json.dumps(about).encode() + b"\n" + b"".join(o for two in found.values() for o in two)
     handle, part = tempfile.mkstemp(dir=path.parent, prefix=path.name)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(hashlib.sha256(data).digest() + data)
+        os.chmod(part, 0o644)  # all who use the package
         os.replace(part, path)
     except BaseException:
         os.unlink(part)
@@ -75,20 +80,18 @@ class Cache:
 
     def __init__(self) -> None:
         self._path: Path | None = None  # where to write; found by the first `put`
+        self._found: dict[str, Objects] = {}
+        self._said = False
 
     @cached_property
     def _sources(self) -> str:
         return sources()
 
-    @cached_property
-    def _found(self) -> dict[str, Objects]:
-        found: dict[str, Objects] = {}
-        for path in self._places():
-            found = read(path, self._sources) | found
-        return found
-
     def get(self, key: str) -> Objects | None:
-        """The two object files that `put` kept under this key."""
+        """The two object files that `put` kept under this key, perhaps in another process."""
+        if key not in self._found:
+            for path in self._places():
+                self._found = read(path, self._sources) | self._found
         return self._found.get(key)
 
     def put(self, key: str, objects: Objects) -> None:
@@ -100,9 +103,15 @@ class Cache:
             except OSError:
                 continue
             if not self._path and path.parent == _temporary():
-                tqdm.write(f"no folder for compiled code is writable but {path.parent}")
+                self._say(f"it is kept in {path.parent}, as no better folder is writable")
             self._path = path
             return
+        self._say("it is not kept, as no folder is writable, not even a temporary one")
+
+    def _say(self, text: str) -> None:
+        if not self._said:
+            tqdm.write(f"compiled code: {text}", file=sys.stderr)
+            self._said = True
 
     def _places(self) -> list[Path]:
         """Where the file may stand, the best place first."""

@@ -10,10 +10,13 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import inspect
+import signal
 import struct
 import sys
+import threading
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache as once
 from typing import Annotated, Any
 
@@ -21,13 +24,22 @@ import llvmlite.binding as llvm
 import numba
 import numpy as np
 from llvmlite import ir
+from numba import extending
 from numba.core import cgutils, types
+from numba.core.compiler import CompilerBase, DefaultPassBuilder
+from numba.core.compiler_machinery import PassManager
+from numba.core.errors import TypingError
 from numba.core.registry import cpu_target
 from numba.core.typing.templates import infer_global, make_intrinsic_template
 from numba.np import arrayobj
 from tqdm import tqdm
 
 from gru4rec_np.backends.numba.cache import cache
+
+intrinsic: Any = extending.intrinsic
+config: Any = numba.config
+if config.DISABLE_JIT:
+    raise ImportError("NUMBA_DISABLE_JIT is set")
 
 # Kinds of parameters. `Floats` are float32 or float64, the same in all arguments of a call.
 Vector = Annotated[np.ndarray, "f", 1]
@@ -45,8 +57,34 @@ SCALARS = {int: (types.intp, "q"), float: (types.float64, "d"), bool: (types.boo
 # fixed when the code is compiled, so results repeat. NaN and infinity keep their meaning.
 FAST = {"reassoc", "contract", "arcp", "nsz"}
 
+# What kernels have no use for: closures, lists, array expressions, constant branches.
+UNUSED_PASSES = (
+    "WithLifting InlineClosureLikes RewriteSemanticConstants DeadBranchPrune GenericRewrites "
+    "RewriteDynamicRaises MakeFunctionToJitFunction InlineInlinables FindLiterallyCalls "
+    "LiteralUnroll LiteralPropagationSubPipelinePass InlineOverloads NopythonRewrites "
+    "NoPythonSupportedFeatureValidation AnnotateTypes DumpParforDiagnostics"
+)
+
+
+class Pipeline(CompilerBase):
+    """Numba's compiler without UNUSED_PASSES: they take a quarter of its time."""
+
+    def define_pipelines(self):
+        """The passes, in order."""
+        passes = DefaultPassBuilder.define_nopython_pipeline(self.state)
+        unused = UNUSED_PASSES.split()
+        kept = [(p, text) for p, text in passes.passes if p.__name__ not in unused]
+        passes = PassManager("kernel")
+        for p, text in kept:
+            passes.add_pass(p, text)
+        passes.finalize()
+        return [passes]
+
+
 # Division as NumPy's. Without Numba's reference counts: they took a tenth of a training step.
-OPTIONS = {"error_model": "numpy", "fastmath": FAST, "_nrt": False}
+OPTIONS = {
+    "error_model": "numpy", "fastmath": FAST, "_nrt": False, "pipeline_class": Pipeline,
+}  # fmt: skip
 ALONE = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 
@@ -76,13 +114,14 @@ class Kernel:
         self._options = options
         self._loaded: dict[Any, tuple[Any, ...]] = {}  # by the type of its floats
 
-        def in_compiled_code(typingctx, *args):
+        def call(typingctx, *args):
             return self._call_from_compiled_code(args)
 
         names = inspect.signature(function).parameters.values()
         context = inspect.Parameter("typingctx", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-        in_compiled_code.__signature__ = inspect.Signature([context, *names])
-        template = make_intrinsic_template(self, in_compiled_code, self.name)
+        define: Any = call
+        define.__signature__ = inspect.Signature([context, *names])
+        template = make_intrinsic_template(self, define, self.name)
         infer_global(self, types.Function(template))
 
     # --- from Python ------------------------------------------------------------------------------
@@ -94,8 +133,9 @@ class Kernel:
             TypeError: an array has another type or number of dimensions, or is not C-contiguous.
         """
         block, f = self.pack(args)
-        loaded = self._loaded.get(f) or self.load(f)
-        loaded[0](block)
+        if f not in self._loaded:
+            prepare([self], f)
+        self._loaded[f][0](block)
 
     def pack(self, args: Iterable[Any]) -> tuple[bytes, Any]:
         """The arguments as the machine code reads them, and the type of the floats.
@@ -104,7 +144,7 @@ class Kernel:
         the address of its data costs microseconds.
         """
         values = list(args)
-        f = types.float32
+        f: Any = types.float32
         for i, kind, ndim in self._arrays:
             a = values[i]
             code = a.dtype.char
@@ -150,7 +190,7 @@ class Kernel:
 
         def look(function: Callable) -> None:
             for name in function.__code__.co_names:
-                used = function.__globals__.get(name)
+                used: Any = function.__globals__.get(name)
                 if isinstance(used, Kernel) and used not in found:
                     found.append(used)
                 elif hasattr(used, "py_func"):
@@ -162,9 +202,11 @@ class Kernel:
     # --- from compiled code -----------------------------------------------------------------------
 
     def _call_from_compiled_code(self, args):
-        double = any(isinstance(a, types.Array) and a.dtype == types.float64 for a in args)
-        f = types.float64 if double else types.float32
+        f = next((args[i].dtype for i, kind, _ in self._arrays if kind == "f"), types.float32)
         wanted = self._types(f)
+        for name, given, kind in zip(self.parameters, args, wanted, strict=True):
+            if isinstance(kind, types.Array) and given != kind:
+                raise TypingError(f"{self.name}: {name} is {given}, not {kind}")
 
         def codegen(context, builder, signature, values):
             kind = context.call_conv.get_function_type(types.none, wanted)
@@ -179,7 +221,7 @@ class Kernel:
 
     def _types(self, f: Any) -> tuple[Any, ...]:
         """The parameters as Numba types them."""
-        found = []
+        found: list[Any] = []
         for kind in self.kinds:
             if kind in SCALARS:
                 found.append(SCALARS[kind][0])
@@ -242,9 +284,12 @@ def float_type(dtype: Any) -> Any:
     return types.float64 if dtype == np.float64 else types.float32
 
 
-def prepare(kernels: Iterable[Kernel], dtype: Any) -> None:
-    """Load kernels; where some must be compiled first, a bar on stderr says so."""
-    f = float_type(dtype)
+def prepare(kernels: Iterable[Kernel], f: Any) -> None:
+    """Load kernels for a type of floats.
+
+    Where some must be compiled first, a bar on stderr says so, and Ctrl-C ends at once: a handler
+    that waits for the end of a chunk of steps would wait for the compiler.
+    """
     todo: list[Kernel] = []
 
     def add(k: Kernel) -> None:
@@ -260,9 +305,31 @@ def prepare(kernels: Iterable[Kernel], dtype: Any) -> None:
         if k not in new:
             k.load(f)
     if new:
-        bar = tqdm(new, desc="compiling, once", unit="kernel", leave=False, file=sys.stderr)
-        for k in bar:
-            k.load(f)
+        bar = tqdm(
+            new, desc="compiling, once", unit="kernel", delay=1, mininterval=1, leave=False,
+            file=sys.stderr,
+        )  # fmt: skip
+        with _default_signals():
+            for k in bar:
+                k.load(f)
+
+
+@contextmanager
+def _default_signals() -> Iterator[None]:
+    """Python's own handlers of SIGINT and SIGTERM, in the one thread that can set them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    usual: dict[Any, Any] = {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGTERM: signal.SIG_DFL,
+    }
+    before = {s: signal.signal(s, handler) for s, handler in usual.items()}
+    try:
+        yield
+    finally:
+        for s, old in before.items():
+            signal.signal(s, old)
 
 
 # --- arrays in compiled code ----------------------------------------------------------------------

@@ -7,11 +7,11 @@ same. Imports maths.py, the name of the optimiser's constant, and nothing above.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
-from numba.extending import intrinsic
 
 from gru4rec_np.backends.numba.compiled import (
     Doubles,
@@ -20,10 +20,19 @@ from gru4rec_np.backends.numba.compiled import (
     Matrix,
     Vector,
     inner,
+    intrinsic,
     kernel,
 )
 from gru4rec_np.backends.numba.maths import activate, activate_backward, at, sigmoid, type_of
-from gru4rec_np.backends.numba.matrices import rows_of, vector_at
+from gru4rec_np.backends.numba.matrices import (
+    dot,
+    line,
+    matrix_at,
+    rows_of,
+    tile_of,
+    vector_at,
+    zero,
+)
 from gru4rec_np.ops import optim
 
 # --- negatives ------------------------------------------------------------------------------------
@@ -46,61 +55,97 @@ def search(distribution: Doubles, guide: Items, u: Doubles, drawn: Items) -> Non
 
 
 # --- the recurrent step ---------------------------------------------------------------------------
-# Everything but the products, fused; all arrays of a call have the same shape, lanes and units in
-# either order.
+# Everything but the products. All arrays of a call are flat, lanes and units in either order.
+# `act` is an activation as `coded` gives it: its index in ACTIVATIONS and its parameter.
 
 
 @kernel
-def gate(x: Matrix, hU: Matrix, y: Matrix) -> None:
+def gate(x: Vector, hU: Vector, y: Vector) -> None:
     """y <- σ(x + h U), the bias within one of them."""
-    for i in range(len(y)):
-        for k in range(y.shape[1]):
-            y[i, k] = sigmoid(x[i, k] + hU[i, k])
+    for j in range(len(y)):
+        y[j] = sigmoid(x[j] + hU[j])
 
 
 @kernel
 def candidate(
-    x: Matrix, hU: Matrix, r: Matrix, z: Matrix, h: Matrix, reset_after: bool, act: int, a: float,
-    n: Matrix, h_new: Matrix,
+    x: Vector, hU: Vector, r: Vector, z: Vector, h: Vector, reset_after: bool, act: Doubles,
+    n: Vector, h_new: Vector,
 ) -> None:  # fmt: skip
     """n <- act(x + h U), the last times r if the reset comes after; h' from it."""
-    one, K = type_of(h[0, 0])(1), n.shape[1]
-    for i in range(len(n)):
-        for k in range(K):
-            n[i, k] = x[i, k] + (r[i, k] * hU[i, k] if reset_after else hU[i, k])
-        activate(vector_at(n, i * K, K), act, a)
-        for k in range(K):
-            h_new[i, k] = (one - z[i, k]) * h[i, k] + z[i, k] * n[i, k]
+    one = type_of(h[0])(1)
+    for j in range(len(n)):
+        n[j] = x[j] + (r[j] * hU[j] if reset_after else hU[j])
+    activate(n, act)
+    for j in range(len(n)):
+        h_new[j] = (one - z[j]) * h[j] + z[j] * n[j]
 
 
 @kernel
 def blend_backward(
-    dh_new: Matrix, h: Matrix, z: Matrix, n: Matrix, act: int, a: float, da_z: Matrix, da_n: Matrix
+    dh_new: Vector, h: Vector, z: Vector, n: Vector, act: Doubles, da_z: Vector, da_n: Vector
 ) -> None:
     """da_z and da_n, the gradients of what went into z and n, from h' = (1-z) h + z n."""
-    one, K = type_of(h[0, 0])(1), h.shape[1]
-    for i in range(len(h)):
-        for k in range(K):
-            d = dh_new[i, k]
-            dz = d * (n[i, k] - h[i, k])
-            da_z[i, k] = dz * z[i, k] * (one - z[i, k])
-            da_n[i, k] = d * z[i, k]
-        activate_backward(vector_at(da_n, i * K, K), vector_at(n, i * K, K), act, a)
+    one = type_of(h[0])(1)
+    for j in range(len(h)):
+        dz = dh_new[j] * (n[j] - h[j])
+        da_z[j] = dz * z[j] * (one - z[j])
+        da_n[j] = dh_new[j] * z[j]
+    activate_backward(da_n, n, act)
 
 
 @kernel
-def reset_backward(dr: Matrix, r: Matrix, da_r: Matrix) -> None:
+def reset_backward(dr: Vector, r: Vector, da_r: Vector) -> None:
     """da_r, the gradient of what went into r."""
-    one = type_of(r[0, 0])(1)
-    for i in range(len(r)):
-        for k in range(r.shape[1]):
-            da_r[i, k] = dr[i, k] * r[i, k] * (one - r[i, k])
+    one = type_of(r[0])(1)
+    for j in range(len(r)):
+        da_r[j] = dr[j] * r[j] * (one - r[j])
 
 
-# --- the loss -------------------------------------------------------------------------------------
+# --- dropout --------------------------------------------------------------------------------------
 
 
-def apart(shape: tuple[int, ...], dtype: type) -> np.ndarray:
+@intrinsic
+def _hash(typingctx, start, place):
+    """A hash of two uint32: the finaliser of MurmurHash3 (Appleby), as in kernels/common.cuh.
+
+    Written in LLVM's terms: Numba would multiply with 64 bits, at less than half the speed.
+    """
+
+    def codegen(context, builder, signature, args):
+        def mixed(x, shift, factor):
+            x = builder.xor(x, builder.lshr(x, ir.Constant(x.type, shift))) if shift else x
+            return builder.mul(x, ir.Constant(x.type, factor))
+
+        x = builder.xor(args[0], mixed(args[1], 0, 0x85EBCA77))
+        x = mixed(mixed(x, 16, 0x85EBCA6B), 13, 0xC2B2AE35)
+        return mixed(x, 16, 1)
+
+    return types.uint32(types.uint32, types.uint32), codegen
+
+
+@kernel
+def dropout_mask(
+    mask: Matrix, first: int, by_row: int, by_column: int, seed: int, number: int, p: float
+) -> None:
+    """Inverted dropout, 0 or 1/(1-p); mask[i, k] is of the place first + i by_row + k by_column.
+
+    A place is lane * width + unit, for a width of all units. Whether it is kept is a hash of it,
+    of the mask's number and of the seed: the order of drawing does not matter.
+    """
+    f = type_of(mask[0, 0])
+    scale = f(1 / (1 - p))
+    limit = np.uint32(p * 4294967295.0)
+    start = np.uint32(seed) ^ np.uint32(number * 0x9E3779B1)
+    for i in range(len(mask)):
+        for k in range(mask.shape[1]):
+            kept = _hash(start, np.uint32(first + i * by_row + k * by_column)) >= limit
+            mask[i, k] = scale if kept else f(0)
+
+
+# --- arrays -------------------------------------------------------------------------------------
+
+
+def apart(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """An array in cache lines of its own, with nothing else within 512 bytes after them.
 
     Two threads that write side by side slow each other. And where a loop reads one array and writes
@@ -152,16 +197,13 @@ def fetch_ahead(table, rows, i):
 
 
 @kernel
-def update_rows(
-    p: Matrix, rows: Ints, g: Matrix, a: Matrix, v: Matrix, adagrad: bool, learning_rate: float,
-    momentum: float,
-) -> None:  # fmt: skip
+def update_rows(p: Matrix, rows: Ints, g: Matrix, a: Matrix, v: Matrix, how: Doubles) -> None:
     """optim.update on distinct rows (n,) of a table p (I, D), g (n, D).
 
-    a and v are as p; empty for sgd, without momentum.
+    a and v are as p; empty for sgd, without momentum. how: (adagrad, learning_rate, momentum).
     """
     f = type_of(p[0, 0])
-    rate, m, eps = f(learning_rate), f(momentum), f(optim.EPSILON)
+    adagrad, rate, m, eps = how[0] > 0, f(how[1]), f(how[2]), f(optim.EPSILON)
     D = p.shape[1]
     for i in range(len(rows)):
         row = rows[i]
@@ -186,14 +228,34 @@ def update_rows(
                 p[row, k] -= rate * g[i, k]
 
 
+@kernel
+def update_matrix(
+    p: Matrix, left: Matrix, right_T: Matrix, a: Matrix, v: Matrix, how: Doubles, small: int,
+    tile: Vector, first_row: Ints,
+) -> None:  # fmt: skip
+    """Update p (rows, columns) by the gradient left right_T, left (rows, n), right_T (n, columns).
+
+    tile is scratch, see `tile_of`; first_row is (0,): a tile is updated as one long row, since
+    the remainder beside full vectors is short.
+    """
+    n, columns = right_T.shape
+    some = tile_of(n, columns, small)
+    for start in range(0, len(left), some):
+        end = min(start + some, len(left))
+        d = matrix_at(tile, 0, end - start, columns)
+        dot(rows_of(left, start, end), right_T, d)
+        a_rows, v_rows = line(rows_of(a, start, end)), line(rows_of(v, start, end))
+        update_rows(line(rows_of(p, start, end)), first_row, line(d), a_rows, v_rows, how)
+
+
 # --- scores of the catalogue, and ranks -----------------------------------------------------------
 # A score is always the same sum, k = 0, 1, 2 ... in order, whatever other cases and items are
 # beside it: so equal items tie, and a session served alone gets the scores of the evaluation, to
 # the bit. BLAS promises no order. Vector instructions go over items, whose sums do not meet, and
 # all loops over them have one length, without a remainder that might be compiled differently.
 #
-# Scores are made and counted a tile at a time, CASES times COLUMNS: it stays in the cache between the
-# product that writes it and the count that reads it; CHUNK rows of V^T stay in the nearest one.
+# Scores are made and counted a tile at a time, CASES times COLUMNS: it stays in the cache between
+# the product that writes it and the count that reads it; CHUNK rows of V^T stay in the L1 cache.
 CASES, COLUMNS, CHUNK = 256, 512, 16
 
 
@@ -212,8 +274,8 @@ def _count(scores, bias, target):
 def scratch(h: np.ndarray) -> tuple[np.ndarray, ...]:
     """h with zeros appended: cases to an even number n, units to a multiple of 4, K.
 
-    And room for a tile: V^T (K, COLUMNS), of which rows past H stay 0, and s (n, COLUMNS). All begin at
-    a line of the cache, since the same loops take twice as long where each vector lies on two.
+    And room for a tile: V^T (K, COLUMNS), of which rows past H stay 0, and s (n, COLUMNS). All are
+    aligned to cache lines: loops take twice as long where each vector lies on two.
     """
     n, H = h.shape
     n_even, K = (n + 1) // 2 * 2, (H + 3) // 4 * 4
@@ -237,9 +299,7 @@ def products(cases: Matrix, V: Matrix, V_T: Matrix, s: Matrix) -> None:
     for j in range(whole, m):
         for k in range(H):
             V_T[k, j] = V[j, k]
-    for i in range(n):
-        for j in range(s.shape[1]):
-            s[i, j] = 0
+    zero(s)
     # Two cases and four k at a time: a number that is read from V^T or s is used more than once.
     for chunk in range(0, K, CHUNK):
         for i in range(0, n, 2):

@@ -6,14 +6,23 @@ function states its error. Imports the names of losses and activations.
 """
 
 import math
+from typing import Any
 
 import numba
 import numpy as np
 from llvmlite import ir
 from numba.core import types
-from numba.extending import intrinsic, overload
+from numba.extending import overload
 
-from gru4rec_np.backends.numba.compiled import FAST, Ints, Matrix, Vector, inner, kernel
+from gru4rec_np.backends.numba.compiled import (
+    Doubles,
+    Ints,
+    Matrix,
+    Vector,
+    inner,
+    intrinsic,
+    kernel,
+)
 from gru4rec_np.backends.numba.matrices import vector_at
 from gru4rec_np.ops.activations import ACTIVATIONS, SELU_ALPHA, SELU_SCALE
 from gru4rec_np.ops.losses import LOSSES
@@ -23,7 +32,7 @@ at = np.uintp
 
 
 # In these the order of the terms matters: it keeps digits that a reordered sum would lose.
-EXACT = {"fastmath": {"contract"}, "error_model": "numpy", "forceinline": True}
+EXACT: Any = {"fastmath": {"contract"}, "error_model": "numpy", "forceinline": True}
 
 
 # --- elementary functions -------------------------------------------------------------------------
@@ -145,11 +154,12 @@ LINEAR, TANH, SIGMOID, RELU, LEAKY, ELU, SELU = range(len(ACTIVATIONS))
 
 
 @kernel
-def activate(y: Vector, kind: int, a: float) -> None:
-    """y <- f(y) in place, y (n,); kind is an index into ACTIVATIONS, see activations.activate."""
+def activate(y: Vector, act: Doubles) -> None:
+    """y <- f(y) in place, y (n,). act: an index into ACTIVATIONS, and the activation's a."""
+    kind = int(act[0])
     one = type_of(y[0])(1)
     zero = type_of(y[0])(0)
-    slope = type_of(y[0])(a)
+    slope = type_of(y[0])(act[1])
     if kind == TANH:
         for j in range(len(y)):
             y[j] = tanh(y[j])
@@ -171,11 +181,12 @@ def activate(y: Vector, kind: int, a: float) -> None:
 
 
 @kernel
-def activate_backward(g: Vector, y: Vector, kind: int, a: float) -> None:
+def activate_backward(g: Vector, y: Vector, act: Doubles) -> None:
     """g <- g * f'(x) in place, from the output y = f(x); both (n,)."""
+    kind = int(act[0])
     one = type_of(y[0])(1)
     zero = type_of(y[0])(0)
-    slope = type_of(y[0])(a)
+    slope = type_of(y[0])(act[1])
     if kind == TANH:
         for j in range(len(y)):
             g[j] *= one - y[j] * y[j]
@@ -250,8 +261,8 @@ CROSS_ENTROPY, BPR, TOP1, BPR_MAX, TOP1_MAX = range(len(LOSSES))
 @kernel
 def lane_losses(
     raw: Matrix, draw: Matrix, scored: int, term: Vector, targets: Ints, count: Vector,
-    weight: Vector, log_own: Vector, log_weights: float, kind: int, act: int, a: float,
-    bpreg: float, smoothing: float, losses: Vector,
+    weight: Vector, log_own: Vector, log_weights: float, kind: int, act: Doubles, bpreg: float,
+    smoothing: float, losses: Vector,
 ) -> None:  # fmt: skip
     """The loss of each lane over *distinct* items, and its gradient; losses.py has the formulas.
 
@@ -269,7 +280,7 @@ def lane_losses(
             correction. Without correction the same as count.
         log_own: (n,) the target column's -log_q, 0 without correction.
         log_weights: sum of log e^-log_q over all columns, 0 without correction; for smoothing.
-        kind, act: indices into LOSSES and ACTIVATIONS; a, bpreg, smoothing as in losses.py.
+        kind: an index into LOSSES. act: see `activate`. bpreg, smoothing: as in losses.py.
         losses: (n,) on return, the loss of each lane.
     """
     f = type_of(raw[0, 0])
@@ -279,7 +290,7 @@ def lane_losses(
     for b in range(len(raw)):
         t = targets[b]
         y, g = vector_at(raw, b * width, U), vector_at(draw, b * width, U)
-        activate(y, act, a)
+        activate(y, act)
         loss = zero
         pull = zero  # what the negatives together do to the target's score
         n = zero
@@ -336,15 +347,17 @@ def lane_losses(
                 g[j] = count[j] * term[j] if count[j] > 0 else zero
                 total += g[j]
             inverse = one / total
-            # σ(y_j - y_t) is e^y_j / (e^y_j + e^y_t), of exponentials that are there already; unless
-            # y_t is so far below top that both may be 0, or so far above that σ may be denormal.
+            # σ(y_j - y_t) is e^y_j / (e^y_j + e^y_t), of exponentials that are there already;
+            # unless y_t is so far below top that both may be 0, or so far above that σ may be
+            # denormal.
             target = y[t]
             near = f(-40) < target - top and target - top < f(7)
             e_t = exp(target - top)
             if kind == BPR_MAX:
                 # Σ s_j σ(y_t - y_j), and the p_j by which its terms share it. Its terms are e^y_j
-                # σ(y_t - y_j), the same as e^y_t σ(y_j - y_t): the first form, less e^top, keeps its
-                # largest term near 1 where the target is on top, the second, less e^y_t, where not.
+                # σ(y_t - y_j), the same as e^y_t σ(y_j - y_t): the first form, less e^top, keeps
+                # its largest term near 1 where the target is on top, the second, less e^y_t, where
+                # it is not.
                 first = one if target > top else zero
                 second = one - first
                 chosen = zero
@@ -380,5 +393,5 @@ def lane_losses(
         if kind != CROSS_ENTROPY:
             count[t] += one
         g[t] -= pull
-        activate_backward(g, y, act, a)
+        activate_backward(g, y, act)
         losses[b] = loss

@@ -8,10 +8,9 @@ from collections.abc import Callable
 
 from llvmlite import ir
 from numba.core import cgutils, types
-from numba.extending import intrinsic
 from numba.np import linalg
 
-from gru4rec_np.backends.numba.compiled import Matrix, inner, kernel, make_view
+from gru4rec_np.backends.numba.compiled import Matrix, Vector, inner, intrinsic, kernel, make_view
 
 # --- views ----------------------------------------------------------------------------------------
 
@@ -77,7 +76,44 @@ def line(typingctx, a):
     return _numbers(a, 2, 0), _view(shape_of)
 
 
-# --- sums -----------------------------------------------------------------------------------------
+@intrinsic
+def flat(typingctx, a):
+    """A matrix as a vector."""
+
+    def shape_of(builder, shape, numbers):
+        return ir.Constant(shape[0].type, 0), builder.mul(shape[0], shape[1])
+
+    return _numbers(a, 1, 0), _view(shape_of)
+
+
+@intrinsic
+def zero(typingctx, a):
+    """Fill a with zeros."""
+
+    def codegen(context, builder, signature, args):
+        array = context.make_array(signature.args[0])(context, builder, args[0])
+        size = builder.mul(array.nitems, array.itemsize)
+        cgutils.memset(builder, array.data, size, 0)
+        return context.get_dummy_value()
+
+    return types.void(a), codegen
+
+
+# --- sums and products of numbers -----------------------------------------------------------------
+
+
+@kernel
+def add(a: Vector, b: Vector) -> None:
+    """a += b."""
+    for j in range(len(a)):
+        a[j] += b[j]
+
+
+@kernel
+def times(a: Vector, b: Vector) -> None:
+    """a *= b."""
+    for j in range(len(a)):
+        a[j] *= b[j]
 
 
 @kernel
@@ -106,8 +142,9 @@ SIDE = 8  # of a square that is transposed at once: the numbers of a vector, a p
 @intrinsic
 def _transpose_block(typingctx, a, i, k, out, out_i, out_k):
     """out[out_i :, out_k :] <- the transpose of a[i : i + SIDE, k : k + SIDE].
- A vector holds a row of the block; if log2(SIDE) times each
-    row of the upper half is interleaved with its fellow of the lower, the vectors are the columns.
+
+    A vector holds a row of the square. If each row of the upper half is interleaved log2(SIDE)
+    times with its fellow of the lower half, the vectors are the columns.
     """
 
     def codegen(context, builder, signature, args):
@@ -164,7 +201,7 @@ def transpose(a: Matrix, first: int, columns: int, out: Matrix, out_first: int) 
 
 
 def _gemm(a, b, out, before):
-    """The codegen of out <- a b + before * out, by the BLAS that SciPy brings, as NumPy's `dot` in compiled code.
+    """out <- a b + before * out, by the BLAS that SciPy brings, as Numba's `dot`: an intrinsic.
 
     Matrices of at least one row and column; out is C, the others C or, transposed, F. BLAS has its
     matrices by columns, so it is given b^T a^T.
@@ -223,7 +260,8 @@ def product(a, b, out, small):
         dot(rows_of(a, start, end), b, rows_of(out, start, end))
 
 
-TILE_ROWS = 128  # at most so many rows of a gradient are made before they are used: they stay cached
+# At most so many rows of a gradient are made before they are used, so that they stay in the cache.
+TILE_ROWS = 128
 
 
 @inner

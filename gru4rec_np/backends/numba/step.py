@@ -17,11 +17,6 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-import numpy as np
-from llvmlite import ir
-from numba.core import types
-from numba.extending import intrinsic
-
 from gru4rec_np.backends.numba.compiled import (
     Doubles,
     Flags,
@@ -37,17 +32,21 @@ from gru4rec_np.backends.numba.compiled import (
 from gru4rec_np.backends.numba.kernels import (
     blend_backward,
     candidate,
+    dropout_mask,
     fetch_ahead,
     gate,
     reset_backward,
+    update_matrix,
     update_rows,
 )
 from gru4rec_np.backends.numba.maths import at, exp, lane_losses, type_of
 from gru4rec_np.backends.numba.matrices import (
     TILE_ROWS,
+    add,
     add_columns,
     add_dot,
     dot,
+    flat,
     line,
     matrix_at,
     page,
@@ -55,17 +54,19 @@ from gru4rec_np.backends.numba.matrices import (
     rows_of,
     sum_rows,
     tile_of,
+    times,
     transpose,
     vector_at,
+    zero,
 )
 
 # --- the arrays of a step -------------------------------------------------------------------------
 
 WEIGHTS = ("W_x", "U_rz", "U_n", "b", "c", "E", "V_y", "b_y")  # see FusedSteps
 
-# Of the items that a part owns, in `sizes`: those scored, those scored or fed, and how many rows
-# are fed where the input has a table of its own.
-SCORED, DISTINCT, FED, SIZES = 0, 1, 2, 8  # SIZES numbers fill a cache line
+# Of the items that a part owns, in `sizes`: those scored; those scored or fed; rows fed of a table
+# of the input's own; and the place of the first scored item among those of all parts.
+SCORED, DISTINCT, FED, FIRST, SIZES = 0, 1, 2, 3, 8  # SIZES numbers fill a cache line
 
 
 def shared_arrays(B: int, S: int, H: int, X: int, parts: int) -> dict[str, tuple[int, ...]]:
@@ -108,56 +109,15 @@ def _kinds() -> dict[str, Any]:
     kinds |= {f"{of}{name}": Matrix for name in WEIGHTS for of in ("", "a_", "v_")}
     kinds |= dict.fromkeys(("x", "y", "samples", "mark"), ItemMatrix)
     kinds |= {"keep": Flags, "reset": Flags, "sizes": IntMatrix, "log_support": Vector}
-    kinds |= dict.fromkeys(("onehot", "tied", "reset_after", "adagrad"), bool)
-    numbers = "step part parts lo hi H small stamp seed loss_kind final_act hidden_act batch_size"
+    kinds |= dict.fromkeys(("onehot", "tied", "reset_after"), bool)
+    numbers = "step part parts lo hi H small stamp seed loss_kind batch_size"
     kinds |= dict.fromkeys(numbers.split(), int)
-    numbers = "final_a hidden_a bpreg smoothing logq sample_alpha learning_rate momentum"
-    kinds |= dict.fromkeys((*numbers.split(), "dropout_embed", "dropout_hidden"), float)
-    return kinds | {"losses": Doubles}
+    numbers = "bpreg smoothing logq sample_alpha dropout_embed dropout_hidden"
+    kinds |= dict.fromkeys(numbers.split(), float)
+    return kinds | dict.fromkeys(("losses", "how", "hidden_act", "final_act"), Doubles)
 
 
 phase = partial(kernel, kinds=_kinds())
-
-# --- dropout --------------------------------------------------------------------------------------
-
-
-@intrinsic
-def _hash(typingctx, start, place):
-    """A hash of two uint32: the finaliser of MurmurHash3 (Appleby), as in kernels/common.cuh.
-
-    Written in LLVM's terms: Numba would multiply with 64 bits, at less than half the speed.
-    """
-
-    def codegen(context, builder, signature, args):
-        def mixed(x, shift, factor):
-            x = builder.xor(x, builder.lshr(x, ir.Constant(x.type, shift))) if shift else x
-            return builder.mul(x, ir.Constant(x.type, factor))
-
-        x = builder.xor(args[0], mixed(args[1], 0, 0x85EBCA77))
-        x = mixed(mixed(x, 16, 0x85EBCA6B), 13, 0xC2B2AE35)
-        return mixed(x, 16, 1)
-
-    return types.uint32(types.uint32, types.uint32), codegen
-
-
-@kernel
-def dropout_mask(
-    mask: Matrix, first: int, by_row: int, by_column: int, seed: int, number: int, p: float
-) -> None:
-    """Inverted dropout, 0 or 1/(1-p); mask[i, k] is of the place first + i by_row + k by_column.
-
-    A place is lane * width + unit, for a width of all units. Whether it is kept is a hash of it,
-    of the mask's number and of the seed: the order of drawing does not matter.
-    """
-    f = type_of(mask[0, 0])
-    scale = f(1 / (1 - p))
-    limit = np.uint32(p * 4294967295.0)
-    start = np.uint32(seed) ^ np.uint32(number * 0x9E3779B1)
-    for i in range(len(mask)):
-        for k in range(mask.shape[1]):
-            kept = _hash(start, np.uint32(first + i * by_row + k * by_column)) >= limit
-            mask[i, k] = scale if kept else f(0)
-
 
 # --- what enters a step ---------------------------------------------------------------------------
 
@@ -216,35 +176,37 @@ def distinct_items(
     f = type_of(log_own[0])
     n, S, stamp = lanes[step], samples.shape[1], stamp + step
     total, scored, m = f(0), 0, 0
-    for j in range(count.shape[1]):
-        count[part, j] = weight[part, j] = f(0)
+    count = vector_at(count, part * count.shape[1], count.shape[1])
+    weight = vector_at(weight, part * weight.shape[1], weight.shape[1])
+    zero(count)
+    zero(weight)
     for i in range(n):
         item = y[step, i]
         if owner(item, parts) == part:
             slot, scored = _slot(item, stamp, scored, mark, rows)
             target[i] = slot
             log_own[i] = -f(logq) * log_support[item]
-            weight[part, slot] += f(1)  # at first the columns as a target
-            count[part, slot] += f(1)
+            weight[slot] += f(1)  # at first the columns as a target
+            count[slot] += f(1)
     for i in range(S):  # apart, and without a branch, as in _slot
         owned[m] = samples[step, i]
         m += owner(samples[step, i], parts) == part
     for i in range(m):
         owned[i], scored = _slot(owned[i], stamp, scored, mark, rows)
     for i in range(m):  # apart: a count would wait for its slot, and all later ones too
-        count[part, owned[i]] += f(1)
+        count[owned[i]] += f(1)
     if logq > 0:
         alpha = f(sample_alpha)
         for j in range(scored):  # apart, so that the next loop becomes vector instructions
             term[j] = f(logq) * log_support[rows[j]]
         for j in range(scored):
-            log_q, as_target = term[j], weight[part, j]
-            as_sample = count[part, j] - as_target
-            weight[part, j] = as_target * exp(-log_q) + as_sample * exp(-alpha * log_q)
+            log_q, as_target = term[j], weight[j]
+            as_sample = count[j] - as_target
+            weight[j] = as_target * exp(-log_q) + as_sample * exp(-alpha * log_q)
             total -= (as_target + alpha * as_sample) * log_q
     else:
         for j in range(scored):
-            weight[part, j] = count[part, j]
+            weight[j] = count[j]
     log_weights[part] = total
     distinct, n_fed = scored, 0
     for i in range(n):
@@ -303,43 +265,43 @@ def gates(
     product(U_rz, matrix_at(h, 0, H, n), hU, small)
     if reset_after:
         add_columns(hU, rows_of(c, 0, 2 * K))
-    gate(line(rows_of(x, 0, 2 * K)), line(hU), line(rz))
+    gate(flat(rows_of(x, 0, 2 * K)), flat(hU), flat(rz))
     if not reset_after:
-        own_h, own_rh = matrix_at(h, lo * n, K, n), matrix_at(rh, lo * n, K, n)
-        for k in range(K):
-            for i in range(n):
-                own_rh[k, i] = rz[k, i] * own_h[k, i]
+        own_h, own_rh = vector_at(h, lo * n, K * n), vector_at(rh, lo * n, K * n)
+        r = flat(rz)
+        for j in range(K * n):
+            own_rh[j] = r[j] * own_h[j]
 
 
 @phase
 def new_state(
-    step, lo, hi, H, reset_after, hidden_act, hidden_a, dropout_hidden, seed, small, lanes, h, rh,
+    step, lo, hi, H, reset_after, hidden_act, dropout_hidden, seed, small, lanes, h, rh,
     xW, rz, U_n, c, hU_n, n_gate, h_mask, out,
 ):  # fmt: skip
     """The candidate and the new state of the part's units, after dropout."""
     n, K = lanes[step], hi - lo
-    hU, rz = matrix_at(hU_n, 0, K, n), matrix_at(rz, 0, 2 * K, n)
+    hU, own_out = matrix_at(hU_n, 0, K, n), matrix_at(out, lo * n, K, n)
     product(U_n, matrix_at(h if reset_after else rh, 0, H, n), hU, small)
     if reset_after:
         add_columns(hU, rows_of(c, 2 * K, 3 * K))
-    own_h, own_out = matrix_at(h, lo * n, K, n), matrix_at(out, lo * n, K, n)
     candidate(
-        line(matrix_at(xW, 2 * K * n, K, n)), line(hU), line(rows_of(rz, 0, K)),
-        line(rows_of(rz, K, 2 * K)), line(own_h), reset_after, hidden_act, hidden_a,
-        line(matrix_at(n_gate, 0, K, n)), line(own_out),
+        vector_at(xW, 2 * K * n, K * n), flat(hU), vector_at(rz, 0, K * n),
+        vector_at(rz, K * n, K * n), vector_at(h, lo * n, K * n), reset_after, hidden_act,
+        vector_at(n_gate, 0, K * n), flat(own_out),
     )  # fmt: skip
     if dropout_hidden > 0:
         mask = matrix_at(h_mask, 0, K, n)
         dropout_mask(mask, lo, 1, H, seed, 2 * step + 1, dropout_hidden)
-        for k in range(K):
-            for i in range(n):
-                own_out[k, i] *= mask[k, i]
+        times(flat(own_out), flat(mask))
 
 
 @phase
 def scores(step, part, H, small, lanes, rows, sizes, V_y, b_y, out, V, bias, scores):
     """V out of the part's items, without their biases; V is gathered for it."""
     n, scored = lanes[step], sizes[part, SCORED]
+    sizes[part, FIRST] = 0
+    for q in range(part):
+        sizes[part, FIRST] += sizes[q, SCORED]
     columns = matrix_at(out, 0, H, n)
     tile = tile_of(n, H, small)
     rows = vector_at(rows, 0, scored)
@@ -355,32 +317,24 @@ def scores(step, part, H, small, lanes, rows, sizes, V_y, b_y, out, V, bias, sco
         dot(rows_of(V, start, end), columns, y)
 
 
-@inner
-def _first(part, sizes):
-    """Where the part's scored items begin, when those of all parts stand one after the other."""
-    first = 0
-    for q in range(part):
-        first += sizes[q, SCORED]
-    return first
-
-
 @phase
 def loss(
-    step, part, parts, loss_kind, final_act, final_a, bpreg, smoothing, batch_size, lanes, y,
+    step, part, parts, loss_kind, final_act, bpreg, smoothing, batch_size, lanes, y,
     sizes, target, log_own, count, weight, log_weights, bias, counts, weights, term, raw, draw,
     scores, db, lane_loss, part_loss,
 ):  # fmt: skip
-    """The loss of the part's lanes, and the gradient of their scores, which takes the scores' place.
+    """The loss of the part's lanes, and the gradient of their scores, which replaces the scores.
 
     Here the scored items are those of all parts. db is the part's share of their biases' gradient.
     """
     f = type_of(log_own[0])
-    n, scored, width, total = lanes[step], _first(parts, sizes), scores.shape[1], f(0)
+    n, width, total = lanes[step], scores.shape[1], f(0)
+    scored = sizes[parts - 1, FIRST] + sizes[parts - 1, SCORED]
     lo, hi = part * n // parts, (part + 1) * n // parts
     scale = f(1 / batch_size)
     y_T, dy = rows_of(raw, lo, hi), rows_of(draw, lo, hi)
     for q in range(parts):
-        first, size = _first(q, sizes), sizes[q, SCORED]
+        first, size = sizes[q, FIRST], sizes[q, SCORED]
         transpose(matrix_at(scores, q * width, size, n), lo, hi - lo, y_T, first)
         for i in range(hi - lo):
             for j in range(size):
@@ -393,18 +347,18 @@ def loss(
                 target[i] += first
     lane_losses(
         y_T, dy, scored, term, vector_at(target, lo, hi - lo), counts, weights,
-        vector_at(log_own, lo, hi - lo), total, loss_kind, final_act, final_a, bpreg, smoothing,
+        vector_at(log_own, lo, hi - lo), total, loss_kind, final_act, bpreg, smoothing,
         lane_loss,
     )  # fmt: skip
-    for j in range(scored):
-        db[part, j] = f(0)
+    own_db = vector_at(db, part * db.shape[1], scored)
+    zero(own_db)
     for i in range(hi - lo):
         for j in range(scored):
             dy[i, j] *= scale
-            db[part, j] += dy[i, j]
+            own_db[j] += dy[i, j]
     for turn in range(parts):  # each part begins elsewhere, to avoid false sharing
         q = (part + turn) % parts
-        first, size = _first(q, sizes), sizes[q, SCORED]
+        first, size = sizes[q, FIRST], sizes[q, SCORED]
         transpose(dy, first, size, matrix_at(scores, q * width, size, n), lo)
     total = f(0)
     for i in range(hi - lo):
@@ -416,7 +370,9 @@ def loss(
 
 
 @phase
-def scores_backward(step, part, parts, H, small, lanes, sizes, scores, V, part_loss, dout_T, losses):
+def scores_backward(
+    step, part, parts, H, small, lanes, sizes, scores, V, part_loss, dout_T, losses
+):
     """What the part's items add to dout; the loss of all lanes."""
     n, scored = lanes[step], sizes[part, SCORED]
     if part == 0:
@@ -425,9 +381,7 @@ def scores_backward(step, part, parts, H, small, lanes, sizes, scores, V, part_l
             losses[step] += part_loss[q]
     dy = matrix_at(scores, part * scores.shape[1], scored, n)
     dout_T = rows_of(page(dout_T, part), 0, n)
-    for i in range(n):
-        for k in range(H):
-            dout_T[i, k] = 0
+    zero(dout_T)
     tile = tile_of(n, H, small)
     for start in range(0, scored, tile):
         end = min(start + tile, scored)
@@ -436,7 +390,7 @@ def scores_backward(step, part, parts, H, small, lanes, sizes, scores, V, part_l
 
 @phase
 def state_backward(
-    step, part, parts, lo, hi, H, reset_after, hidden_act, hidden_a, dropout_hidden, lanes, dout_T,
+    step, part, parts, lo, hi, H, reset_after, hidden_act, dropout_hidden, lanes, dout_T,
     h, rz, n_gate, h_mask, U_n, dout_own_T, dout, dxW, drh,
 ):  # fmt: skip
     """From dout to the z and n rows of dxW; what the part's units add to drh.
@@ -454,15 +408,11 @@ def state_backward(
                 sums_T[i, k] += dout_T[q, i, at(lo + k)]
     transpose(sums_T, 0, K, dout, 0)
     if dropout_hidden > 0:
-        mask = matrix_at(h_mask, 0, K, n)
-        for k in range(K):
-            for i in range(n):
-                dout[k, i] *= mask[k, i]
+        times(flat(dout), vector_at(h_mask, 0, K * n))
     dx_n = matrix_at(dxW, 2 * K * n, K, n)
     blend_backward(
-        line(dout), line(matrix_at(h, lo * n, K, n)), line(matrix_at(rz, K * n, K, n)),
-        line(matrix_at(n_gate, 0, K, n)), hidden_act, hidden_a, line(matrix_at(dxW, K * n, K, n)),
-        line(dx_n),
+        flat(dout), vector_at(h, lo * n, K * n), vector_at(rz, K * n, K * n),
+        vector_at(n_gate, 0, K * n), hidden_act, vector_at(dxW, K * n, K * n), flat(dx_n),
     )  # fmt: skip
     if not reset_after:
         dot(U_n.T, dx_n, matrix_at(drh, part * drh.shape[1], H, n))
@@ -475,37 +425,27 @@ def gates_backward(
 ):  # fmt: skip
     """The r rows of dxW; g_n, the gradient of h U_n; and what these units add to that of e."""
     n, K, X = lanes[step], hi - lo, de_T.shape[2]
-    dx, dr, r = matrix_at(dxW, 0, 3 * K, n), matrix_at(dr, 0, K, n), matrix_at(rz, 0, K, n)
-    g_n, dx_n = matrix_at(g_n, 0, K, n), rows_of(dx, 2 * K, 3 * K)
+    dx, dr, r = matrix_at(dxW, 0, 3 * K, n), vector_at(dr, 0, K * n), vector_at(rz, 0, K * n)
+    g_n, dx_n = vector_at(g_n, 0, K * n), vector_at(dxW, 2 * K * n, K * n)
     if reset_after:
-        hU = matrix_at(hU_n, 0, K, n)
-        for k in range(K):
-            for i in range(n):
-                dr[k, i] = dx_n[k, i] * hU[k, i]
-                g_n[k, i] = dx_n[k, i] * r[k, i]
+        hU = vector_at(hU_n, 0, K * n)
+        for j in range(K * n):
+            dr[j] = dx_n[j] * hU[j]
+            g_n[j] = dx_n[j] * r[j]
     else:
-        own_h = matrix_at(h, lo * n, K, n)
-        for k in range(K):
-            for i in range(n):
-                dr[k, i] = 0
-                g_n[k, i] = dx_n[k, i]
+        zero(dr)
         for q in range(parts):
-            own_drh = matrix_at(drh, q * drh.shape[1] + lo * n, K, n)
-            for k in range(K):
-                for i in range(n):
-                    dr[k, i] += own_drh[k, i]
-        for k in range(K):
-            for i in range(n):
-                dr[k, i] *= own_h[k, i]
-    reset_backward(line(dr), line(r), line(rows_of(dx, 0, K)))
+            add(dr, vector_at(drh, q * drh.shape[1] + lo * n, K * n))
+        times(dr, vector_at(h, lo * n, K * n))
+        zero(g_n)
+        add(g_n, dx_n)
+    reset_backward(dr, r, vector_at(dxW, 0, K * n))
     de_T = rows_of(page(de_T, part), 0, n)
     if onehot:
         for g in range(3):
             transpose(rows_of(dx, g * K, g * K + K), 0, n, de_T, g * H + lo)
     else:
-        for i in range(n):
-            for k in range(X):
-                de_T[i, k] = 0
+        zero(de_T)
         tile = tile_of(n, X, small)
         for start in range(0, 3 * K, tile):
             end = min(start + tile, 3 * K)
@@ -515,30 +455,9 @@ def gates_backward(
 # --- updates --------------------------------------------------------------------------------------
 
 
-@kernel
-def update_matrix(
-    p: Matrix, left: Matrix, right_T: Matrix, a: Matrix, v: Matrix, adagrad: bool,
-    learning_rate: float, momentum: float, small: int, tile: Vector, first_row: Ints,
-) -> None:  # fmt: skip
-    """Update p (rows, columns) by the gradient left right_T, left (rows, n), right_T (n, columns).
-
-    As one row: the remainder beside full vectors is short.
-    """
-    n, columns = right_T.shape
-    some = tile_of(n, columns, small)
-    for start in range(0, len(left), some):
-        end = min(start + some, len(left))
-        d = matrix_at(tile, 0, end - start, columns)
-        dot(rows_of(left, start, end), right_T, d)
-        update_rows(
-            line(rows_of(p, start, end)), first_row, line(d), line(rows_of(a, start, end)),
-            line(rows_of(v, start, end)), adagrad, learning_rate, momentum,
-        )  # fmt: skip
-
-
 @phase
 def update_units(
-    step, lo, hi, H, onehot, reset_after, adagrad, learning_rate, momentum, small, lanes, e, h, rh,
+    step, lo, hi, H, onehot, reset_after, how, small, lanes, e, h, rh,
     dxW, g_n, h_T, rh_T, tile, db_gates, first_row, W_x, a_W_x, v_W_x, U_rz, a_U_rz, v_U_rz,
     U_n, a_U_n, v_U_n, b, a_b, v_b, c, a_c, v_c,
 ):  # fmt: skip
@@ -550,27 +469,16 @@ def update_units(
     if not reset_after:
         transpose(matrix_at(rh, 0, H, n), 0, n, rh_T, 0)
     if not onehot:
-        update_matrix(
-            W_x, dx, rows_of(e, 0, n), a_W_x, v_W_x, adagrad, learning_rate, momentum, small, tile,
-            first_row,
-        )  # fmt: skip
-    update_matrix(
-        U_rz, rows_of(dx, 0, 2 * K), h_T, a_U_rz, v_U_rz, adagrad, learning_rate, momentum, small,
-        tile, first_row,
-    )  # fmt: skip
-    update_matrix(
-        U_n, dx_n, h_T if reset_after else rh_T, a_U_n, v_U_n, adagrad, learning_rate, momentum,
-        small, tile, first_row,
-    )  # fmt: skip
+        update_matrix(W_x, dx, rows_of(e, 0, n), a_W_x, v_W_x, how, small, tile, first_row)
+    dx_rz = rows_of(dx, 0, 2 * K)
+    update_matrix(U_rz, dx_rz, h_T, a_U_rz, v_U_rz, how, small, tile, first_row)
+    in_n = h_T if reset_after else rh_T
+    update_matrix(U_n, dx_n, in_n, a_U_n, v_U_n, how, small, tile, first_row)
     sum_rows(dx, db_gates)
-    update_rows(
-        line(b), first_row, db_gates, line(a_b), line(v_b), adagrad, learning_rate, momentum
-    )
+    update_rows(line(b), first_row, db_gates, line(a_b), line(v_b), how)
     if reset_after:  # c takes b's gradient, but for the candidate's rows, which r has scaled
         sum_rows(dx_n, matrix_at(db_gates, 2 * K, 1, K))
-        update_rows(
-            line(c), first_row, db_gates, line(a_c), line(v_c), adagrad, learning_rate, momentum
-        )
+        update_rows(line(c), first_row, db_gates, line(a_c), line(v_c), how)
 
 
 @inner
@@ -583,7 +491,7 @@ def _add_de(i, parts, de_T, e_mask, total, row):
 
 @phase
 def update_output(
-    step, part, parts, H, tied, adagrad, learning_rate, momentum, small, lanes, rows, fed, sizes,
+    step, part, parts, H, tied, how, small, lanes, rows, fed, sizes,
     scores, out, out_T, de_T, e_mask, tile, V_y, a_V_y, v_V_y,
 ):  # fmt: skip
     """The part's rows of the output table; also as the input's, if it is tied."""
@@ -597,18 +505,13 @@ def update_output(
         dV = matrix_at(tile, 0, end - start, H)
         if has:
             dot(rows_of(dy, start, start + has), out_T, rows_of(dV, 0, has))
-        for j in range(has, end - start):
-            for k in range(H):
-                dV[j, k] = 0
+        zero(rows_of(dV, has, end - start))
         if tied:
             for i in range(n):
                 row = fed[i] - start
                 if 0 <= row < end - start:
                     _add_de(i, parts, de_T, e_mask, dV, row)
-        update_rows(
-            V_y, vector_at(rows, start, end - start), dV, a_V_y, v_V_y, adagrad, learning_rate,
-            momentum,
-        )  # fmt: skip
+        update_rows(V_y, vector_at(rows, start, end - start), dV, a_V_y, v_V_y, how)
 
 
 @inner
@@ -629,20 +532,19 @@ def _scatter(values, rows, table):
 
 @phase
 def update_output_bias(
-    step, part, parts, adagrad, learning_rate, momentum, rows, sizes, bias, db, a_bias, v_bias,
+    step, part, parts, how, rows, sizes, bias, db, a_bias, v_bias,
     first_row, b_y, a_b_y, v_b_y,
 ):  # fmt: skip
     """The biases of the part's items, gathered so that they fill vectors."""
-    first, scored, width = _first(part, sizes), sizes[part, SCORED], db.shape[1]
+    first, scored, width = sizes[part, FIRST], sizes[part, SCORED], db.shape[1]
     rows, own_db = vector_at(rows, 0, scored), matrix_at(db, first, 1, scored)
     for q in range(1, parts):
-        for j in range(scored):
-            own_db[0, j] += db[q, at(first + j)]
+        add(flat(own_db), vector_at(db, q * width + first, scored))
     own_bias = matrix_at(bias, part * width, 1, scored)
     a, v = matrix_at(a_bias, 0, 1, scored), matrix_at(v_bias, 0, 1, scored)
     _gather(a_b_y, rows, a)
     _gather(v_b_y, rows, v)
-    update_rows(own_bias, first_row, own_db, a, v, adagrad, learning_rate, momentum)
+    update_rows(own_bias, first_row, own_db, a, v, how)
     _scatter(own_bias, rows, b_y)
     _scatter(a, rows, a_b_y)
     _scatter(v, rows, v_b_y)
@@ -650,7 +552,7 @@ def update_output_bias(
 
 @phase
 def update_input(
-    step, part, parts, tied, adagrad, learning_rate, momentum, lanes, fed, fed_rows, sizes, de_T,
+    step, part, parts, tied, how, lanes, fed, fed_rows, sizes, de_T,
     e_mask, fed_sums, E, a_E, v_E,
 ):  # fmt: skip
     """The part's rows of a table of its own that were fed; equal rows are summed first."""
@@ -658,15 +560,11 @@ def update_input(
         return
     n_fed, X = sizes[part, FED], e_mask.shape[1]
     sums = matrix_at(fed_sums, 0, n_fed, X)
-    for j in range(n_fed):
-        for k in range(X):
-            sums[j, k] = 0
+    zero(sums)
     for i in range(lanes[step]):
         if fed[i] >= 0:
             _add_de(i, parts, de_T, e_mask, sums, fed[i])
-    update_rows(
-        E, vector_at(fed_rows, 0, n_fed), sums, a_E, v_E, adagrad, learning_rate, momentum
-    )
+    update_rows(E, vector_at(fed_rows, 0, n_fed), sums, a_E, v_E, how)
 
 
 # In a phase, what a part reads was made in an earlier phase or by the part itself.

@@ -66,7 +66,8 @@ class FusedSteps:
 
     def __init__(self, hp: Any, W: Weights, memory: Memory, log_support: np.ndarray) -> None:
         self.n_items, self.H, self.dtype = len(W["b_y"]), hp.layers[0], W["V_y"].dtype
-        prepare([work, search, *(k for phase in PHASES for k in phase)], self.dtype)
+        f = float_type(self.dtype)
+        prepare([work, search, *(k for phase in PHASES for k in phase)], f)
         B, S, H, n_parts = hp.batch_size, hp.n_sample, self.H, parts_for(hp)
         self.onehot = hp.input == "onehot"
         X = 3 * H if self.onehot else len(W["W_x"])
@@ -74,18 +75,15 @@ class FusedSteps:
         self.mark[:] = -1
         self.stamp = 0  # of the next step. Never the same twice, so mark needs no clearing.
         self.drops = hp.dropout_p_embed > 0 or hp.dropout_p_hidden > 0
-        (hidden_act, hidden_a), (final_act, final_a) = map(
-            coded, (hp.hidden_activation, hp.final_activation)
-        )
         shared: dict[str, Any] = {
             "parts": n_parts, "H": H, "small": _small(), "onehot": self.onehot,
             "tied": hp.input == "shared", "reset_after": hp.reset_after,
-            "hidden_act": hidden_act, "hidden_a": hidden_a,
-            "final_act": final_act, "final_a": final_a, "loss_kind": LOSSES.index(hp.loss),
+            "hidden_act": np.array(coded(hp.hidden_activation)),
+            "final_act": np.array(coded(hp.final_activation)), "loss_kind": LOSSES.index(hp.loss),
             "bpreg": hp.bpreg, "smoothing": hp.smoothing, "sample_alpha": hp.sample_alpha,
             "logq": hp.logq if hp.loss == "cross-entropy" else 0.0, "batch_size": hp.batch_size,
-            "adagrad": hp.adapt == "adagrad", "learning_rate": hp.learning_rate,
-            "momentum": hp.momentum, "dropout_embed": hp.dropout_p_embed,
+            "how": np.array([hp.adapt == "adagrad", hp.learning_rate, hp.momentum], np.float64),
+            "dropout_embed": hp.dropout_p_embed,
             "dropout_hidden": hp.dropout_p_hidden, "log_support": log_support, "mark": self.mark,
             "first_row": np.zeros(1, np.int64), "target": apart((B,), np.int64),
             "sizes": apart((n_parts, SIZES), np.int64),
@@ -98,7 +96,12 @@ class FusedSteps:
         parts = []
         for part in range(n_parts):
             lo, hi = part * H // n_parts, (part + 1) * H // n_parts
-            own = {"part": part, "lo": lo, "hi": hi, **self._floats(own_arrays(B, S, H, X, hi - lo))}
+            own = {
+                "part": part,
+                "lo": lo,
+                "hi": hi,
+                **self._floats(own_arrays(B, S, H, X, hi - lo)),
+            }
             own |= {name: apart(n, np.int64) for name, n in index_arrays(B, S).items()}
             parts.append(shared | own)
         for prefix, of in (("", "weights"), ("a_", "a"), ("v_", "v")):
@@ -107,7 +110,7 @@ class FusedSteps:
             for own in parts:
                 dense = self._dense(arrays, own["lo"], own["hi"])
                 own |= {prefix + name: array for name, array in (tables | dense).items()}
-        self.team = Team(PHASES, float_type(self.dtype), parts)
+        self.team = Team(PHASES, f, parts)
 
     def _floats(self, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
         return {name: apart(shape, self.dtype) for name, shape in shapes.items()}
@@ -166,7 +169,10 @@ class FusedSteps:
             self.mark[:], self.stamp = -1, 0
         before = len(state.h[0])
         self.out[: before * H].reshape(H, before)[:] = state.h[0].T
-        now = {name: getattr(batches, name)[steps.start : steps.stop] for name in ("x", "y", "lanes", "reset", "keep")}
+        now = {
+            name: getattr(batches, name)[steps.start : steps.stop]
+            for name in ("x", "y", "lanes", "reset", "keep")
+        }
         now |= {"before": np.append(before, lanes[:-1]), "samples": samples, "stamp": self.stamp}
         # Drawn only where needed, so that without dropout all backends draw the same negatives.
         now["seed"] = int(rng.integers(2**32)) if self.drops else 0

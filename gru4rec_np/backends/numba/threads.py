@@ -16,9 +16,8 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
-from numba.extending import intrinsic
 
-from gru4rec_np.backends.numba.compiled import IntMatrix, Ints, Kernel, inner, kernel
+from gru4rec_np.backends.numba.compiled import IntMatrix, Ints, Kernel, inner, intrinsic, kernel
 
 # Counters of int64, each in a cache line of its own: parts finished so far; and for each part, in
 # how many phases it was taken. They only ever grow.
