@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -11,6 +12,7 @@ import pytest
 
 pytest.importorskip("numba")
 cache = pytest.importorskip("gru4rec_np.backends.numba.cache")
+compiled = pytest.importorskip("gru4rec_np.backends.numba.compiled")
 PACKAGE = Path(cache.HERE).parents[2]
 ONE, TWO = {"one": (b"first", b"second")}, {"two": (b"", b"\n\0")}
 
@@ -127,3 +129,36 @@ def test_changed_sources_are_compiled_again(tmp_path):
     source.write_text(changed)
     assert run() == 1.0
     assert (installed / "backends/numba/cache.pyo").read_bytes() != kept
+
+
+class Interrupting:
+    """A kernel during whose compiling somebody presses Ctrl-C."""
+
+    def needs(self):
+        return []
+
+    def is_ready(self, f):
+        return False
+
+    def load(self, f):
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_ctrl_c_ends_compiling_at_once(places):
+    """Although a training's own handler would wait for the end of a chunk of steps."""
+    asked = []
+    before = signal.signal(signal.SIGINT, lambda *of: asked.append(of))
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            compiled.prepare([Interrupting()], None)
+        signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert len(asked) == 1
+
+
+def test_nothing_is_left_to_compile_when_an_epoch_begins():
+    operations = pytest.importorskip("gru4rec_np.backends.numba.operations")
+    used = {k for k in vars(operations).values() if isinstance(k, compiled.Kernel)}
+    of_the_catalogue = {operations.score_catalogue, operations.count_ranks}
+    assert used - of_the_catalogue == set(operations.STEP_BY_STEP)

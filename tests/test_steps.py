@@ -166,6 +166,21 @@ def test_the_number_of_threads_does_not_show_in_the_bits(encoding, small, cores,
         assert (one == other).all()
 
 
+def test_parts_follow_the_work_and_the_cores(monkeypatch):
+    """Not the threads that Numba may use, so that those do not change the results."""
+    ops_of("numba")
+    from gru4rec_np.backends.numba.steps import parts_for
+
+    large = GRU4Rec(n_sample=2048, backend="numpy")
+    found = []
+    for cores in (1, 2, 3, 4, 6, 8, 64):
+        monkeypatch.setattr("os.cpu_count", lambda cores=cores: cores)
+        found.append(parts_for(large))
+        assert parts_for(GRU4Rec(n_sample=0, layers=[10], backend="numpy")) == 1
+        assert parts_for(GRU4Rec(n_sample=2**20, layers=[5], backend="numpy")) <= 4
+    assert found == [2, 2, 2, 4, 4, 8, 8]
+
+
 def test_threads_are_as_many_as_go_fastest():
     """Each number is tried now and then, so that a machine that changes is noticed."""
     ops_of("numba")

@@ -58,7 +58,7 @@ def load(backend: str = "auto") -> Ops:
         return Ops(why)
     if backend == "numba":
         if problem := _numba_problem():
-            raise InputError(f"backend: numba {problem}, or take numpy")
+            raise InputError(f"backend: numba {problem}")
         from gru4rec_np.backends.numba.operations import NumbaOps
 
         return NumbaOps(why)
@@ -87,17 +87,17 @@ def _choose() -> tuple[str, str]:
     if find_spec("numba") is None:
         return "numpy", f"{without_gpu}, nor is Numba"
     if problem := _numba_problem():
-        return "numpy", f"{without_gpu}, and Numba {problem.split(';')[0]}"
+        return "numpy", f"{without_gpu}, and Numba {problem.rsplit(';', 1)[0]}"
     return "numba", f"the fastest one here, as {without_gpu}; compiles when first used"
 
 
 def _numba_problem() -> str | None:
     """Why the Numba backend cannot be used; None if it can."""
     if find_spec("numba") is None:
-        return "is not installed; pip install numba"
+        return "is not installed; pip install numba, or take numpy"
     try:
         import gru4rec_np.backends.numba.operations  # noqa: F401
     except Exception as error:  # versions that do not fit raise errors of any kind
         text = " ".join(str(error).split())
-        return f"cannot be imported, {type(error).__name__}: {text}; install another version"
+        return f"cannot be imported ({type(error).__name__}: {text}); take numpy"
     return None

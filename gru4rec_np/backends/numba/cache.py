@@ -43,10 +43,9 @@ def read(path: Path, made_of: str) -> dict[str, Objects]:
             return {}
     except (OSError, ValueError):
         return {}
-    found, at = {}, 0
+    found = {}
     for key, (first, second) in about["sizes"].items():
-        found[key] = body[at : at + first], body[at + first : at + first + second]
-        at += first + second
+        found[key], body = (body[:first], body[first : first + second]), body[first + second :]
     return found
 
 
