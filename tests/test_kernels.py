@@ -1,7 +1,11 @@
 """Every operation of every backend against the plain NumPy function, and gradients once more."""
 
 import functools
+import importlib
 import inspect
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -331,14 +335,17 @@ def test_negatives_are_the_same_draws(backend, support, alpha, shape, guided, se
 
 
 @functools.cache
-def compiled(name):
-    """A function of numba_matrices.py that can be called from here."""
-    numba = pytest.importorskip("numba")
+def matrices():
+    """backends/numba/matrices.py."""
     ops_of("numba")
-    from gru4rec_np.backends import numba_matrices
+    return importlib.import_module("gru4rec_np.backends.numba.matrices")
 
-    function = getattr(numba_matrices, name)
-    return numba.njit(lambda *args: function(*args))
+
+@functools.cache
+def compiled(name):
+    """A product of matrices.py that can be called from here."""
+    numba, product = pytest.importorskip("numba"), getattr(matrices(), name)
+    return numba.njit(lambda *args: product(*args))
 
 
 sizes = st.sampled_from([1, 2, 7, 8, 9, 16, 25])  # blocks are 8 by 8
@@ -350,7 +357,7 @@ def test_transposes(rows, columns, margin, dtype, seed):
     """Parts of wider matrices too, whose other numbers stay as they are."""
     a = np.random.default_rng(seed).normal(size=(rows, columns + margin)).astype(dtype)
     out = np.full((columns, rows + margin), 7, dtype)
-    compiled("transpose")(a[:, margin:], out[:, margin:])
+    matrices().transpose(a, margin, columns, out, margin)
     assert (out[:, margin:] == a[:, margin:].T).all() and (out[:, :margin] == 7).all()
 
 
@@ -371,3 +378,32 @@ def test_products(rows, inner, columns, flip, dtype, seed):
     close(out, a @ b, inner)
     compiled("add_dot")(a, b, out)
     close(out, 2 * (a @ b), inner)
+
+
+def test_kernels_refuse_arrays_that_they_cannot_read():
+    """Machine code would read what lies beside them."""
+    kernels = importlib.import_module(type(ops_of("numba")).__module__)
+    y = np.zeros(4, np.float32)
+    for bad in (y[::2], y.astype(np.float16), y.reshape(2, 2)):
+        with pytest.raises(TypeError, match="gate: hU is float"):
+            kernels.gate(y[:2], bad, y[:2])
+
+
+def test_numba_that_cannot_be_imported_is_a_line_not_a_traceback(monkeypatch):
+    monkeypatch.setattr(backends, "find_spec", lambda name: name if name == "numba" else None)
+    monkeypatch.setitem(sys.modules, "gru4rec_np.backends.numba.operations", None)
+    ops = backends.load()
+    assert ops.name == "numpy"
+    assert ops.why.startswith("CuPy is not installed, and Numba cannot be imported (ModuleNotFound")
+    with pytest.raises(InputError, match=r"backend: numba cannot be imported .*; take numpy"):
+        backends.load("numba")
+
+
+@pytest.mark.parametrize("switch", [{"NUMBA_DISABLE_JIT": "1"}, {"NUMBA_NUM_THREADS": "0"}])
+def test_switches_of_numba_that_leave_nothing_to_run(switch):
+    ops_of("numba")
+    code = "from gru4rec_np import backends; print(backends.load().why)"
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, **switch},
+                          capture_output=True, text=True, check=True)  # fmt: skip
+    assert "Numba cannot be imported" in done.stdout or done.stdout.startswith("the fastest")
+    assert done.stderr == ""

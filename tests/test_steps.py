@@ -74,10 +74,11 @@ def run_steps(hp, log, make_stepper, dtype, chunks, epochs=1):
     sessions=st.integers(3, 25),
     chunks=st.sampled_from([1, 7, 64]),
     worth=st.sampled_from([0, 2**20]),
+    cores=st.sampled_from([1, 4, 8]),
     items=st.sampled_from([8, 40, 400]),  # parts own 16 items each in turn; 400 are several tiles
     small=st.sampled_from([200, 2**40]),
 )
-def test_many_steps_are_the_single_steps(backend, hp, sessions, chunks, worth, items, small):
+def test_many_steps_are_the_single_steps(backend, hp, sessions, chunks, worth, cores, items, small):
     """Duplicates, resets, the shrinking batch and a second epoch included; in float64."""
     ops = ops_of(backend)
     log = Shop(n_items=items).simulate(sessions).compact()
@@ -85,6 +86,7 @@ def test_many_steps_are_the_single_steps(backend, hp, sessions, chunks, worth, i
     with pytest.MonkeyPatch.context() as patch:
         if backend == "numba":  # steps as small as these would not be cut into parts
             patch.setattr("gru4rec_np.backends.numba.steps.WORTH_PARTS", worth)
+            patch.setattr("os.cpu_count", lambda: cores)
             patch.setattr("gru4rec_np.backends.numba.steps._small", lambda: small)
         own = run_steps(
             hp, log, lambda W, m, s: ops.stepper(hp, W, m, s), np.float64, chunks, epochs=2
@@ -141,9 +143,11 @@ def by_steps(hp, W, memory, log_support):
     ids=lambda e: e.get("input", "onehot"),
 )
 @pytest.mark.parametrize("small", [100**3, 2**40])
-def test_the_number_of_threads_does_not_show_in_the_bits(encoding, small, monkeypatch):
-    """Lanes that run out, dropout and momentum included; the step is large enough for two parts."""
+@pytest.mark.parametrize("cores", [1, 4, 8])
+def test_the_number_of_threads_does_not_show_in_the_bits(encoding, small, cores, monkeypatch):
+    """Lanes that run out, dropout and momentum included; the step is large enough for parts."""
     ops_of("numba")
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
     monkeypatch.setattr("gru4rec_np.backends.numba.steps._small", lambda: small)
     import numba
 
@@ -160,6 +164,21 @@ def test_the_number_of_threads_does_not_show_in_the_bits(encoding, small, monkey
         numba.set_num_threads(threads)
     for one, other in zip(found[0], found[-1], strict=True):
         assert (one == other).all()
+
+
+def test_parts_follow_the_work_and_the_cores(monkeypatch):
+    """Not the threads that Numba may use, so that those do not change the results."""
+    ops_of("numba")
+    from gru4rec_np.backends.numba.steps import parts_for
+
+    large = GRU4Rec(n_sample=2048, backend="numpy")
+    found = []
+    for cores in (1, 2, 3, 4, 6, 8, 64):
+        monkeypatch.setattr("os.cpu_count", lambda cores=cores: cores)
+        found.append(parts_for(large))
+        assert parts_for(GRU4Rec(n_sample=0, layers=[10], backend="numpy")) == 1
+        assert parts_for(GRU4Rec(n_sample=2**20, layers=[5], backend="numpy")) <= 4
+    assert found == [2, 2, 2, 4, 4, 8, 8]
 
 
 def test_threads_are_as_many_as_go_fastest():
@@ -236,12 +255,14 @@ def test_dropout(backend):
     plain = GRU4Rec(**settings, backend="numpy").fit(log)
     assert abs(a.history[-1]["loss"] / plain.history[-1]["loss"] - 1) < 0.02
     if backend == "numba":
-        from gru4rec_np.backends.numba.steps import _fill_mask
+        from gru4rec_np.backends.numba.kernels import dropout_mask
 
         masks = np.empty((2, 200, 50), np.float32)
         for step, mask in enumerate(masks):
-            _fill_mask(mask[:90], 0, 50, 1, np.uint32(7), step, 0.3)
-            _fill_mask(mask[90:].T, 90 * 50, 1, 50, np.uint32(7), step, 0.3)
+            dropout_mask(mask[:90], 0, 50, 1, 7, step, 0.3)
+            of_units = np.empty((50, 110), np.float32)
+            dropout_mask(of_units, 90 * 50, 1, 50, 7, step, 0.3)
+            mask[90:] = of_units.T
         assert set(np.unique(masks)) == {np.float32(0), np.float32(1 / 0.7)}
         dropped = masks == 0
         assert abs(dropped.mean() - 0.3) < 0.01

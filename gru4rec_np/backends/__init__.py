@@ -57,8 +57,8 @@ def load(backend: str = "auto") -> Ops:
     if backend == "numpy":
         return Ops(why)
     if backend == "numba":
-        if find_spec("numba") is None:
-            raise InputError("backend: numba is not installed; pip install numba, or take numpy")
+        if problem := _numba_problem():
+            raise InputError(f"backend: numba {problem}")
         from gru4rec_np.backends.numba.operations import NumbaOps
 
         return NumbaOps(why)
@@ -67,7 +67,7 @@ def load(backend: str = "auto") -> Ops:
     if backend == "cuda-emulated":
         return operations.emulated(why)
     ops = operations.on_gpu(why)
-    if find_spec("numba") is not None:
+    if _numba_problem() is None:
         from gru4rec_np.backends.numba.operations import NumbaOps
 
         ops.host = NumbaOps()  # else half of a step is spent drawing negatives
@@ -84,6 +84,20 @@ def _choose() -> tuple[str, str]:
         if problem is None:
             return "cuda", "CuPy and a GPU are here"
         without_gpu = f"CuPy {problem.split(';')[0]}"
-    if find_spec("numba") is not None:
-        return "numba", f"the fastest one here, as {without_gpu}; compiles when first used"
-    return "numpy", f"{without_gpu}, nor is Numba"
+    if find_spec("numba") is None:
+        return "numpy", f"{without_gpu}, nor is Numba"
+    if problem := _numba_problem():
+        return "numpy", f"{without_gpu}, and Numba {problem.rsplit(';', 1)[0]}"
+    return "numba", f"the fastest one here, as {without_gpu}; compiles when first used"
+
+
+def _numba_problem() -> str | None:
+    """Why the Numba backend cannot be used; None if it can."""
+    if find_spec("numba") is None:
+        return "is not installed; pip install numba, or take numpy"
+    try:
+        import gru4rec_np.backends.numba.operations  # noqa: F401
+    except Exception as error:  # versions that do not fit raise errors of any kind
+        text = " ".join(str(error).split())
+        return f"cannot be imported ({type(error).__name__}: {text}); take numpy"
+    return None

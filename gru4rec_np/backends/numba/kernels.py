@@ -7,33 +7,44 @@ same. Imports maths.py, the name of the optimiser's constant, and nothing above.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
-from numba.extending import intrinsic
 
-from gru4rec_np.backends.numba.maths import (
-    activate,
-    activate_backward,
-    at,
-    jit,
-    lane_loss,
-    sigmoid,
-    type_of,
+from gru4rec_np.backends.numba.compiled import (
+    Doubles,
+    Ints,
+    Items,
+    Matrix,
+    Vector,
+    inner,
+    intrinsic,
+    kernel,
+)
+from gru4rec_np.backends.numba.maths import activate, activate_backward, at, sigmoid, type_of
+from gru4rec_np.backends.numba.matrices import (
+    dot,
+    line,
+    matrix_at,
+    rows_of,
+    tile_of,
+    vector_at,
+    zero,
 )
 from gru4rec_np.ops import optim
 
 # --- negatives ------------------------------------------------------------------------------------
 
 
-@jit
-def search(distribution, guide, u, drawn):
+@kernel
+def search(distribution: Doubles, guide: Items, u: Doubles, drawn: Items) -> None:
     """drawn (n,) <- of each u the first item whose cumulative probability is above it."""
     K = len(guide) - 1
     for i in range(len(u)):
-        part = int(u[i] * K)
-        low, high = guide[part], guide[part + 1]
+        k = int(u[i] * K)
+        low, high = guide[k], guide[k + 1]
         while low < high:
             middle = (low + high) // 2
             if distribution[middle] <= u[i]:
@@ -44,56 +55,97 @@ def search(distribution, guide, u, drawn):
 
 
 # --- the recurrent step ---------------------------------------------------------------------------
-# Everything but the products, fused; all arrays of a call have the same shape, lanes and units in
-# either order.
+# Everything but the products. All arrays of a call are flat, lanes and units in either order.
+# `act` is an activation as `coded` gives it: its index in ACTIVATIONS and its parameter.
 
 
-@jit
-def gate(x, hU, y):
+@kernel
+def gate(x: Vector, hU: Vector, y: Vector) -> None:
     """y <- σ(x + h U), the bias within one of them."""
-    for i in range(len(y)):
-        for k in range(y.shape[1]):
-            y[i, k] = sigmoid(x[i, k] + hU[i, k])
+    for j in range(len(y)):
+        y[j] = sigmoid(x[j] + hU[j])
 
 
-@jit
-def candidate(x, hU, r, z, h, reset_after, act, n, h_new):
+@kernel
+def candidate(
+    x: Vector, hU: Vector, r: Vector, z: Vector, h: Vector, reset_after: bool, act: Doubles,
+    n: Vector, h_new: Vector,
+) -> None:  # fmt: skip
     """n <- act(x + h U), the last times r if the reset comes after; h' from it."""
-    one = type_of(h[0, 0])(1)
-    for i in range(len(n)):
-        for k in range(n.shape[1]):
-            n[i, k] = x[i, k] + (r[i, k] * hU[i, k] if reset_after else hU[i, k])
-        activate(n[i], act[0], act[1])
-        for k in range(n.shape[1]):
-            h_new[i, k] = (one - z[i, k]) * h[i, k] + z[i, k] * n[i, k]
+    one = type_of(h[0])(1)
+    for j in range(len(n)):
+        n[j] = x[j] + (r[j] * hU[j] if reset_after else hU[j])
+    activate(n, act)
+    for j in range(len(n)):
+        h_new[j] = (one - z[j]) * h[j] + z[j] * n[j]
 
 
-@jit
-def blend_backward(dh_new, h, z, n, act, da_z, da_n):
+@kernel
+def blend_backward(
+    dh_new: Vector, h: Vector, z: Vector, n: Vector, act: Doubles, da_z: Vector, da_n: Vector
+) -> None:
     """da_z and da_n, the gradients of what went into z and n, from h' = (1-z) h + z n."""
-    one = type_of(h[0, 0])(1)
-    for i in range(len(h)):
-        for k in range(h.shape[1]):
-            d = dh_new[i, k]
-            dz = d * (n[i, k] - h[i, k])
-            da_z[i, k] = dz * z[i, k] * (one - z[i, k])
-            da_n[i, k] = d * z[i, k]
-        activate_backward(da_n[i], n[i], act[0], act[1])
+    one = type_of(h[0])(1)
+    for j in range(len(h)):
+        dz = dh_new[j] * (n[j] - h[j])
+        da_z[j] = dz * z[j] * (one - z[j])
+        da_n[j] = dh_new[j] * z[j]
+    activate_backward(da_n, n, act)
 
 
-@jit
-def reset_backward(dr, r, da_r):
+@kernel
+def reset_backward(dr: Vector, r: Vector, da_r: Vector) -> None:
     """da_r, the gradient of what went into r."""
-    one = type_of(r[0, 0])(1)
-    for i in range(len(r)):
-        for k in range(r.shape[1]):
-            da_r[i, k] = dr[i, k] * r[i, k] * (one - r[i, k])
+    one = type_of(r[0])(1)
+    for j in range(len(r)):
+        da_r[j] = dr[j] * r[j] * (one - r[j])
 
 
-# --- the loss -------------------------------------------------------------------------------------
+# --- dropout --------------------------------------------------------------------------------------
 
 
-def apart(shape: tuple[int, ...], dtype: type) -> np.ndarray:
+@intrinsic
+def _hash(typingctx, start, place):
+    """A hash of two uint32: the finaliser of MurmurHash3 (Appleby), as in kernels/common.cuh.
+
+    Written in LLVM's terms: Numba would multiply with 64 bits, at less than half the speed.
+    """
+
+    def codegen(context, builder, signature, args):
+        def mixed(x, shift, factor):
+            x = builder.xor(x, builder.lshr(x, ir.Constant(x.type, shift))) if shift else x
+            return builder.mul(x, ir.Constant(x.type, factor))
+
+        x = builder.xor(args[0], mixed(args[1], 0, 0x85EBCA77))
+        x = mixed(mixed(x, 16, 0x85EBCA6B), 13, 0xC2B2AE35)
+        return mixed(x, 16, 1)
+
+    return types.uint32(types.uint32, types.uint32), codegen
+
+
+@kernel
+def dropout_mask(
+    mask: Matrix, first: int, by_row: int, by_column: int, seed: int, number: int, p: float
+) -> None:
+    """Inverted dropout, 0 or 1/(1-p); mask[i, k] is of the place first + i by_row + k by_column.
+
+    A place is lane * width + unit, for a width of all units. Whether it is kept is a hash of it,
+    of the mask's number and of the seed: the order of drawing does not matter.
+    """
+    f = type_of(mask[0, 0])
+    scale = f(1 / (1 - p))
+    limit = np.uint32(p * 4294967295.0)
+    start = np.uint32(seed) ^ np.uint32(number * 0x9E3779B1)
+    for i in range(len(mask)):
+        for k in range(mask.shape[1]):
+            kept = _hash(start, np.uint32(first + i * by_row + k * by_column)) >= limit
+            mask[i, k] = scale if kept else f(0)
+
+
+# --- arrays -------------------------------------------------------------------------------------
+
+
+def apart(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """An array in cache lines of its own, with nothing else within 512 bytes after them.
 
     Two threads that write side by side slow each other. And where a loop reads one array and writes
@@ -105,18 +157,6 @@ def apart(shape: tuple[int, ...], dtype: type) -> np.ndarray:
     memory = np.empty(size + line + 512, np.uint8)
     start = -memory.ctypes.data % line
     return memory[start : start + size].view(dtype).reshape(shape)
-
-
-@jit
-def lane_losses(
-    y, g, term, count, weight, log_own, log_weights, kind, act, bpreg, smoothing, lanes
-):
-    """lanes (B,), g (B, N) <- loss and gradient of each lane's scores y (B, N); see lane_loss."""
-    for b in range(len(y)):
-        lanes[b] = lane_loss(
-            y[b], g[b], term, b, count, weight, log_own[b], log_weights, kind, act[0], act[1],
-            bpreg, smoothing,
-        )  # fmt: skip
 
 
 # --- the optimiser --------------------------------------------------------------------------------
@@ -144,62 +184,68 @@ def _fetch(typingctx, table, row, column):
     return types.void(table, types.intp, types.intp), codegen
 
 
-@jit
+@inner
 def fetch_ahead(table, rows, i):
-    """Before row rows[i] of a contiguous table is used: ask for one that comes soon.
+    """Prefetch a row that comes soon, before row rows[i] of a contiguous table is used.
 
-    The rows of a step lie anywhere. Of a table that no cache holds, the next one would be waited
-    for each time.
+    The rows of a step lie anywhere. Of a table that no cache holds, each would be waited for.
     """
     if table.size > LARGE and i + AHEAD < len(rows):
         row = rows[i + AHEAD]
-        for k in range(0, table.shape[1], 16):  # float32: 16 of them are a line of the cache
+        for k in range(0, table.shape[1], 16):  # 16 float32 fill a cache line
             _fetch(table, row, k)
 
 
-@jit
-def update_rows(p, rows, g, a, v, how):
+@kernel
+def update_rows(p: Matrix, rows: Ints, g: Matrix, a: Matrix, v: Matrix, how: Doubles) -> None:
     """optim.update on distinct rows (n,) of a table p (I, D), g (n, D).
 
-    how: (adagrad, learning_rate, momentum). a and v are as p; empty for sgd, without momentum.
-    Loops are whole in each branch, and take no slices: a call and the counting of references
-    would cost as much as a row.
+    a and v are as p; empty for sgd, without momentum. how: (adagrad, learning_rate, momentum).
     """
     f = type_of(p[0, 0])
-    rate, m, eps = f(how[1]), f(how[2]), f(optim.EPSILON)
+    adagrad, rate, m, eps = how[0] > 0, f(how[1]), f(how[2]), f(optim.EPSILON)
     D = p.shape[1]
-    if how[0] and how[2] > 0:
-        for i in range(len(rows)):
-            row = rows[i]
-            fetch_ahead(p, rows, i)
-            fetch_ahead(a, rows, i)
-            fetch_ahead(v, rows, i)
+    for i in range(len(rows)):
+        row = rows[i]
+        fetch_ahead(p, rows, i)
+        fetch_ahead(a, rows, i)
+        fetch_ahead(v, rows, i)
+        if adagrad and m > 0:
             for k in range(D):
                 a[row, k] += g[i, k] * g[i, k]
                 v[row, k] = m * v[row, k] - rate * g[i, k] / np.sqrt(a[row, k] + eps)
                 p[row, k] += v[row, k]
-    elif how[0]:
-        for i in range(len(rows)):
-            row = rows[i]
-            fetch_ahead(p, rows, i)
-            fetch_ahead(a, rows, i)
+        elif adagrad:
             for k in range(D):
                 a[row, k] += g[i, k] * g[i, k]
                 p[row, k] -= rate * g[i, k] / np.sqrt(a[row, k] + eps)
-    elif how[2] > 0:
-        for i in range(len(rows)):
-            row = rows[i]
-            fetch_ahead(p, rows, i)
-            fetch_ahead(v, rows, i)
+        elif m > 0:
             for k in range(D):
                 v[row, k] = m * v[row, k] - rate * g[i, k]
                 p[row, k] += v[row, k]
-    else:
-        for i in range(len(rows)):
-            row = rows[i]
-            fetch_ahead(p, rows, i)
+        else:
             for k in range(D):
                 p[row, k] -= rate * g[i, k]
+
+
+@kernel
+def update_matrix(
+    p: Matrix, left: Matrix, right_T: Matrix, a: Matrix, v: Matrix, how: Doubles, small: int,
+    tile: Vector, first_row: Ints,
+) -> None:  # fmt: skip
+    """Update p (rows, columns) by the gradient left right_T, left (rows, n), right_T (n, columns).
+
+    tile is scratch, see `tile_of`; first_row is (0,): a tile is updated as one long row, since
+    the remainder beside full vectors is short.
+    """
+    n, columns = right_T.shape
+    some = tile_of(n, columns, small)
+    for start in range(0, len(left), some):
+        end = min(start + some, len(left))
+        d = matrix_at(tile, 0, end - start, columns)
+        dot(rows_of(left, start, end), right_T, d)
+        a_rows, v_rows = line(rows_of(a, start, end)), line(rows_of(v, start, end))
+        update_rows(line(rows_of(p, start, end)), first_row, line(d), a_rows, v_rows, how)
 
 
 # --- scores of the catalogue, and ranks -----------------------------------------------------------
@@ -208,12 +254,12 @@ def update_rows(p, rows, g, a, v, how):
 # the bit. BLAS promises no order. Vector instructions go over items, whose sums do not meet, and
 # all loops over them have one length, without a remainder that might be compiled differently.
 #
-# Scores are made and counted a tile at a time, CASES times TILE: it stays in the cache between the
-# product that writes it and the count that reads it; CHUNK rows of V^T stay in the nearest one.
-CASES, TILE, CHUNK = 256, 512, 16
+# Scores are made and counted a tile at a time, CASES times COLUMNS: it stays in the cache between
+# the product that writes it and the count that reads it; CHUNK rows of V^T stay in the L1 cache.
+CASES, COLUMNS, CHUNK = 256, 512, 16
 
 
-@jit(fastmath=False)
+@inner(fastmath=False)
 def _count(scores, bias, target):
     """How many scores + bias, each (n,), are below the target, and how many equal it."""
     below = level = np.int32(0)
@@ -228,22 +274,23 @@ def _count(scores, bias, target):
 def scratch(h: np.ndarray) -> tuple[np.ndarray, ...]:
     """h with zeros appended: cases to an even number n, units to a multiple of 4, K.
 
-    And room for a tile: V^T (K, TILE), of which rows past H stay 0, and s (n, TILE). All begin at
-    a line of the cache, since the same loops take twice as long where each vector lies on two.
+    And room for a tile: V^T (K, COLUMNS), of which rows past H stay 0, and s (n, COLUMNS). All are
+    aligned to cache lines: loops take twice as long where each vector lies on two.
     """
     n, H = h.shape
     n_even, K = (n + 1) // 2 * 2, (H + 3) // 4 * 4
-    cases, V_T = apart((n_even, K), h.dtype), apart((K, TILE), h.dtype)
+    cases, V_T = apart((n_even, K), h.dtype), apart((K, COLUMNS), h.dtype)
     cases[:], V_T[:] = 0, 0
     cases[:n, :H] = h
-    return cases, V_T, apart((n_even, TILE), h.dtype)
+    return cases, V_T, apart((n_even, COLUMNS), h.dtype)
 
 
-@jit(fastmath={"contract"})  # not "reassoc": the order of a sum is the point
-def _products(cases, V, V_T, s):
-    """s[:, :m] <- cases V^T for V (m, H), m <= TILE; the others come from `scratch`."""
+@kernel(fastmath={"contract"})  # not "reassoc": the order of a sum is the point
+def products(cases: Matrix, V: Matrix, V_T: Matrix, s: Matrix) -> None:
+    """s[:, :m] <- cases V^T for V (m, H), m <= COLUMNS; the others come from `scratch`."""
     m, H = V.shape
     n, K = cases.shape
+    width = s.shape[1]
     whole = m // 8 * 8
     for j in range(0, whole, 8):  # in eights: rows that are read stay in the cache
         for k in range(H):
@@ -252,48 +299,58 @@ def _products(cases, V, V_T, s):
     for j in range(whole, m):
         for k in range(H):
             V_T[k, j] = V[j, k]
-    s[:] = 0
+    zero(s)
     # Two cases and four k at a time: a number that is read from V^T or s is used more than once.
     for chunk in range(0, K, CHUNK):
         for i in range(0, n, 2):
-            s0, s1 = s[i], s[i + 1]
+            s0, s1 = vector_at(s, i * width, width), vector_at(s, (i + 1) * width, width)
             for k in range(chunk, min(chunk + CHUNK, K), 4):
                 a0, a1, a2, a3 = cases[i, k], cases[i, k + 1], cases[i, k + 2], cases[i, k + 3]
                 i1 = i + 1
                 b0, b1, b2, b3 = cases[i1, k], cases[i1, k + 1], cases[i1, k + 2], cases[i1, k + 3]
-                v0, v1, v2, v3 = V_T[k], V_T[k + 1], V_T[k + 2], V_T[k + 3]
-                for j in range(s.shape[1]):  # not TILE: LLVM would unroll it, for seconds
+                v0, v1 = vector_at(V_T, k * width, width), vector_at(V_T, (k + 1) * width, width)
+                v2, v3 = (
+                    vector_at(V_T, (k + 2) * width, width),
+                    vector_at(V_T, (k + 3) * width, width),
+                )
+                for j in range(width):  # not COLUMNS: LLVM would unroll it, for seconds
                     s0[j] = s0[j] + a0 * v0[j] + a1 * v1[j] + a2 * v2[j] + a3 * v3[j]
                     s1[j] = s1[j] + b0 * v0[j] + b1 * v1[j] + b2 * v2[j] + b3 * v3[j]
 
 
-@jit(fastmath=False)
-def score_catalogue(cases, V, b, V_T, s, scores):
-    """scores (n, I) <- cases V^T + b."""
-    for start in range(0, len(V), TILE):
-        tile = V[start : start + TILE]
-        _products(cases, tile, V_T, s)
+@kernel(fastmath=False)
+def score_catalogue(
+    cases: Matrix, V: Matrix, b: Vector, V_T: Matrix, s: Matrix, scores: Matrix
+) -> None:
+    """scores (n, I) of n cases <- cases V^T + b; V_T and s come from `scratch`."""
+    for start in range(0, len(V), COLUMNS):
+        end = min(start + COLUMNS, len(V))
+        products(cases, rows_of(V, start, end), V_T, s)
         for i in range(len(scores)):
-            for j in range(len(tile)):
+            for j in range(end - start):
                 scores[i, start + j] = s[i, j] + b[start + j]
 
 
-@jit(fastmath=False)
-def count_ranks(cases, V, b, V_targets, b_targets, V_T, s, target, below, level):
+@kernel(fastmath=False)
+def count_ranks(
+    cases: Matrix, V: Matrix, b: Vector, V_targets: Matrix, b_targets: Vector, V_T: Matrix,
+    s: Matrix, target: Vector, below: Ints, level: Ints,
+) -> None:  # fmt: skip
     """below and level (n,) <- items under each target, and level with it, itself included.
 
     V_targets (n, H), b_targets (n,): the rows of the cases' targets; `target` (n,) is scratch.
     """
     n = len(target)
     # The targets' scores: of each case with all targets, the one with its own.
-    _products(cases, V_targets, V_T, s)
+    products(cases, V_targets, V_T, s)
     for i in range(n):
         target[i] = s[i, i] + b_targets[i]
         below[i] = level[i] = 0
-    for start in range(0, len(V), TILE):
-        tile = V[start : start + TILE]
-        _products(cases, tile, V_T, s)
+    for start in range(0, len(V), COLUMNS):
+        size = min(COLUMNS, len(V) - start)
+        products(cases, rows_of(V, start, start + size), V_T, s)
         for i in range(n):
-            less, same = _count(s[i, : len(tile)], b[start : start + TILE], target[i])
+            scores = vector_at(s, i * COLUMNS, size)
+            less, same = _count(scores, vector_at(b, start, size), target[i])
             below[i] += less
             level[i] += same

@@ -6,51 +6,33 @@ function states its error. Imports the names of losses and activations.
 """
 
 import math
+from typing import Any
 
 import numba
 import numpy as np
 from llvmlite import ir
 from numba.core import types
-from numba.extending import intrinsic, overload
+from numba.extending import overload
 
+from gru4rec_np.backends.numba.compiled import (
+    Doubles,
+    Ints,
+    Matrix,
+    Vector,
+    inner,
+    intrinsic,
+    kernel,
+)
+from gru4rec_np.backends.numba.matrices import vector_at
 from gru4rec_np.ops.activations import ACTIVATIONS, SELU_ALPHA, SELU_SCALE
 from gru4rec_np.ops.losses import LOSSES
 
-# Sums may be reordered and products fused, so that loops become vector instructions; the order is
-# fixed when the code is compiled, so results repeat. NaN and infinity keep their meaning.
-FAST = {"reassoc", "contract", "arcp", "nsz"}
-
-
-# Without this a function that others call exists twice, alone and as part of them, optimised
-# differently; which of the two runs depends on what the process compiled or loaded before, and the
-# last bits with it.
-INLINE = {"forceinline": True}
-
-
-def jit(function=None, **options):
-    """numba.njit as all kernels use it: compiled once, kept on disk, division like NumPy's.
-
-    Without Numba's memory management, so nothing can be allocated, nor references be counted:
-    references took a tenth of a training step, and much of the time to compile it.
-    """
-    ours = {"error_model": "numpy", "fastmath": FAST, "nogil": True, "_nrt": False}
-    options = {**ours, **INLINE, **options}
-    options["cache"] = True
-    return numba.njit(function, **options) if function else numba.njit(**options)
-
-
-def inner(function):
-    """`jit` for what only compiled code calls: the way in from Python takes long to compile."""
-    return jit(function, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-
-
-# Around an index that is a sum, and never negative: of others Numba asks each time whether they
-# count from the end, and then what fills a vector is read and written one number at a time.
+# Cast an index that is a sum to unsigned: Numba's wrap-around check blocks vectorisation.
 at = np.uintp
 
 
 # In these the order of the terms matters: it keeps digits that a reordered sum would lose.
-EXACT = {"fastmath": {"contract"}, "error_model": "numpy", **INLINE}
+EXACT: Any = {"fastmath": {"contract"}, "error_model": "numpy", "forceinline": True}
 
 
 # --- elementary functions -------------------------------------------------------------------------
@@ -118,7 +100,7 @@ def _log1p01(x):
     return log1p01_32
 
 
-@jit
+@inner
 def sigmoid(x):
     """1 / (1 + e^-x), from e^-|x| <= 1."""
     one = type_of(x)(1)
@@ -126,13 +108,13 @@ def sigmoid(x):
     return (one if x >= 0 else e) / (one + e)
 
 
-@jit
+@inner
 def softplus(x):
     """log(1 + e^x), from e^-|x| <= 1."""
     return max(x, type_of(x)(0)) + log1p01(exp(-abs(x)))
 
 
-@jit(fastmath=False)
+@inner(fastmath=False)
 def shifted(y, top, x):
     """(y - top) + x in this order: y and top may be large and close."""
     return (y - top) + x
@@ -171,12 +153,13 @@ def _tanh(x):
 LINEAR, TANH, SIGMOID, RELU, LEAKY, ELU, SELU = range(len(ACTIVATIONS))
 
 
-@jit
-def activate(y, kind, a):
-    """y <- f(y) in place, y (n,); kind is an index into ACTIVATIONS, see activations.activate."""
+@kernel
+def activate(y: Vector, act: Doubles) -> None:
+    """y <- f(y) in place, y (n,). act: an index into ACTIVATIONS, and the activation's a."""
+    kind = int(act[0])
     one = type_of(y[0])(1)
     zero = type_of(y[0])(0)
-    slope = type_of(y[0])(a)
+    slope = type_of(y[0])(act[1])
     if kind == TANH:
         for j in range(len(y)):
             y[j] = tanh(y[j])
@@ -197,12 +180,13 @@ def activate(y, kind, a):
             y[j] = scale * (y[j] if y[j] > zero else below)
 
 
-@jit
-def activate_backward(g, y, kind, a):
+@kernel
+def activate_backward(g: Vector, y: Vector, act: Doubles) -> None:
     """g <- g * f'(x) in place, from the output y = f(x); both (n,)."""
+    kind = int(act[0])
     one = type_of(y[0])(1)
     zero = type_of(y[0])(0)
-    slope = type_of(y[0])(a)
+    slope = type_of(y[0])(act[1])
     if kind == TANH:
         for j in range(len(y)):
             g[j] *= one - y[j] * y[j]
@@ -253,7 +237,7 @@ def unordered(typingctx, i):
     return kind(i), codegen
 
 
-@jit
+@inner
 def largest(y, count):
     """max y_j over the items with count_j > 0; if a y_j is not a number, any number.
 
@@ -274,129 +258,140 @@ def largest(y, count):
 CROSS_ENTROPY, BPR, TOP1, BPR_MAX, TOP1_MAX = range(len(LOSSES))
 
 
-@jit
-def lane_loss(y, g, term, t, count, weight, log_own, log_weights, kind, act, a, bpreg, smoothing):
-    """The loss of one lane over *distinct* items, and its gradient; see losses.py for the formulas.
+@kernel
+def lane_losses(
+    raw: Matrix, draw: Matrix, scored: int, term: Vector, targets: Ints, count: Vector,
+    weight: Vector, log_own: Vector, log_weights: float, kind: int, act: Doubles, bpreg: float,
+    smoothing: float, losses: Vector,
+) -> None:  # fmt: skip
+    """The loss of each lane over *distinct* items, and its gradient; losses.py has the formulas.
 
     An item that was drawn c times is scored once and counts c times; loss and gradient are those
     of the c equal columns. The lane's target is one of the columns of item t: the others of that
     item are negatives like all.
 
     Args:
-        y: (U,) scores before the activation; activated on return.
-        g: (U,) on return, the gradient of the loss with respect to the scores.
-        term: (U,) scratch. t: the target's place in y.
+        raw: (n, >= scored) scores before the activation; activated on return.
+        draw: as raw; on return, the gradient of each lane's loss with respect to its scores.
+        scored: U, the number of distinct items. term: (U,) scratch.
+        targets: (n,) each lane's t, the place of its target among the items.
         count: (U,) how many columns each item has; 0 leaves it out. Changed and restored.
         weight: (U,) for cross-entropy, each item's sum of e^-log_q over its columns: the logQ
             correction. Without correction the same as count.
-        log_own: the target column's -log_q, 0 without correction.
+        log_own: (n,) the target column's -log_q, 0 without correction.
         log_weights: sum of log e^-log_q over all columns, 0 without correction; for smoothing.
-        kind, act: indices into LOSSES and ACTIVATIONS; a, bpreg, smoothing as in losses.py.
-
-    Returns:
-        the loss.
+        kind: an index into LOSSES. act: see `activate`. bpreg, smoothing: as in losses.py.
+        losses: (n,) on return, the loss of each lane.
     """
-    f = type_of(y[0])
+    f = type_of(raw[0, 0])
     zero, one, two = f(0), f(1), f(2)
-    U = len(y)
-    activate(y, act, a)
-    loss = zero
-    pull = zero  # what the negatives together do to the target's score
-    n = zero
-    for j in range(U):
-        n += count[j]
-    n -= one
+    U = scored
+    width = raw.shape[1]
+    for b in range(len(raw)):
+        t = targets[b]
+        y, g = vector_at(raw, b * width, U), vector_at(draw, b * width, U)
+        activate(y, act)
+        loss = zero
+        pull = zero  # what the negatives together do to the target's score
+        n = zero
+        for j in range(U):
+            n += count[j]
+        n -= one
 
-    if kind == CROSS_ENTROPY:
-        top = largest(y, count)
-        total = zero
-        for j in range(U):
-            g[j] = weight[j] * exp(y[j] - top)
-            total += g[j]
-        inverse = one / total
-        log_total = f(math.log(total))  # beside the shift by top, which would cost it digits
-        share = f(smoothing) / max(one, n)
-        log_p = zero
-        if smoothing > 0:
+        top = zero
+        if kind != CROSS_ENTROPY:
+            count[t] -= one
+        if kind != BPR and kind != TOP1:
+            top = largest(y, count)
+
+        if kind == CROSS_ENTROPY:
+            total = zero
             for j in range(U):
-                g[j] = g[j] * inverse - share * count[j]
-                log_p += count[j] * shifted(y[j], top, -log_total)
-            log_p += f(log_weights)
-        else:
-            for j in range(U):
-                g[j] *= inverse
-        hit = one - f(smoothing) - share
-        loss = -hit * (log_own + shifted(y[t], top, -log_total)) - share * log_p
-        pull = hit
-    elif kind == BPR or kind == TOP1:
-        count[t] -= one
-        inverse = one / n
-        for j in range(U):
-            d = y[j] - y[t]
-            above = sigmoid(d)
-            if kind == BPR:
-                loss += count[j] * softplus(d)
-                g[j] = count[j] * above * inverse
-                pull += g[j]
+                g[j] = weight[j] * exp(y[j] - top)
+                total += g[j]
+            inverse = one / total
+            log_total = f(math.log(total))  # beside the shift by top, which would cost it digits
+            share = f(smoothing) / max(one, n)
+            log_p = zero
+            if smoothing > 0:
+                for j in range(U):
+                    g[j] = g[j] * inverse - share * count[j]
+                    log_p += count[j] * shifted(y[j], top, -log_total)
+                log_p += f(log_weights)
             else:
-                size = sigmoid(y[j] * y[j])
-                loss += count[j] * (above + size)
-                slope = count[j] * above * (one - above) * inverse
-                pull += slope
-                g[j] = slope + count[j] * two * y[j] * size * (one - size) * inverse
-        loss *= inverse
-        count[t] += one
-    else:
-        count[t] -= one
-        top = largest(y, count)
-        total = zero
-        for j in range(U):
-            term[j] = exp(y[j] - top)
-            g[j] = count[j] * term[j] if count[j] > 0 else zero
-            total += g[j]
-        inverse = one / total
-        # σ(y_j - y_t) is e^y_j / (e^y_j + e^y_t), of exponentials that are there already; unless
-        # y_t is so far below top that both may be 0, or so far above that σ may be denormal.
-        target = y[t]
-        near = f(-40) < target - top and target - top < f(7)
-        e_t = exp(target - top)
-        if kind == BPR_MAX:
-            # Σ s_j σ(y_t - y_j), and the p_j by which its terms share it. Its terms are e^y_j
-            # σ(y_t - y_j), the same as e^y_t σ(y_j - y_t): the first form, less e^top, keeps its
-            # largest term near 1 where the target is on top, the second, less e^y_t, where not.
-            first = one if target > top else zero
-            second = one - first
-            chosen = zero
-            size = zero
+                for j in range(U):
+                    g[j] *= inverse
+            hit = one - f(smoothing) - share
+            loss = -hit * (log_own[b] + shifted(y[t], top, -log_total)) - share * log_p
+            pull = hit
+        elif kind == BPR or kind == TOP1:
+            inverse = one / n
             for j in range(U):
-                above = term[j] / (term[j] + e_t) if near else sigmoid(y[j] - target)
-                size += g[j] * y[j] * y[j]
-                chosen += first * g[j] * (one - above) + second * count[j] * above
-                term[j] = above  # kept: an exponential costs more than a look
-            size *= inverse
-            reg = f(bpreg)
-            below = second * (top - target)
-            loss = f(math.log(total)) - f(math.log(chosen)) + below + reg * size
-            first /= chosen
-            second /= chosen
-            for j in range(U):
-                above, s = term[j], g[j] * inverse
-                p = first * g[j] * (one - above) + second * count[j] * above
-                pull += p * above
-                g[j] = s + reg * s * (two * y[j] + y[j] * y[j] - size) - p * (one - above)
+                d = y[j] - y[t]
+                above = sigmoid(d)
+                if kind == BPR:
+                    loss += count[j] * softplus(d)
+                    g[j] = count[j] * above * inverse
+                    pull += g[j]
+                else:
+                    size = sigmoid(y[j] * y[j])
+                    loss += count[j] * (above + size)
+                    slope = count[j] * above * (one - above) * inverse
+                    pull += slope
+                    g[j] = slope + count[j] * two * y[j] * size * (one - size) * inverse
+            loss *= inverse
         else:
+            total = zero
             for j in range(U):
-                above = term[j] / (term[j] + e_t) if near else sigmoid(y[j] - target)
-                term[j] = above
-                g[j] *= inverse  # s_j
-                loss += g[j] * (above + sigmoid(y[j] * y[j]))
-            for j in range(U):
-                above, size = term[j], sigmoid(y[j] * y[j])
-                slope = g[j] * above * (one - above)
-                pull += slope
-                s = g[j]
-                g[j] = s * (above + size - loss + two * y[j] * size * (one - size)) + slope
-        count[t] += one
-    g[t] -= pull
-    activate_backward(g, y, act, a)
-    return loss
+                term[j] = exp(y[j] - top)
+                g[j] = count[j] * term[j] if count[j] > 0 else zero
+                total += g[j]
+            inverse = one / total
+            # σ(y_j - y_t) is e^y_j / (e^y_j + e^y_t), of exponentials that are there already;
+            # unless y_t is so far below top that both may be 0, or so far above that σ may be
+            # denormal.
+            target = y[t]
+            near = f(-40) < target - top and target - top < f(7)
+            e_t = exp(target - top)
+            if kind == BPR_MAX:
+                # Σ s_j σ(y_t - y_j), and the p_j by which its terms share it. Its terms are e^y_j
+                # σ(y_t - y_j), the same as e^y_t σ(y_j - y_t): the first form, less e^top, keeps
+                # its largest term near 1 where the target is on top, the second, less e^y_t, where
+                # it is not.
+                first = one if target > top else zero
+                second = one - first
+                chosen = zero
+                size = zero
+                for j in range(U):
+                    above = term[j] / (term[j] + e_t) if near else sigmoid(y[j] - target)
+                    size += g[j] * y[j] * y[j]
+                    chosen += first * g[j] * (one - above) + second * count[j] * above
+                    term[j] = above  # kept: an exponential costs more than a look
+                size *= inverse
+                reg = f(bpreg)
+                below = second * (top - target)
+                loss = f(math.log(total)) - f(math.log(chosen)) + below + reg * size
+                first /= chosen
+                second /= chosen
+                for j in range(U):
+                    above, s = term[j], g[j] * inverse
+                    p = first * g[j] * (one - above) + second * count[j] * above
+                    pull += p * above
+                    g[j] = s + reg * s * (two * y[j] + y[j] * y[j] - size) - p * (one - above)
+            else:
+                for j in range(U):
+                    above = term[j] / (term[j] + e_t) if near else sigmoid(y[j] - target)
+                    term[j] = above
+                    g[j] *= inverse  # s_j
+                    loss += g[j] * (above + sigmoid(y[j] * y[j]))
+                for j in range(U):
+                    above, size = term[j], sigmoid(y[j] * y[j])
+                    slope = g[j] * above * (one - above)
+                    pull += slope
+                    s = g[j]
+                    g[j] = s * (above + size - loss + two * y[j] * size * (one - size)) + slope
+        if kind != CROSS_ENTROPY:
+            count[t] += one
+        g[t] -= pull
+        activate_backward(g, y, act)
+        losses[b] = loss

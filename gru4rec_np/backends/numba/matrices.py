@@ -1,60 +1,155 @@
-"""Matrices in compiled code: views of flat memory, transposes, and products by BLAS.
+"""Matrices in compiled code: views, transposes, and products by BLAS.
 
-What numba_steps.py puts a training step together from, and nothing that knows of one. Imports
-numba_math.
+Views are intrinsics: to type and to lower Numba's own slices takes most of a kernel's compiling.
+They do not look at bounds. Imports compiled.py.
 """
+
+from collections.abc import Callable
 
 from llvmlite import ir
 from numba.core import cgutils, types
-from numba.extending import intrinsic
 from numba.np import linalg
 
-from gru4rec_np.backends.numba.maths import inner, jit
+from gru4rec_np.backends.numba.compiled import Matrix, Vector, inner, intrinsic, kernel, make_view
+
+# --- views ----------------------------------------------------------------------------------------
 
 
-@jit(inline="always")
-def rows_of(flat, lo, hi, n):
-    """The rows from lo to hi, (hi - lo, n), of a matrix (..., n) that begins where `flat` does."""
-    return flat[lo * n : hi * n].reshape(hi - lo, n)
+def _view(shape_of: Callable) -> Callable:
+    """The codegen of a view: shape_of(builder, array's shape, numbers) is its start and shape."""
+
+    def codegen(context, builder, signature, args):
+        array = context.make_array(signature.args[0])(context, builder, args[0])
+        start, *shape = shape_of(builder, cgutils.unpack_tuple(builder, array.shape), args[1:])
+        data = builder.gep(array.data, [start])
+        return make_view(context, builder, signature.return_type, data, shape)
+
+    return codegen
 
 
-@jit(inline="always")
-def line(a):
-    """An array without gaps as one long row, (1, size)."""
-    return a.reshape(1, a.size)
+def _numbers(a, ndim: int, n: int):
+    """The signature of a view of ndim dimensions that n numbers say."""
+    return types.Array(a.dtype, ndim, "C")(a, *[types.intp] * n)
 
 
-@inner
-def add_columns(a, b):
+@intrinsic
+def matrix_at(typingctx, a, start, rows, columns):
+    """(rows, columns), beginning at the number `start` of a."""
+    return _numbers(a, 2, 3), _view(lambda builder, shape, numbers: numbers)
+
+
+@intrinsic
+def vector_at(typingctx, a, start, size):
+    """(size,), beginning at the number `start` of a."""
+    return _numbers(a, 1, 2), _view(lambda builder, shape, numbers: numbers)
+
+
+@intrinsic
+def rows_of(typingctx, a, lo, hi):
+    """The rows of a matrix from lo to hi."""
+
+    def shape_of(builder, shape, numbers):
+        lo, hi = numbers
+        return builder.mul(lo, shape[1]), builder.sub(hi, lo), shape[1]
+
+    return _numbers(a, 2, 2), _view(shape_of)
+
+
+@intrinsic
+def page(typingctx, a, i):
+    """a[i], of three dimensions."""
+
+    def shape_of(builder, shape, numbers):
+        return builder.mul(numbers[0], builder.mul(shape[1], shape[2])), shape[1], shape[2]
+
+    return _numbers(a, 2, 1), _view(shape_of)
+
+
+@intrinsic
+def line(typingctx, a):
+    """A matrix as one long row, (1, size)."""
+
+    def shape_of(builder, shape, numbers):
+        one, zero = ir.Constant(shape[0].type, 1), ir.Constant(shape[0].type, 0)
+        return zero, one, builder.mul(shape[0], shape[1])
+
+    return _numbers(a, 2, 0), _view(shape_of)
+
+
+@intrinsic
+def flat(typingctx, a):
+    """A matrix as a vector."""
+
+    def shape_of(builder, shape, numbers):
+        return ir.Constant(shape[0].type, 0), builder.mul(shape[0], shape[1])
+
+    return _numbers(a, 1, 0), _view(shape_of)
+
+
+@intrinsic
+def zero(typingctx, a):
+    """Fill a with zeros."""
+
+    def codegen(context, builder, signature, args):
+        array = context.make_array(signature.args[0])(context, builder, args[0])
+        size = builder.mul(array.nitems, array.itemsize)
+        cgutils.memset(builder, array.data, size, 0)
+        return context.get_dummy_value()
+
+    return types.void(a), codegen
+
+
+# --- sums and products of numbers -----------------------------------------------------------------
+
+
+@kernel
+def add(a: Vector, b: Vector) -> None:
+    """a += b."""
+    for j in range(len(a)):
+        a[j] += b[j]
+
+
+@kernel
+def times(a: Vector, b: Vector) -> None:
+    """a *= b."""
+    for j in range(len(a)):
+        a[j] *= b[j]
+
+
+@kernel
+def add_columns(a: Matrix, b: Matrix) -> None:
     """a (rows, n) += b (rows, 1) in each column."""
     for j in range(len(a)):
         for i in range(a.shape[1]):
             a[j, i] += b[j, 0]
 
 
-@inner
-def sum_rows(a, total):
+@kernel
+def sum_rows(a: Matrix, total: Matrix) -> None:
     """total (1, rows) <- the sums of the rows of a (rows, n)."""
     for j in range(len(a)):
-        total[0, j] = a[j].sum()
+        s = a[j, 0]
+        for i in range(1, a.shape[1]):
+            s += a[j, i]
+        total[0, j] = s
 
 
 # --- transposes -----------------------------------------------------------------------------------
 
-BLOCK = 8  # rows and columns that are transposed at once: numbers of a vector, a power of two
+SIDE = 8  # of a square that is transposed at once: the numbers of a vector, a power of two
 
 
 @intrinsic
-def _transpose_block(typingctx, a, i, k, out):
-    """out[k : k + BLOCK, i : i + BLOCK] <- the transpose of a[i : i + BLOCK, k : k + BLOCK].
+def _transpose_block(typingctx, a, i, k, out, out_i, out_k):
+    """out[out_i :, out_k :] <- the transpose of a[i : i + SIDE, k : k + SIDE].
 
-    Both have their rows in one piece. A vector holds a row of the block; if log2(BLOCK) times each
-    row of the upper half is interleaved with its fellow of the lower, the vectors are the columns.
+    A vector holds a row of the square. If each row of the upper half is interleaved log2(SIDE)
+    times with its fellow of the lower half, the vectors are the columns.
     """
 
     def codegen(context, builder, signature, args):
         number = context.get_data_type(a.dtype)
-        block = ir.VectorType(number, BLOCK)
+        block = ir.VectorType(number, SIDE)
 
         def row(kind, array, i, k):
             array = context.make_array(kind)(context, builder, array)
@@ -66,45 +161,47 @@ def _transpose_block(typingctx, a, i, k, out):
         def after(i, j):
             return builder.add(i, ir.Constant(i.type, j))
 
-        _, i, k, _ = args
+        _, i, k, _, out_i, out_k = args
         align = number.get_abi_size(context.codegen().target_data)
-        rows = [builder.load(row(a, args[0], after(i, j), k), align=align) for j in range(BLOCK)]
+        rows = [builder.load(row(a, args[0], after(i, j), k), align=align) for j in range(SIDE)]
         halves = [
             ir.Constant(
-                ir.VectorType(ir.IntType(32), BLOCK),
-                [first + j // 2 + j % 2 * BLOCK for j in range(BLOCK)],
+                ir.VectorType(ir.IntType(32), SIDE),
+                [first + j // 2 + j % 2 * SIDE for j in range(SIDE)],
             )
-            for first in (0, BLOCK // 2)
+            for first in (0, SIDE // 2)
         ]
-        for _ in range(BLOCK.bit_length() - 1):
-            pairs = zip(rows[: BLOCK // 2], rows[BLOCK // 2 :], strict=True)
+        for _ in range(SIDE.bit_length() - 1):
+            pairs = zip(rows[: SIDE // 2], rows[SIDE // 2 :], strict=True)
             rows = [builder.shuffle_vector(x, y, half) for x, y in pairs for half in halves]
         for j, column in enumerate(rows):
-            builder.store(column, row(out, args[3], after(k, j), i), align=align)
+            builder.store(column, row(out, args[3], after(out_i, j), out_k), align=align)
         return context.get_dummy_value()
 
-    return types.void(a, types.intp, types.intp, out), codegen
+    return types.void(a, types.intp, types.intp, out, types.intp, types.intp), codegen
 
 
-@inner
-def transpose(a, out):
-    """out (columns, rows) <- a (rows, columns); the edges, where no block fits, one by one."""
-    rows, columns = a.shape
-    below, beside = rows // BLOCK * BLOCK, columns // BLOCK * BLOCK
-    for i in range(0, below, BLOCK):
-        for k in range(0, beside, BLOCK):
-            _transpose_block(a, i, k, out)
+@kernel
+def transpose(a: Matrix, first: int, columns: int, out: Matrix, out_first: int) -> None:
+    """out[:columns, out_first :] <- the transpose of a[:, first : first + columns].
+
+    The edges, where no block fits, go one number at a time.
+    """
+    rows = len(a)
+    below, beside = rows // SIDE * SIDE, columns // SIDE * SIDE
+    for i in range(0, below, SIDE):
+        for k in range(0, beside, SIDE):
+            _transpose_block(a, i, first + k, out, k, out_first + i)
     for i in range(rows):
         for k in range(beside if i < below else 0, columns):
-            out[k, i] = a[i, k]
+            out[k, out_first + i] = a[i, first + k]
 
 
 # --- products -------------------------------------------------------------------------------------
 
 
-@intrinsic
-def _gemm(typingctx, a, b, out, before):
-    """out <- a b + before * out, by the BLAS that SciPy brings, as NumPy's `dot` in compiled code.
+def _gemm(a, b, out, before):
+    """out <- a b + before * out, by the BLAS that SciPy brings, as Numba's `dot`: an intrinsic.
 
     Matrices of at least one row and column; out is C, the others C or, transposed, F. BLAS has its
     matrices by columns, so it is given b^T a^T.
@@ -130,7 +227,7 @@ def _gemm(typingctx, a, b, out, before):
         trans_a, at_a, width_a = matrix(kinds[0], a, (rows, inner))
         trans_b, at_b, width_b = matrix(kinds[1], b, (inner, columns))
         one = address(context.get_constant(kinds[2].dtype, 1))
-        scale = address(context.cast(builder, args[3], kinds[3], kinds[2].dtype))
+        scale = address(context.get_constant(kinds[2].dtype, before))
         call = (
             character(linalg.get_blas_kind(kinds[2].dtype)), trans_b, trans_a, columns, rows, inner,
             one, at_b, width_b, at_a, width_a, scale, builder.bitcast(out.data, byte_p), columns,
@@ -139,16 +236,40 @@ def _gemm(typingctx, a, b, out, before):
         builder.call(cgutils.get_or_insert_function(builder.module, kind, "numba_xxgemm"), call)
         return context.get_dummy_value()
 
-    return types.void(a, b, out, before), codegen
+    return types.void(a, b, out), codegen
 
 
-@inner
-def dot(a, b, out):
+@intrinsic
+def dot(typingctx, a, b, out):
     """out <- a b."""
-    _gemm(a, b, out, 0)
+    return _gemm(a, b, out, 0)
+
+
+@intrinsic
+def add_dot(typingctx, a, b, out):
+    """out += a b."""
+    return _gemm(a, b, out, 1)
 
 
 @inner
-def add_dot(a, b, out):
-    """out += a b."""
-    _gemm(a, b, out, 1)
+def product(a, b, out, small):
+    """out <- a b, some rows of a at a time."""
+    tile = tile_of(len(b), b.shape[1], small)
+    for start in range(0, len(a), tile):
+        end = min(start + tile, len(a))
+        dot(rows_of(a, start, end), b, rows_of(out, start, end))
+
+
+# At most so many rows of a gradient are made before they are used, so that they stay in the cache.
+TILE_ROWS = 128
+
+
+@inner
+def tile_of(inner, columns, small):
+    """How many rows of a product (rows, inner) (inner, columns) to make at once.
+
+    Args:
+        small: the most multiplications that BLAS does fastest in one piece.
+    """
+    rows = small // (inner * columns) // 16 * 16
+    return min(rows, TILE_ROWS) if rows else TILE_ROWS

@@ -21,6 +21,7 @@ from gru4rec_np.backends.base import (
     can_fuse_steps,
     coded,
 )
+from gru4rec_np.backends.numba.compiled import float_type, prepare
 from gru4rec_np.backends.numba.kernels import (
     CASES,
     apart,
@@ -28,16 +29,20 @@ from gru4rec_np.backends.numba.kernels import (
     candidate,
     count_ranks,
     gate,
-    lane_losses,
     reset_backward,
     score_catalogue,
     scratch,
     search,
     update_rows,
 )
+from gru4rec_np.backends.numba.maths import lane_losses
 from gru4rec_np.ops import ranking
 from gru4rec_np.ops.activations import LINEAR, TANH, Activation
 from gru4rec_np.ops.losses import LOSSES
+
+STEP_BY_STEP = (
+    search, gate, candidate, blend_backward, reset_backward, lane_losses, update_rows,
+)  # fmt: skip
 
 
 class NumbaOps(Ops):
@@ -74,11 +79,14 @@ class NumbaOps(Ops):
         H = h.shape[1]
         r, z, n, h_new = (np.empty_like(h) for _ in range(4))
         x, hU = xW + b, h @ U[:, : 2 * H]
-        gate(_columns(x, 0, H), _columns(hU, 0, H), r)
-        gate(_columns(x, 1, H), _columns(hU, 1, H), z)
+        gate(_columns(x, 0, H), _columns(hU, 0, H), _flat(r))
+        gate(_columns(x, 1, H), _columns(hU, 1, H), _flat(z))
         rh = r * h
         hU_n = rh @ U[:, 2 * H :]
-        candidate(_columns(x, 2, H), hU_n, r, z, h, False, coded(hidden_act), n, h_new)
+        candidate(
+            _columns(x, 2, H), _flat(hU_n), _flat(r), _flat(z), _flat(h), False,
+            _coded(hidden_act), _flat(n), _flat(h_new),
+        )  # fmt: skip
         return h_new, (h, r, z, n, rh)
 
     def gru_backward(
@@ -88,9 +96,10 @@ class NumbaOps(Ops):
         h, r, z, n, rh = cache
         H = h.shape[1]
         da_r, da_z, da_n = (np.empty_like(h) for _ in range(3))
-        blend_backward(dh_new, h, z, n, coded(hidden_act), da_z, da_n)
+        old = _flat(dh_new), _flat(h), _flat(z), _flat(n)
+        blend_backward(*old, _coded(hidden_act), _flat(da_z), _flat(da_n))
         drh = da_n @ U[:, 2 * H :].T
-        reset_backward(drh * h, r, da_r)
+        reset_backward(_flat(drh * h), _flat(r), _flat(da_r))
         da_rz = np.hstack([da_r, da_z])
         dxW = np.hstack([da_rz, da_n])
         dh = dh_new * (1 - z) + drh * r + da_rz @ U[:, : 2 * H].T
@@ -110,11 +119,14 @@ class NumbaOps(Ops):
         H = h.shape[1]
         r, z, n, h_new = (np.empty_like(h) for _ in range(4))
         x, hU = xW + b, h @ U + c
-        gate(_columns(x, 0, H), _columns(hU, 0, H), r)
-        gate(_columns(x, 1, H), _columns(hU, 1, H), z)
+        gate(_columns(x, 0, H), _columns(hU, 0, H), _flat(r))
+        gate(_columns(x, 1, H), _columns(hU, 1, H), _flat(z))
         hU_n = _columns(hU, 2, H)
-        candidate(_columns(x, 2, H), hU_n, r, z, h, True, coded(hidden_act), n, h_new)
-        return h_new, (h, r, z, n, hU_n)
+        candidate(
+            _columns(x, 2, H), hU_n, _flat(r), _flat(z), _flat(h), True, _coded(hidden_act),
+            _flat(n), _flat(h_new),
+        )  # fmt: skip
+        return h_new, (h, r, z, n, hU_n.reshape(h.shape))
 
     def gru_reset_after_backward(
         self, dh_new: np.ndarray, cache: tuple, U: np.ndarray, hidden_act: Activation = TANH
@@ -122,8 +134,9 @@ class NumbaOps(Ops):
         """As `cells.gru_reset_after_backward`."""
         h, r, z, n, hU_n = cache
         da_r, da_z, da_n = (np.empty_like(h) for _ in range(3))
-        blend_backward(dh_new, h, z, n, coded(hidden_act), da_z, da_n)
-        reset_backward(da_n * hU_n, r, da_r)
+        old = _flat(dh_new), _flat(h), _flat(z), _flat(n)
+        blend_backward(*old, _coded(hidden_act), _flat(da_z), _flat(da_n))
+        reset_backward(_flat(da_n * hU_n), _flat(r), _flat(da_r))
         dxW, dhU = np.hstack([da_r, da_z, da_n]), np.hstack([da_r, da_z, da_n * r])
         return dxW, dh_new * (1 - z) + dhU @ U.T, h.T @ dhU, dxW.sum(axis=0), dhU.sum(axis=0)
 
@@ -146,8 +159,8 @@ class NumbaOps(Ops):
         logs[:] = 0 if log_q is None else -log_q
         weight[:] = np.exp(logs)
         lane_losses(
-            y, g, term, count, weight, logs, float(logs.sum()), LOSSES.index(loss),
-            coded(final_act), bpreg, smoothing, lanes,
+            y, g, N, term, np.arange(B), count, weight, logs, float(logs.sum()),
+            LOSSES.index(loss), _coded(final_act), bpreg, smoothing, lanes,
         )  # fmt: skip
         return lanes, g
 
@@ -167,8 +180,9 @@ class NumbaOps(Ops):
         none = np.empty((1, 0), p.dtype)
         a, v = (_as_table(state[name]) if name in state else none for name in "av")
         rows = np.arange(len(p)) if rows is ... else rows
-        how = adapt == "adagrad", learning_rate, momentum
-        update_rows(_as_table(p), rows, np.ascontiguousarray(_as_table(g)), a, v, how)
+        g = np.ascontiguousarray(_as_table(g))
+        how = np.array([adapt == "adagrad", learning_rate, momentum], np.float64)
+        update_rows(_as_table(p), rows.astype(np.int64, copy=False), g, a, v, how)
 
     # --- the whole catalogue ----------------------------------------------------------------------
 
@@ -214,14 +228,27 @@ class NumbaOps(Ops):
         self, hp: Any, W: Weights, memory: Memory, log_support: np.ndarray
     ) -> Stepper | None:
         """As `Ops.stepper`."""
-        from gru4rec_np.backends.numba.steps import FusedSteps  # takes a second to import
+        if can_fuse_steps(hp):
+            from gru4rec_np.backends.numba.steps import FusedSteps
 
-        return FusedSteps(hp, W, memory, log_support) if can_fuse_steps(hp) else None
+            return FusedSteps(hp, W, memory, log_support)
+        prepare(STEP_BY_STEP, float_type(W["V_y"].dtype))  # before the first epoch's time begins
+        return None
 
 
-def _columns(a, block, H):
-    """One of a's blocks of H columns."""
-    return np.ascontiguousarray(a[:, block * H : (block + 1) * H])
+def _flat(a: np.ndarray) -> np.ndarray:
+    """As kernels take it; of a contiguous array it is a view."""
+    return np.ascontiguousarray(a).reshape(-1)
+
+
+def _columns(a: np.ndarray, i: int, H: int) -> np.ndarray:
+    """The i-th H columns of a, flat."""
+    return _flat(a[:, i * H : (i + 1) * H])
+
+
+def _coded(act: Activation) -> np.ndarray:
+    """An activation as kernels take it."""
+    return np.array(coded(act))
 
 
 def _as_table(x: np.ndarray) -> np.ndarray:

@@ -1,28 +1,30 @@
-"""Parts of work that threads share, in compiled code: take one, say that it is finished.
+"""Threads that share the parts of a step. Nothing here knows what the parts compute.
 
-Work comes in phases of equally many parts, and a phase begins when all parts of the one before are
-finished. A thread takes the part of its own number, whose data its core has at hand, but any part
-that nobody has taken once its own is done: a thread that the system keeps waiting holds nobody up
-but for the part that it is at, and one thread alone can do everything. What a part computes
-depends on nothing but its number: the results are the same whoever does it, so how many threads
-there are is left to what goes fastest. Imports nothing of ours but `jit`.
+Work comes in phases of equally many parts. A phase begins when all parts of the one before are
+finished. A thread takes the part of its own number, whose data is in its core's cache, or else any
+part that no thread has taken. So a thread that is descheduled delays only the part that it holds,
+and one thread alone can do everything. What a part computes depends on its number only: results
+are the same for every number of threads. Imports compiled.py.
 """
 
 import os
+import time
+from collections.abc import Iterable, Mapping
+from threading import Thread
+from typing import Any
 
 import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
-from numba.extending import intrinsic
 
-from gru4rec_np.backends.numba.maths import jit
+from gru4rec_np.backends.numba.compiled import IntMatrix, Ints, Kernel, inner, intrinsic, kernel
 
-# Counters lie a line of the cache apart, in an array of int64: parts finished so far; and for each
-# part, in how many phases it was taken. They only ever grow.
+# Counters of int64, each in a cache line of its own: parts finished so far; and for each part, in
+# how many phases it was taken. They only ever grow.
 LINE = 8
 FINISHED = 0
 
-PATIENCE = 2000  # looks at the counters before the processor is offered to others
+PATIENCE = 2000  # looks at the counters before the processor is offered to other threads
 
 
 def _place(context, builder, signature, args):
@@ -71,16 +73,36 @@ def _offer_processor(typingctx):
     return types.void(), codegen
 
 
-def new_counters(parts: int) -> np.ndarray:
-    """Counters of nothing taken and nothing finished."""
-    return np.zeros((1 + parts) * LINE, np.int64)
+@intrinsic
+def _call(typingctx, entry, block):
+    """Call the machine code at an address with the address of its arguments."""
+
+    def codegen(context, builder, signature, args):
+        number = ir.IntType(64)
+        kind = ir.FunctionType(ir.VoidType(), [number.as_pointer()])
+        block = builder.inttoptr(args[1], number.as_pointer())
+        builder.call(builder.inttoptr(args[0], kind.as_pointer()), [block])
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp), codegen
 
 
-@jit
-def take(counters, parts, phases, first):
+@intrinsic
+def _store(typingctx, place, x):
+    """Write a number at an address."""
+
+    def codegen(context, builder, signature, args):
+        builder.store(args[1], builder.inttoptr(args[0], ir.IntType(64).as_pointer()))
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp), codegen
+
+
+@inner
+def _take(counters, parts, phases, first):
     """A phase and a part of it that is this thread's now, part -1 if all phases are over.
 
-    Waits for the next phase if of this one all parts are taken. `first` is the thread's own part.
+    Waits for the next phase if all parts of this one are taken. `first` is the thread's own part.
     """
     looks = 0
     while True:
@@ -97,10 +119,73 @@ def take(counters, parts, phases, first):
             _offer_processor()
 
 
-@jit
-def finish(counters):
-    """Say that a part is finished; with the last of its phase the next begins."""
-    _add(counters, FINISHED, 1)
+@kernel
+def work(
+    first: int, steps: int, entries: Ints, blocks: IntMatrix, ends: Ints, counters: Ints
+) -> None:
+    """What each thread runs: take a part, call the kernels of the phase, until all is done.
+
+    Args:
+        first: the thread's own part. steps: how often the phases are gone through.
+        entries: (kernels,) addresses of machine code, in order.
+        blocks: (parts, kernels) addresses of their arguments, of which the first is the step.
+        ends: (phases,) where in entries each phase ends. counters: zeros, see LINE.
+    """
+    parts, phases = len(blocks), len(ends)
+    while True:
+        number, part = _take(counters, parts, steps * phases, first)
+        if part < 0:
+            return
+        step, phase = number // phases, number % phases
+        for i in range(ends[phase - 1] if phase else 0, ends[phase]):
+            _store(blocks[part, i], step)
+            _call(entries[i], blocks[part, i])
+        _add(counters, FINISHED, 1)
+
+
+class Team:
+    """Threads for the phases of a step.
+
+    Args:
+        phases: the kernels of each phase. Their first parameter is `step`, which counts from 0.
+        f: the Numba type of their floats.
+        parts: the arguments of each part, by the parameter's name. Arrays are kept alive.
+    """
+
+    def __init__(
+        self, phases: Iterable[Iterable[Kernel]], f: Any, parts: list[dict[str, Any]]
+    ) -> None:
+        self.parts = parts
+        self.kernels = [k for phase in phases for k in phase]
+        self.ends = np.cumsum([len(tuple(phase)) for phase in phases])
+        self.entries = np.array([k.address(f) for k in self.kernels])
+        self.pace = Pace(len(parts))
+
+    def run(self, steps: int, now: Mapping[str, Any], most: int) -> None:
+        """Go through the phases `steps` times on at most `most` threads.
+
+        Args:
+            now: arguments that are the same for all parts, for this call.
+        """
+        blocks = [
+            [
+                np.frombuffer(bytearray(k.pack(args[name] for name in k.parameters)[0]), np.int64)
+                for k in self.kernels
+            ]
+            for args in ({**own, **now, "step": 0} for own in self.parts)
+        ]
+        places = np.array([[block.ctypes.data for block in row] for row in blocks])
+        counters = np.zeros((1 + len(blocks)) * LINE, np.int64)
+        args = steps, self.entries, places, self.ends, counters
+        n_threads = self.pace.choose(min(len(blocks), most))
+        threads = [Thread(target=work, args=(i, *args)) for i in range(1, n_threads)]
+        began = time.perf_counter()
+        for thread in threads:
+            thread.start()
+        work(0, *args)
+        for thread in threads:
+            thread.join()
+        self.pace.took(n_threads, (time.perf_counter() - began) / steps)
 
 
 class Pace:
@@ -114,8 +199,7 @@ class Pace:
     """
 
     TRY = 64  # calls: that often each number is tried again
-    LAST = 2  # times by which a number is judged, by the better one: others disturb now and then,
-    # and the very first call compiles
+    LAST = 2  # times by which a number is judged, by the better one: others disturb now and then
 
     def __init__(self, most: int) -> None:
         self._calls = 0

@@ -1,0 +1,581 @@
+"""One training step of the usual network, forward and backward: network.train_window compiled.
+
+Read top to bottom: the arrays of a step, its forward pass, its backward pass and its updates, as
+kernels in the order in which they run. PHASES at the end says which of them need what others made.
+
+A step is split into parts. Each part owns some of the units, from lo to hi, and some of the items,
+with their weights. Every kernel computes what one part owns; it knows nothing of threads. Matrices
+are (units, n) or (items, n) for n lanes, so that a part's rows are contiguous and lanes fill
+vectors; _T marks a transpose. An item that was drawn several times is scored once and weighted.
+
+Letters are those of network.py: B lanes, S samples, H units, I items, X width of the input; K the
+units of a part. a_ and v_ are Adagrad's sums and the velocities of a weight.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from gru4rec_np.backends.numba.compiled import (
+    Doubles,
+    Flags,
+    IntMatrix,
+    Ints,
+    ItemMatrix,
+    Matrix,
+    Stack,
+    Vector,
+    inner,
+    kernel,
+)
+from gru4rec_np.backends.numba.kernels import (
+    blend_backward,
+    candidate,
+    dropout_mask,
+    fetch_ahead,
+    gate,
+    reset_backward,
+    update_matrix,
+    update_rows,
+)
+from gru4rec_np.backends.numba.maths import at, exp, lane_losses, type_of
+from gru4rec_np.backends.numba.matrices import (
+    TILE_ROWS,
+    add,
+    add_columns,
+    add_dot,
+    dot,
+    flat,
+    line,
+    matrix_at,
+    page,
+    product,
+    rows_of,
+    sum_rows,
+    tile_of,
+    times,
+    transpose,
+    vector_at,
+    zero,
+)
+
+# --- the arrays of a step -------------------------------------------------------------------------
+
+WEIGHTS = ("W_x", "U_rz", "U_n", "b", "c", "E", "V_y", "b_y")  # see FusedSteps
+
+# Of the items that a part owns, in `sizes`: those scored; those scored or fed; rows fed of a table
+# of the input's own; and the place of the first scored item among those of all parts.
+SCORED, DISTINCT, FED, FIRST, SIZES = 0, 1, 2, 3, 8  # SIZES numbers fill a cache line
+
+
+def shared_arrays(B: int, S: int, H: int, X: int, parts: int) -> dict[str, tuple[int, ...]]:
+    """Shapes of what all parts read."""
+    return {
+        "e": (B, X), "e_mask": (B, X),  # what the lanes feed in
+        "h": (H * B,), "rh": (H * B,), "out": (H * B,),  # the state before, r * h, and after
+        "log_own": (B,), "bias": (parts, B + S), "count": (parts, B + S), "weight": (parts, B + S),
+        "log_weights": (parts,), "scores": (parts, (B + S) * B),  # of each part's items
+        "raw": (B, B + S), "draw": (B, B + S), "db": (parts, B + S), "part_loss": (parts,),
+        "dout_T": (parts, B, H), "drh": (parts, H * B), "de_T": (parts, B, X),  # what parts add
+    }  # fmt: skip
+
+
+def own_arrays(B: int, S: int, H: int, X: int, K: int) -> dict[str, tuple[int, ...]]:
+    """Shapes of what only one part uses."""
+    return {
+        "V": (B + S, H), "a_bias": (1, B + S), "v_bias": (1, B + S),
+        "counts": (B + S,), "weights": (B + S,), "term": (B + S,), "lane_loss": (B,),
+        "e_T": (X * B,), "xW": (3 * K * B,), "hU_rz": (2 * K * B,), "hU_n": (K * B,),
+        "rz": (2 * K * B,), "n_gate": (K * B,), "h_mask": (K * B,),
+        "dout_own_T": (B * K,), "dout": (K * B,), "dxW": (3 * K * B,), "dr": (K * B,),
+        "g_n": (K * B,), "h_T": (B * H,), "rh_T": (B * H,), "out_T": (B * H,), "fed_sums": (B * X,),
+        "tile": (TILE_ROWS * max(H, X),), "db_gates": (1, 3 * K),
+    }  # fmt: skip
+
+
+def index_arrays(B: int, S: int) -> dict[str, tuple[int, ...]]:
+    """Shapes of a part's int64 arrays of items: all it owns, distinct ones, and those fed."""
+    return {"owned": (B + S,), "rows": (B + S + B,), "fed": (B,), "fed_rows": (B,)}
+
+
+def _kinds() -> dict[str, Any]:
+    """The kind of every parameter, by its name."""
+    floats = shared_arrays(1, 1, 1, 1, 1) | own_arrays(1, 1, 1, 1, 1)
+    kinds: dict[str, Any] = {
+        name: (Vector, Matrix, Stack)[len(shape) - 1] for name, shape in floats.items()
+    }
+    kinds |= dict.fromkeys((*index_arrays(1, 1), "lanes", "before", "target", "first_row"), Ints)
+    kinds |= {f"{of}{name}": Matrix for name in WEIGHTS for of in ("", "a_", "v_")}
+    kinds |= dict.fromkeys(("x", "y", "samples", "mark"), ItemMatrix)
+    kinds |= {"keep": Flags, "reset": Flags, "sizes": IntMatrix, "log_support": Vector}
+    kinds |= dict.fromkeys(("onehot", "tied", "reset_after"), bool)
+    numbers = "step part parts lo hi H small stamp seed loss_kind batch_size"
+    kinds |= dict.fromkeys(numbers.split(), int)
+    numbers = "bpreg smoothing logq sample_alpha dropout_embed dropout_hidden"
+    kinds |= dict.fromkeys(numbers.split(), float)
+    return kinds | dict.fromkeys(("losses", "how", "hidden_act", "final_act"), Doubles)
+
+
+phase = partial(kernel, kinds=_kinds())
+
+# --- what enters a step ---------------------------------------------------------------------------
+
+
+@phase
+def enter_step(step, lo, hi, lanes, before, keep, reset, out, h):
+    """h of the part's units, from what the lanes of the last step put out: network.enter_step."""
+    n, m, K = lanes[step], before[step], hi - lo
+    old, new = matrix_at(out, lo * m, K, m), matrix_at(h, lo * n, K, n)
+    zero = type_of(out[0])(0)
+    if m == n:  # all lanes stay, as nearly always
+        for k in range(K):
+            for i in range(n):
+                new[k, i] = zero if reset[step, i] else old[k, i]
+        return
+    lane = 0
+    for i in range(m):
+        if keep[step, i]:
+            for k in range(K):
+                new[k, lane] = zero if reset[step, lane] else old[k, i]
+            lane += 1
+
+
+@inner
+def owner(item, parts):
+    """The part, of a power of two, that owns an item: 16 at a time, as biases fill a cache line."""
+    return item >> 4 & (parts - 1)
+
+
+@inner
+def _slot(item, stamp, size, mark, rows):
+    """The item's slot among this step's distinct ones, a new one if it has none; their number.
+
+    Without a branch, which the processor would guess wrong for every other item.
+    """
+    seen, old = mark[item, 0], mark[item, 1]
+    new = seen != stamp
+    slot = size if new else old
+    mark[item, 0], mark[item, 1], rows[slot] = stamp, slot, item
+    return slot, size + new
+
+
+@phase
+def distinct_items(
+    step, part, parts, stamp, tied, logq, sample_alpha, lanes, x, y, samples, mark, log_support,
+    owned, rows, fed, fed_rows, target, log_own, term, count, weight, log_weights, sizes,
+):  # fmt: skip
+    """The step's distinct items that the part owns, how often each is scored, and its weight.
+
+    With logQ, a column of item i weighs e^-log_q: as a target 1/support^logq, as a sample
+    1/support^(alpha logq). An item's weight is the sum over its columns (see lane_losses), and
+    log_weights the sum of the columns' log weights. target and log_own are filled for lanes whose
+    target the part owns. fed is the place of each x that it owns, among rows if the input is tied
+    to the output table, else among fed_rows; -1 for others.
+    """
+    f = type_of(log_own[0])
+    n, S, stamp = lanes[step], samples.shape[1], stamp + step
+    total, scored, m = f(0), 0, 0
+    count = vector_at(count, part * count.shape[1], count.shape[1])
+    weight = vector_at(weight, part * weight.shape[1], weight.shape[1])
+    zero(count)
+    zero(weight)
+    for i in range(n):
+        item = y[step, i]
+        if owner(item, parts) == part:
+            slot, scored = _slot(item, stamp, scored, mark, rows)
+            target[i] = slot
+            log_own[i] = -f(logq) * log_support[item]
+            weight[slot] += f(1)  # at first the columns as a target
+            count[slot] += f(1)
+    for i in range(S):  # apart, and without a branch, as in _slot
+        owned[m] = samples[step, i]
+        m += owner(samples[step, i], parts) == part
+    for i in range(m):
+        owned[i], scored = _slot(owned[i], stamp, scored, mark, rows)
+    for i in range(m):  # apart: a count would wait for its slot, and all later ones too
+        count[owned[i]] += f(1)
+    if logq > 0:
+        alpha = f(sample_alpha)
+        for j in range(scored):  # apart, so that the next loop becomes vector instructions
+            term[j] = f(logq) * log_support[rows[j]]
+        for j in range(scored):
+            log_q, as_target = term[j], weight[j]
+            as_sample = count[j] - as_target
+            weight[j] = as_target * exp(-log_q) + as_sample * exp(-alpha * log_q)
+            total -= (as_target + alpha * as_sample) * log_q
+    else:
+        for j in range(scored):
+            weight[j] = count[j]
+    log_weights[part] = total
+    distinct, n_fed = scored, 0
+    for i in range(n):
+        item = x[step, i]
+        fed[i] = -1
+        if owner(item, parts) == part:
+            if tied:
+                fed[i], distinct = _slot(item, stamp, distinct, mark, rows)
+            else:
+                fed[i] = n_fed
+                for j in range(n_fed):
+                    if fed_rows[j] == item:
+                        fed[i] = j
+                if fed[i] == n_fed:
+                    fed_rows[n_fed] = item
+                    n_fed += 1
+    sizes[part, SCORED], sizes[part, DISTINCT], sizes[part, FED] = scored, distinct, n_fed
+
+
+@phase
+def encode(step, seed, dropout_embed, lanes, x, fed, E, e, e_mask):
+    """e: the rows of E of the items that are fed and that the part owns, after dropout.
+
+    E is W_x for a 1-of-N input, and V_y for a tied one.
+    """
+    X = e.shape[1]
+    for i in range(lanes[step]):
+        if fed[i] >= 0:
+            item = x[step, i]
+            if dropout_embed > 0:
+                dropout_mask(rows_of(e_mask, i, i + 1), i * X, X, 1, seed, 2 * step, dropout_embed)
+            for k in range(X):
+                e[i, k] = E[item, k] * e_mask[i, k]
+
+
+# --- forward --------------------------------------------------------------------------------------
+
+
+@phase
+def gates(
+    step, lo, hi, H, onehot, reset_after, small, lanes, e, h, W_x, U_rz, b, c, e_T, xW, hU_rz, rz,
+    rh,
+):  # fmt: skip
+    """xW, then r and z of the part's units; rh unless the reset comes after: see cells.gru."""
+    n, K, X = lanes[step], hi - lo, e.shape[1]
+    x = matrix_at(xW, 0, 3 * K, n)
+    if onehot:
+        for g in range(3):
+            transpose(rows_of(e, 0, n), g * H + lo, K, rows_of(x, g * K, g * K + K), 0)
+    else:
+        x_T = matrix_at(e_T, 0, X, n)
+        transpose(rows_of(e, 0, n), 0, X, x_T, 0)
+        product(W_x, x_T, x, small)
+    add_columns(x, b)
+    hU, rz = matrix_at(hU_rz, 0, 2 * K, n), matrix_at(rz, 0, 2 * K, n)
+    product(U_rz, matrix_at(h, 0, H, n), hU, small)
+    if reset_after:
+        add_columns(hU, rows_of(c, 0, 2 * K))
+    gate(flat(rows_of(x, 0, 2 * K)), flat(hU), flat(rz))
+    if not reset_after:
+        own_h, own_rh = vector_at(h, lo * n, K * n), vector_at(rh, lo * n, K * n)
+        r = flat(rz)
+        for j in range(K * n):
+            own_rh[j] = r[j] * own_h[j]
+
+
+@phase
+def new_state(
+    step, lo, hi, H, reset_after, hidden_act, dropout_hidden, seed, small, lanes, h, rh,
+    xW, rz, U_n, c, hU_n, n_gate, h_mask, out,
+):  # fmt: skip
+    """The candidate and the new state of the part's units, after dropout."""
+    n, K = lanes[step], hi - lo
+    hU, own_out = matrix_at(hU_n, 0, K, n), matrix_at(out, lo * n, K, n)
+    product(U_n, matrix_at(h if reset_after else rh, 0, H, n), hU, small)
+    if reset_after:
+        add_columns(hU, rows_of(c, 2 * K, 3 * K))
+    candidate(
+        vector_at(xW, 2 * K * n, K * n), flat(hU), vector_at(rz, 0, K * n),
+        vector_at(rz, K * n, K * n), vector_at(h, lo * n, K * n), reset_after, hidden_act,
+        vector_at(n_gate, 0, K * n), flat(own_out),
+    )  # fmt: skip
+    if dropout_hidden > 0:
+        mask = matrix_at(h_mask, 0, K, n)
+        dropout_mask(mask, lo, 1, H, seed, 2 * step + 1, dropout_hidden)
+        times(flat(own_out), flat(mask))
+
+
+@phase
+def scores(step, part, H, small, lanes, rows, sizes, V_y, b_y, out, V, bias, scores):
+    """V out of the part's items, without their biases; V is gathered for it."""
+    n, scored = lanes[step], sizes[part, SCORED]
+    sizes[part, FIRST] = 0
+    for q in range(part):
+        sizes[part, FIRST] += sizes[q, SCORED]
+    columns = matrix_at(out, 0, H, n)
+    tile = tile_of(n, H, small)
+    rows = vector_at(rows, 0, scored)
+    for start in range(0, scored, tile):
+        end = min(start + tile, scored)
+        for j in range(start, end):
+            row = rows[j]
+            fetch_ahead(V_y, rows, j)
+            for k in range(H):  # a loop: a copied slice takes three times as long
+                V[j, k] = V_y[row, k]
+            bias[part, j] = b_y[row, 0]
+        y = matrix_at(scores, part * scores.shape[1] + start * n, end - start, n)
+        dot(rows_of(V, start, end), columns, y)
+
+
+@phase
+def loss(
+    step, part, parts, loss_kind, final_act, bpreg, smoothing, batch_size, lanes, y,
+    sizes, target, log_own, count, weight, log_weights, bias, counts, weights, term, raw, draw,
+    scores, db, lane_loss, part_loss,
+):  # fmt: skip
+    """The loss of the part's lanes, and the gradient of their scores, which replaces the scores.
+
+    Here the scored items are those of all parts. db is the part's share of their biases' gradient.
+    """
+    f = type_of(log_own[0])
+    n, width, total = lanes[step], scores.shape[1], f(0)
+    scored = sizes[parts - 1, FIRST] + sizes[parts - 1, SCORED]
+    lo, hi = part * n // parts, (part + 1) * n // parts
+    scale = f(1 / batch_size)
+    y_T, dy = rows_of(raw, lo, hi), rows_of(draw, lo, hi)
+    for q in range(parts):
+        first, size = sizes[q, FIRST], sizes[q, SCORED]
+        transpose(matrix_at(scores, q * width, size, n), lo, hi - lo, y_T, first)
+        for i in range(hi - lo):
+            for j in range(size):
+                y_T[i, at(first + j)] += bias[q, j]
+        for j in range(size):
+            counts[at(first + j)], weights[at(first + j)] = count[q, j], weight[q, j]
+        total += log_weights[q]
+        for i in range(lo, hi):
+            if owner(y[step, i], parts) == q:
+                target[i] += first
+    lane_losses(
+        y_T, dy, scored, term, vector_at(target, lo, hi - lo), counts, weights,
+        vector_at(log_own, lo, hi - lo), total, loss_kind, final_act, bpreg, smoothing,
+        lane_loss,
+    )  # fmt: skip
+    own_db = vector_at(db, part * db.shape[1], scored)
+    zero(own_db)
+    for i in range(hi - lo):
+        for j in range(scored):
+            dy[i, j] *= scale
+            own_db[j] += dy[i, j]
+    for turn in range(parts):  # each part begins elsewhere, to avoid false sharing
+        q = (part + turn) % parts
+        first, size = sizes[q, FIRST], sizes[q, SCORED]
+        transpose(dy, first, size, matrix_at(scores, q * width, size, n), lo)
+    total = f(0)
+    for i in range(hi - lo):
+        total += lane_loss[i]
+    part_loss[part] = total * scale
+
+
+# --- backward -------------------------------------------------------------------------------------
+
+
+@phase
+def scores_backward(
+    step, part, parts, H, small, lanes, sizes, scores, V, part_loss, dout_T, losses
+):
+    """What the part's items add to dout; the loss of all lanes."""
+    n, scored = lanes[step], sizes[part, SCORED]
+    if part == 0:
+        losses[step] = 0
+        for q in range(parts):
+            losses[step] += part_loss[q]
+    dy = matrix_at(scores, part * scores.shape[1], scored, n)
+    dout_T = rows_of(page(dout_T, part), 0, n)
+    zero(dout_T)
+    tile = tile_of(n, H, small)
+    for start in range(0, scored, tile):
+        end = min(start + tile, scored)
+        add_dot(rows_of(dy, start, end).T, rows_of(V, start, end), dout_T)
+
+
+@phase
+def state_backward(
+    step, part, parts, lo, hi, H, reset_after, hidden_act, dropout_hidden, lanes, dout_T,
+    h, rz, n_gate, h_mask, U_n, dout_own_T, dout, dxW, drh,
+):  # fmt: skip
+    """From dout to the z and n rows of dxW; what the part's units add to drh.
+
+    The old state is a constant, for bptt = 1.
+    """
+    n, K = lanes[step], hi - lo
+    sums_T, dout = matrix_at(dout_own_T, 0, n, K), matrix_at(dout, 0, K, n)
+    for i in range(n):
+        for k in range(K):
+            sums_T[i, k] = dout_T[0, i, at(lo + k)]
+    for q in range(1, parts):
+        for i in range(n):
+            for k in range(K):
+                sums_T[i, k] += dout_T[q, i, at(lo + k)]
+    transpose(sums_T, 0, K, dout, 0)
+    if dropout_hidden > 0:
+        times(flat(dout), vector_at(h_mask, 0, K * n))
+    dx_n = matrix_at(dxW, 2 * K * n, K, n)
+    blend_backward(
+        flat(dout), vector_at(h, lo * n, K * n), vector_at(rz, K * n, K * n),
+        vector_at(n_gate, 0, K * n), hidden_act, vector_at(dxW, K * n, K * n), flat(dx_n),
+    )  # fmt: skip
+    if not reset_after:
+        dot(U_n.T, dx_n, matrix_at(drh, part * drh.shape[1], H, n))
+
+
+@phase
+def gates_backward(
+    step, part, parts, lo, hi, H, onehot, reset_after, small, lanes, h, rz, hU_n, drh, W_x, dxW, dr,
+    g_n, de_T,
+):  # fmt: skip
+    """The r rows of dxW; g_n, the gradient of h U_n; and what these units add to that of e."""
+    n, K, X = lanes[step], hi - lo, de_T.shape[2]
+    dx, dr, r = matrix_at(dxW, 0, 3 * K, n), vector_at(dr, 0, K * n), vector_at(rz, 0, K * n)
+    g_n, dx_n = vector_at(g_n, 0, K * n), vector_at(dxW, 2 * K * n, K * n)
+    if reset_after:
+        hU = vector_at(hU_n, 0, K * n)
+        for j in range(K * n):
+            dr[j] = dx_n[j] * hU[j]
+            g_n[j] = dx_n[j] * r[j]
+    else:
+        zero(dr)
+        for q in range(parts):
+            add(dr, vector_at(drh, q * drh.shape[1] + lo * n, K * n))
+        times(dr, vector_at(h, lo * n, K * n))
+        zero(g_n)
+        add(g_n, dx_n)
+    reset_backward(dr, r, vector_at(dxW, 0, K * n))
+    de_T = rows_of(page(de_T, part), 0, n)
+    if onehot:
+        for g in range(3):
+            transpose(rows_of(dx, g * K, g * K + K), 0, n, de_T, g * H + lo)
+    else:
+        zero(de_T)
+        tile = tile_of(n, X, small)
+        for start in range(0, 3 * K, tile):
+            end = min(start + tile, 3 * K)
+            add_dot(rows_of(dx, start, end).T, rows_of(W_x, start, end), de_T)
+
+
+# --- updates --------------------------------------------------------------------------------------
+
+
+@phase
+def update_units(
+    step, lo, hi, H, onehot, reset_after, how, small, lanes, e, h, rh,
+    dxW, g_n, h_T, rh_T, tile, db_gates, first_row, W_x, a_W_x, v_W_x, U_rz, a_U_rz, v_U_rz,
+    U_n, a_U_n, v_U_n, b, a_b, v_b, c, a_c, v_c,
+):  # fmt: skip
+    """The part's rows of W_x, U, b and c. No other part reads them, so they can change at once."""
+    n, K = lanes[step], hi - lo
+    dx, dx_n = matrix_at(dxW, 0, 3 * K, n), matrix_at(g_n, 0, K, n)
+    h_T, rh_T = matrix_at(h_T, 0, n, H), matrix_at(rh_T, 0, n, H)
+    transpose(matrix_at(h, 0, H, n), 0, n, h_T, 0)
+    if not reset_after:
+        transpose(matrix_at(rh, 0, H, n), 0, n, rh_T, 0)
+    if not onehot:
+        update_matrix(W_x, dx, rows_of(e, 0, n), a_W_x, v_W_x, how, small, tile, first_row)
+    dx_rz = rows_of(dx, 0, 2 * K)
+    update_matrix(U_rz, dx_rz, h_T, a_U_rz, v_U_rz, how, small, tile, first_row)
+    in_n = h_T if reset_after else rh_T
+    update_matrix(U_n, dx_n, in_n, a_U_n, v_U_n, how, small, tile, first_row)
+    sum_rows(dx, db_gates)
+    update_rows(line(b), first_row, db_gates, line(a_b), line(v_b), how)
+    if reset_after:  # c takes b's gradient, but for the candidate's rows, which r has scaled
+        sum_rows(dx_n, matrix_at(db_gates, 2 * K, 1, K))
+        update_rows(line(c), first_row, db_gates, line(a_c), line(v_c), how)
+
+
+@inner
+def _add_de(i, parts, de_T, e_mask, total, row):
+    """total[row] += the gradient of what entered in lane i."""
+    for q in range(parts):
+        for k in range(e_mask.shape[1]):
+            total[row, k] += de_T[q, i, k] * e_mask[i, k]
+
+
+@phase
+def update_output(
+    step, part, parts, H, tied, how, small, lanes, rows, fed, sizes,
+    scores, out, out_T, de_T, e_mask, tile, V_y, a_V_y, v_V_y,
+):  # fmt: skip
+    """The part's rows of the output table; also as the input's, if it is tied."""
+    n, scored, distinct = lanes[step], sizes[part, SCORED], sizes[part, DISTINCT]
+    dy, out_T = matrix_at(scores, part * scores.shape[1], scored, n), matrix_at(out_T, 0, n, H)
+    transpose(matrix_at(out, 0, H, n), 0, n, out_T, 0)
+    some = tile_of(n, H, small)
+    for start in range(0, distinct, some):
+        end = min(start + some, distinct)
+        has = max(0, min(end, scored) - start)  # rows that are scored; the others are only fed
+        dV = matrix_at(tile, 0, end - start, H)
+        if has:
+            dot(rows_of(dy, start, start + has), out_T, rows_of(dV, 0, has))
+        zero(rows_of(dV, has, end - start))
+        if tied:
+            for i in range(n):
+                row = fed[i] - start
+                if 0 <= row < end - start:
+                    _add_de(i, parts, de_T, e_mask, dV, row)
+        update_rows(V_y, vector_at(rows, start, end - start), dV, a_V_y, v_V_y, how)
+
+
+@inner
+def _gather(table, rows, out):
+    """out (1, n) <- the rows of a table (I, 1); of none, (1, 0), nothing."""
+    if table.size > 0:
+        for j in range(len(rows)):
+            out[0, j] = table[rows[j], 0]
+
+
+@inner
+def _scatter(values, rows, table):
+    """The reverse of _gather."""
+    if table.size > 0:
+        for j in range(len(rows)):
+            table[rows[j], 0] = values[0, j]
+
+
+@phase
+def update_output_bias(
+    step, part, parts, how, rows, sizes, bias, db, a_bias, v_bias,
+    first_row, b_y, a_b_y, v_b_y,
+):  # fmt: skip
+    """The biases of the part's items, gathered so that they fill vectors."""
+    first, scored, width = sizes[part, FIRST], sizes[part, SCORED], db.shape[1]
+    rows, own_db = vector_at(rows, 0, scored), matrix_at(db, first, 1, scored)
+    for q in range(1, parts):
+        add(flat(own_db), vector_at(db, q * width + first, scored))
+    own_bias = matrix_at(bias, part * width, 1, scored)
+    a, v = matrix_at(a_bias, 0, 1, scored), matrix_at(v_bias, 0, 1, scored)
+    _gather(a_b_y, rows, a)
+    _gather(v_b_y, rows, v)
+    update_rows(own_bias, first_row, own_db, a, v, how)
+    _scatter(own_bias, rows, b_y)
+    _scatter(a, rows, a_b_y)
+    _scatter(v, rows, v_b_y)
+
+
+@phase
+def update_input(
+    step, part, parts, tied, how, lanes, fed, fed_rows, sizes, de_T,
+    e_mask, fed_sums, E, a_E, v_E,
+):  # fmt: skip
+    """The part's rows of a table of its own that were fed; equal rows are summed first."""
+    if tied:
+        return
+    n_fed, X = sizes[part, FED], e_mask.shape[1]
+    sums = matrix_at(fed_sums, 0, n_fed, X)
+    zero(sums)
+    for i in range(lanes[step]):
+        if fed[i] >= 0:
+            _add_de(i, parts, de_T, e_mask, sums, fed[i])
+    update_rows(E, vector_at(fed_rows, 0, n_fed), sums, a_E, v_E, how)
+
+
+# In a phase, what a part reads was made in an earlier phase or by the part itself.
+PHASES = (
+    (enter_step, distinct_items, encode),
+    (gates,),
+    (new_state,),
+    (scores,),
+    (loss,),
+    (scores_backward,),
+    (state_backward,),
+    (gates_backward, update_units),
+    (update_output, update_output_bias, update_input),
+)
