@@ -7,19 +7,19 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import re
 import shlex
 import sys
 import tempfile
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gru4rec_np.console import cli, inspection, report
-from gru4rec_np.data.protocols import PROTOCOLS, Protocol, clean, drop_duplicates, split
+from gru4rec_np.data.protocols import PROTOCOLS, Protocol, clean, split
 from gru4rec_np.data.rawlogs import CUT_AT_GAPS, READERS
 from gru4rec_np.data.sessions import Sessions
-from gru4rec_np.data.tables import COLUMNS, read_table, write_table
+from gru4rec_np.data.tables import COLUMNS, drop_duplicates, read_table, write_table
 from gru4rec_np.errors import InputError
 
 DESCRIPTION = """\
@@ -50,8 +50,6 @@ examples:
   python -m gru4rec_np.prepare rsc15 yoochoose-clicks.dat --out rsc15
   python -m gru4rec_np.prepare retailrocket events.csv --protocol retailrocket --out retailrocket
   python -m gru4rec_np.prepare check clicks.tsv"""
-
-SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 def main() -> None:
@@ -120,7 +118,8 @@ def _read(args: argparse.Namespace, protocol: Protocol, dropped: Counter[str]) -
             gap = gap if args.log in CUT_AT_GAPS else {}
             log = READERS[args.log](files, watch=watch, dropped=dropped, **gap)
         else:
-            log = read_table(files, cli.columns(args), watch, **_table_keywords(args))
+            tell = partial(print, file=sys.stderr)
+            log = read_table(files, cli.columns(args), watch, tell=tell, **_table_keywords(args))
     if args.drop_duplicates:
         events = log.n_events
         log = drop_duplicates(log)
@@ -216,23 +215,6 @@ def _check_arguments(parser: cli.Parser, args: argparse.Namespace) -> None:
                 parser.error(f"{path}: is given twice")
 
 
-def _gap(text: str) -> float:
-    """Seconds of a time such as 30m or 1h, as an option's type."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
-    seconds = float(match[1]) * SECONDS[match[2]] if match else 0.0
-    if seconds <= 0:
-        raise argparse.ArgumentTypeError(f"must be a time such as 30m or 1h, not {text!r}")
-    return seconds
-
-
-def _keep(text: str) -> tuple[str, str]:
-    """A column and a value, as an option's type."""
-    column, equals, value = text.partition("=")
-    if not (column and equals):
-        raise argparse.ArgumentTypeError(f"must be COLUMN=VALUE, such as event=view, not {text!r}")
-    return column, value
-
-
 def _parser() -> cli.Parser:
     parser = cli.Parser(
         prog="python -m gru4rec_np.prepare",
@@ -296,7 +278,7 @@ def _parser() -> cli.Parser:
     add("--until-stable", action=flag, help="drop sessions and items until nothing changes")
     add(
         "--session-gap",
-        type=_gap,
+        type=cli.option(cli.parse_gap),
         metavar="TIME",
         help="cut a user's log into sessions at gaps longer than this, such as 30m or 1h; for "
         "retailrocket (default: 1h), rees46, coveo, table",
@@ -332,7 +314,7 @@ def _parser() -> cli.Parser:
     )
     group.add_argument(
         "--keep",
-        type=_keep,
+        type=cli.option(cli.parse_keep),
         metavar="COLUMN=VALUE",
         help="only rows with this value in this column, such as event=view",
     )

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from test_sessions import as_lists, logs, naive_keep, one_line_error
 
 from gru4rec_np import InputError, Sessions, clean, split
-from gru4rec_np.data.protocols import PROTOCOLS, cut_by_time, drop_duplicates, merge_repeats
+from gru4rec_np.data.protocols import PROTOCOLS, cut_by_time, merge_repeats
 from gru4rec_np.data.rawlogs import CUT_AT_GAPS, READERS
 from gru4rec_np.data.sessions import DAY
+from gru4rec_np.data.tables import drop_duplicates
 
 HOUR = 3600
 BY = st.sampled_from(["end", "start"])

@@ -9,17 +9,20 @@ import argparse
 import contextlib
 import errno
 import os
+import re
 import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TextIO
+from typing import Any, NoReturn, TextIO, TypeVar
 
 from tqdm import tqdm
 
 from gru4rec_np.data.tables import COLUMNS
 from gru4rec_np.errors import InputError
+
+T = TypeVar("T")
 
 
 class Parser(argparse.ArgumentParser):
@@ -228,6 +231,43 @@ def parse_split(text: str, option: str = "split") -> dict[str, Any]:
             f"{option}: must be days like 1d or a share between 0 and 1 like 0.1, not {text!r}"
         )
     return {"days": value} if days else {"share": value}
+
+
+def parse_gap(text: str) -> float:
+    """Seconds of a time such as 30m or 1h.
+
+    Raises:
+        InputError: the text is no such time.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
+    seconds = float(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]] if match else 0
+    if seconds <= 0:
+        raise InputError(f"session_gap: must be a time such as 30m or 1h, not {text[:60]!r}")
+    return seconds
+
+
+def parse_keep(text: str) -> tuple[str, str]:
+    """The column and the value of COLUMN=VALUE.
+
+    Raises:
+        InputError: the text has another form.
+    """
+    column, equals, value = text.partition("=")
+    if not (column and equals):
+        raise InputError(f"keep: must be COLUMN=VALUE, such as event=view, not {text[:60]!r}")
+    return column, value
+
+
+def option(parse: Callable[[str], T]) -> Callable[[str], T]:
+    """A parser of text as an option's type, whose error argparse shows with the option's name."""
+
+    def checked(text: str) -> T:
+        try:
+            return parse(text)
+        except InputError as error:
+            raise argparse.ArgumentTypeError(str(error).split(": ", 1)[1]) from None
+
+    return checked
 
 
 def positive(text: str) -> int:

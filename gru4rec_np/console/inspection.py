@@ -201,10 +201,7 @@ def duration(seconds: float) -> str:
 
 def plot(path: Path, found: Inspection) -> None:
     """Accuracy in order and shuffled, sessions per day, durations; to a .png or .svg file."""
-    # Importing Matplotlib takes longer than reading a small log.
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(13, 4), layout="constrained", facecolor="white")
+    figure = report.new_figure(figsize=(13, 4))
     accuracy, days, durations = figure.subplots(1, 3)
 
     names = [f"Recall@{K}", f"MRR@{K}"]

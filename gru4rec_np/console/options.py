@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -262,20 +262,9 @@ def table_keywords(data: dict[str, Any]) -> dict[str, Any]:
     """
     found: dict[str, Any] = {n: data[n] for n in ("separator", "time_unit", "layout") if data[n]}
     if data["session_gap"]:
-        text = data["session_gap"]
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
-        seconds = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-        gap = float(match[1]) * seconds[match[2]] if match else 0.0
-        if gap <= 0:
-            raise InputError(f"session_gap: must be a time such as 30m or 1h, not {text[:60]!r}")
-        found["session_gap"] = gap
+        found["session_gap"] = cli.parse_gap(data["session_gap"])
     if data["keep"]:
-        column, equals, value = data["keep"].partition("=")
-        if not (column and equals):
-            raise InputError(
-                f"keep: must be COLUMN=VALUE, such as event=view, not {data['keep'][:60]!r}"
-            )
-        found["keep"] = (column, value)
+        found["keep"] = cli.parse_keep(data["keep"])
     if data["drop_duplicates"]:
         found["duplicates"] = False
     return found
@@ -340,4 +329,5 @@ def read_log(paths: list[str], data: dict[str, Any]) -> Sessions:
     columns = data["session_column"], data["item_column"], data["time_column"]
     source: Any = paths if len(paths) > 1 else paths[0]
     with cli.progress(f"reading {', '.join(Path(path).name for path in paths)}") as watch:
-        return read_table(source, columns, watch, **table_keywords(data))
+        tell = partial(print, file=sys.stderr)
+        return read_table(source, columns, watch, tell=tell, **table_keywords(data))

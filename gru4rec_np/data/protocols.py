@@ -60,19 +60,6 @@ def merge_repeats(sessions: Sessions) -> Sessions:
     return sessions.keep_events(~same)
 
 
-def drop_duplicates(sessions: Sessions) -> Sessions:
-    """Only the first of events with the same session, item and time."""
-    session = np.repeat(np.arange(sessions.n_sessions), sessions.lengths)
-    order = np.lexsort((sessions.items, sessions.times, session))  # stable: the first stays first
-    again = np.ones(sessions.n_events, bool)
-    again[:1] = False
-    for key in (session, sessions.times, sessions.items):
-        again[1:] &= key[order[1:]] == key[order[:-1]]
-    keep = np.ones(sessions.n_events, bool)
-    keep[order[again]] = False
-    return sessions.keep_events(keep)
-
-
 def clean(
     data: Any,
     min_item_support: int = 5,
