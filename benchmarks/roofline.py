@@ -87,7 +87,7 @@ def measure(work: dict, rounds: int, path: Path | None) -> str:
 
 def plot(path: Path, top: float, bandwidths: dict[str, float], points: dict) -> None:
     """The roofs, and under them a column of points for each setting."""
-    picture = Figure(figsize=(8, 5.2), layout="constrained", facecolor="white")
+    picture = Figure(figsize=(9, 5), layout="constrained", facecolor="white")
     axis = picture.subplots()
     left, right = 0.4, 60
     axis.axhline(top / 1e9, color="black", label="large matrix product")
@@ -104,6 +104,6 @@ def plot(path: Path, top: float, bandwidths: dict[str, float], points: dict) -> 
         xscale="log", yscale="log", xlim=(left, right), ylim=(None, 2 * top / 1e9),
         xlabel="flops per byte that must move", ylabel="GFLOP/s of matrix products, one thread",
     )  # fmt: skip
-    axis.legend(loc="lower right")
+    picture.legend(loc="outside right upper")
     axis.grid(alpha=0.3)
     picture.savefig(path, dpi=110)
