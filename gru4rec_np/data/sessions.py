@@ -66,6 +66,32 @@ class Sessions:
         return len(self.offsets) - 1
 
     @property
+    def shape(self) -> tuple[int]:
+        """(sessions,): scikit-learn takes sessions for samples."""
+        return (self.n_sessions,)
+
+    def __len__(self) -> int:
+        return self.n_sessions
+
+    def __getitem__(self, which: Any) -> Sessions:
+        """The chosen sessions in that order, with the same catalogue.
+
+        Args:
+            which: what indexes an array (sessions,): a number, a slice, numbers, or booleans.
+        """
+        chosen = np.atleast_1d(np.arange(self.n_sessions)[which])
+        lengths = self.lengths[chosen]
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        events = np.arange(offsets[-1]) + np.repeat(self.offsets[chosen] - offsets[:-1], lengths)
+        return dataclasses.replace(
+            self,
+            items=self.items[events],
+            times=self.times[events],
+            offsets=offsets,
+            session_ids=self.session_ids[chosen],
+        )
+
+    @property
     def n_events(self) -> int:
         return len(self.items)
 
