@@ -1,6 +1,7 @@
 """The gradient check finds wrong gradients, says which and how, and lets right ones pass."""
 
 import re
+import warnings
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from gru4rec_np import GradientError, gradcheck
+from gru4rec_np.ops.activations import activate, activate_backward
 
 FLOATS = st.floats(-3, 3, allow_subnormal=False)
 
@@ -136,6 +138,85 @@ def test_relu_near_its_kink_passes(distance, sign, entries):
 def test_relu_near_its_kink_with_the_other_sides_slope_fails(distance, sign):
     x = np.array([sign * distance])
     message(lambda: 2 * max(x[0], 0), {"x": x}, {"x": np.array([2.0 * (sign < 0)])})
+
+
+KINKED = [("relu", 0.0), ("leaky", 0.1), ("leaky", 0.0), ("elu", 0.5), ("elu", 2.0), ("selu", 0.0)]
+# On a kink, near it at every scale of the steps, and far from it.
+NEAR = st.sampled_from([0.0, 5e-324, 1e-12, 2e-6 / 3, 1e-6, 2e-6, 2e-5 / 3, 2e-4 / 3, 0.4]) | (
+    st.floats(-12, -0.3).map(lambda x: 10.0**x)
+)
+SIGNED = st.tuples(st.sampled_from([-1, 1]), NEAR).map(lambda pair: pair[0] * pair[1])
+
+
+def quietly(*args, **options):
+    """gradcheck without its warnings: their texts."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        gradcheck(*args, **options)
+    return [str(warning.message) for warning in caught]
+
+
+@settings(max_examples=300)
+@given(
+    st.lists(SIGNED, min_size=1, max_size=6),
+    st.sampled_from(KINKED),
+    st.sampled_from([None, 1]),
+    st.integers(0, 2**32 - 1),
+)
+def test_right_gradients_on_and_near_kinks_are_never_called_wrong(places, act, entries, seed):
+    x = np.array(places)
+    dy = np.random.default_rng(seed).normal(size=len(x))
+    found = activate_backward(dy, activate(x, *act), *act)
+    f = lambda: activate(x, *act) @ dy  # noqa: E731
+    said = quietly(f, {"x": x}, {"x": found}, entries=entries, seed=seed)
+    if entries is None:  # an entry has one kink, beside which one of the differences is right
+        assert said == []
+
+
+@settings(max_examples=200)
+@given(st.lists(SIGNED, min_size=2, max_size=5), st.sampled_from([None, 1]), st.integers(0, 999))
+def test_a_maximum_of_equals(places, entries, seed):
+    """Its right gradient goes to one of them, or in parts to all."""
+    x = np.array(places)
+    first = np.zeros(len(x))
+    first[x.argmax()] = 1
+    equals = (x == x.max()) / (x == x.max()).sum()
+    for right in (first, equals):
+        quietly(lambda: 3 * x.max(), {"x": x}, {"x": 3 * right}, entries=entries, seed=seed)
+
+
+@settings(max_examples=200)
+@given(
+    st.lists(SIGNED, min_size=1, max_size=5),
+    st.sampled_from(KINKED),
+    st.sampled_from([-1.0, 0.0, 0.99, 1.001, 2.0]),
+    st.integers(0, 2**32 - 1),
+)
+def test_a_wrong_entry_away_from_kinks_is_found_beside_others_on_kinks(places, act, factor, seed):
+    x = np.array([*places, 0.3])
+    dy = 1 + np.random.default_rng(seed).random(len(x))
+    wrong = activate_backward(dy, activate(x, *act), *act)
+    wrong[-1] *= factor
+    text = message(lambda: activate(x, *act) @ dy, {"x": x}, {"x": wrong})
+    assert text.startswith(f"x[{len(places)}]: ") and "more" not in text
+
+
+def test_what_matches_neither_side_of_a_kink_is_said():
+    x = np.array([0.0, 1e-7, 0.5])
+    f, right = lambda: 2 * np.maximum(x, 0).sum(), 2.0 * (x > 0)
+    assert quietly(f, {"x": x}, {"x": right}) == []
+    (text,) = quietly(f, {"x": x}, {"x": right + np.array([7, 0, 0])})
+    assert text.startswith("x[0] could not be checked: f has a kink within 2e-06")
+    (text,) = quietly(f, {"x": x}, {"x": right + np.array([7, 7, 0])})
+    assert text.startswith("x[0] and 1 more entries could not be checked")
+    assert message(f, {"x": x}, {"x": right + np.array([7, 0, 7])}).startswith("x[2]: gradient 9")
+
+
+def test_random_numbers_in_f_are_refused():
+    """They would look like kinks."""
+    rng, x = np.random.default_rng(0), np.ones(3)
+    with pytest.raises(ValueError, match=r"f gives \S+, then \S+ for the same arrays"):
+        gradcheck(lambda: float(x @ rng.normal(size=3)), {"x": x}, {"x": np.ones(3)})
 
 
 def test_rounding_of_a_large_f_is_no_error():
