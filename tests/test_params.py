@@ -1,160 +1,271 @@
-"""A model's hyperparameters: given, read, changed, copied, searched over; and what it refuses."""
+"""Hyperparameters of a model: scikit-learn's conventions, later changes, copies, the signature."""
 
 import copy
 import inspect
+import pickle
+import pydoc
 import sys
 
 import numpy as np
 import pytest
 
-from gru4rec_np import NARM, GRU4Rec, InputError, Shop
-from gru4rec_np.models import BASELINES, NETWORKS
+from gru4rec_np import GRU4Rec, InputError, Shop, models
+from gru4rec_np.models import BASELINES, NARM, NETWORKS
 from gru4rec_np.models.base import progress
-from gru4rec_np.models.hyperparameters import DEFAULTS
 
-SHOP = Shop(n_items=30)
-LOG = SHOP.simulate(60).compact()
+SHOP = Shop(n_items=40)
+LOG = SHOP.simulate(60)
 SMALL = {
-    "GRU4Rec": {"layers": [3], "n_sample": 4, "n_epochs": 1, "backend": "numpy"},
-    "NARM": {"embedding": 3, "hidden": 2, "n_epochs": 1, "backend": "numpy"},
-    "BPR-MF": {"factors": 3, "n_epochs": 1},
+    "GRU4Rec": {"layers": [4], "n_sample": 8, "n_epochs": 1, "backend": "numpy"},
+    "NARM": {"embedding": 3, "hidden": 4, "n_epochs": 1, "backend": "numpy"},
+    "BPR-MF": {"factors": 4, "n_epochs": 1},
     "oracle": {"shop": SHOP},
 }
-MODELS = {**NETWORKS, **BASELINES}
+MODELS = NETWORKS | BASELINES
 
 
-def make(name):
-    return MODELS[name](**SMALL.get(name, {}))
+@pytest.fixture(params=MODELS)
+def model(request):
+    return MODELS[request.param](**SMALL.get(request.param, {}))
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_what_was_given_is_returned(name):
-    given = SMALL.get(name, {})
-    params = make(name).get_params()
-    assert all(params[key] is value for key, value in given.items())
-    assert set(params) == set(inspect.signature(MODELS[name]).parameters)
+@pytest.fixture(scope="module")
+def trained():
+    return GRU4Rec(**SMALL["GRU4Rec"]).fit(LOG)
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_scikit_learn_clones_it(name):
-    sklearn = pytest.importorskip("sklearn")
-    model = make(name).fit(LOG)
-    clone = sklearn.base.clone(model)
-    assert not hasattr(clone, "item_ids") and clone.get_params() == model.get_params()
+# --- get_params, set_params, scikit-learn ---------------------------------------------------------
 
 
-def test_scikit_learn_searches_over_it():
-    pytest.importorskip("sklearn")
-    from sklearn.model_selection import GridSearchCV
+def test_what_was_given_is_returned(model):
+    params = model.get_params()
+    assert list(params) == list(inspect.signature(type(model)).parameters)
+    again = type(model)(**params)
+    assert all(value is params[name] for name, value in again.get_params().items())
+    assert again.hp == model.hp
 
-    search = GridSearchCV(make("GRU4Rec"), {"layers": [[2], [4]], "loss": ["bpr-max"]}, cv=2)
+
+def test_values_are_converted_for_use_and_returned_as_given():
+    layers = (8, 4.0)
+    m = GRU4Rec(layers=layers, learning_rate=1, backend="numpy")
+    assert m.get_params()["layers"] is layers and m.layers == [8, 4]
+    assert type(m.get_params()["learning_rate"]) is int and type(m.learning_rate) is float
+    m.set_params(dropout_p_embed=0)
+    assert m.get_params()["layers"] is layers and m.get_params(deep=False)["dropout_p_embed"] == 0
+
+
+def test_a_list_that_is_changed_later_changes_no_model():
+    layers = [8]
+    m = GRU4Rec(layers=layers, backend="numpy")
+    layers.append(3)
+    m.layers.append(3)
+    m.get_params()["feedforward"].append(3)
+    m.n_epochs = 2
+    assert m.layers == [8] and m.feedforward == [] and GRU4Rec(backend="numpy").feedforward == []
+
+
+def test_clone(model):
+    base = pytest.importorskip("sklearn.base")
+    again = base.clone(model)
+    assert again is not model and repr(again) == repr(model)
+    fresh = base.clone(model.fit(LOG))
+    assert fresh.hp == model.hp and not hasattr(fresh, "item_ids")
+
+
+def test_grid_search():
+    selection = pytest.importorskip("sklearn.model_selection")
+    grid = {"layers": [[3], [5]], "learning_rate": [0.01, 0.1]}
+    search = selection.GridSearchCV(GRU4Rec(**SMALL["GRU4Rec"]), grid, cv=2, error_score="raise")
     search.fit(LOG)
-    scores = search.cv_results_["mean_test_score"]
-    assert np.isfinite(scores).all() and search.best_score_ == scores.max()
-    assert search.best_estimator_.loss == "bpr-max"
-    assert search.best_estimator_.score(LOG) == search.best_estimator_.evaluate(LOG)["recall@20"]
+    assert search.best_params_["layers"] in grid["layers"]
+    best = search.best_estimator_
+    assert best.layers == search.best_params_["layers"]
+    assert best.item_ids.tolist() == LOG.compact().item_ids.tolist()  # refitted on all sessions
+    # Each fold's score is that of a model trained on the other fold.
+    first, second = next(selection.KFold(2).split(LOG))
+    by_hand = GRU4Rec(**SMALL["GRU4Rec"]).set_params(layers=[3], learning_rate=0.01)
+    expected = by_hand.fit(LOG[first]).score(LOG[second])
+    assert search.cv_results_["split0_test_score"][0] == expected
+    baseline = selection.cross_val_score(BASELINES["V-SKNN"](), LOG, cv=2, error_score="raise")
+    assert baseline.shape == (2,) and (baseline > 0).all()
 
 
-def test_the_signature_shows_names_and_defaults():
-    shown = inspect.signature(GRU4Rec).parameters
-    assert shown["loss"].default == "cross-entropy" and shown["backend"].default == "auto"
-    assert list(shown) == [*DEFAULTS, "backend"]
+def test_scikit_learn_is_not_needed(model, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    assert copy.deepcopy(model).set_params(**model.get_params()).fit(LOG).score(LOG) > 0
 
 
-def test_repr_names_what_differs_from_the_defaults():
-    assert repr(make("GRU4Rec")) == "GRU4Rec(layers=[3], n_sample=4, n_epochs=1, backend='numpy')"
-    assert repr(BASELINES["POP"]()) == "POP()"
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("n_epochs", -3), ("learning_rate", -1), ("dropout_p_embed", 3), ("input", "zzz"),
-     ("backend", "tpu"), ("embedding", 5)],
-)  # fmt: skip
-@pytest.mark.parametrize("fitted", [False, True])
-def test_a_wrong_value_set_later_is_refused(name, value, fitted):
-    model = make("GRU4Rec")
-    if fitted:
-        model.fit(LOG)
-    before = model.get_params()
-    for change in (lambda: setattr(model, name, value), lambda: model.set_params(**{name: value})):
-        with pytest.raises(InputError, match=f"^{name}: "):
-            change()
-        assert model.get_params() == before and getattr(model, name) == before[name]
-
-
-def test_of_several_values_none_is_set_if_one_is_wrong():
-    model = make("GRU4Rec")
-    with pytest.raises(InputError, match="n_epochs"):
-        model.set_params(learning_rate=0.5, n_epochs=0)
-    assert model.learning_rate == DEFAULTS["learning_rate"]
-
-
-def test_an_unknown_name_is_refused():
-    with pytest.raises(TypeError, match="unknown hyperparameter 'layer'; known are layers"):
-        GRU4Rec(layer=[3])
-    with pytest.raises(InputError, match="unknown hyperparameter 'layer'"):
-        make("GRU4Rec").set_params(layer=[3])
+# --- later changes --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("name", "changes"),
-    [("GRU4Rec", {"layers": [5]}), ("GRU4Rec", {"unit": "lstm"}), ("GRU4Rec", {"input": "onehot"}),
-     ("GRU4Rec", {"hidden_act": "relu"}), ("NARM", {"hidden": 4}), ("BPR-MF", {"factors": 4}),
-     ("Item-KNN", {"neighbours": 7}), ("V-SKNN", {"sample": 7})],
-)  # fmt: skip
-def test_what_trained_weights_depend_on_stays(name, changes, tmp_path):
-    model = make(name)
-    model.set_params(**changes).set_params(**{**make(name).get_params()})  # before: as one likes
+    ("name", "value", "words"),
+    [
+        ("n_epochs", -3, "n_epochs: must be a whole number >= 1 .*, not -3"),
+        ("learning_rate", -1, "learning_rate: must be a number > 0, not -1"),
+        ("dropout_p_embed", 3, "dropout_p_embed: must be a number >= 0 and < 1, not 3"),
+        ("input", "zzz", "input: must be one of onehot, .*, not 'zzz'"),
+        ("embedding", 7, "embedding: 7 goes with input='embedding', not 'shared'"),
+        ("backend", "abacus", "backend: must be one of .*, not 'abacus'"),
+        ("backend", None, "backend: must be one of .*, not None"),
+    ],
+)
+def test_a_later_value_is_checked(name, value, words):
+    m = GRU4Rec(backend="numpy")
+    before, ops = m.get_params(), m.ops
+    with pytest.raises(InputError, match=words):
+        setattr(m, name, value)
+    with pytest.raises(InputError, match=words):
+        m.set_params(n_sample=7, **{name: value})
+    assert m.get_params() == before and m.ops is ops
+    with pytest.raises(InputError, match=words):
+        GRU4Rec(**{"backend": "numpy", name: value})
+
+
+def test_unknown_names():
+    with pytest.raises(TypeError, match=r"GRU4Rec: unknown hyperparameter 'n_epoch'; .*n_epochs"):
+        GRU4Rec(n_epoch=3)
+    with pytest.raises(InputError, match=r"GRU4Rec: unknown hyperparameter 'n_epoch'; .*backend"):
+        GRU4Rec(backend="numpy").set_params(n_epoch=3)
+    with pytest.raises(InputError, match=r"POP: unknown hyperparameter 'backend'"):
+        BASELINES["POP"]().set_params(backend="numpy")
+    with pytest.raises(AttributeError, match="GRU4Rec has no attribute 'n_epoch'"):
+        GRU4Rec(backend="numpy").n_epoch  # noqa: B018
+
+
+def test_a_later_value_takes_effect():
+    m = GRU4Rec(**SMALL["GRU4Rec"])
+    m.n_epochs, m.layers = 2, (5,)
+    m.fit(LOG)
+    assert len(m.history) == 2 and m.weights["V_y"].shape[1] == 5
+    again = GRU4Rec(**SMALL["GRU4Rec"]).set_params(n_epochs=2, layers=[5]).fit(LOG)
+    assert all(np.array_equal(w, again.weights[n]) for n, w in m.weights.items())
+
+
+def test_a_later_backend_takes_effect():
+    m = GRU4Rec(**SMALL["GRU4Rec"])
+    m.backend = "auto"
+    assert m.backend == "auto" and m.get_params()["backend"] == "auto"
+    m.set_params(backend="numpy", n_epochs=2)
+    assert m.ops.name == "numpy" and m.n_epochs == 2
+    for name in ("numba", "cuda-emulated"):
+        try:
+            m.backend = name
+        except InputError:
+            continue  # not installed
+        assert m.ops.name == name
+
+
+@pytest.mark.parametrize(
+    ("cls", "name", "value"),
+    [
+        (GRU4Rec, "layers", [20]),
+        (GRU4Rec, "unit", "lstm"),
+        (NARM, "hidden", 9),
+        (NARM, "normalise", False),
+        (BASELINES["BPR-MF"], "factors", 9),
+        (BASELINES["Item-KNN"], "alpha", 0.1),
+    ],
+)
+def test_trained_weights_must_fit(cls, name, value, tmp_path):
+    m = cls(**SMALL.get(cls.name, {})).fit(LOG)
+    old = getattr(m, name)
+    setattr(m, name, old)  # the same value is no change
+    with pytest.raises(InputError, match=f"{name}: cannot become .*, the model is trained with"):
+        setattr(m, name, value)
+    assert getattr(m, name) == old
+    m.save(tmp_path / "m.npz")
+    again = models.load(tmp_path / "m.npz", "numpy")
+    with pytest.raises(InputError, match=f"{name}: cannot become"):
+        again.set_params(**{name: value})
+    assert again.recommend(LOG.session(0)) == m.recommend(LOG.session(0))
+
+
+def test_what_only_training_uses_may_change(trained):
+    m = copy.deepcopy(trained)
+    m.n_epochs, m.loss, m.learning_rate, m.seed = 3, "bpr-max", 0.01, 5
+    assert m.recommend(LOG.session(0)) == trained.recommend(LOG.session(0))
+
+
+# --- copies ---------------------------------------------------------------------------------------
+
+
+def test_copies(model):
     model.fit(LOG)
-    with pytest.raises(InputError, match=f"{next(iter(changes))}: cannot become"):
-        model.set_params(**changes)
-    model.save(tmp_path / "m.npz")
-    again = MODELS[name].load(tmp_path / "m.npz")
-    assert (again.ranks(LOG)[0] == model.ranks(LOG)[0]).all()
+    session, expected = LOG.session(0), model.recommend(LOG.session(0))
+    for again in (copy.deepcopy(model), copy.copy(model), pickle.loads(pickle.dumps(model))):
+        assert again.recommend(session) == expected and repr(again) == repr(model)
+        assert again.get_params() == model.get_params()
 
 
-def test_others_change_after_training():
-    model = make("GRU4Rec").fit(LOG)
-    model.n_epochs, model.learning_rate = 2, 0.01
-    assert len(model.fit(LOG).history) == 2
+def test_a_deep_copy_shares_no_weights(trained):
+    again = copy.deepcopy(trained)
+    again.weights["V_y"][:] = 0
+    assert trained.weights["V_y"].any()
+    shallow = copy.copy(trained)
+    shallow.n_epochs = 9
+    shallow.backend = "auto"
+    assert trained.n_epochs == 1 and trained.backend == "numpy"
 
 
-def test_the_backend_changes():
-    model = GRU4Rec(backend="numpy")
-    assert model.ops.name == "numpy"
-    model.backend = "auto"
-    assert model.backend == "auto" and model.ops.why != "chosen by --backend"
+def test_a_copy_on_the_emulated_backend():
+    m = GRU4Rec(**{**SMALL["GRU4Rec"], "backend": "numpy"}).fit(LOG)
+    try:
+        m.backend = "cuda-emulated"
+    except InputError as error:
+        pytest.skip(str(error))
+    assert copy.deepcopy(m).ops.name == "cuda-emulated"
 
 
-def test_lists_that_are_handed_out_or_in_do_not_reach_the_model():
-    layers = [3]
-    model = GRU4Rec(layers=layers, backend="numpy")
-    layers.append(4)
-    model.layers.append(5)
-    assert model.layers == [3] and model.hp.layers == [3]
+# --- what is shown --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_a_copy_stands_alone(name):
-    model = make(name).fit(LOG)
-    other = copy.deepcopy(model)
-    wanted = model.ranks(LOG)[0]
-    if name in NETWORKS:
-        other.weights[next(iter(other.weights))][:] = 0
-    assert (model.ranks(LOG)[0] == wanted).all() and other.get_params() == model.get_params()
+def test_repr():
+    assert repr(GRU4Rec()) == "GRU4Rec()"
+    m = GRU4Rec(layers=(100,), loss="bpr-max", backend="numpy")
+    assert repr(m) == "GRU4Rec(loss='bpr-max', backend='numpy')"
+    m.layers = np.array([8, 4])
+    assert repr(m) == "GRU4Rec(layers=[8, 4], loss='bpr-max', backend='numpy')"
+    assert eval(repr(m)).hp == m.hp
+    assert repr(BASELINES["V-SKNN"](k=5)) == "VSKNN(k=5)" and repr(BASELINES["POP"]()) == "POP()"
+    assert repr(BASELINES["oracle"](SHOP)).startswith("Oracle(shop=Shop(")
 
 
-@pytest.mark.parametrize("model", [GRU4Rec, NARM])
-def test_progress(model, capsys, monkeypatch):
-    made = make(model.name)
-    made.fit(LOG)
-    assert capsys.readouterr().err == ""  # no terminal here
-    made.fit(LOG, verbose=True)
-    assert "epoch 1/1" in capsys.readouterr().err
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    made.fit(LOG, verbose=False)
-    assert capsys.readouterr().err == ""
-    with progress(2, None) as show:
-        show(1, 5, 10, 0.5)
-    assert "epoch 1/2" in capsys.readouterr().err
+def test_help_shows_the_defaults():
+    text = pydoc.render_doc(GRU4Rec, renderer=pydoc.plaintext)
+    assert "layers=[100]" in text and "loss='cross-entropy'" in text and "backend='auto'" in text
+    assert "factory" not in text
+    signature = inspect.signature(NARM)
+    assert signature.parameters["hidden"].default == NARM(backend="numpy").hidden
+    assert "backend" not in inspect.signature(BASELINES["Item-KNN"]).parameters
+
+
+# --- progress -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cls", [GRU4Rec, NARM])
+def test_progress(cls, capsys, monkeypatch):
+    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
+    m = cls(**{**SMALL[cls.name], "n_epochs": 2})
+    for verbose, shown in ((True, True), (False, False), (None, False)):  # None: not a terminal
+        m.fit(LOG, verbose=verbose)
+        text = capsys.readouterr().err
+        assert ("epoch 2/2" in text and "loss" in text) == shown and bool(text) == shown
+
+
+@pytest.mark.parametrize("verbose", [True, False, None])
+def test_progress_in_a_notebook(verbose, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ipykernel", sys)
+    with progress(2, verbose) as on_chunk:
+        on_chunk(1, 30, 100, 0.5)
+        on_chunk(2, 100, 100, 0.25)
+    assert ("200/200" in capsys.readouterr().err) == (verbose is not False)
+
+
+@pytest.mark.parametrize("verbose", [True, False, None])
+def test_progress_on_a_terminal(verbose, capsys, monkeypatch):
+    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with progress(1, verbose) as on_chunk:
+        on_chunk(1, 100, 100, 0.25)
+    assert ("100/100" in capsys.readouterr().err) == (verbose is not False)

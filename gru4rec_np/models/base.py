@@ -1,8 +1,7 @@
-"""`Model`: what every recommender here can do. Evaluate, recommend, save and load stand once.
+"""`Model`: what all recommenders share. `Network`: a model with weights and a backend.
 
-A model has hyperparameters, `model.hp`; it is not one. `Network` is a model with weights and a
-backend, `Baseline` (baselines.py) one that only has scores. Imports the data layer, the backends
-and the files of models.
+Evaluation, recommendation and model files are implemented here, once. A model has hyperparameters,
+`model.hp`. Models without a backend derive from `Baseline` (baselines.py).
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import inspect
+import sys
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +19,7 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
-from gru4rec_np.backends import Ops, Weights
+from gru4rec_np.backends import Ops
 from gru4rec_np.backends import load as load_backend
 from gru4rec_np.data.sessions import Sessions, check_cut_offs, check_k, index_of, item_list
 from gru4rec_np.data.tables import Watch, as_sessions
@@ -29,85 +29,92 @@ from gru4rec_np.models.hyperparameters import Checked
 from gru4rec_np.ops.ranking import metrics, top
 
 M = TypeVar("M", bound="Model")
+N = TypeVar("N", bound="Network")
 
-# Called now and then in a training: the epoch, from 1, its events done, its events in all, and
-# their mean loss so far.
+# Called during training with: the epoch, from 1, its events done, its events in all, and the mean
+# loss over the events done.
 OnChunk = Callable[[int, int, int, float], None]
 
 
 class Model(ABC):
-    """A recommender for sessions. Follows scikit-learn's conventions for its hyperparameters.
+    """A recommender for sessions. Its hyperparameters follow scikit-learn's conventions.
 
     The constructor takes the fields of `Hyperparameters` by name. `get_params` returns them as
-    given, `set_params` and `model.name = value` check them as the constructor does. What trained
-    weights depend on cannot change after `fit` or `load`.
+    given. `set_params` and `model.name = value` check values as the constructor does. After `fit`
+    or `load`, hyperparameters that would not fit the trained weights cannot change.
 
     Attributes:
-        hp: the checked hyperparameters; each can also be read as an attribute of the model.
-        item_ids: (I,) after `fit`, the catalogue.
+        hp: the checked hyperparameters. Each is also an attribute of the model.
+        item_ids: (I,) the catalogue, after `fit`.
     """
 
     name: ClassVar[str]
     Hyperparameters: ClassVar[type[Checked]] = Checked
-    hp: Any
+    __signature__: ClassVar[inspect.Signature]
+    hp: Checked
     item_ids: np.ndarray
     _index: dict[str, int]
     _given: dict[str, Any]
 
     def __init__(self, **hyperparameters: Any) -> None:
-        self._set({}, hyperparameters)
+        self._check_names(hyperparameters, TypeError)
+        self.hp = self.Hyperparameters(**hyperparameters)
+        self._given = hyperparameters
 
     def __init_subclass__(cls) -> None:
-        """Give `help(cls)` the hyperparameters with their defaults."""
+        """Make `help(cls)` show the hyperparameters and their defaults."""
         super().__init_subclass__()
-        fields = inspect.signature(cls.Hyperparameters).parameters.values()
-        more = [p for n, p in inspect.signature(cls.__init__).parameters.items() if n == "backend"]
-        cls.__signature__ = inspect.Signature([*fields, *more])  # type: ignore[attr-defined]
+        defaults: dict[str, Any] = {}
+        for field in dataclasses.fields(cls.Hyperparameters):
+            default = field.default
+            if field.default_factory is not dataclasses.MISSING:
+                default = field.default_factory()
+            elif default is dataclasses.MISSING:
+                default = inspect.Parameter.empty
+            defaults[field.name] = default
+        own = inspect.signature(cls.__init__).parameters
+        defaults |= {n: p.default for n, p in own.items() if n == "backend"}
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        cls.__signature__ = inspect.Signature(
+            [inspect.Parameter(n, keyword, default=default) for n, default in defaults.items()]
+        )
 
     # --- hyperparameters --------------------------------------------------------------------------
 
-    def _set(self, before: dict[str, Any], changes: dict[str, Any]) -> None:
-        """Check the hyperparameters and keep them, or change nothing.
-
-        Raises:
-            InputError: an unknown name, a value that is not allowed or does not fit the weights.
-            TypeError: an unknown name, in the constructor.
-        """
-        names = list(self._names())
-        for name in changes:
-            if name not in names:
-                raise (InputError if before else TypeError)(
-                    f"{self.name}: unknown hyperparameter {name!r}; known are {', '.join(names)}"
+    def _check_names(self, values: dict[str, Any], error: type[Exception]) -> None:
+        known = self.__signature__.parameters
+        for name in values:
+            if name not in known:
+                raise error(
+                    f"{self.name}: unknown hyperparameter {name!r}; known are {', '.join(known)}"
                 )
-        given = {**before, **changes}
-        hp = self.Hyperparameters(**{n: v for n, v in given.items() if n != "backend"})
-        if hasattr(self, "item_ids"):
-            for name in hp.fixed:
-                if getattr(hp, name) != getattr(self.hp, name):
-                    raise InputError(
-                        f"{name}: cannot become {getattr(hp, name)!r}, the model is trained with "
-                        f"{getattr(self.hp, name)!r}; make a new model instead"
-                    )
-        defaults = {n: getattr(hp, n) for n in names if n != "backend"}
-        object.__setattr__(self, "_given", {**defaults, **given})
-        object.__setattr__(self, "hp", hp)
-
-    @classmethod
-    def _names(cls) -> Iterator[str]:
-        for field in dataclasses.fields(cls.Hyperparameters):
-            yield field.name
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """The hyperparameters as they were given, defaults included; for scikit-learn."""
-        return {name: self._given[name] for name in self._names()}
+        """The hyperparameters by name: the objects that were given, else the defaults.
+
+        Args:
+            deep: ignored; scikit-learn passes it.
+        """
+        return {n: self._given.get(n, getattr(self, n)) for n in self.__signature__.parameters}
 
     def set_params(self: M, **values: Any) -> M:
-        """Change hyperparameters; nothing changes if one of them is refused.
+        """Change hyperparameters. If one is refused, none changes.
 
         Raises:
-            InputError: an unknown name, a value that is not allowed or does not fit the weights.
+            InputError: an unknown name, or a value that is not allowed or does not fit the trained
+                weights.
         """
-        self._set(self._given, values)
+        self._check_names(values, InputError)
+        hp = dataclasses.replace(self.hp, **values)
+        if hasattr(self, "item_ids"):
+            for name in hp.fixed:
+                old, new = getattr(self.hp, name), getattr(hp, name)
+                if new != old:
+                    raise InputError(
+                        f"{name}: cannot become {new!r}, the model is trained with {old!r}; make a "
+                        "new model instead"
+                    )
+        self.hp, self._given = hp, {**self._given, **values}
         return self
 
     def hyperparameters(self) -> dict[str, Any]:
@@ -115,26 +122,27 @@ class Model(ABC):
         return self.hp.as_dict()
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") or name == "hp":
+        # While a copy is being made there is no hp yet.
+        if name.startswith("_") or not hasattr(vars(self).get("hp"), name):
             raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
         value = getattr(self.hp, name)
         return copy.copy(value) if isinstance(value, list) else value
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in self._names():
+        if name in self.__signature__.parameters:
             self.set_params(**{name: value})
         else:
-            object.__setattr__(self, name, value)
+            super().__setattr__(name, value)
 
     def __repr__(self) -> str:
-        fields = dataclasses.fields(self.Hyperparameters)
-        default = {f.name: f.default for f in fields} | {"backend": "auto"}
-        default |= {f.name: f.default_factory() for f in fields if callable(f.default_factory)}
-        changed = (f"{n}={v!r}" for n, v in self.get_params().items() if v != default[n])
+        values = (
+            (n, getattr(self, n), p.default) for n, p in self.__signature__.parameters.items()
+        )
+        changed = (f"{name}={value!r}" for name, value, default in values if value != default)
         return f"{type(self).__name__}({', '.join(changed)})"
 
     def __sklearn_tags__(self) -> Any:
-        """scikit-learn asks for this before it clones a model or searches over one."""
+        """Asked for by scikit-learn before it searches over a model."""
         from sklearn.utils import Tags, TargetTags
 
         return Tags(estimator_type=None, target_tags=TargetTags(required=False))
@@ -155,28 +163,27 @@ class Model(ABC):
 
     @abstractmethod
     def _ranks(self, test: Sessions, ties: str, watch: Watch | None) -> np.ndarray:
-        """(cases,) ranks, for test sessions over the model's own catalogue."""
+        """(cases,) ranks, for test sessions over the model's catalogue."""
 
     @abstractmethod
     def _scores_after(self, items: np.ndarray) -> np.ndarray:
-        """(I,) scores of the catalogue after a session of items (n,), n >= 1."""
+        """(I,) scores of all items after a session of items (n,), n >= 1."""
 
     def ranks(
         self, test: Any, ties: str = "conservative", watch: Watch | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Rank of the true next item among all items, for every case of the test sessions.
+        """The rank of the true next item among all items, for each case of the test sessions.
 
         Args:
             test: sessions over any catalogue, see `Sessions.restrict`; or a frame, as for `fit`.
-            ties: how equal scores count, see `ranking.ranks`.
-            watch: called now and then with the number of cases ranked so far, and of all.
+            ties: how equal scores are ranked, see `ranking.ranks`.
+            watch: called now and then with the number of cases ranked, and the number of all.
 
         Returns:
-            ranks (cases,) float64, and how many events the session had before each case's item
-            (cases,), 1 or more.
+            ranks (cases,) float64, and the number of events before each case's item (cases,), >= 1.
 
         Raises:
-            InputError: nothing is left to rank.
+            InputError: the model is not trained, or there is no case.
         """
         self._require_fit()
         test = as_sessions(test).restrict(self.item_ids)
@@ -188,28 +195,29 @@ class Model(ABC):
         """Recall@K and MRR@K of the next item, over the whole catalogue (Hidasi et al. 2016, §4).
 
         Args:
-            test: as for `ranks`. Events of items that training did not have are dropped, then
+            test: as for `ranks`. Events of items that are not in the catalogue are dropped, then
                 sessions shorter than 2.
-            k: the cut-offs, or one. ties: see `ranking.ranks`.
+            k: one cut-off, or several. ties: see `ranking.ranks`.
 
         Returns:
             {"recall@20": ..., "mrr@20": ...}
 
         Raises:
-            InputError: nothing is left to evaluate, or a cut-off < 1.
+            InputError: the model is not trained, there is no case, or a cut-off is < 1.
         """
         check_cut_offs(k)
         return metrics(self.ranks(test, ties)[0], k)
 
     def score(self, test: Any, y: None = None) -> float:
-        """Recall@20 on test sessions: what scikit-learn's searches maximise by default."""
+        """Recall@20 on test sessions: the default score of scikit-learn's searches."""
         return self.evaluate(test)["recall@20"]
 
     def _known(self, session: Any) -> tuple[np.ndarray, np.ndarray]:
-        """A session's known items: their places in it (n,), and their indices (n,) int32.
+        """The places (n,) in a session of the items in the catalogue, and their indices (n,) int32.
 
         Raises:
-            InputError: the session is no list of items, or none of them is known.
+            InputError: the model is not trained, the session is not a list of items, or the
+                catalogue has none of them.
         """
         self._require_fit()
         found = [self._index.get(str(item), -1) for item in item_list(session)]
@@ -220,60 +228,66 @@ class Model(ABC):
         return places, indices[places]
 
     def recommend(self, session: Sequence[Any], k: int = 20) -> list[tuple[Any, float]]:
-        """The k items that are most likely next.
+        """The k items with the highest scores as the next click.
 
         Args:
-            session: item ids, oldest first; items that training did not have are ignored.
-            k: how many.
+            session: item ids, oldest first. Items that are not in the catalogue are ignored.
 
         Returns:
-            (item id, score), best first. Of equal scores, the first in `item_ids` comes first.
+            (item id, score), best first. Equal scores keep the order of `item_ids`.
 
         Raises:
-            InputError: the session is no list of items or has none that is known, or k < 1.
+            InputError: the model is not trained, the session is not a list of items, the catalogue
+                has none of them, or k < 1.
         """
         check_k(k)
         return top(self._scores_after(self._known(session)[1]), self.item_ids, k)
 
-    # --- on disk ----------------------------------------------------------------------------------
+    # --- model files ------------------------------------------------------------------------------
 
     @abstractmethod
     def _arrays(self) -> dict[str, np.ndarray]:
-        """All that was learnt, for a file."""
+        """What was learnt, by the names that a file has."""
 
     @abstractmethod
     def _restore(self, arrays: dict[str, np.ndarray]) -> None:
         """The inverse of `_arrays`, once `item_ids` is set.
 
         Raises:
-            KeyError, ValueError: an array is missing, or has another shape or type.
+            KeyError: an array is missing. ValueError: one has another shape or type.
         """
 
     def save(self, path: str | Path) -> None:
-        """Write the trained model to one .npz file, see `checkpoint.save`."""
+        """Write the trained model to one .npz file, see `checkpoint.save`.
+
+        Raises:
+            InputError: the model is not trained, or has weights that are NaN or infinite.
+        """
         self._require_fit()
         about = {"model": self.name, "hyperparameters": self.hyperparameters()}
         checkpoint.save(path, about, {**self._arrays(), **checkpoint.pack_ids(self.item_ids)})
 
     @classmethod
-    def load(cls: type[M], path: str | Path, **more: Any) -> M:
+    def load(cls: type[M], path: str | Path, **backend: str) -> M:
         """Read a model that `save` wrote.
 
         Args:
             path: the .npz file, or the directory that holds it as model.npz.
-            more: `backend`, for a network.
+            backend: `backend=...`, for a network.
 
         Raises:
-            InputError: the file is missing, damaged, of another model, or its parts do not fit
-                together.
+            InputError: the file is missing, damaged or of another model, its parts do not fit
+                together, or the backend is not available.
         """
+        if backend:
+            load_backend(**backend)  # refused here, the error does not blame the file
         about, arrays = checkpoint.load(path)
         try:
             if about["model"] != cls.name:
                 raise ValueError(f"it holds {about['model']}, not {cls.name}")
-            # Files of version 0.1 have "parameters" for the baselines.
-            hyperparameters = about.get("hyperparameters") or about.get("parameters", {})
-            model = cls(**hyperparameters, **more)
+            # Files of the baselines in version 0.1 have "parameters".
+            key = "hyperparameters" if "hyperparameters" in about else "parameters"
+            model = cls(**about[key], **backend)
             model._set_catalogue(checkpoint.unpack_ids(arrays))
             model._restore(arrays)
         except (KeyError, TypeError, ValueError, AttributeError, MemoryError) as error:
@@ -282,38 +296,44 @@ class Model(ABC):
 
 
 class Network(Model):
-    """A model with weights and a backend.
+    """A model with weights, which runs on a backend.
 
     Attributes:
-        backend: what runs it, see `backends.load`. ops: its hot operations.
-        weights: after `fit`, name to array.
-        losses: (updates,) float64, the mean loss over the events of every update, in order.
-        history: one dict for each epoch: epoch, loss (mean over its events), events, seconds,
+        backend: see `backends.load`; "auto" stays "auto". ops: the hot operations of the backend.
+        weights: name to array, after `fit`.
+        losses: (updates,) float64, the mean loss over the events of each update, in order.
+        history: one dict per epoch: epoch, loss (mean over its events), events, seconds,
             events_per_second.
     """
 
     ops: Ops
-    weights: Weights
+    weights: dict[str, np.ndarray]
     losses: np.ndarray
     history: list[dict[str, float]]
 
-    def __init__(self, backend: str = "auto", **hyperparameters: Any) -> None:
-        super().__init__(backend=backend, **hyperparameters)
-
-    def _set(self, before: dict[str, Any], changes: dict[str, Any]) -> None:
-        ops = load_backend(changes["backend"]) if "backend" in changes else self.ops
-        super()._set(before, changes)
-        self.ops = ops
-
-    @classmethod
-    def _names(cls) -> Iterator[str]:
-        yield from super()._names()
-        yield "backend"
+    def __init__(self, *, backend: str = "auto", **hyperparameters: Any) -> None:
+        super().__init__(**hyperparameters)
+        self.ops = load_backend(backend)
+        self._given["backend"] = backend
 
     @property
     def backend(self) -> str:
-        """The name that was asked for, "auto" perhaps; `ops.name` is what it became."""
         return self._given["backend"]
+
+    def set_params(self: N, **values: Any) -> N:
+        backend = values.pop("backend", self.backend)
+        ops = self.ops if backend == self.backend else load_backend(backend)
+        super().set_params(**values)
+        self.ops, self._given["backend"] = ops, backend
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For `copy` and for other processes: without `ops`, which may hold a GPU's memory."""
+        return {name: value for name, value in vars(self).items() if name != "ops"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.ops = load_backend(self.backend)
 
     @abstractmethod
     def _shapes(self, n_items: int) -> dict[str, tuple[int, ...]]:
@@ -328,19 +348,19 @@ class Network(Model):
 
 @contextmanager
 def progress(n_epochs: int, verbose: bool | None) -> Iterator[OnChunk]:
-    """A tqdm bar over all events of all epochs of a training.
+    """A progress bar over the events of all epochs of a training.
 
     Args:
-        verbose: True always shows it, False never, None on a terminal and in a notebook.
+        verbose: True shows it, False does not, None shows it on a terminal and in a notebook.
 
     Yields:
         the `on_chunk` that moves it.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # tqdm warns where a notebook lacks ipywidgets
+        warnings.simplefilter("ignore")  # tqdm warns in a notebook without ipywidgets
         from tqdm.auto import tqdm
-    is_widget = any(parent.__name__ == "tqdm_notebook" for parent in tqdm.__mro__)
-    hide = (False if is_widget else None) if verbose is None else not verbose
+    # tqdm itself decides for None, but it takes a notebook without ipywidgets for a file.
+    hide = None if verbose is None and "ipykernel" not in sys.modules else verbose is False
     with tqdm(unit=" events", unit_scale=True, dynamic_ncols=True, disable=hide) as bar:
 
         def on_chunk(epoch: int, done: int, total: int, loss: float) -> None:
