@@ -147,6 +147,9 @@ def test_both_ways_are_taken(tmp_path):
         assert read(tmp_path, stray.replace(",", "\t"), "log.tsv")
         with pytest.raises(AssertionError):
             read(tmp_path, stray)
+    with mock.patch.object(text.pl, "read_csv", side_effect=AssertionError):
+        with one_line_error("row 2: 2 columns"):  # as many separators as three rows of three have
+            read(tmp_path, HEADER + "1,a\n1,a,5\n1,a,5,\n")
     with mock.patch.object(text, "_read_fast", return_value=None):
         assert read(tmp_path, plain) == [(1, [('a,\n"b"', 3.0), ("c", 4.0)])]
     assert read(tmp_path, stray) == [(1, [('tv 32"', 3.0), ("c", 4.0)])]
@@ -311,6 +314,8 @@ def test_what_a_path_is_is_said(tmp_path):
         read_table(tmp_path)
     with one_line_error("none: no such file"):
         read_table(tmp_path / "none")
+    with one_line_error("log.csv.gz: the file is empty"):
+        read(tmp_path, gzip.compress(b""), "log.csv.gz")
     with one_line_error("log.csv: is UTF-16; a text file must be UTF-8"):
         read(tmp_path, (HEADER + "1,a,3\n").encode("utf-16"))
 
