@@ -14,6 +14,7 @@ import threading
 from unittest import mock
 
 import pandas as pd
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -137,6 +138,24 @@ def test_tabs_without_quotes_are_read_row_for_row(tmp_path_factory, cells, kind)
     else:
         with pytest.raises(InputError, match=r", row [2-7][,:] |has no rows"):
             read_in_blocks(path, kind[1])
+
+
+@settings(max_examples=TABLES // 3)
+@given(st.lists(st.text(st.sampled_from('"a,;\té \x00'), max_size=4), min_size=1), FILES)
+def test_zstandard_is_unpacked_line_for_line(tmp_path_factory, lines, kind):
+    path = tmp_path_factory.getbasetemp() / "lines.zst"
+    if not lines[0]:  # Polars takes an empty file for no table
+        lines = ["a", *lines]
+    pl.DataFrame({"line": lines}).lazy().sink_csv(
+        path,
+        compression="zstd",
+        check_extension=False,
+        include_header=False,
+        quote_style="never",
+        separator="\x01",
+    )
+    with mock.patch.object(text, "BLOCK", 64 * kind[1]):
+        assert b"".join(text.blocks(path)).decode() == "\n".join(lines) + "\n"
 
 
 def test_both_ways_are_taken(tmp_path):
