@@ -333,6 +333,10 @@ def test_what_a_path_is_is_said(tmp_path):
         read_table(tmp_path)
     with one_line_error("none: no such file"):
         read_table(tmp_path / "none")
+    path = tmp_path / os.fsdecode(b"caf\xe9.csv")
+    path.write_text(HEADER + "1,a,3\n")
+    with one_line_error("not a readable table: the path is not UTF-8"):
+        read_table(path)
     with one_line_error("log.csv.gz: the file is empty"):
         read(tmp_path, gzip.compress(b""), "log.csv.gz")
     with one_line_error("log.csv: is UTF-16; a text file must be UTF-8"):

@@ -77,6 +77,10 @@ def require_file(path: Path) -> None:
         raise InputError(f"{path}: no such file")
     if path.is_file() and path.stat().st_size == 0:
         raise InputError(f"{path}: the file is empty")
+    try:
+        str(path).encode()  # Polars fails in other ways, and no TOML file can name it
+    except UnicodeEncodeError:
+        raise InputError(f"{path}: not a readable table: the path is not UTF-8") from None
 
 
 def require_readable(path: Path, readable: Sequence[str]) -> str | None:
