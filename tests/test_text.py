@@ -136,7 +136,7 @@ def test_tabs_without_quotes_are_read_row_for_row(tmp_path_factory, cells, kind)
     if rows and "\r" not in lines.replace("\r\n", "") and all(len(r) == 3 and r[1] for r in rows):
         assert read_in_blocks(path, kind[1]) == expected(NAMES, rows)
     else:
-        with pytest.raises(InputError, match=r", row [2-7][,:] |has no rows"):
+        with pytest.raises(InputError, match=r", row [1-9]\d*[,:] |has no rows"):
             read_in_blocks(path, kind[1])
 
 
