@@ -165,7 +165,6 @@ def _read_parquet(path: Path, columns: Columns) -> Iterator[tuple[Part, float]]:
     """The wanted columns of a Parquet file, part by part, and what share of the rows is read."""
     require_readable(path, ())
     try:
-        str(path).encode()  # Polars fails in other ways on a path that is not UTF-8
         table = pl.scan_parquet(path, glob=False)
         keys = keys_of(columns, table.collect_schema().names(), str(path))
         table = table.select(list(dict.fromkeys(name for key in keys for name in key)))
@@ -178,7 +177,6 @@ def _read_parquet(path: Path, columns: Columns) -> Iterator[tuple[Part, float]]:
         pl.exceptions.PolarsError,
         pl.exceptions.PanicException,
         OSError,
-        UnicodeError,
     ) as error:
         raise _unreadable(path, error) from error
     if row - 1 != total:

@@ -77,6 +77,10 @@ def require_file(path: Path) -> None:
         raise InputError(f"{path}: no such file")
     if path.is_file() and path.stat().st_size == 0:
         raise InputError(f"{path}: the file is empty")
+    try:
+        str(path).encode()  # Polars fails in other ways, and no TOML file can name it
+    except UnicodeEncodeError:
+        raise InputError(f"{path}: not a readable table: the path is not UTF-8") from None
 
 
 def require_readable(path: Path, readable: Sequence[str]) -> str | None:
@@ -115,15 +119,14 @@ def blocks(path: Path, watch: Callable[[int], None] | None = None) -> Iterator[b
         InputError: the file is missing, empty, damaged, or compressed in another way.
     """
     require_file(path)
-    line = 0
+    line, empty = 0, True
     try:
         with path.open("rb") as file:
-            parts = _whole_lines(path, file)
-            for block in parts:
-                if line == 0:
+            for block in _whole_lines(path, file):
+                if empty:
                     if block.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
                         raise InputError(f"{path}: is UTF-16; a text file must be UTF-8")
-                    block = block.removeprefix(codecs.BOM_UTF8)
+                    block, empty = block.removeprefix(codecs.BOM_UTF8), False
                 yield block
                 line += block.count(b"\n")
                 if watch:
@@ -131,7 +134,7 @@ def blocks(path: Path, watch: Callable[[int], None] | None = None) -> Iterator[b
     except (OSError, EOFError, zlib.error, pl.exceptions.PolarsError) as error:
         why = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(f"{path}: not a readable table: after line {line}: {why}") from error
-    if line == 0 and not block:
+    if empty:
         raise InputError(f"{path}: the file is empty")
 
 
