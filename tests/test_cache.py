@@ -6,8 +6,10 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("numba")
@@ -162,3 +164,18 @@ def test_nothing_is_left_to_compile_when_an_epoch_begins():
     used = {k for k in vars(operations).values() if isinstance(k, compiled.Kernel)}
     of_the_catalogue = {operations.score_catalogue, operations.count_ranks}
     assert used - of_the_catalogue == set(operations.STEP_BY_STEP)
+
+
+def test_threads_that_call_first_load_once(places, monkeypatch):
+    """A second copy of the machine code would free the first one under a thread that runs it."""
+    kernels = pytest.importorskip("gru4rec_np.backends.numba.kernels")
+    gate, loads = kernels.gate, []
+    load, y = gate._load, np.zeros(8, np.float32)
+    monkeypatch.setattr(gate, "_loaded", {})
+    monkeypatch.setattr(gate, "_load", lambda f: (time.sleep(0.05), loads.append(f), load(f))[2])
+    threads = [threading.Thread(target=gate, args=(y, y, np.empty_like(y))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(loads) == 1
