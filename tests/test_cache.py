@@ -168,14 +168,24 @@ def test_nothing_is_left_to_compile_when_an_epoch_begins():
 
 def test_threads_that_call_first_load_once(places, monkeypatch):
     """A second copy of the machine code would free the first one under a thread that runs it."""
-    kernels = pytest.importorskip("gru4rec_np.backends.numba.kernels")
-    gate, loads = kernels.gate, []
-    load, y = gate._load, np.zeros(8, np.float32)
-    monkeypatch.setattr(gate, "_loaded", {})
-    monkeypatch.setattr(gate, "_load", lambda f: (time.sleep(0.05), loads.append(f), load(f))[2])
-    threads = [threading.Thread(target=gate, args=(y, y, np.empty_like(y))) for _ in range(4)]
+    monkeypatch.setattr(compiled, "cache", cache.Cache())
+
+    @compiled.kernel(kinds={"y": compiled.Vector})
+    def one_more(y):
+        for j in range(len(y)):
+            y[j] += 1
+
+    loads, load, y = [], one_more._load, np.zeros((4, 8), np.float32)
+
+    def slowly(f):
+        loads.append(f)
+        time.sleep(0.05)
+        return load(f)
+
+    monkeypatch.setattr(one_more, "_load", slowly)
+    threads = [threading.Thread(target=one_more, args=(row,)) for row in y]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(loads) == 1
+    assert len(loads) == 1 and (y == 1).all()
