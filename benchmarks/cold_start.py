@@ -102,7 +102,7 @@ def main() -> None:
 
     from gru4rec_np import Shop, read_table
 
-    train = read_table(args.train) if args.train else Shop().simulate(14_000)
+    train = read_table(args.train) if args.train else Shop().simulate(16_000)
     train = train.keep_sessions(train.lengths >= 2)
     few = np.arange(train.n_sessions) < np.searchsorted(train.offsets, EVENTS)
     train = train.keep_sessions(few).compact()

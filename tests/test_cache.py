@@ -6,8 +6,10 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("numba")
@@ -162,3 +164,28 @@ def test_nothing_is_left_to_compile_when_an_epoch_begins():
     used = {k for k in vars(operations).values() if isinstance(k, compiled.Kernel)}
     of_the_catalogue = {operations.score_catalogue, operations.count_ranks}
     assert used - of_the_catalogue == set(operations.STEP_BY_STEP)
+
+
+def test_threads_that_call_first_load_once(places, monkeypatch):
+    """A second copy of the machine code would free the first one under a thread that runs it."""
+    monkeypatch.setattr(compiled, "cache", cache.Cache())
+
+    @compiled.kernel(kinds={"y": compiled.Vector})
+    def one_more(y):
+        for j in range(len(y)):
+            y[j] += 1
+
+    loads, load, y = [], one_more._load, np.zeros((4, 8), np.float32)
+
+    def slowly(f):
+        loads.append(f)
+        time.sleep(0.05)
+        return load(f)
+
+    monkeypatch.setattr(one_more, "_load", slowly)
+    threads = [threading.Thread(target=one_more, args=(row,)) for row in y]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(loads) == 1 and (y == 1).all()

@@ -94,6 +94,10 @@ def inner(function: Callable | None = None, **options: Any) -> Any:
     return numba.njit(**options)(function) if function else numba.njit(**options)
 
 
+# Whoever loads: a second copy of a kernel would free the first while another thread runs it.
+_loading = threading.RLock()
+
+
 class Kernel:
     """A compiled function without a result; see `kernel`.
 
@@ -162,23 +166,27 @@ class Kernel:
 
     def load(self, f: Any) -> tuple[Any, ...]:
         """The entry for this type of floats, compiled if no process did so before."""
-        if f not in self._loaded:
-            for other in self.needs():
-                other.load(f)
-            key = f"{self._symbol(f)} {_target()}"
-            objects = cache.get(key)
-            if objects is None:
-                objects = self._compile(f)
-                cache.put(key, objects)
-            target = llvm.Target.from_default_triple().create_target_machine(jit=True)
-            engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), target)
-            for code in objects:
-                engine.add_object_file(llvm.ObjectFileRef.from_data(code))
-            engine.finalize_object()
-            llvm.add_symbol(self._symbol(f), engine.get_function_address(self._symbol(f)))
-            entry = engine.get_function_address(self._symbol(f) + ".entry")
-            self._loaded[f] = ctypes.CFUNCTYPE(None, ctypes.c_char_p)(entry), engine
+        with _loading:
+            if f not in self._loaded:
+                self._loaded[f] = self._load(f)
         return self._loaded[f]
+
+    def _load(self, f: Any) -> tuple[Any, ...]:
+        for other in self.needs():
+            other.load(f)
+        key = f"{self._symbol(f)} {_target()}"
+        objects = cache.get(key)
+        if objects is None:
+            objects = self._compile(f)
+            cache.put(key, objects)
+        target = llvm.Target.from_default_triple().create_target_machine(jit=True)
+        engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), target)
+        for code in objects:
+            engine.add_object_file(llvm.ObjectFileRef.from_data(code))
+        engine.finalize_object()
+        llvm.add_symbol(self._symbol(f), engine.get_function_address(self._symbol(f)))
+        entry = engine.get_function_address(self._symbol(f) + ".entry")
+        return ctypes.CFUNCTYPE(None, ctypes.c_char_p)(entry), engine
 
     def is_ready(self, f: Any) -> bool:
         """Whether nothing is left to compile."""

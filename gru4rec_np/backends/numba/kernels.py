@@ -1,7 +1,7 @@
 """The compiled pieces of the hot operations. Matrix products stay with BLAS.
 
-operations.py calls them one operation at a time, steps.py many steps at once, so both compute the
-same. Imports maths.py, the name of the optimiser's constant, and nothing above.
+operations.py calls them one operation at a time, step.py many steps at once: the same machine code.
+Imports matrices.py, maths.py and the optimiser's constant.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Elementary functions, activations and losses of one lane, compiled for the CPU by Numba.
+"""Elementary functions, activations and the losses of lanes, compiled for the CPU by Numba.
 
-e^x and log(1 + x) are short polynomials in float32, because LLVM turns a loop over polynomials into
-vector instructions and a loop over library calls not; in float64 they are the library's. Each
-function states its error. Imports the names of losses and activations.
+In float32, e^x and log(1 + x) are short polynomials: LLVM vectorises a loop over polynomials, but
+not a loop over library calls. In float64 they are the library's. Each function states its error.
+Imports matrices.py and the names of losses and activations.
 """
 
 import math
