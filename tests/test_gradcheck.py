@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from gru4rec_np import GradientError, gradcheck
+from gru4rec_np.ops.activations import activate, activate_backward
 
 FLOATS = st.floats(-3, 3, allow_subnormal=False)
+SEEDS = st.integers(0, 2**32 - 1)
 
 
 def problem(seed=0, n=4):
@@ -136,6 +138,101 @@ def test_relu_near_its_kink_passes(distance, sign, entries):
 def test_relu_near_its_kink_with_the_other_sides_slope_fails(distance, sign):
     x = np.array([sign * distance])
     message(lambda: 2 * max(x[0], 0), {"x": x}, {"x": np.array([2.0 * (sign < 0)])})
+
+
+DISTANCES = st.sampled_from([0.0, *(10.0**k for k in range(-12, -2))]) | st.floats(0, 1e-3)
+SIDES = st.sampled_from([-1, 1])
+KINKED = st.sampled_from([("relu", 0.0), ("leaky", 0.2), ("elu", 0.3), ("elu", 2.0), ("selu", 0.0)])
+
+
+@settings(max_examples=400)
+@given(st.lists(st.tuples(DISTANCES, SIDES), max_size=4), KINKED, SEEDS, st.sampled_from([None, 1]))
+def test_right_gradients_at_kinks_pass(near, act, seed, entries):
+    """Also where a random direction crosses several kinks at once."""
+    rng = np.random.default_rng(seed)
+    x = np.concatenate([[sign * distance for distance, sign in near], rng.normal(size=2)])
+    dy = rng.normal(size=x.shape) * 10.0 ** rng.integers(-9, 3)
+    dx = activate_backward(dy, activate(x, *act), *act)
+    gradcheck(lambda: dy @ activate(x, *act), {"x": x}, {"x": dx}, entries=entries, seed=seed)
+
+
+@settings(max_examples=400)
+@given(DISTANCES, SIDES, KINKED, SEEDS)
+def test_right_gradients_behind_a_product_pass(distance, sign, act, seed):
+    """One unit at a kink: its whole column of W, x and b move it."""
+    rng = np.random.default_rng(seed)
+    x, W, dy = rng.normal(size=4), rng.normal(size=(4, 3)), rng.normal(size=3)
+    b = rng.normal(size=3)
+    b[1] = sign * distance - x @ W[:, 1]
+    db = activate_backward(dy, activate(x @ W + b, *act), *act)
+    gradients = {"x": W @ db, "W": np.outer(x, db), "b": db}
+    arrays = {"x": x, "W": W, "b": b}
+    for entries in (None, 2):
+        gradcheck(lambda: dy @ activate(x @ W + b, *act), arrays, gradients, entries=entries)
+
+
+@settings(max_examples=400)
+@given(st.lists(DISTANCES, min_size=1, max_size=3), SEEDS, st.sampled_from([None, 1]))
+def test_right_gradients_of_a_maximum_pass(distances, seed, entries):
+    """Equal entries included, where the gradient goes to one of them or is shared."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal() - np.array([0, *distances])
+    first = np.zeros_like(x)
+    first[0] = 3
+    shared = 3.0 * (x == x.max()) / (x == x.max()).sum()
+    for right in (first, shared):
+        gradcheck(lambda: 3 * x.max(), {"x": x}, {"x": right}, entries=entries, seed=seed)
+
+
+@settings(max_examples=400)
+@given(st.floats(2.1e-6, 1e-3), SIDES, st.sampled_from([0.0, 0.25, 0.9]), st.booleans())
+def test_wrong_gradients_near_a_kink_fail(distance, sign, slope, noisy):
+    """Sign, factor and the other side's slope, as soon as the kink is further away than 2e."""
+    x = np.array([sign * distance, 0.5])
+    right, other = (3.0, 3 * slope) if sign > 0 else (3 * slope, 3.0)
+    for wrong in (-right, 2 * right, right / 2, other, right + 1e-4):
+        if wrong != right:
+            text = message(
+                lambda: 3 * activate(x, "leaky", slope)[0] + noisy * np.sin(x[1]),
+                {"x": x},
+                {"x": np.array([wrong, noisy * np.cos(0.5)])},
+            )
+            assert text.startswith(f"x[0]: gradient {wrong:.9g}, finite difference "), text
+
+
+@settings(max_examples=200)
+@given(
+    st.floats(0, 2e-6), SIDES, st.sampled_from([-7.0, -0.1, 3.1, 9.0]), st.sampled_from([None, 1])
+)
+def test_a_gradient_outside_both_sides_of_a_kink_fails(distance, sign, wrong, entries):
+    x = np.array([0.5, sign * distance])
+    gradients = {"x": np.array([1.0, wrong])}
+    text = message(lambda: x[0] + 3 * max(x[1], 0), {"x": x}, gradients, entries=entries, seed=1)
+    assert re.match(r"x(\[1\]| along a random direction): gradient ", text)
+
+
+def test_the_message_names_a_kink():
+    x = np.array([0.0])
+    assert message(lambda: 3 * abs(x[0]) + x[0], {"x": x}, {"x": np.array([5.0])}) == (
+        "x[0]: gradient 5, outside the one-sided differences -2 and 4 at a kink within 2e-06, "
+        "relative error 2.0e-01 > 1e-06"
+    )
+    gradcheck(lambda: 3 * abs(x[0]) + x[0], {"x": x}, {"x": np.array([3.5])})
+    x[0] = 1.5e-6  # the kink is between e and 2e: the difference is known
+    assert message(lambda: 3 * abs(x[0]), {"x": x}, {"x": np.array([-3.0])}).startswith(
+        "x[0]: gradient -3, finite difference 3, ratio -1, "
+    )
+
+
+def test_a_wrong_entry_among_many_kinks_is_named():
+    """The random direction crosses 40 kinks at once; halving it leads to the wrong entry."""
+    rng = np.random.default_rng(0)
+    x, dy = np.zeros(40), rng.normal(size=40)
+    dx = np.zeros(40)
+    gradcheck(lambda: dy @ np.maximum(x, 0), {"x": x}, {"x": dx}, entries=1)
+    dx[17] = 50
+    text = message(lambda: dy @ np.maximum(x, 0), {"x": x}, {"x": dx}, entries=0)
+    assert text.startswith("x[17]: gradient 50, ") and " at a kink within 2e-06, " in text
 
 
 def test_rounding_of_a_large_f_is_no_error():
