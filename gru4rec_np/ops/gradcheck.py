@@ -41,8 +41,8 @@ def gradcheck(
 
     Limits: closer to a kink than eps/50, every gradient between the differences above and below p
     passes, because f does not show which one is right. One outside them fails, and the message
-    gives both differences. If two kinks are that close, even the right gradient can be outside.
-    A random direction that fails at a kink is halved, down to single entries.
+    gives both differences. Several kinks within 2e of an entry can hide one another; then even a
+    right gradient can fail. A random direction that fails at a kink is halved, down to entries.
 
     Args:
         f: computes a float from the arrays, reading them at each call. Random numbers in it, such
@@ -82,7 +82,7 @@ def gradcheck(
             if error <= rtol:
                 continue
             if sides and len(moved) > 1:
-                # Several kinks may hide behind each other: the loop goes on with both halves.
+                # Several kinks along it can hide one another. Both halves are checked instead.
                 for half in np.array_split(np.arange(len(moved)), 2):
                     checks.append((moved[half], direction[half] if len(half) > 1 else np.ones(1)))
                 continue
