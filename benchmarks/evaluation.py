@@ -17,7 +17,7 @@ from gru4rec_np.backends import load, one_blas_thread
 from gru4rec_np.ops import ranking
 
 ITEMS, SESSIONS, CASES = 37_483, 15_324, 55_898  # RSC15
-SHAPES = ((256, 512), (512, 512), (1024, 256), (ranking.BLOCK // ITEMS, ITEMS))
+SHAPES = ((256, 512), (512, 512), (1024, 256), (ranking.MAX_SCORES // ITEMS, ITEMS))
 THREADS = (1, 2)
 FLOOR = "product alone"
 SMALL, CALLS, K = 3000, 100, 20  # serving: the other catalogue, calls of a round, how many items

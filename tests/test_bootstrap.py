@@ -1,4 +1,4 @@
-"""The paired bootstrap: its intervals cover, it pairs, it resamples sessions and seeds."""
+"""The paired bootstrap: coverage, pairing, resampling of sessions and seeds."""
 
 import numpy as np
 import pytest
@@ -34,11 +34,11 @@ def test_intervals_cover_the_truth_as_often_as_they_say(seeds, of_seed):
     hits = sum(
         covers(*draw(rng, 150, seeds, of_seed=of_seed, better=0.1), 0.1, i) for i in range(n)
     )
-    # 0.95, three standard deviations of 300 trials being 0.038; 4 seeds are few.
+    # The level is 0.95; three standard deviations of 300 trials are 0.038; 4 seeds are few.
     assert 0.90 <= hits / n <= 0.995, hits / n
 
 
-def test_drawing_cases_instead_of_sessions_would_not_cover():
+def test_drawing_cases_instead_of_sessions_does_not_cover():
     rng = np.random.default_rng(0)
     hits = 0
     for i in range(200):
@@ -69,7 +69,7 @@ def test_a_large_difference_is_found_and_pairing_finds_a_small_one():
     values, session = draw(rng, 300, better=0.3)
     means = resampled_means(values, session)
     assert interval(means[:, 1] - means[:, 0])[0] > 0.2
-    # The same sessions are hard for both: the difference is far surer than either mean.
+    # The same sessions are hard for both, so the difference varies far less than each mean.
     hard = rng.normal(0, 1, 300)[session]
     values = [hard[None], hard[None] + 0.05]
     means = resampled_means(values, session)
@@ -79,7 +79,7 @@ def test_a_large_difference_is_found_and_pairing_finds_a_small_one():
 
 
 def test_the_mean_is_over_cases_of_the_sessions_drawn():
-    """Against the definition, session by session; and blocks make no difference."""
+    """Against the definition, session by session."""
     values, session = draw(np.random.default_rng(4), 7)
     means = resampled_means(values, session, 5, seed=9)
     drawn = np.random.default_rng(9).integers(0, 7, (5, 7))
@@ -93,7 +93,7 @@ def test_deterministic_by_seed(monkeypatch):
     one = resampled_means(values, session, 50, seed=1)
     assert (one == resampled_means(values, session, 50, seed=1)).all()
     assert (one != resampled_means(values, session, 50, seed=2)).any()
-    monkeypatch.setattr(bootstrap, "BLOCK", 200)
+    monkeypatch.setattr(bootstrap, "MAX_DRAWS", 200)
     assert resampled_means(values, session, 50, seed=1).mean(0) == pytest.approx(
         one.mean(0), abs=0.05
     )

@@ -1,4 +1,4 @@
-"""Ranks against sorting, with many ties and scores that are not numbers; metrics by hand."""
+"""Ranks against sorting, with many ties and NaN; metrics by hand."""
 
 import numpy as np
 import pytest
@@ -6,14 +6,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from gru4rec_np.ops.ranking import ROWS, TIES, catalogue_scores, metrics, rank_targets, ranks, top
+from gru4rec_np.ops.ranking import (
+    PADDED_ROWS,
+    TIES,
+    catalogue_scores,
+    metrics,
+    rank_targets,
+    ranks,
+    top,
+)
 
 FEW = st.sampled_from([-np.inf, -1.0, 0.0, 1.0, 2.0, np.inf])  # few values: many ties
 SHAPES = st.tuples(st.integers(1, 5), st.integers(1, 9))
 
 
 def naive_rank(scores, target, ties):
-    """Sort by falling score; the target's equals stand side by side."""
+    """Sort by descending score; items with the target's score are adjacent."""
     ordered = sorted(scores, reverse=True)
     first = ordered.index(scores[target]) + 1
     last = first + ordered.count(scores[target]) - 1
@@ -62,9 +70,9 @@ def test_unknown_ties_are_named():
 
 
 @settings(max_examples=200)
-@given(st.integers(0, 2 * ROWS + 1), st.integers(1, 6), st.sampled_from(TIES), st.data())
+@given(st.integers(0, 2 * PADDED_ROWS + 1), st.integers(1, 6), st.sampled_from(TIES), st.data())
 def test_rank_targets_is_ranks_of_the_product(n, items, ties, data):
-    """Small whole numbers: the product is exact, however it is cut."""
+    """Small integers: the product is exact, in whatever parts it is computed."""
     whole = st.integers(-2, 2).map(float)
     h = data.draw(arrays(np.float32, (n, 3), elements=whole))
     V_y = data.draw(arrays(np.float32, (items, 3), elements=whole))
@@ -103,7 +111,7 @@ def test_metrics_against_a_loop(drawn, k):
 
 @settings(max_examples=200)
 @given(arrays(np.float32, st.integers(1, 9), elements=FEW), st.integers(1, 12))
-def test_top_is_sorted_and_of_equals_takes_the_first(scores, k):
+def test_top_is_sorted_and_keeps_the_order_of_equal_scores(scores, k):
     ids = np.array([f"i{i}" for i in range(len(scores))], object)
     ordered = sorted(zip(ids, scores.tolist(), strict=True), key=lambda pair: -pair[1])
     assert top(scores, ids, k) == ordered[:k]
@@ -111,6 +119,6 @@ def test_top_is_sorted_and_of_equals_takes_the_first(scores, k):
 
 @settings(max_examples=200)
 @given(arrays(np.float32, st.integers(1, 12), elements=FEW | st.just(np.nan)), st.integers(1, 14))
-def test_top_puts_what_is_no_number_last(scores, k):
+def test_top_puts_nan_last(scores, k):
     found = [item for item, _ in top(scores, np.arange(len(scores)), k)]
     assert found == np.argsort(-scores, kind="stable")[:k].tolist()

@@ -1,8 +1,8 @@
 """`Ops`: the hot operations, in NumPy. It is the default backend and the contract of the others.
 
-A training step and the ranking of the catalogue spend their time in these operations. A backend is
-a subclass that overrides what it does faster. `Stepper` is what a backend may add: many training
-steps in one call. Imports the mathematics (ops/), the sampler of negatives and nothing above.
+Training and ranking spend their time in these operations. A backend is a subclass that overrides
+what it computes faster. It may add a `Stepper`, which runs many training steps in one call.
+Imports the mathematics (ops/) and the sampler of negatives.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ class Stepper(Protocol):
         Args:
             batches: the epoch. steps: consecutive steps of it.
             samples: (len(steps), n_sample) int32 extra negatives.
-            state: the state at the end of the step before. rng: draws the dropout masks.
+            state: the state after the step before. rng: draws the dropout masks.
 
         Returns:
-            the loss of each update (updates,) float64, and the state at the end.
+            the loss of each update (updates,) float64, and the state after the last step.
         """
 
     def fetch(self) -> None:
@@ -56,13 +56,13 @@ class Stepper(Protocol):
 
 
 class Ops:
-    """The hot operations in NumPy, and what every backend promises.
+    """The hot operations in NumPy, and the contract of every backend.
 
     Arrays are float32 (training) or float64 (gradient checks); results have the dtype of the
-    arguments. A backend's results equal these up to rounding: tests/test_kernels.py.
+    arguments. A backend's results equal these up to rounding: see tests/test_kernels.py.
 
     Attributes:
-        name: of the backend. why: why it was chosen, for messages.
+        name: the backend's name. why: why it was chosen, for messages.
     """
 
     name = "numpy"
@@ -114,7 +114,7 @@ class Ops:
     def gru_reset_after_backward(
         self, dh_new: np.ndarray, cache: tuple, U: np.ndarray, hidden_act: Activation = TANH
     ) -> tuple[np.ndarray, ...]:
-        """dxW, dh, dU, db, dc (3H,); see `cells.gru_reset_after_backward`."""
+        """dxW, dh, dU, db as `gru_backward`, dc (3H,); see `cells.gru_reset_after_backward`."""
         return cells.gru_reset_after_backward(dh_new, cache, U, hidden_act)
 
     # --- scores and loss --------------------------------------------------------------------------
@@ -195,11 +195,11 @@ class Ops:
 
 
 def can_fuse_steps(hp: Any) -> bool:
-    """Whether the fused loops of the backends cover a model.
+    """Whether the fused loops of the backends can train a model.
 
-    They cover the published configurations: one GRU layer and nothing after it, bptt = 1, Adagrad
-    or SGD, no L2, no gradient clipping, an input other than `weighted`. Other models are trained
-    step by step.
+    They train the published configurations: one GRU layer, no feed-forward layer, bptt = 1, Adagrad
+    or SGD, no L2, no gradient clipping, any input except `weighted`. Other models are trained step
+    by step.
 
     Args:
         hp: `models.hyperparameters.Hyperparameters`.
@@ -217,11 +217,11 @@ def can_fuse_steps(hp: Any) -> bool:
 
 
 def multiplications(hp: Any) -> int:
-    """About how many multiplications a training step with all lanes takes."""
+    """Approximate number of multiplications of a training step with all lanes."""
     H = sum(hp.layers)
     return 3 * hp.batch_size * H * (hp.batch_size + hp.n_sample + 3 * H)
 
 
 def coded(act: Activation) -> tuple[int, float]:
-    """An activation with its index in ACTIVATIONS instead of its name, for compiled code."""
+    """(index in ACTIVATIONS, a) for compiled code, which takes no names."""
     return ACTIVATIONS.index(act[0]), float(act[1])

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from threading import Lock
 from typing import Any
 
-import scipy.linalg.cython_blas  # noqa: F401 - loads the BLAS of compiled products, for the next
+import scipy.linalg.cython_blas  # noqa: F401 - loads SciPy's BLAS, so that the controller sees it
 from threadpoolctl import ThreadpoolController
 
 # The OpenBLAS in the wheels of NumPy and SciPy has one thread limit for the whole process. MKL, or
@@ -20,8 +20,8 @@ _before: list[int] = []
 
 @contextmanager
 def _one_blas_thread() -> Iterator[None]:
-    # The first thread to enter sets the shared limit, and the last one to leave lifts it. If each
-    # lifted it, another would lose it in the middle of a product.
+    # The first thread to enter sets the shared limit and the last one to leave restores it.
+    # Otherwise one thread would lift the limit during another's product.
     global _inside, _before
     with _entering:
         if _inside == 0:
@@ -39,16 +39,16 @@ def _one_blas_thread() -> Iterator[None]:
 
 
 def _set(libraries: list[Any], limits: list[int]) -> list[int]:
-    """Set the thread limits of some libraries; returns the limits before."""
+    """Set the libraries' thread limits; returns the previous limits."""
     before = [lib.get_num_threads() for lib in libraries]
     for lib, limit in zip(libraries, limits, strict=True):
-        # threadpoolctl 3.8 only obeys the thread that set a limit first: make it this one.
+        # threadpoolctl 3.8 accepts limits only from the thread that set the first one.
         if hasattr(lib, "clear_controlling_thread"):
             lib.clear_controlling_thread(force=True)
         lib.set_num_threads(limit)
     return before
 
 
-# Decorates whatever trains or scores. Several BLAS threads may add in another order, so the last
-# bits would depend on their number.
+# Decorates functions that train or score. The order of BLAS's additions depends on the number of
+# threads, so with several threads the last bits would depend on it too.
 one_blas_thread = _one_blas_thread()

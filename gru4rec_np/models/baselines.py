@@ -20,7 +20,7 @@ from gru4rec_np.data.tables import Watch, as_sessions
 from gru4rec_np.errors import InputError
 from gru4rec_np.models.base import Model
 from gru4rec_np.models.hyperparameters import MOST, Checked
-from gru4rec_np.ops.ranking import BLOCK, ranks
+from gru4rec_np.ops.ranking import MAX_SCORES, ranks
 
 B = TypeVar("B", bound="Baseline")
 
@@ -74,7 +74,7 @@ class Baseline(Model):
 
     def _ranks(self, test: Sessions, ties: str, watch: Watch | None) -> np.ndarray:
         cases = test.cases
-        size = max(1, BLOCK // 2 // len(self.item_ids))
+        size = max(1, MAX_SCORES // 2 // len(self.item_ids))
         blocks = []
         for i in range(0, len(cases), size):
             block = cases[i : i + size]

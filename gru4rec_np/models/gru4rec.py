@@ -21,7 +21,7 @@ from gru4rec_np.models import hyperparameters, network
 from gru4rec_np.models.base import Network, OnChunk, progress
 from gru4rec_np.models.training import Training
 from gru4rec_np.ops.cells import State
-from gru4rec_np.ops.ranking import ROWS, padded, rank_in_parts, top
+from gru4rec_np.ops.ranking import PADDED_ROWS, padded, rank_in_parts, top
 
 
 class GRU4Rec(Network):
@@ -130,7 +130,7 @@ class GRU4Rec(Network):
         D = self.weights["V_y"].shape[1]
         at_event = np.empty((sessions.n_events, D), self.weights["V_y"].dtype)
         longest_first = np.argsort(-sessions.lengths, kind="stable")
-        for block in np.split(longest_first, range(ROWS, sessions.n_sessions, ROWS)):
+        for block in np.split(longest_first, range(PADDED_ROWS, sessions.n_sessions, PADDED_ROWS)):
             first, questions = sessions.offsets[block], sessions.lengths[block] - 1
             state = network.zero_state(self.hp, len(block))
             for t in range(max(questions, default=0)):
@@ -143,10 +143,10 @@ class GRU4Rec(Network):
     def _feed(self, x: np.ndarray, state: State) -> tuple[np.ndarray, State]:
         """`network.recurrent` of a few sessions, bit-identical whatever other sessions are beside.
 
-        Products always have the same shape: there are `ROWS` lanes, and unused ones run idle.
+        Products always have the same shape: there are `PADDED_ROWS` lanes, and unused ones run idle.
 
         Args:
-            x: (n,) item indices, n <= ROWS. state: of the n sessions.
+            x: (n,) item indices, n <= PADDED_ROWS. state: of the n sessions.
 
         Returns:
             the vectors that score items (n, D), and the new state.

@@ -16,7 +16,7 @@ from gru4rec_np.data.sessions import Sessions
 from gru4rec_np.data.tables import Watch
 from gru4rec_np.models.baselines import Baseline, by_session, recent
 from gru4rec_np.models.hyperparameters import Checked, declare, flag, number, whole
-from gru4rec_np.ops.ranking import BLOCK
+from gru4rec_np.ops.ranking import MAX_SCORES
 
 
 class ItemKNN(Baseline):
@@ -53,7 +53,7 @@ class ItemKNN(Baseline):
         parts = []
         # An item's row of c has at most as many items as its sessions have clicks, all together.
         clicks = np.minimum(by_item.astype(bool) @ train.lengths, train.n_items).cumsum()
-        blocks = np.searchsorted(clicks, np.arange(BLOCK // 8, clicks[-1], BLOCK // 8))
+        blocks = np.searchsorted(clicks, np.arange(MAX_SCORES // 8, clicks[-1], MAX_SCORES // 8))
         for first, last in itertools.pairwise(np.unique([0, *blocks, train.n_items]).tolist()):
             c = (by_item[first:last] @ counts).tocoo()
             other = c.col != c.row + first  # an item is no neighbour of its own
@@ -160,7 +160,7 @@ class VSKNN(Baseline):
         # Blocks of cases whose candidates, counted with repetition, fit in memory.
         shared = np.cumsum(np.diff(self._candidates.indptr)[item])
         shared = np.concatenate([[0], shared])[indptr[1:]]
-        ends = np.flatnonzero(np.diff(shared // (BLOCK // 4))) + 1
+        ends = np.flatnonzero(np.diff(shared // (MAX_SCORES // 4))) + 1
         out = np.empty((len(cases), len(self.rarity)), np.float32)
         for first, end in itertools.pairwise([0, *ends.tolist(), len(cases)]):
             neighbours = self._neighbours(current[first:end], lengths[first:end])

@@ -1,6 +1,6 @@
-"""Activation functions: the logistic sigmoid and the family shared by hidden and output layers.
+"""Activation functions of the gates, the hidden layers and the output.
 
-Every derivative here is a function of the *output* y, so a forward pass need not keep its input.
+Every derivative is a function of the *output* y, so the forward pass does not store its input.
 Imports NumPy only.
 """
 
@@ -18,15 +18,15 @@ ACTIVATIONS = ("linear", "tanh", "sigmoid", "relu", "leaky", "elu", "selu")
 
 
 def exp_or_zero(x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-    """e^x for x <= 0, elementwise, and 0 where nothing can see it beside the 1 of e^0.
+    """e^x for x <= 0, elementwise, and 0 where e^x is negligible beside e^0 = 1.
 
-    That is below e^-80 in float32, e^-701 in float64: a thousand times the smallest normal number.
-    What comes after, down to 10^-38 or 10^-308, is slow: some processors take a hundred times as
-    long for each product with such a denormal number.
+    The limit is e^-80 in float32 and e^-701 in float64, a thousand times the smallest normal
+    number. Smaller values make products denormal, which some processors compute a hundred times
+    more slowly.
 
     Args:
         x: array of floats, any shape; -inf gives 0.
-        out: array for the result, x itself if need be.
+        out: array for the result; it may be x.
 
     Returns:
         array of x's shape and dtype.
@@ -42,7 +42,7 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
         x: array of floats, any shape.
 
     Returns:
-        array of x's shape and dtype. No finite x overflows: only e^-|x| <= 1 is ever computed.
+        array of x's shape and dtype. It never overflows: only e^-|x| <= 1 is computed.
     """
     e = exp_or_zero(-np.abs(x))
     return np.where(x >= 0, 1, e) / (1 + e)
@@ -54,7 +54,7 @@ def activate(x: np.ndarray, kind: str, a: float = 0.0) -> np.ndarray:
     Args:
         x: array of floats, any shape.
         kind: one of `ACTIVATIONS`.
-        a: slope below zero of `leaky`, or the depth of `elu`: a (e^x - 1); unused by the others.
+        a: slope of `leaky` below 0, or factor of `elu` below 0: a (e^x - 1); others ignore it.
 
     Returns:
         array of x's shape and dtype (x itself for `linear`).

@@ -1,15 +1,16 @@
-"""Paired bootstrap: which differences between methods are more than noise.
+"""Paired bootstrap: which differences between methods are larger than the noise.
 
-Test sessions are drawn again, not cases, since the cases of a session hang together; and seeds are,
-where a method has several. Every method sees the same draws. Imports NumPy only.
+It resamples test sessions, not cases, because the cases of a session are correlated. Of a method
+with several seeds it also resamples the seeds. All methods get the same sessions. Imports NumPy
+only.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 
-# The sessions' weights are held for as many resamples at once as fit in about this many numbers.
-BLOCK = 2**23
+# At most about this many drawn sessions are in memory at once.
+MAX_DRAWS = 2**23
 
 
 def resampled_means(
@@ -17,16 +18,15 @@ def resampled_means(
 ) -> np.ndarray:
     """Each method's mean value over the cases, on resampled test sessions and resampled seeds.
 
-    A resample draws as many sessions as there are, with replacement, the same for all methods
-    (Efron 1979); its mean is over all cases of the sessions drawn. Of a method's n >= 2 seeds it
-    draws n - 1 with replacement, on its own, and takes the mean over them: with n - 1 draws, and
-    not with n, the variance of that mean is on average the true one, s²/n (Rao, Wu 1988). One
-    seed is always itself: of a method that has one but depends on it, the seed's noise is unseen.
+    A resample draws all S sessions anew, with replacement (Efron 1979). The mean is over all cases
+    of the drawn sessions. Of a method's n >= 2 seeds, a resample draws n - 1 with replacement and
+    averages over them. With n - 1 draws the expected variance of that mean is s²/n, as it should
+    be; with n draws it is too small (Rao & Wu 1988). With one seed, its noise is not counted.
 
     Args:
-        values: of each method (seeds, cases), say 1 where the rank is <= K, 0 elsewhere.
+        values: one (seeds, cases) array for each method, such as 1 if the rank is <= K, else 0.
         session: (cases,) which session each case is of.
-        n_resamples: R. seed: of the draws.
+        n_resamples: R, the number of resamples. seed: of the draws.
 
     Returns:
         (R, methods) float64.
@@ -39,11 +39,11 @@ def resampled_means(
         raise ValueError("resampled_means: no cases")
     S = int(at.max()) + 1
     rng = np.random.default_rng(seed)
-    # Sums over each session, of every run and, last, of the number of cases: (S, runs + 1).
+    # (S, runs + 1): each session's sum of the values of every run, and its number of cases.
     runs = [run for method in values for run in method]
     sums = np.stack([np.bincount(at, run, S) for run in [*runs, np.ones(len(at))]], axis=1)
     means = np.empty((n_resamples, len(runs)))
-    block = max(1, BLOCK // S)
+    block = max(1, MAX_DRAWS // S)
     for first in range(0, n_resamples, block):
         n = min(block, n_resamples - first)
         drawn = rng.integers(0, S, (n, S)) + S * np.arange(n)[:, None]
@@ -60,9 +60,13 @@ def resampled_means(
 
 
 def interval(differences: np.ndarray, level: float = 0.95) -> np.ndarray:
-    """Percentile interval of resampled differences: (2, ...), low and high.
+    """Percentile interval (Efron 1979) of resampled differences.
 
     Args:
-        differences: (R, ...), as of two columns of `resampled_means`. level: its probability.
+        differences: (R, ...), such as one column of `resampled_means` minus another.
+        level: the interval's coverage.
+
+    Returns:
+        (2, ...) float64, low and high.
     """
     return np.quantile(differences, [(1 - level) / 2, (1 + level) / 2], axis=0)

@@ -1,9 +1,9 @@
-"""Recurrent cells and the dense layer: one step forward, and right under it the same step backward.
+"""Recurrent cells and the dense layer: one forward step, and its backward pass right below it.
 
-A cell receives its input already multiplied, xW = x W, because a 1-of-N input makes that product
-a row look-up; so a cell knows nothing of how items are encoded. Gates lie side by side in the
-columns: W = [W_r | W_z | W_n], and U, b, c likewise. A cell takes and gives one array of state,
-whose first H columns are its output. Imports NumPy and the activations.
+A cell takes the product xW = x W instead of x, because for a 1-of-N input that product is a row
+look-up. So cells do not depend on the input encoding. The gates are column blocks:
+W = [W_r | W_z | W_n], and likewise U, b, c. A cell takes and returns one state array, whose first
+H columns are its output. Imports NumPy and the activations.
 
 Shapes: B lanes (sessions side by side), H hidden units. Rows are lanes.
 """
@@ -14,16 +14,16 @@ import numpy as np
 
 from gru4rec_np.ops.activations import TANH, Activation, activate, activate_backward, sigmoid
 
-# Units by name: how many times H columns their gates have, and how many times H their state.
+# Unit name -> (columns of its gates / H, columns of its state / H).
 UNITS = {"gru": (3, 1), "lstm": (4, 2), "rnn": (1, 1)}
 
 
 class State(NamedTuple):
-    """What each lane remembers of its session between steps.
+    """The state of each lane between steps.
 
     Attributes:
-        h: one (B, H) array for each recurrent layer. An LSTM's is (B, 2H), its output and memory
-            [h | c] side by side, so resets and lane moves treat both alike.
+        h: one (B, H) array for each recurrent layer. An LSTM's is (B, 2H): output and memory
+            [h | c] in one array, so that resets and lane moves apply to both.
         history: (B, L) item indices, newest first, -1 for none; L = 0 unless input=weighted.
     """
 
@@ -72,21 +72,21 @@ def lstm(
 ) -> tuple[np.ndarray, tuple]:
     """One step of a long short-term memory.
 
-        i  = σ(x W_i + h U_i + b_i)              how much of the candidate is taken
-        f  = σ(x W_f + h U_f + b_f)              how much of the old memory stays
-        o  = σ(x W_o + h U_o + b_o)              how much of the memory shows
+        i  = σ(x W_i + h U_i + b_i)              input gate: weight of the candidate
+        f  = σ(x W_f + h U_f + b_f)              forget gate: weight of the old memory
+        o  = σ(x W_o + h U_o + b_o)              output gate: weight of the memory in h'
         n  = tanh(x W_n + h U_n + b_n)           the candidate
         c' = f*c + i*n
         h' = o*tanh(c')
 
-    Hochreiter & Schmidhuber 1997, with the forget gate of Gers et al. 2000, no peepholes; gates in
-    this order so that those with σ lie together.
+    Hochreiter & Schmidhuber 1997, with the forget gate of Gers et al. 2000, without peepholes.
+    The order of the gates keeps those with σ adjacent.
 
     Args:
         xW: (B, 4H) the input's part of the gates; for a 1-of-N input, rows of W.
-        hc: (B, 2H) the state before the step, [h | c]: what shows, and the memory behind it.
+        hc: (B, 2H) the state before the step, [h | c]: output and memory.
         U: (H, 4H), b: (4H,).
-        hidden_act: in place of both tanh, as (kind, a), see `activations.activate`.
+        hidden_act: replaces both tanh, as (kind, a), see `activations.activate`.
 
     Returns:
         [h' | c']: (B, 2H), and the cache that `lstm_backward` takes. All floats, in the inputs'
@@ -106,7 +106,7 @@ def lstm(
 def lstm_backward(
     dhc_new: np.ndarray, cache: tuple, U: np.ndarray, hidden_act: Activation = TANH
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Gradients of `lstm`, from the bottom line of its formulas to the top.
+    """Gradients of `lstm`: its formulas in reverse order.
 
     Args:
         dhc_new: (B, 2H) gradient with respect to [h' | c']; cache, U, hidden_act as in the forward
@@ -120,7 +120,7 @@ def lstm_backward(
     dh_new, dc_new = dhc_new[:, :H], dhc_new[:, H:]
     dxW = np.empty((len(h), 4 * H), h.dtype)
 
-    # h' = o*tanh(c'), and c' also goes on to the next step by itself
+    # h' = o*tanh(c'). The next step reads h' and c', so c' has two gradients.
     do = dh_new * shown
     dc_new = dc_new + activate_backward(dh_new * o, shown, *hidden_act)
     # c' = f*c + i*n
@@ -141,8 +141,8 @@ def gru(
 ) -> tuple[np.ndarray, tuple]:
     """One step of a gated recurrent unit, the reset gate applied before the product with U_n.
 
-        r  = σ(x W_r + h U_r + b_r)              how much of the old state the candidate sees
-        z  = σ(x W_z + h U_z + b_z)              how much of the candidate is taken
+        r  = σ(x W_r + h U_r + b_r)              reset gate: weight of the old state in n
+        z  = σ(x W_z + h U_z + b_z)              update gate: weight of the candidate
         n  = tanh(x W_n + (r*h) U_n + b_n)       the candidate
         h' = (1-z)*h + z*n
 
@@ -167,7 +167,7 @@ def gru(
 def gru_backward(
     dh_new: np.ndarray, cache: tuple, U: np.ndarray, hidden_act: Activation = TANH
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Gradients of `gru`, from the bottom line of its formulas to the top.
+    """Gradients of `gru`: its formulas in reverse order.
 
     Args:
         dh_new: (B, H) gradient with respect to h'.
@@ -179,7 +179,7 @@ def gru_backward(
     """
     h, r, z, n = cache
     H = h.shape[1]
-    dxW = np.empty((len(h), 3 * H), h.dtype)  # x W enters a gate as its bias does: one gradient
+    dxW = np.empty((len(h), 3 * H), h.dtype)  # x W and b are added: the same gradient
 
     # h' = (1-z)*h + z*n
     dz = dh_new * (n - h)
@@ -216,16 +216,17 @@ def gru_reset_after(
         n  = tanh(x W_n + b_n + r*(h U_n + c_n))
         h' = (1-z)*h + z*n
 
-    This is cuDNN's GRU (and PyTorch's), where one product h U serves all gates. Its z weighs the
-    old state instead: the same cell with W_z, U_z, b_z, c_z negated. In r and z the two biases
-    only ever appear as a sum; both are kept, as there, since a bias that exists twice also learns
-    twice as fast.
+    This is the GRU of cuDNN and PyTorch, with one product h U for all gates. Their z is the weight
+    of the old state: the same cell with W_z, U_z, b_z, c_z negated. In r and z only the sum b + c
+    matters. Both are kept, as in cuDNN, because the sum of two biases learns twice as fast.
 
     Args:
-        xW: (B, 3H), h: (B, H), U: (H, 3H), b: (3H,) as in `gru`; c: (3H,) the state's bias.
+        xW: (B, 3H), h: (B, H), U: (H, 3H), b: (3H,) as in `gru`; c: (3H,) the bias of h U.
+        hidden_act: the candidate's activation as (kind, a), see `activations.activate`.
 
     Returns:
-        h': (B, H), and the cache that `gru_reset_after_backward` takes.
+        h': (B, H), and the cache that `gru_reset_after_backward` takes. All floats, in the inputs'
+        dtype.
     """
     H = h.shape[1]
     hU = h @ U + c
@@ -261,7 +262,7 @@ def gru_reset_after_backward(
     dxW[:, :H] = dr * r * (1 - r)
     dxW[:, H : 2 * H] = dz * z * (1 - z)
     dxW[:, 2 * H :] = da_n
-    # hU = h U + c takes the same gradient, but for the candidate's part, which r has scaled.
+    # hU = h U + c has the same gradient, except that the candidate's block is scaled by r.
     dhU = dxW.copy()
     dhU[:, 2 * H :] *= r
     dh = dh_new * (1 - z) + dhU @ U.T
@@ -271,7 +272,9 @@ def gru_reset_after_backward(
 def dense(
     x: np.ndarray, F: np.ndarray, f: np.ndarray, act: Activation = TANH
 ) -> tuple[np.ndarray, tuple]:
-    """A feed-forward layer y = act(x F + f): what may stand between the last cell and the output.
+    """A feed-forward layer y = act(x F + f), optional between the last cell and the output.
+
+    Hidasi et al. 2016 (arXiv 1511.06939), fig. 1.
 
     Args:
         x: (B, X), F: (X, Y), f: (Y,); act as (kind, a), see `activations.activate`.

@@ -1,8 +1,8 @@
-"""The five ranking losses over sampled scores, each with its gradient right under it.
+"""The five ranking losses over sampled scores, each with its gradient right below it.
 
-Scores r are (B, N): one row a lane, the first B columns the lanes' own targets, the rest shared
-negative samples, N >= 2. Row b's target i is its column b; all its other columns j are negatives.
-Every formula is written so that scores up to 1e4 neither overflow nor lose log 0 in float32.
+Scores r are (B, N), N >= 2, one row for each lane. The first B columns are the lanes' own targets,
+the rest are shared negative samples. Row b's target i is column b; its other columns j are
+negatives. In float32, scores up to 1e4 cause neither overflow nor log 0.
 Imports NumPy and the activations.
 """
 
@@ -19,7 +19,7 @@ from gru4rec_np.ops.activations import (
 
 
 def _target(r: np.ndarray) -> np.ndarray:
-    """(B, 1): the target's column of each row."""
+    """(B, 1): each row's target score."""
     return np.diagonal(r)[:, None]
 
 
@@ -30,13 +30,13 @@ def _add_to_target(dr: np.ndarray, g: np.ndarray) -> None:
 
 
 def _without_target(x: np.ndarray, fill: float) -> np.ndarray:
-    """x with `fill` in each row's target column, in place."""
+    """x, changed in place: `fill` in each row's target column."""
     np.fill_diagonal(x, fill)
     return x
 
 
 def _softmax(r: np.ndarray) -> np.ndarray:
-    """Softmax over each row; a column of -inf gets 0. Shifted by the maximum, so e^x <= 1."""
+    """Softmax over each row; a score of -inf gets 0. Subtracts the maximum, so e^x <= 1."""
     e = exp_or_zero(r - r.max(axis=1, keepdims=True))
     e /= e.sum(axis=1, keepdims=True)
     return e
@@ -49,7 +49,7 @@ def _logsumexp(r: np.ndarray) -> np.ndarray:
 
 
 def _softplus(x: np.ndarray) -> np.ndarray:
-    """log(1 + e^x) = -log σ(-x), without computing e^x for positive x."""
+    """log(1 + e^x) = -log σ(-x). Computes e^-|x| only, so nothing overflows."""
     return np.maximum(x, 0) + np.log1p(exp_or_zero(-np.abs(x)))
 
 
@@ -62,7 +62,7 @@ def _negatives_softmax(r: np.ndarray) -> np.ndarray:
 
 
 def cross_entropy(r: np.ndarray, smoothing: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
-    """-Σ_k q_k log softmax(r)_k, with q the target's 1-of-N vector, possibly smoothed.
+    """-Σ_k q_k log softmax(r)_k, with q the target's 1-of-N vector, smoothed on request.
 
     Hidasi & Karatzoglou 2018 (arXiv 1706.03847), §2.2. Label smoothing moves `smoothing` of the
     target's weight evenly to the N-1 negatives: q_i = 1-smoothing, q_j = smoothing/(N-1).
@@ -72,9 +72,9 @@ def cross_entropy(r: np.ndarray, smoothing: float = 0.0) -> tuple[np.ndarray, np
         smoothing: in [0, 1).
 
     Returns:
-        loss of each lane (B,), and the cache that `cross_entropy_backward` takes.
+        loss of each lane (B,), and softmax(r) (B, N), which `cross_entropy_backward` takes.
     """
-    shifted = r - r.max(axis=1, keepdims=True)  # e^x <= 1, and large scores lose no digits
+    shifted = r - r.max(axis=1, keepdims=True)  # e^x <= 1, and no cancellation of large scores
     p = exp_or_zero(shifted)
     total = p.sum(axis=1, keepdims=True)
     p /= total
@@ -86,10 +86,10 @@ def cross_entropy(r: np.ndarray, smoothing: float = 0.0) -> tuple[np.ndarray, np
     return loss, p
 
 
-def cross_entropy_backward(cache: np.ndarray, smoothing: float = 0.0) -> np.ndarray:
-    """dr = softmax(r) - q, (B, N)."""
-    share = smoothing / max(1, cache.shape[1] - 1)
-    dr = cache - share
+def cross_entropy_backward(p: np.ndarray, smoothing: float = 0.0) -> np.ndarray:
+    """dr = p - q, (B, N), with p = softmax(r)."""
+    share = smoothing / max(1, p.shape[1] - 1)
+    dr = p - share
     _add_to_target(dr, -(1 - smoothing - share))
     return dr
 
@@ -106,15 +106,15 @@ def bpr(r: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         r: (B, N) scores.
 
     Returns:
-        loss of each lane (B,), and the cache that `bpr_backward` takes.
+        loss of each lane (B,), and r_j - r_i (B, N), which `bpr_backward` takes.
     """
     d = r - _target(r)  # (B, N): r_j - r_i
     return _without_target(_softplus(d), 0).sum(axis=1) / (r.shape[1] - 1), d
 
 
-def bpr_backward(cache: np.ndarray) -> np.ndarray:
-    """dr_j = σ(r_j - r_i) / n, and dr_i = -Σ_j dr_j. (B, N)."""
-    dr = _without_target(sigmoid(cache), 0) / (cache.shape[1] - 1)
+def bpr_backward(d: np.ndarray) -> np.ndarray:
+    """dr_j = σ(d_j) / n with d_j = r_j - r_i, and dr_i = -Σ_j dr_j. (B, N)."""
+    dr = _without_target(sigmoid(d), 0) / (d.shape[1] - 1)
     _add_to_target(dr, -dr.sum(axis=1))
     return dr
 
@@ -123,7 +123,7 @@ def bpr_backward(cache: np.ndarray) -> np.ndarray:
 
 
 def top1(r: np.ndarray) -> tuple[np.ndarray, tuple]:
-    """(1/n) Σ_j [σ(r_j - r_i) + σ(r_j²)]: the target's relative rank, and scores held near 0.
+    """(1/n) Σ_j [σ(r_j - r_i) + σ(r_j²)]: relative rank of the target, and regularised scores.
 
     Hidasi et al. 2016 (arXiv 1511.06939), §3.1.3.
 
@@ -133,7 +133,7 @@ def top1(r: np.ndarray) -> tuple[np.ndarray, tuple]:
     Returns:
         loss of each lane (B,), and the cache that `top1_backward` takes.
     """
-    above = sigmoid(r - _target(r))  # (B, N): soft count of the negatives above the target
+    above = sigmoid(r - _target(r))  # (B, N): near 1 if the negative scores above the target
     size = sigmoid(r * r)  # (B, N)
     loss = _without_target(above + size, 0).sum(axis=1) / (r.shape[1] - 1)
     return loss, (r, above, size)
@@ -156,7 +156,7 @@ def bpr_max(r: np.ndarray, bpreg: float = 1.0) -> tuple[np.ndarray, tuple]:
     """-log Σ_j s_j σ(r_i - r_j) + bpreg Σ_j s_j r_j², s the softmax over the negatives.
 
     Hidasi & Karatzoglou 2018 (arXiv 1706.03847), §3.2. The logarithm is computed as
-    logsumexp_j(log s_j + log σ(r_i - r_j)), which keeps it finite where each σ underflows.
+    logsumexp_j(log s_j + log σ(r_i - r_j)), which stays finite if each σ underflows.
 
     Args:
         r: (B, N) scores.
@@ -167,10 +167,10 @@ def bpr_max(r: np.ndarray, bpreg: float = 1.0) -> tuple[np.ndarray, tuple]:
     """
     d = r - _target(r)
     negatives = _without_target(r.copy(), -np.inf)
-    # Two large logsumexps are subtracted below: shifted first, they keep their digits.
+    # Two logsumexps are subtracted below. Smaller scores reduce the cancellation.
     negatives -= negatives.max(axis=1, keepdims=True)
     s = _softmax(negatives)
-    a = negatives - _softplus(d)  # log s_j + log σ(r_i - r_j), but for the constant logsumexp
+    a = negatives - _softplus(d)  # log s_j + log σ(r_i - r_j), plus a constant
     loss = _logsumexp(negatives) - _logsumexp(a)
     size = (s * r * r).sum(axis=1, keepdims=True)
     return (loss + bpreg * size)[:, 0], (r, s, _softmax(a), d, size)
@@ -179,7 +179,7 @@ def bpr_max(r: np.ndarray, bpreg: float = 1.0) -> tuple[np.ndarray, tuple]:
 def bpr_max_backward(cache: tuple, bpreg: float = 1.0) -> np.ndarray:
     """Gradient of `bpr_max`, (B, N).
 
-    With p_j = s_j σ(r_i - r_j) / Σ_k s_k σ(r_i - r_k), the part that negative j has in the sum:
+    With p_j = s_j σ(r_i - r_j) / Σ_k s_k σ(r_i - r_k), negative j's share of the sum:
     dr_j = s_j - p_j σ(r_i - r_j) + bpreg s_j (2 r_j + r_j² - Σ_k s_k r_k²),
     dr_i = -Σ_j p_j σ(r_j - r_i).
     """
@@ -236,7 +236,7 @@ def loss_and_gradient(
     smoothing: float = 0.0,
     log_q: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Output activation, logQ correction, loss and the way back: what a step needs of the output.
+    """Output activation, logQ correction and loss, forward and backward.
 
     Args:
         raw: (B, N) scores before the activation.
@@ -256,11 +256,11 @@ def loss_and_gradient(
     r = activated if log_q is None else activated - log_q
     match loss:
         case "cross-entropy":
-            lanes, cache = cross_entropy(r, smoothing)
-            dr = cross_entropy_backward(cache, smoothing)
+            lanes, p = cross_entropy(r, smoothing)
+            dr = cross_entropy_backward(p, smoothing)
         case "bpr":
-            lanes, cache = bpr(r)
-            dr = bpr_backward(cache)
+            lanes, d = bpr(r)
+            dr = bpr_backward(d)
         case "top1":
             lanes, of_top1 = top1(r)
             dr = top1_backward(of_top1)

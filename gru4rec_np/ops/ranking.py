@@ -1,7 +1,7 @@
-"""Rank of the true item over the whole catalogue, and Recall and MRR from ranks.
+"""Rank of the true item among all items, and Recall and MRR from ranks.
 
-Ranks are counted, never sorted. A score that is not a number counts against the target, so a
-model that has diverged never looks good. Imports NumPy only.
+Ranks are counted, without sorting. NaN scores count against the target, so a diverged model gets
+bad ranks. Imports NumPy only.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,14 +11,14 @@ import numpy as np
 
 TIES = ("conservative", "standard", "median")
 
-# What must not depend on how many are asked about at once is multiplied in this many rows, some of
-# them empty: BLAS adds in another order for other numbers of rows. And it treats 8 rows alike: they
-# fill its registers evenly, where of 16 or 32 some fall to another loop.
-ROWS = 8
-# Scores are held for as many cases at once as fit in about this many numbers (128 MB in float32).
-BLOCK = 2**25
-# A part of the cases has about this many scores, half a second, or a number of cases.
-PART, LEAST = 2**29, 512
+# BLAS adds in an order that depends on the number of rows. To get the same bits for any number of
+# cases, products always have this many rows, padded with 0. BLAS computes all 8 rows in the same
+# loop; of 16 or 32 it computes some in another.
+PADDED_ROWS = 8
+# At most about this many scores are in memory at once (128 MB in float32).
+MAX_SCORES = 2**25
+# Progress is reported after about this many scores (half a second) and at least this many cases.
+SCORES_PER_REPORT, MIN_CASES_PER_REPORT = 2**29, 512
 
 
 def ranks(scores: np.ndarray, targets: np.ndarray, ties: str = "conservative") -> np.ndarray:
@@ -31,8 +31,8 @@ def ranks(scores: np.ndarray, targets: np.ndarray, ties: str = "conservative") -
     Args:
         scores: (n, I) floats.
         targets: (n,) item indices.
-        ties: one of `TIES`. `standard` makes every tie a win: a Markov chain, which scores most
-            items 0, then looks far better than it is.
+        ties: one of `TIES`. `standard` counts every tie as a win. That flatters models which
+            give most items the same score, such as a Markov chain.
 
     Returns:
         (n,) float64 (`median` gives halves).
@@ -48,12 +48,14 @@ def ranks(scores: np.ndarray, targets: np.ndarray, ties: str = "conservative") -
 
 
 def from_counts(below: np.ndarray, level: np.ndarray, n_items: int, ties: str) -> np.ndarray:
-    """Ranks, from how many items score below each target and how many the same, itself included.
+    """Ranks from counts: see `ranks` for the formulas.
 
-    Counted from below: a comparison with NaN is false, so NaN leaves the target at the end.
+    Comparisons with NaN are false. Counting the items below the target therefore ranks NaN last.
 
     Args:
-        below, level: (n,) counts. n_items: of the catalogue. ties: one of `TIES`.
+        below: (n,) number of items that score below the target.
+        level: (n,) number of items with the target's score, itself included.
+        n_items: of the catalogue. ties: one of `TIES`.
 
     Returns:
         (n,) float64.
@@ -71,12 +73,12 @@ def from_counts(below: np.ndarray, level: np.ndarray, n_items: int, ties: str) -
 
 
 def padded(x: np.ndarray) -> np.ndarray:
-    """x (n, ...), n <= `ROWS`, with rows of 0 after it: (ROWS, ...)."""
-    return np.concatenate([x, np.zeros((ROWS - len(x), *x.shape[1:]), x.dtype)])
+    """x (n, ...), n <= `PADDED_ROWS`, padded with rows of 0: (PADDED_ROWS, ...)."""
+    return np.concatenate([x, np.zeros((PADDED_ROWS - len(x), *x.shape[1:]), x.dtype)])
 
 
 def catalogue_scores(h: np.ndarray, V_y: np.ndarray, b_y: np.ndarray) -> np.ndarray:
-    """Scores h V_y^T + b_y of the whole catalogue: to the bit those that `rank_targets` compares.
+    """Scores h V_y^T + b_y of all items, bit-identical to those that `rank_targets` compares.
 
     Args:
         h: (n, H) the network's last hidden vector before each case.
@@ -86,13 +88,15 @@ def catalogue_scores(h: np.ndarray, V_y: np.ndarray, b_y: np.ndarray) -> np.ndar
         (n, I).
     """
     none = np.empty((0, len(V_y)), V_y.dtype)
-    parts = [_scores_of_rows(h[i : i + ROWS], V_y, b_y) for i in range(0, len(h), ROWS)]
+    parts = [
+        _scores_of_rows(h[i : i + PADDED_ROWS], V_y, b_y) for i in range(0, len(h), PADDED_ROWS)
+    ]
     return np.concatenate([none, *parts])
 
 
 def _scores_of_rows(h: np.ndarray, V_y: np.ndarray, b_y: np.ndarray) -> np.ndarray:
-    """`catalogue_scores` of at most ROWS cases."""
-    # The table first: BLAS does a tall product a fifth faster than a wide one.
+    """`catalogue_scores` of at most PADDED_ROWS cases."""
+    # V_y h^T, not h V_y^T: BLAS computes a tall product a fifth faster than a wide one.
     scores = np.ascontiguousarray((V_y @ padded(h).T).T[: len(h)])
     scores += b_y
     return scores
@@ -105,7 +109,7 @@ def rank_targets(
     targets: np.ndarray,
     ties: str = "conservative",
 ) -> np.ndarray:
-    """Rank of each case's target by the scores h V_y^T + b_y, `ROWS` cases at a time.
+    """Rank of each case's target by the scores h V_y^T + b_y, `PADDED_ROWS` cases at a time.
 
     Args:
         h: (n, H) the network's last hidden vector before each case.
@@ -117,8 +121,8 @@ def rank_targets(
         (n,) float64.
     """
     found = [np.empty(0)]
-    for i in range(0, len(h), ROWS):
-        part = slice(i, i + ROWS)
+    for i in range(0, len(h), PADDED_ROWS):
+        part = slice(i, i + PADDED_ROWS)
         found.append(ranks(_scores_of_rows(h[part], V_y, b_y), targets[part], ties))
     return np.concatenate(found)
 
@@ -132,16 +136,16 @@ def rank_in_parts(
     ties: str,
     watch: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
-    """`rank_targets`, a backend's or the one here, with a word after each part of the cases.
+    """`rank_targets` in parts, with a report after each part of the cases.
 
     Args:
-        rank: what ranks. h, V_y, b_y, targets, ties: its arguments.
-        watch: called with the number of cases done, and of all.
+        rank: `rank_targets` of a backend. h, V_y, b_y, targets, ties: its arguments.
+        watch: called with the number of cases done and the number of all cases.
 
     Returns:
         (n,) float64.
     """
-    size, found = max(LEAST, PART // len(V_y)), [np.empty(0)]
+    size, found = max(MIN_CASES_PER_REPORT, SCORES_PER_REPORT // len(V_y)), [np.empty(0)]
     for i in range(0, len(h), size):
         found.append(rank(h[i : i + size], V_y, b_y, targets[i : i + size], ties))
         if watch:
@@ -150,13 +154,13 @@ def rank_in_parts(
 
 
 def metrics(ranks: np.ndarray, k: int | Sequence[int] = (20,)) -> dict[str, float]:
-    """Recall@K, the share of cases with rank <= K, and MRR@K, the mean of 1/rank, 0 past K.
+    """Recall@K: share of cases with rank <= K. MRR@K: mean of 1/rank, 0 for ranks above K.
 
     Hidasi et al. 2016 (arXiv 1511.06939), §4.
 
     Args:
         ranks: (n,) from `ranks` or `rank_targets`, n >= 1.
-        k: the cut-offs, or one.
+        k: one cut-off K or several.
 
     Returns:
         {"recall@5": ..., "mrr@5": ..., ...}, in k's order.
@@ -181,17 +185,18 @@ def ndcg(ranks: np.ndarray, k: int) -> float:
 
 
 def top(scores: np.ndarray, item_ids: np.ndarray, k: int) -> list[tuple[Any, float]]:
-    """The k best items and their scores, plain objects, best first; of equals the first.
-
-    What is not a number comes last.
+    """The k best items and their scores, best first. Equal scores keep their order, NaN is last.
 
     Args:
         scores: (I,), item_ids: (I,).
-        k: how many, at least 1; more than I gives I.
+        k: how many, at least 1; if k > I, all I items.
+
+    Returns:
+        pairs of item id and score, as Python objects.
     """
-    negative = -scores  # so that the best come first, and NaN last
+    negative = -scores  # ascending order puts the best first and NaN last
     kth = min(k, len(scores)) - 1
     last = np.partition(negative, kth)[kth]
-    rows = np.flatnonzero(~(negative > last))  # few of a large catalogue: only these are sorted
+    rows = np.flatnonzero(~(negative > last))  # sort only these few
     best = rows[np.argsort(negative[rows], kind="stable")[:k]]
     return list(zip(item_ids[best].tolist(), scores[best].tolist(), strict=True))

@@ -1,7 +1,7 @@
-"""Scores of sampled items: the only place where training meets the output table.
+"""Scores of sampled items, and their backward pass.
 
-No function here touches more rows than it was asked for, so a step costs the same for a thousand
-items and for a million. Imports NumPy only.
+The functions read only the listed rows of the output table, so the cost of a step does not depend
+on the number of items. Imports NumPy only.
 """
 
 import numpy as np
@@ -17,7 +17,7 @@ def scores(
 
     Args:
         h: (B, H) the network's last hidden vector.
-        V_y: (I, H), b_y: (I,) one row and one bias for every item.
+        V_y: (I, H), b_y: (I,) the output table: one row and one bias for each item.
         items: (N,) item indices; an item may occur more than once.
 
     Returns:
@@ -36,8 +36,8 @@ def scores_backward(
         dr: (B, N) gradient with respect to r; h: (B, H) and V: (N, H) from the forward step.
 
     Returns:
-        dh (B, H), dV (N, H), db (N,): one row for each *occurrence* in `items`. Whoever updates
-        the table sums those of the same item first (`optim.sum_rows`).
+        dh (B, H), dV (N, H), db (N,): one row for each *occurrence* in `items`. Sum the rows of
+        the same item (`optim.sum_rows`) before updating the table.
     """
     return dr @ V, dr.T @ h, dr.sum(axis=0)
 
@@ -45,16 +45,17 @@ def scores_backward(
 def log_proposal(
     log_support: np.ndarray, targets: np.ndarray, samples: np.ndarray, sample_alpha: float
 ) -> np.ndarray:
-    """log q of each scored item: how likely it was to be scored at all.
+    """log q of each scored item, q its probability of being sampled, up to a constant.
 
-    The lanes' targets come from the data, so q = support; extra samples are drawn with
-    q ∝ support^sample_alpha. Subtracting log q from the scores makes a softmax over samples
-    estimate the softmax over all items (Bengio & Senécal 2008, "Adaptive importance sampling").
-    As in the reference implementation, each of the two groups lacks a constant of its own.
+    The lanes' targets come from the data, so q ∝ support. Extra samples are drawn with
+    q ∝ support^sample_alpha. With log q subtracted from the scores, a softmax over samples
+    estimates the softmax over all items (Bengio & Senécal 2008, "Adaptive importance sampling").
+    As in the reference implementation, neither group is normalised.
 
     Args:
         log_support: (I,) log of each item's number of training events.
         targets: (B,), samples: (S,) item indices.
+        sample_alpha: exponent of the samples' distribution.
 
     Returns:
         (B + S,), in the order of the scored columns.
