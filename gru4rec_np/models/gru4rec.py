@@ -143,7 +143,7 @@ class GRU4Rec(Network):
     def _feed(self, x: np.ndarray, state: State) -> tuple[np.ndarray, State]:
         """`network.recurrent` of a few sessions, bit-identical whatever other sessions are beside.
 
-        Products always have the same shape: there are `PADDED_ROWS` lanes, and unused ones run idle.
+        Products always have the same shape: there are `PADDED_ROWS` lanes, unused ones run idle.
 
         Args:
             x: (n,) item indices, n <= PADDED_ROWS. state: of the n sessions.
