@@ -23,7 +23,7 @@ from gru4rec_np.models import network
 from gru4rec_np.ops import ranking
 
 ITEMS, SESSIONS, CASES, UNITS = 37_483, 15_324, 55_898, 100  # RSC15
-SHAPES = ((256, 512), (512, 512), (1024, 256), (ranking.BLOCK // ITEMS, ITEMS))
+SHAPES = ((256, 512), (512, 512), (1024, 256), (ranking.SCORES_AT_ONCE // ITEMS, ITEMS))
 THREADS = (1, 2)
 BACKENDS = ("numpy", "numba")
 

@@ -93,7 +93,7 @@ def test_deterministic_by_seed(monkeypatch):
     one = resampled_means(values, session, 50, seed=1)
     assert (one == resampled_means(values, session, 50, seed=1)).all()
     assert (one != resampled_means(values, session, 50, seed=2)).any()
-    monkeypatch.setattr(bootstrap, "BLOCK", 200)
+    monkeypatch.setattr(bootstrap, "COUNTS_AT_ONCE", 200)
     assert resampled_means(values, session, 50, seed=1).mean(0) == pytest.approx(
         one.mean(0), abs=0.05
     )

@@ -245,7 +245,7 @@ def test_files_of_version_1_are_read(name, session, expected, tmp_path):
 def test_numbers_that_are_not_finite(saved, value):
     before = saved.read_bytes()
     wrong = {**WEIGHTS, "weights/b": np.array([1, value])}
-    with pytest.raises(InputError, match=r"model.npz: weights/b has values that are infinite"):
+    with pytest.raises(InputError, match=r"model.npz: weights/b has values that are NaN"):
         save(saved, ABOUT, wrong)
     assert saved.read_bytes() == before
 
@@ -254,29 +254,23 @@ def test_numbers_that_are_not_finite(saved, value):
         parts["checksum"] = _checksum({n: a for n, a in parts.items() if n != "checksum"})
 
     rewrite(saved, change)
-    refused(saved, "weights/b has values that are infinite or no numbers")
+    refused(saved, "weights/b has values that are NaN or infinite")
 
 
 @pytest.mark.parametrize(
     ("parts", "words"),
     [
-        ({"ids": np.array([1, 2, 1])}, "the item id 1 is there twice"),
-        (
-            {"ids_utf8": np.frombuffer(b"aba", np.uint8), "ids_length": np.array([1, 1, 1])},
-            "the item id 'a' is there twice",
-        ),
         ({"ids": np.array([1, 2], np.int32)}, "ids is int32"),
-        ({"ids": np.array([[1, 2]])}, "no ids in one dimension"),
-        ({"ids_D": np.array([1.0, 2.0])}, "no ids in one dimension"),
-        ({"ids_us": np.array([3, 3])}, "is there twice"),
-        ({"ids_utf8": np.frombuffer(b"ab", np.uint8), "ids_length": np.array([1])}, "do not fit"),
-        ({"ids_utf8": np.zeros(1, np.uint8), "ids_length": np.array([2, -1])}, "do not fit"),
-        ({"ids_utf8": np.zeros(0, np.uint8), "ids_length": np.array([2**62] * 4)}, "do not fit"),
-        ({"ids_utf8": np.zeros(1), "ids_length": np.array([1])}, "do not fit"),
+        ({"ids": np.array([[1, 2]])}, "not int64, float or bool"),
+        ({"ids_D": np.array([1.0, 2.0])}, "ids is float64"),
+        ({"ids": np.empty(0, np.int64)}, "there are no items"),
+        ({"ids_utf8": np.frombuffer(b"ab", np.uint8), "ids_length": np.array([1])}, "1 bytes"),
+        ({"ids_utf8": np.zeros(1), "ids_length": np.array([1])}, "must be int64"),
+        ({"ids_utf8": np.zeros(1, np.uint8), "ids_length": np.array([[1]])}, "must be int64"),
         ({"ids_utf8": np.frombuffer(b"\xff", np.uint8), "ids_length": np.array([1])}, "decode"),
     ],
 )
-def test_ids_that_are_none(parts, words):
+def test_ids_of_a_wrong_shape_or_type(parts, words):
     with pytest.raises(ValueError, match=words):
         unpack_ids(parts)
     with pytest.raises(KeyError):
@@ -338,7 +332,7 @@ def test_a_declared_size_takes_no_memory(tmp_path):
     path = tmp_path / "model.npz"
     for shape in ((10**12,), (10**6, 10**6), (2**63, 2), (10**12, -1)):
         archive(path, "weights/a.npy", npy(shape, "<f4", b"1234"))
-        refused_cheaply(path, "of another size")
+        refused_cheaply(path, "has another size")
     archive(path, "weights/a.npy", npy((10**12,), "<U0"))
     refused_cheaply(path, "of type")
     archive(path, "weights/a.npy", npy((0, 10**12), "<f4"))
@@ -356,21 +350,12 @@ def test_a_size_that_the_archive_declares_takes_no_memory(tmp_path):
     refused_cheaply(path, "larger than the file")
 
 
-def test_what_is_compressed_is_not_expanded(tmp_path):
+def test_a_large_array_that_is_compressed_is_not_read(tmp_path):
     path = tmp_path / "model.npz"
     zeros = npy((2**26,), "|u1", bytes(2**26))
     archive(path, "weights/a.npy", zeros, zipfile.ZIP_DEFLATED)
     assert path.stat().st_size < 10**5
     refused_cheaply(path, "larger than the file")
-    archive(path, "weights/a.npy", npy((2,), "|u1", b"12") + b"", zipfile.ZIP_DEFLATED)
-    refused_cheaply(path)
-
-
-def test_names_that_are_there_twice(tmp_path):
-    path = tmp_path / "model.npz"
-    with pytest.warns(UserWarning, match="Duplicate"):
-        archive(path, "about.npy", npy((2,), "|u1", b"12"))
-    refused(path, "twice")
 
 
 def test_a_header_that_describes_a_giant(tmp_path):

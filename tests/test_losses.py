@@ -69,7 +69,7 @@ def test_value_and_gradient(loss, drawn, act, bpreg, smoothing, corrected):
     args = loss, act, bpreg, smoothing, log_q
     lanes, dr = loss_and_gradient(r, *args)
     activated = activate(r, *act) - (0 if log_q is None else log_q)
-    # The logarithm of a probability near 1 has that one's rounding: 2e-16 for each of N <= 14 terms.
+    # Near 1 a probability, and so its logarithm, is rounded by 2e-16 for each of N <= 14 terms.
     expected = naive(activated, loss, bpreg, smoothing)
     np.testing.assert_allclose(lanes, expected, rtol=1e-9, atol=14 * np.finfo(float).eps)
     gradcheck(lambda: loss_and_gradient(r, *args)[0].sum(), {"r": r}, {"r": dr})

@@ -6,7 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from gru4rec_np.ops.ranking import ROWS, TIES, catalogue_scores, metrics, rank_targets, ranks, top
+from gru4rec_np.ops.ranking import (
+    EVAL_LANES,
+    TIES,
+    catalogue_scores,
+    metrics,
+    rank_targets,
+    ranks,
+    top,
+)
 
 FEW = st.sampled_from([-np.inf, -1.0, 0.0, 1.0, 2.0, np.inf])  # few values: many ties
 SHAPES = st.tuples(st.integers(1, 5), st.integers(1, 9))
@@ -62,7 +70,7 @@ def test_unknown_ties_are_named():
 
 
 @settings(max_examples=200)
-@given(st.integers(0, 2 * ROWS + 1), st.integers(1, 6), st.sampled_from(TIES), st.data())
+@given(st.integers(0, 2 * EVAL_LANES + 1), st.integers(1, 6), st.sampled_from(TIES), st.data())
 def test_rank_targets_is_ranks_of_the_product(n, items, ties, data):
     """Small whole numbers: the product is exact, however it is cut."""
     whole = st.integers(-2, 2).map(float)

@@ -81,8 +81,8 @@ def require_rows_alike(model):
         if name.startswith("U"):  # a GRU also multiplies its gates apart
             matrices += U[:, : 2 * len(U)], U[:, 2 * len(U) :]
     for W in matrices:
-        row = np.tile(rng.normal(size=len(W)).astype(W.dtype), (ranking.ROWS, 1))
-        column = np.tile(rng.normal(size=W.shape[1]).astype(W.dtype), (ranking.ROWS, 1))
+        row = np.tile(rng.normal(size=len(W)).astype(W.dtype), (ranking.EVAL_LANES, 1))
+        column = np.tile(rng.normal(size=W.shape[1]).astype(W.dtype), (ranking.EVAL_LANES, 1))
         for product in (row @ W, (W @ column.T).T):
             if (product != product[0]).any():
                 pytest.skip(f"BLAS adds the rows of a product with {W.shape} in different orders")

@@ -1,8 +1,8 @@
-"""`Ops`: the hot operations, in NumPy. It is the default backend and the contract of the others.
+"""`Ops`: the hot operations in NumPy, and the contract of all backends.
 
-A training step and the ranking of the catalogue spend their time in these operations. A backend is
-a subclass that overrides what it does faster. `Stepper` is what a backend may add: many training
-steps in one call. Imports the mathematics (ops/), the sampler of negatives and nothing above.
+Training and ranking spend their time in these operations. A backend is a subclass that overrides
+the operations that it has a faster implementation of. It may also have a `Stepper`, which runs many
+training steps in one call.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from gru4rec_np.ops.cells import State
 Weights = dict[str, np.ndarray]
 Memory = dict[str, dict[str, np.ndarray]]  # weight name -> the optimiser's arrays, see optim.STATE
 
-# The optimisers that backends implement. For the others they use ops/optim.py.
+# The optimisers that the compiled backends implement. They run the others in NumPy.
 OWN_OPTIMISERS = ("adagrad", "sgd")
 
 
 class Stepper(Protocol):
-    """Runs consecutive training steps. `network.StepByStep` is the plain one.
+    """Runs consecutive training steps. `network.StepByStep` is the one in plain Python.
 
-    Weights and optimiser memory may live elsewhere (on a GPU, transposed) between calls. They are
-    up to date after the last step of an epoch and after `fetch`.
+    Between calls, weights and optimiser memory may be elsewhere (on a GPU, transposed). The arrays
+    are up to date after the last step of an epoch and after `fetch`.
     """
 
     def __call__(
@@ -48,21 +48,21 @@ class Stepper(Protocol):
             state: the state at the end of the step before. rng: draws the dropout masks.
 
         Returns:
-            the loss of each update (updates,) float64, and the state at the end.
+            the loss of each update (updates,) float64, and the state at the end of the last step.
         """
 
     def fetch(self) -> None:
-        """Write weights and optimiser memory back to the arrays that the stepper was given."""
+        """Copy weights and optimiser memory to the arrays that the stepper was made with."""
 
 
 class Ops:
-    """The hot operations in NumPy, and what every backend promises.
+    """The hot operations in NumPy. All backends give these results up to rounding.
 
-    Arrays are float32 (training) or float64 (gradient checks); results have the dtype of the
-    arguments. A backend's results equal these up to rounding: tests/test_kernels.py.
+    Arrays are float32 (training) or float64 (gradient checks). Results have the dtype of the
+    arguments. tests/test_kernels.py compares the backends.
 
     Attributes:
-        name: of the backend. why: why it was chosen, for messages.
+        name: of the backend. why: the reason of the choice, for messages.
     """
 
     name = "numpy"
@@ -77,7 +77,7 @@ class Ops:
         shape: tuple[int, ...],
         guide: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Extra negatives, int32 of this shape; see `batches.draw_negatives`."""
+        """Extra negatives, int32 of the given shape; see `batches.draw_negatives`."""
         return batches.draw_negatives(rng, distribution, shape, guide)
 
     # --- the recurrent step -----------------------------------------------------------------------
@@ -108,7 +108,7 @@ class Ops:
         c: np.ndarray,
         hidden_act: Activation = TANH,
     ) -> tuple[np.ndarray, tuple]:
-        """One step of cuDNN's GRU: h' (B, H) and the cache; see `cells.gru_reset_after`."""
+        """One step of cuDNN's GRU: h' (B, H) and the cache of `gru_reset_after_backward`."""
         return cells.gru_reset_after(xW, h, U, b, c, hidden_act)
 
     def gru_reset_after_backward(
@@ -155,13 +155,13 @@ class Ops:
         momentum: float = 0.0,
         rows: np.ndarray | EllipsisType = ...,
     ) -> None:
-        """Update a weight, or some rows of it, in place; see `optim.update`."""
+        """Update a weight, or some of its rows, in place; see `optim.update`."""
         optim.update(p, g, state, adapt, learning_rate, momentum, rows)
 
     # --- the whole catalogue ----------------------------------------------------------------------
 
     def catalogue_scores(self, h: np.ndarray, V_y: np.ndarray, b_y: np.ndarray) -> np.ndarray:
-        """Scores (n, I) of all items; bit-identical to those that `rank_targets` compares."""
+        """Scores (n, I) of all items, bit-identical to those that `rank_targets` compares."""
         return ranking.catalogue_scores(h, V_y, b_y)
 
     def rank_targets(
@@ -175,19 +175,19 @@ class Ops:
         """Rank of each case's target (n,) float64 among all items; see `ranking.rank_targets`."""
         return ranking.rank_targets(h, V_y, b_y, targets, ties)
 
-    # --- many steps at once -----------------------------------------------------------------------
+    # --- many steps in one call -------------------------------------------------------------------
 
     def fuses(self, hp: Any) -> bool:
-        """Whether `stepper` trains a model with these hyperparameters many steps at a time."""
+        """Whether the backend has a `Stepper` for models with these hyperparameters."""
         return False
 
     def stepper(
         self, hp: Any, W: Weights, memory: Memory, log_support: np.ndarray
     ) -> Stepper | None:
-        """The backend's own `Stepper` where it `fuses` the model, else None.
+        """The backend's `Stepper` for the model, or None if it has none.
 
         Args:
-            hp: `models.hyperparameters.Hyperparameters`.
+            hp: `models.hyperparameters.Hyperparameters`; backends do not import models.
             W, memory: weights and optimiser memory, which the stepper changes.
             log_support: (I,) float32, log of each item's number of training events.
         """
@@ -195,11 +195,11 @@ class Ops:
 
 
 def can_fuse_steps(hp: Any) -> bool:
-    """Whether the fused loops of the backends cover a model.
+    """Whether the compiled training loops support a model.
 
-    They cover the published configurations: one GRU layer and nothing after it, bptt = 1, Adagrad
-    or SGD, no L2, no gradient clipping, an input other than `weighted`. Other models are trained
-    step by step.
+    They support the published configurations: one GRU layer, no feed-forward layer, bptt = 1,
+    Adagrad or SGD, no L2, no gradient clipping, an input other than `weighted`. Other models are
+    trained step by step.
 
     Args:
         hp: `models.hyperparameters.Hyperparameters`.
@@ -217,11 +217,11 @@ def can_fuse_steps(hp: Any) -> bool:
 
 
 def multiplications(hp: Any) -> int:
-    """About how many multiplications a training step with all lanes takes."""
+    """The approximate number of multiplications in a training step with all lanes."""
     H = sum(hp.layers)
     return 3 * hp.batch_size * H * (hp.batch_size + hp.n_sample + 3 * H)
 
 
 def coded(act: Activation) -> tuple[int, float]:
-    """An activation with its index in ACTIVATIONS instead of its name, for compiled code."""
+    """(index in ACTIVATIONS, a) of an activation, for compiled code."""
     return ACTIVATIONS.index(act[0]), float(act[1])

@@ -1,8 +1,8 @@
-"""A model on disk: one .npz of plain arrays, written whole or not at all, never unpickled.
+"""Model files: an .npz of plain arrays, written completely or not at all, and never unpickled.
 
-A file is not believed: what it says of its sizes is compared with its length before memory is
-taken, and its content with a checksum. That tells damage, not malice: who can write a file can
-write its checksum. Imports NumPy and what every storey may: errors, files.
+Declared sizes are compared with the length of the file before memory is allocated, and the content
+with a checksum. The checksum detects damage. It does not detect tampering: whoever changes a file
+can write a new checksum.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from gru4rec_np.files import write_whole
 
 FORMAT = "gru4rec_np model"
 VERSION = 2  # 1 had no checksum; it is still read
-NUMBERS = "biuf"  # kinds of NumPy's types: truth, whole numbers, floats
+NUMBERS = "biuf"  # kinds of NumPy types: bool, integers, floats
 
 
 def pack_ids(ids: np.ndarray) -> dict[str, np.ndarray]:
-    """Item ids as arrays of numbers: text as UTF-8 and lengths, dates as what they count."""
+    """Item ids as arrays of numbers: text as UTF-8 and lengths, dates as days or microseconds."""
     if ids.dtype.kind == "M":
         return {f"ids_{np.datetime_data(ids.dtype)[0]}": ids.astype(np.int64)}
     if ids.dtype != object:
@@ -42,48 +42,42 @@ def unpack_ids(arrays: dict[str, np.ndarray]) -> np.ndarray:
     """The inverse of `pack_ids`.
 
     Raises:
-        KeyError: an array is missing. ValueError: what they hold are no ids, or none, or one is
-            there twice.
+        KeyError: an array is missing. ValueError: it has another shape or type.
     """
     unit = next((unit for unit in ("D", "us") if f"ids_{unit}" in arrays), None)
     if unit or "ids" in arrays:
         ids = arrays[f"ids_{unit}" if unit else "ids"]
-        # What `Sessions.item_ids` may be.
+        # The types of `Sessions.item_ids`.
         if (ids.dtype != np.int64 and (unit or ids.dtype.kind not in "fb")) or ids.ndim != 1:
-            raise ValueError(f"ids is {ids.dtype} {ids.shape}, no ids in one dimension")
+            raise ValueError(f"ids is {ids.dtype} {ids.shape}, not int64, float or bool (items,)")
         ids = ids.astype(f"datetime64[{unit}]") if unit else ids
     else:
         length, text = arrays["ids_length"], arrays["ids_utf8"]
-        whole = length.dtype == np.int64 and length.ndim == 1 and text.dtype == np.uint8
-        # In Python's numbers, which do not overflow.
-        if not whole or (length < 0).any() or sum(length.tolist()) != text.size:
-            raise ValueError("ids_length and ids_utf8 do not fit together")
-        ends, text = np.cumsum(length), text.tobytes()
+        if length.dtype != np.int64 or length.ndim != 1 or text.dtype != np.uint8:
+            raise ValueError("ids_length must be int64 (items,), and ids_utf8 uint8")
+        if length.sum() != text.size:
+            raise ValueError(f"ids_length counts {length.sum()} bytes, ids_utf8 has {text.size}")
+        ends, utf8 = np.cumsum(length).tolist(), text.tobytes()
         ids = np.empty(len(ends), object)
         ids[:] = [
-            text[end - n : end].decode()
-            for end, n in zip(ends.tolist(), length.tolist(), strict=True)
+            utf8[end - n : end].decode() for end, n in zip(ends, length.tolist(), strict=True)
         ]
     if len(ids) == 0:
         raise ValueError("there are no items")
-    seen = set()
-    for item in ids.tolist():
-        if item in seen:
-            raise ValueError(f"the item id {item!r:.60} is there twice")
-        seen.add(item)
     return ids
 
 
 def take_weights(
     arrays: dict[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]]
 ) -> dict[str, np.ndarray]:
-    """The weights of a network: of these shapes, and all float32 or all float64.
+    """The weights of a network from a file, with their shapes and types checked.
 
     Args:
-        arrays: those of a file. shapes: name to shape.
+        arrays: of the file. shapes: name to shape.
 
     Raises:
-        KeyError: one is missing. ValueError: one is of another shape or type.
+        KeyError: one is missing. ValueError: one has another shape; or not all are float32, or all
+            float64.
     """
     weights = {name: arrays[f"weights/{name}"] for name in shapes}
     double = any(array.dtype == np.float64 for array in weights.values())
@@ -97,23 +91,23 @@ def take_weights(
 
 
 def save(path: str | Path, about: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
-    """Write arrays and what describes them; an existing file is replaced in one move.
+    """Write arrays and their description. An existing file is replaced at once.
 
     Args:
         path: of the .npz file.
-        about: plain values that JSON can hold.
+        about: JSON values.
         arrays: name to array of numbers.
 
     Raises:
-        InputError: a number is not finite.
-        OSError: the file cannot be written; what was there is untouched.
+        InputError: a number is NaN or infinite.
+        OSError: the file cannot be written; an existing file is unchanged.
     """
     for name, array in arrays.items():
         if array.dtype.kind not in NUMBERS:
-            raise TypeError(f"{name} is of type {array.dtype}, which is no number")
+            raise TypeError(f"{name} is of type {array.dtype}, not of numbers")
     _check_finite(path, arrays)
     header = np.array(json.dumps({"format": FORMAT, "version": VERSION, **about}))
-    parts = {"about": header, **arrays}
+    parts: dict[str, Any] = {"about": header, **arrays}
 
     def save_arrays(part: Path) -> None:
         with open(part, "wb") as file:
@@ -132,8 +126,8 @@ def load(path: str | Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         about, arrays.
 
     Raises:
-        InputError: no such file, cut short or damaged, not ours, of a newer format, or with numbers
-            that are not finite.
+        InputError: the file is missing, truncated, damaged, of another program or of a newer
+            version; or a number is NaN or infinite.
     """
     path = Path(path)
     if path.is_dir():
@@ -145,20 +139,18 @@ def load(path: str | Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     try:
         with zipfile.ZipFile(path) as archive:
             members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-            if len(members) < len(archive.infolist()):
-                raise ValueError("a name is there twice")
             if sum(info.file_size for info in members.values()) > path.stat().st_size:
-                raise ValueError("its parts would be larger than the file")
+                raise ValueError("its arrays would be larger than the file")
             header = _read(archive, members.pop("about"), "U")
             about = json.loads(str(header[()]))
             if about.pop("format") != FORMAT:
-                raise ValueError("another program's format")
+                raise ValueError("of another program")
             version = int(about.pop("version"))
             if version <= VERSION:
                 arrays = {name: _read(archive, info, NUMBERS) for name, info in members.items()}
-    except Exception as error:  # zipfile and NumPy raise a dozen kinds on damaged files
+    except Exception as error:  # zipfile and NumPy raise many types for damaged files
         why = (str(error) or type(error).__name__).splitlines()[0][:80]
-        if why.startswith("Bad CRC-32"):  # the archive's own checksum
+        if why.startswith("Bad CRC-32"):  # the archive's checksum
             raise altered from error
         raise InputError(f"{path}: no model of gru4rec_np, or damaged ({why})") from error
     if version > VERSION:
@@ -166,32 +158,36 @@ def load(path: str | Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
             f"{path}: format version {version} is unknown; this program reads up to {VERSION}"
         )
     checksum = arrays.pop("checksum", None)
-    if version > 1 or checksum is not None:
-        if not np.array_equal(checksum, _checksum({"about": header, **arrays})):
-            raise altered
+    if checksum is None:
+        intact = version <= 1
+    else:
+        intact = np.array_equal(checksum, _checksum({"about": header, **arrays}))
+    if not intact:
+        raise altered
     _check_finite(path, arrays)
     return about, arrays
 
 
 def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo, kinds: str) -> np.ndarray:
-    """One array of an archive, of one of these kinds of type.
+    """Read one array of an archive.
 
-    No memory is taken for it before its header, its size in the archive and, by `load`, that of the
-    file have agreed: a few bytes cannot ask for gigabytes.
+    Memory is allocated only if its header agrees with its size in the archive, which `load` has
+    compared with the length of the file. A few bytes therefore cannot claim gigabytes.
+
+    Args:
+        kinds: the allowed kinds of its type.
 
     Raises:
-        ValueError: it is no such array. Whatever zipfile and NumPy raise.
+        ValueError: another type, size or format. zipfile and NumPy raise many other types.
     """
-    if info.compress_type != zipfile.ZIP_STORED:
-        raise ValueError(f"{info.filename} is compressed")
     with archive.open(info) as file:
         if np.lib.format.read_magic(file) != (1, 0):
-            raise ValueError(f"{info.filename} is of another format")
+            raise ValueError(f"{info.filename} has another format of .npy")
         shape, _, dtype = np.lib.format.read_array_header_1_0(file)
         if dtype.kind not in kinds or not dtype.isnative:
             raise ValueError(f"{info.filename} is of type {dtype}")
         if math.prod(shape) * dtype.itemsize != info.file_size - file.tell():
-            raise ValueError(f"{info.filename} is of another size than {shape}")
+            raise ValueError(f"{info.filename} has another size than {shape} of {dtype}")
     with archive.open(info) as file:
         return np.lib.format.read_array(file, allow_pickle=False)
 
@@ -201,11 +197,11 @@ def _checksum(arrays: dict[str, np.ndarray]) -> np.ndarray:
     found = hashlib.sha256()
     for name, array in sorted(arrays.items()):
         found.update(json.dumps([name, array.dtype.str, array.shape]).encode())
-        found.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+        found.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return np.frombuffer(found.digest(), np.uint8)
 
 
 def _check_finite(path: str | Path, arrays: dict[str, np.ndarray]) -> None:
     for name, array in arrays.items():
         if not np.isfinite(array).all():
-            raise InputError(f"{path}: {name} has values that are infinite or no numbers")
+            raise InputError(f"{path}: {name} has values that are NaN or infinite")

@@ -1,7 +1,7 @@
-"""GRU4Rec, the model: fit, ranks, and a session fed click by click.
+"""GRU4Rec, the model: training, evaluation, and sessions that are fed click by click.
 
-Hidasi et al. 2016 (arXiv 1511.06939). Imports the network, its training, and base.py for what all
-models share.
+Hidasi et al. 2016 (arXiv 1511.06939). network.py has the mathematics, training.py the training
+loop, base.py what all models share.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from gru4rec_np.models import hyperparameters, network
 from gru4rec_np.models.base import Network, OnChunk, progress
 from gru4rec_np.models.training import Training
 from gru4rec_np.ops.cells import State
-from gru4rec_np.ops.ranking import ROWS, padded, rank_in_parts, top
+from gru4rec_np.ops.ranking import EVAL_LANES, padded, rank_in_parts, top
 
 
 class GRU4Rec(Network):
-    """Session-based recommendation with a recurrent network: GRUs, LSTMs or simple units.
+    """Session-based recommendation with a recurrent network of GRU, LSTM or simple units.
 
         model = GRU4Rec(layers=[100], loss="bpr-max").fit(train)
         model.evaluate(test, k=(5, 20))            {"recall@5": ..., "mrr@5": ..., ...}
         model.recommend(["a12", "b7"], k=20)       [(item, score), ...]
 
-    Arguments are the fields of `Hyperparameters`, and the backend, see `backends.load`. For the
-    attributes after `fit` see `Network`; network.py has the names and shapes of the weights.
+    The arguments are the fields of `Hyperparameters`, and `backend`, see `backends.load`. `Network`
+    has the attributes, network.py the names and shapes of the weights.
     """
 
     name = "GRU4Rec"
@@ -53,31 +53,30 @@ class GRU4Rec(Network):
         resume: str | Path | None = None,
         verbose: bool | None = None,
     ) -> GRU4Rec:
-        """Train from fresh weights, or go on with a training that was stopped.
+        """Train from new weights, or resume a run.
 
         Args:
             train: `Sessions`, or a Polars or pandas frame with the columns SessionId, ItemId,
                 Time.
             on_chunk: called every 64 to 512 steps, or `bptt` if that is more, with the epoch, from
-                1, its events done so far, its events in all, and their mean loss so far. It may
-                call `self.training.save(path)`, and raise `training.Stopped`.
-            on_epoch: called after each epoch with what it added to `history`.
-            validation: sessions that are not trained on; Recall@20 and MRR@20 on them join
-                `history`, and the weights at the end are those of the epoch with the best
-                Recall@20.
-            patience: with `validation`, stop after this many epochs without a better one; 0: never.
+                1, its events done, its events in all, and the mean loss over the events done. It
+                may call `self.training.save(path)`, and raise `training.Stopped`.
+            on_epoch: called after each epoch with its dict of `history`.
+            validation: sessions to choose the epoch by. Their Recall@20 and MRR@20 are added to
+                `history`. At the end the weights are those of the epoch with the best Recall@20.
+            patience: with `validation`, stop after this many epochs without a better Recall@20; 0:
+                never.
+            resume: a checkpoint that `training.save` wrote, of the same log, hyperparameters and
+                backend; n_epochs may be larger. The weights become bit-identical to those of a run
+                that was never stopped.
             verbose: show a progress bar: True, False, or None for only on a terminal or in a
                 notebook.
-            resume: a file that `training.save` wrote, of the same log and hyperparameters (n_epochs
-                may be larger) on the same backend; the weights at the end are to the bit those of a
-                training that was never stopped.
 
         Returns:
             self.
 
         Raises:
-            InputError: nothing to train on, the loss stopped being a number or exploded, or the
-                file to go on from does not fit.
+            InputError: nothing to train on, the loss diverged, or the checkpoint does not fit.
         """
         train = as_sessions(train)
         train = train.keep_sessions(train.lengths >= 2).compact()
@@ -121,11 +120,11 @@ class GRU4Rec(Network):
         return rank_in_parts(self.ops.rank_targets, h, *table, targets, ties, watch)
 
     def _last_vectors(self, sessions: Sessions) -> np.ndarray:
-        """(cases, D): the vector that scores the next item, for every case."""
+        """(cases, D): the vector that scores the next item, for each case."""
         D = self.weights["V_y"].shape[1]
         at_event = np.empty((sessions.n_events, D), self.weights["V_y"].dtype)
         longest_first = np.argsort(-sessions.lengths, kind="stable")
-        for block in np.split(longest_first, range(ROWS, sessions.n_sessions, ROWS)):
+        for block in np.split(longest_first, range(EVAL_LANES, sessions.n_sessions, EVAL_LANES)):
             first, questions = sessions.offsets[block], sessions.lengths[block] - 1
             state = network.zero_state(self.hp, len(block))
             for t in range(max(questions, default=0)):
@@ -136,19 +135,19 @@ class GRU4Rec(Network):
         return at_event[sessions.cases]
 
     def _feed(self, x: np.ndarray, state: State) -> tuple[np.ndarray, State]:
-        """`network.recurrent` of a few sessions, to the bit the same whatever others are beside.
+        """One step of `network.recurrent`, bit-identical for a session in any batch.
 
-        So that products always have the same shape, there are `ROWS` lanes; the rest run idle.
+        The batch is padded to `EVAL_LANES` lanes, so that products always have the same shape.
 
         Args:
-            x: (n,) item indices, n <= ROWS. state: of the n sessions.
+            x: (n,) item indices, n <= EVAL_LANES. state: of the n sessions.
 
         Returns:
             the vectors that score items (n, D), and the new state.
         """
         n, lanes = len(x), State([padded(h) for h in state.h], padded(state.history))
         out, lanes, _ = network.recurrent(self.weights, self.hp, self.ops, padded(x), lanes)
-        # Copies, for a session that waits need not hold the idle lanes.
+        # Copies, so that a waiting session does not keep the padding in memory.
         state = State([h[:n].copy() for h in lanes.h], lanes.history[:n].copy())
         return out[:n].copy(), state
 
@@ -159,12 +158,12 @@ class GRU4Rec(Network):
         return live.scores()
 
     def session(self) -> LiveSession:
-        """A session to be fed click by click, for serving."""
+        """A new session, to be fed click by click."""
         return LiveSession(self)
 
 
 class LiveSession:
-    """One shopper's session: feed a click, get the ranking.
+    """One user's session: feed a click, get the ranking.
 
     live = model.session()
     live.feed("a12")
@@ -178,9 +177,10 @@ class LiveSession:
         self._out: np.ndarray | None = None
 
     def feed(self, item: Any) -> bool:
-        """Take in a click; items are matched as `sessions.index_of` says.
+        """Feed a click on an item, matched as in `sessions.index_of`.
 
-        An item that training did not have changes nothing: returns False.
+        Returns:
+            whether the catalogue has the item. If not, nothing changes.
         """
         index = self.model._index.get(str(item))
         if index is None:
@@ -190,18 +190,18 @@ class LiveSession:
 
     @one_blas_thread
     def feed_index(self, index: int) -> None:
-        """Take in a click on item `item_ids[index]`."""
+        """Feed a click on item `item_ids[index]`."""
         x = np.array([index], np.int32)
         self._out, self._state = self.model._feed(x, self._state)
 
     @one_blas_thread
     def scores(self) -> np.ndarray:
-        """(I,) score of each item of the catalogue as the next click.
+        """(I,) the score of each item as the next click.
 
-        To the bit those by which `GRU4Rec.ranks` ranks, on the same backend.
+        Bit-identical to the scores in `GRU4Rec.ranks` on the same backend.
 
         Raises:
-            InputError: no known item has been fed yet.
+            InputError: no item of the catalogue has been fed yet.
         """
         if self._out is None:
             raise InputError("session: feed it an item that the model knows first")
@@ -209,6 +209,6 @@ class LiveSession:
         return self.model.ops.catalogue_scores(self._out, weights["V_y"], weights["b_y"])[0]
 
     def recommend(self, k: int = 20) -> list[tuple[Any, float]]:
-        """The k best next items, as `GRU4Rec.recommend` returns them."""
+        """The k items with the highest scores, as from `GRU4Rec.recommend`."""
         check_k(k)
         return top(self.scores(), self.model.item_ids, k)

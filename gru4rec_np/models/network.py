@@ -1,19 +1,21 @@
-"""The weights of GRU4Rec and one training step, forward and backward, written out by hand.
+"""The weights of GRU4Rec and one training step, forward and backward, written by hand.
 
-Read top to bottom: the weights, the state that sessions carry, one recurrent step, a window of
-steps with their loss, and the same backward. The few hot operations come in as `ops` (see
-kernels/), so that this file is the same on every backend. Imports the mathematics.
+Read it from top to bottom: the weights, the state of the sessions, one recurrent step, a window of
+steps with its loss, and the backward pass of each. The hot operations are methods of `ops` (see
+backends/base.py), so this file is the same for every backend.
 
-Weights, by name (I items, layers of H_0, H_1, ... units; a unit's G gates lie side by side: 3 of a
-GRU, 4 of an LSTM, 1 of a simple RNN, see cells.py):
+Weights by name, for I items and layers of H_0, H_1, ... units. The G gates of a unit are blocks of
+columns side by side: 3 for a GRU, 4 for an LSTM, 1 for a simple RNN, see cells.py.
     E        (I, X)            input embedding, with input=embedding only
-    W_x      (X or I, GΣH)     from the input to the gates of each layer that sees it
-    W1 ...   (H_0, GH_1) ...   from a layer to the next one's gates
-    U0 ...   (H_0, GH_0) ...   from a layer's output to its own gates a step later
-    b0 ...   (GH_0,) ...       and its biases; c0 ... the state's own, of a GRU with reset_after
-    F0 ...   (H, D_0) ...      feed-forward layers, f0 ... (D_0,) ... their biases
-    V_y, b_y (I, D), (I,)      output table: an item's row scores it
-Those with a row for each item are tables: a step touches, and updates, only some of their rows.
+    W_x      (X or I, GΣH)     from the input to the gates of each layer that sees the input
+    W1 ...   (H_0, GH_1) ...   from a layer's output to the next layer's gates
+    U0 ...   (H_0, GH_0) ...   from a layer's state to its own gates at the next step
+    b0 ...   (GH_0,) ...       biases of the gates
+    c0 ...   (GH_0,) ...       biases of the state's part, for a GRU with reset_after
+    F0 ...   (H, D_0) ...      feed-forward layers
+    f0 ...   (D_0,) ...        and their biases
+    V_y, b_y (I, D), (I,)      output table: a row and a bias for each item's score
+E, V_y, b_y and a W_x of I rows are tables: a step reads and updates only some of their rows.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from gru4rec_np.backends import Memory, Ops, Weights
 from gru4rec_np.data.batches import Batches
@@ -40,16 +43,16 @@ from gru4rec_np.ops.cells import (
 from gru4rec_np.ops.optim import clip, sum_rows
 from gru4rec_np.ops.scoring import log_proposal
 
-# Where the encodings that embed an item find its row.
+# The table that holds an item's embedding, by input encoding.
 EMBEDDING_TABLE = {"embedding": "E", "shared": "V_y"}
 
 # --- the weights ----------------------------------------------------------------------------------
 
 
 def blocks(hp: Hyperparameters, n_items: int) -> dict[str, tuple[int, ...]]:
-    """What each weight is made of: a matrix's rows and the widths of its blocks side by side.
+    """The rows of each matrix and the widths of its blocks of columns; the length of each vector.
 
-    Of a vector it is the length. Nothing is allocated, however large the weights would be.
+    Allocates nothing, so the sizes of a file can be checked before memory is taken.
     """
     W: dict[str, tuple[int, ...]] = {}
     G, _ = UNITS[hp.unit]
@@ -87,11 +90,12 @@ def shapes(hp: Hyperparameters, n_items: int) -> dict[str, tuple[int, ...]]:
 
 
 def init_weights(
-    hp: Hyperparameters, n_items: int, rng: np.random.Generator, dtype: type = np.float32
+    hp: Hyperparameters, n_items: int, rng: np.random.Generator, dtype: DTypeLike = np.float32
 ) -> Weights:
-    """Fresh weights: each gate's block uniform in ±sqrt(6 / (rows + columns)), biases 0.
+    """New weights: each gate's block uniform in ±sqrt(6 / (rows + columns)), biases 0.
 
-    Glorot & Bengio 2010, eq. 16; `sigma` and `init_as_normal` change scale and shape.
+    Glorot & Bengio 2010, eq. 16. `sigma` sets another scale, `init_as_normal` a normal
+    distribution.
 
     Args:
         n_items: I.
@@ -101,18 +105,18 @@ def init_weights(
     """
 
     def draw(rows: int, *columns: int) -> np.ndarray:
-        """A matrix of blocks side by side, each drawn at its own scale; a vector of zeros."""
+        """A matrix whose blocks of columns are drawn at their own scales; or a vector of zeros."""
         if not columns:
             return np.zeros(rows, dtype)
         out = np.empty((rows, sum(columns)), dtype)
-        at = 0
+        column = 0
         for width in columns:
             scale = hp.sigma or np.sqrt(6 / (rows + width))
             if hp.init_as_normal:
-                out[:, at : at + width] = rng.normal(0, scale, (rows, width))
+                out[:, column : column + width] = rng.normal(0, scale, (rows, width))
             else:
-                out[:, at : at + width] = rng.uniform(-scale, scale, (rows, width))
-            at += width
+                out[:, column : column + width] = rng.uniform(-scale, scale, (rows, width))
+            column += width
         return out
 
     return {name: draw(*sizes) for name, sizes in blocks(hp, n_items).items()}
@@ -121,8 +125,8 @@ def init_weights(
 # --- the state that sessions carry ----------------------------------------------------------------
 
 
-def zero_state(hp: Hyperparameters, n_lanes: int, dtype: type = np.float32) -> State:
-    """The state of n_lanes sessions that have not begun."""
+def zero_state(hp: Hyperparameters, n_lanes: int, dtype: DTypeLike = np.float32) -> State:
+    """The state of n_lanes sessions before their first event."""
     L = inputs.history_length(hp.discount) if hp.input == "weighted" else 0
     _, S = UNITS[hp.unit]
     return State(
@@ -132,10 +136,10 @@ def zero_state(hp: Hyperparameters, n_lanes: int, dtype: type = np.float32) -> S
 
 
 def enter_step(state: State, keep: np.ndarray, reset: np.ndarray) -> State:
-    """The state at the start of a step: lanes that went are left out, new sessions start at zero.
+    """The state at the start of a step: without the lanes that ended, zero for new sessions.
 
     Args:
-        keep: (B of the step before,) bool. reset: (B,) bool. See `batches.Batches`.
+        keep: (lanes of the step before,) bool. reset: (B,) bool. See `batches.Batches`.
     """
     old = ~reset[:, None]
     return State(
@@ -147,7 +151,7 @@ def enter_step(state: State, keep: np.ndarray, reset: np.ndarray) -> State:
 def enter_step_backward(
     dh: list[np.ndarray], keep: np.ndarray, reset: np.ndarray
 ) -> list[np.ndarray]:
-    """Gradient of `enter_step`: nothing flows into lanes that went, nor past a reset."""
+    """Gradient of `enter_step`: 0 for lanes that ended and before a reset."""
     out = []
     for d in dh:
         before = np.zeros((len(keep), d.shape[1]), d.dtype)
@@ -156,15 +160,15 @@ def enter_step_backward(
     return out
 
 
-# --- gradients under way --------------------------------------------------------------------------
+# --- gradients ------------------------------------------------------------------------------------
 
 
 class Gradients:
-    """Gradients under way: dense ones summed as they come, those of table rows collected.
+    """The gradients of a window: those of whole weights are summed, those of table rows collected.
 
     Attributes:
         dense: weight name to array of its shape.
-        rows: weight name to (rows, gradients); distinct rows once `sum_rows` has run.
+        rows: table name to (distinct rows, their gradients), after `sum_rows`.
     """
 
     def __init__(self) -> None:
@@ -180,11 +184,11 @@ class Gradients:
             self.dense[name] = gradient
 
     def add_rows(self, name: str, rows: np.ndarray, gradient: np.ndarray) -> None:
-        """Add gradients (n, ...) of rows (n,) of a table; rows may repeat."""
+        """Add gradients (n, ...) of rows (n,) of a table. A row may occur more than once."""
         self._parts.setdefault(name, []).append((rows, gradient))
 
     def sum_rows(self) -> None:
-        """Sum what was added for the same row, over all uses in all steps."""
+        """Sum the gradients of the same row, over all uses in all steps."""
         for name, parts in self._parts.items():
             rows, gradients = zip(*parts, strict=True)
             self.rows[name] = sum_rows(np.concatenate(rows), np.concatenate(gradients))
@@ -194,14 +198,17 @@ class Gradients:
 
 
 def dropout_mask(rng: np.random.Generator | None, like: np.ndarray, p: float) -> np.ndarray | None:
-    """Inverted dropout: 0 with probability p, else 1/(1-p). None if there is nothing to drop."""
+    """Inverted dropout: 0 with probability p, else 1/(1-p). None without dropout.
+
+    Srivastava et al. 2014. Outputs keep their expected value, so evaluation needs no scaling.
+    """
     if rng is None or p == 0:
         return None
     return (rng.random(like.shape, np.float32) >= p).astype(like.dtype) / (1 - p)
 
 
 def drop(x: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
-    """x * mask; the same backward, for the gradient of x is that of the product times the mask."""
+    """x * mask. Its own backward pass: the gradient of x is that of the product times the mask."""
     return x if mask is None else x * mask
 
 
@@ -212,9 +219,9 @@ def encode(
     history: np.ndarray,
     rng: np.random.Generator | None,
 ) -> tuple[np.ndarray, tuple]:
-    """xW = x W_x, the input's part in the gates of every layer that sees it.
+    """xW = x W_x, the input's part of the gates of each layer that sees the input.
 
-    Dropout falls on what stands for an item: its embedding, or its row of W_x.
+    Dropout acts on the vector of an item: its embedding, or its row of W_x.
 
     Args:
         x: (B,) item indices. history: (B, L), for input=weighted.
@@ -228,12 +235,13 @@ def encode(
         mask = dropout_mask(rng, embedded, hp.dropout_p_embed)
         embedded = drop(embedded, mask)
         return embedded @ W["W_x"], (x, embedded, mask)
+    read: tuple
     if hp.input == "onehot":
-        rows, cache = W["W_x"][x], x
+        rows, read = W["W_x"][x], (x,)
     else:
-        rows, cache = inputs.weighted(W["W_x"], history, hp.discount)
+        rows, read = inputs.weighted(W["W_x"], history, hp.discount)
     mask = dropout_mask(rng, rows, hp.dropout_p_embed)
-    return drop(rows, mask), (cache, mask)
+    return drop(rows, mask), (read, mask)
 
 
 def encode_backward(
@@ -245,18 +253,18 @@ def encode_backward(
         g.add("W_x", embedded.T @ dxW)
         g.add_rows(EMBEDDING_TABLE[hp.input], x, drop(dxW @ W["W_x"].T, mask))
         return
-    cache, mask = cache
+    read, mask = cache
     drows = drop(dxW, mask)
     if hp.input == "onehot":
-        g.add_rows("W_x", cache, drows)
+        g.add_rows("W_x", read[0], drows)
     else:
-        g.add_rows("W_x", *inputs.weighted_backward(drows, cache))
+        g.add_rows("W_x", *inputs.weighted_backward(drows, read))
 
 
 def cell_of(hp: Hyperparameters, ops: Ops) -> tuple[Callable, Callable, str]:
-    """The cell's step, its backward, and the letters of its weights but W.
+    """The cell's step, its backward pass, and the letters of its weights without W.
 
-    Backends have the GRU; the other units are here to be compared with it.
+    Only the GRU is an operation of the backends. LSTM and RNN run in NumPy on all of them.
     """
     if hp.unit == "lstm":
         return lstm, lstm_backward, "Ub"
@@ -275,26 +283,26 @@ def recurrent(
     state: State,
     rng: np.random.Generator | None = None,
 ) -> tuple[np.ndarray, State, tuple]:
-    """Feed one item to each lane: input -> cells -> feed-forward layers.
+    """Feed one item to each lane: input encoding, recurrent layers, feed-forward layers.
 
     Args:
         x: (B,) item indices. state: at the start of the step.
         rng: draws the dropout masks; None for no dropout (evaluation).
 
     Returns:
-        the vector that scores items (B, D), the new state, and the cache of
-        `recurrent_backward`. A dropped output is what the next step starts from.
+        the vector that scores items (B, D), the new state, and the cache of `recurrent_backward`.
+        The new state holds the outputs after dropout, as in the reference implementation.
     """
     history = inputs.push(state.history, x) if state.history.shape[1] else state.history
     xW, encode_cache = encode(W, hp, x, history, rng)
     cell, _, letters = cell_of(hp, ops)
     G, _ = UNITS[hp.unit]
-    out, at = None, 0
+    column, out = 0, xW  # out: from the layer below; layer 0 has none
     new_h, cells, masks, denses = [], [], [], []
     for i, width in enumerate(hp.layers):
         if i == 0 or hp.input_to_all_layers:
-            a = xW[:, at : at + G * width]
-            at += G * width
+            a = xW[:, column : column + G * width]
+            column += G * width
             if i > 0:
                 a = a + out @ W[f"W{i}"]
         else:
@@ -303,7 +311,7 @@ def recurrent(
         h, cache = cell(a, state.h[i], *weights, hp.hidden_activation)
         mask = dropout_mask(rng, h[:, :width], hp.dropout_p_hidden)
         out = drop(h[:, :width], mask)
-        new_h.append(np.hstack([out, h[:, width:]]))  # an LSTM's memory is not dropped
+        new_h.append(np.hstack([out, h[:, width:]]))  # no dropout on an LSTM's memory
         cells.append(cache)
         masks.append(mask)
     for i in range(len(hp.feedforward)):
@@ -325,11 +333,11 @@ def recurrent_backward(
 
     Args:
         dout: (B, D) gradient with respect to the returned vector.
-        dh_next: for each layer, of its state's shape, what the next step sends back to the new
-            state.
+        dh_next: for each layer, the gradient with respect to the new state that comes from the
+            next step, of the state's shape.
 
     Returns:
-        for each layer the gradient with respect to the state at the start of the step.
+        for each layer, the gradient with respect to the state at the start of the step.
     """
     encode_cache, new_h, cells, masks, denses = cache
     for i in reversed(range(len(hp.feedforward))):
@@ -339,7 +347,7 @@ def recurrent_backward(
     _, cell_backward, letters = cell_of(hp, ops)
     dxW, dh = [], []
     for i, width in reversed(list(enumerate(hp.layers))):
-        # A layer's output went up to the next layer and on to the next step.
+        # Two gradients meet: a layer's output is input to the next layer and to the next step.
         d = dh_next[i]
         dh_new = np.hstack([drop(dout + d[:, :width], masks[i]), d[:, width:]])
         da, dh_i, *dweights = cell_backward(dh_new, cells[i], W[f"U{i}"], hp.hidden_activation)
@@ -359,12 +367,12 @@ def recurrent_backward(
 
 
 class Window(NamedTuple):
-    """Consecutive steps of an epoch, at most `bptt` of them: what one update is made from.
+    """The consecutive steps of an epoch, at most `bptt`, that one update is computed from.
 
     Attributes:
         x, reset, keep: for each step the lanes' items (B,), and the flags of `batches.Batches`.
-        items: for each step the scored items (B + n_sample,): the lanes' targets first.
-        log_q: for each step (B + n_sample,), see `losses.loss_and_gradient`; or None.
+        items: for each step the scored items (B + n_sample,), the lanes' targets first.
+        log_q: for each step (B + n_sample,) or None, see `losses.loss_and_gradient`.
     """
 
     x: list[np.ndarray]
@@ -384,7 +392,7 @@ def window_of(
     """The given steps of an epoch as a window.
 
     Args:
-        samples: (steps, n_sample) their extra negatives. log_support: (I,) for logQ.
+        samples: (steps, n_sample) extra negatives. log_support: (I,) for logQ.
     """
     window = Window([], [], [], [], [])
     for t, extra in zip(steps, samples, strict=True):
@@ -410,10 +418,10 @@ def forward(
     state: State,
     rng: np.random.Generator | None = None,
 ) -> tuple[float, State, list[tuple]]:
-    """The loss of a window: over its steps, the sum over the lanes divided by batch_size.
+    """The loss of a window: the sum over its steps and lanes, divided by batch_size.
 
     Args:
-        state: at the end of the step before; (B,) lanes of that step.
+        state: at the end of the step before, with that step's lanes.
         rng: draws the dropout masks; None for no dropout.
 
     Returns:
@@ -433,9 +441,10 @@ def forward(
 
 
 def backward(W: Weights, hp: Hyperparameters, ops: Ops, steps: list[tuple]) -> Gradients:
-    """Gradient of `forward`'s loss with respect to every weight, through all of the window's time.
+    """Gradient of `forward`'s loss with respect to each weight: backpropagation through time.
 
-    The state that the window started from is a constant: with bptt = 1 the reference's rule.
+    It ends at the start of the window, whose state is a constant (truncated backpropagation,
+    Williams & Peng 1990). bptt = 1 is the reference implementation's rule.
 
     Returns:
         Gradients, duplicate rows summed.
@@ -456,13 +465,13 @@ def backward(W: Weights, hp: Hyperparameters, ops: Ops, steps: list[tuple]) -> G
 
 
 def l2(W: Weights, g: Gradients, lmbd: float) -> float:
-    """Add the gradient of lmbd/2 Σ p² to g, over all weights that the window used.
+    """Add the gradient of lmbd/2 Σ p² to g, over the weights that the window used.
 
-    Those are the dense ones, and each distinct row of a table once: a penalty on all rows would
-    make a step cost as much as there are items.
+    These are all dense weights and each distinct row of a table. A penalty on all rows would make
+    the cost of a step grow with the number of items.
 
     Returns:
-        the penalty, which belongs to the loss.
+        the penalty, which is a part of the loss.
     """
     penalty = 0.0
     for name, gradient in g.dense.items():
@@ -487,10 +496,10 @@ def train_window(
     """One update of the weights, in place: forward, backward, regularise, clip, optimise.
 
     Args:
-        memory: weight name to the optimiser's state, see `optim.init_state`.
+        memory: weight name to the optimiser's arrays, see `optim.init_state`.
 
     Returns:
-        the window's loss before the update, and the state at its end.
+        the window's loss before the update, and the state at the window's end.
     """
     loss, state, steps = forward(W, hp, ops, window, state, rng)
     g = backward(W, hp, ops, steps)
@@ -507,7 +516,7 @@ def train_window(
 
 
 class StepByStep:
-    """Trains consecutive steps one after the other: the plain `backends.Stepper`, for any model.
+    """The `backends.Stepper` in plain Python, for any model: one window after the other.
 
     Args:
         W, memory: weights and optimiser memory, changed in place. ops: the hot operations.
@@ -538,4 +547,4 @@ class StepByStep:
         return np.array(losses), state
 
     def fetch(self) -> None:
-        """As `Stepper.fetch`: the arrays are always up to date."""
+        """Nothing to do: the arrays are always up to date."""

@@ -1,15 +1,15 @@
-"""The training of GRU4Rec: the loop over epochs and steps, and where it stands, on disk too.
+"""The training loop of GRU4Rec over epochs and steps, and its checkpoints.
 
-What stands here is all that decides how a run goes on: weights, the optimiser's memory, the lanes'
-states, the generator of random numbers. So a run that was stopped and goes on ends with the same
-bits as one that was not. Imports the network, the data layer, the kernels and checkpoint.
+A `Training` holds the whole state of a run: weights, optimiser memory, hidden states of the lanes,
+random number generator. A run that is resumed from a checkpoint therefore ends bit-identical to one
+that was never stopped.
 """
 
 from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import numpy as np
 
 from gru4rec_np.backends import Ops, Stepper, multiplications, one_blas_thread
 from gru4rec_np.data.batches import (
+    Batches,
     guide_table,
     negative_distribution,
     session_parallel,
@@ -29,54 +30,54 @@ from gru4rec_np.models.hyperparameters import Hyperparameters
 from gru4rec_np.ops.optim import init_state
 
 CHUNK = (64, 512)  # fewest and most steps, see chunk_of
-EXPLODED = 1000  # a loss this many times the first one's is no longer learning
+EXPLODED = 1000  # training has diverged when the loss is this many times the first one
 
 
 def chunk_of(hp: Hyperparameters, ops: Ops) -> int:
-    """Steps whose negatives are drawn at once, and between two calls of `on_chunk`.
+    """The number of steps in a chunk: their negatives are drawn at once, then `on_chunk` is called.
 
-    Where a backend trains them in one call, smaller steps are more, for what a call costs beside
-    them; but even a large model's should be over soon, since until then nothing is shown, written
-    down or stopped.
+    Where a backend trains a chunk in one call, small models use longer chunks, to amortise the
+    call overhead. Chunks of large models stay short, since progress, checkpoints and Ctrl-C wait
+    for the end of a chunk.
 
     Args:
-        hp: hyperparameters. ops: the hot operations, see `kernels.load`.
+        hp: hyperparameters. ops: the hot operations, see `backends.load`.
     """
     least, most = CHUNK
     if ops.fuses(hp):
         return min(max(least, 2**33 // multiplications(hp)), most)
-    return -(-least // hp.bptt) * hp.bptt  # whole windows only: a window takes bptt steps
+    return -(-least // hp.bptt) * hp.bptt  # whole windows of bptt steps
 
 
 class Diverged(InputError):
-    """Raised when the loss stopped being a number or exploded."""
+    """The loss is NaN, infinite or `EXPLODED` times the first one."""
 
 
 class Stopped(Exception):
-    """Raised by a callback of `Training.run` to end it there; what was learnt stays."""
+    """Raised by a callback of `Training.run` to stop it. The weights keep the last update."""
 
 
 class Training:
-    """A run of GRU4Rec, from fresh weights or from a file, up to its last epoch.
+    """A training run of GRU4Rec, from new weights or from a checkpoint.
 
     Args:
-        hp: hyperparameters. ops: the hot operations, see `kernels.load`.
+        hp: hyperparameters. ops: the hot operations, see `backends.load`.
         train: sessions over the training catalogue, each of 2 events or more.
 
     Attributes:
         weights: name to array, see network.py. memory: the optimiser's, see `optim.init_state`.
-        losses: list of (updates,) arrays, the mean loss over the events of every update, in order.
-        history: one dict for each epoch that is over.
-        epoch, step: where the run stands: `step` steps of `epoch`, from 1, are done.
+        losses: list of (updates,) arrays, the mean loss over the events of each update, in order.
+        history: one dict for each finished epoch.
+        epoch, step: the epoch, from 1, and the number of its steps that are done.
         chunk: steps between two calls of `on_chunk`.
-        best: (score, epoch, weights) of the best epoch so far, where epochs are judged.
+        best: (score, epoch, weights) of the best epoch so far; None without validation.
 
     Raises:
         InputError: too few sessions to train on.
     """
 
     def __init__(self, hp: Hyperparameters, ops: Ops, train: Sessions) -> None:
-        # A lane alone needs extra samples as its negatives.
+        # One lane alone has no negatives but the extra samples.
         self.min_lanes = 1 if hp.n_sample else 2
         if train.n_sessions < self.min_lanes:
             raise InputError(
@@ -92,12 +93,13 @@ class Training:
         self.history: list[dict[str, float]] = []
         self.epoch, self.step = 1, 0
         self.best: tuple[float, int, dict[str, np.ndarray]] | None = None
-        self._loss = self._seconds = 0.0  # of this epoch so far: the sum over its events, and time
-        self._lanes: network.State | None = None
-        self._epoch_began: dict[str, Any] = {}  # the generator's state then
+        # Of this epoch so far: the sum of the loss over its events, and the time.
+        self._loss = self._seconds = 0.0
+        self._lanes = network.zero_state(hp, 0)
+        self._epoch_began: Mapping[str, Any] = {}  # the generator's state at the epoch's start
         self._stepper: Stepper | None = None
 
-    @np.errstate(over="ignore", invalid="ignore", divide="ignore")  # the loss is looked at instead
+    @np.errstate(over="ignore", invalid="ignore", divide="ignore")  # the loss is checked instead
     @one_blas_thread
     def run(
         self,
@@ -109,16 +111,16 @@ class Training:
         """Train up to the last epoch.
 
         Args:
-            on_chunk: called every `chunk` steps with the epoch, from 1, its events done so far,
-                its events in all, and their mean loss so far. It may call `save`.
-            on_epoch: called after each epoch with what it added to `history`.
-            judge: gives the metrics of the weights as they are, on sessions that are not trained
-                on; the first of them is the score, the higher the better. With it the weights at
-                the end are those of the best epoch.
+            on_chunk: called every `chunk` steps with the epoch, from 1, its events done, its events
+                in all, and the mean loss over the events done. It may call `save`.
+            on_epoch: called after each epoch with its dict of `history`.
+            judge: returns the metrics of the current weights on validation sessions. The first
+                metric is the score, higher is better. At the end the weights are those of the
+                epoch with the best score.
             patience: with `judge`, stop after this many epochs without a better score; 0: never.
 
         Raises:
-            Diverged: the loss stopped being a number or exploded.
+            Diverged: the loss is NaN, infinite or too large.
         """
         hp, train, rng, chunk = self.hp, self.train, self.rng, self.chunk
         log_support = np.log(train.support).astype(np.float32)
@@ -159,17 +161,17 @@ class Training:
                 self.epoch, self.step, self._loss, self._seconds = self.epoch + 1, 0, 0.0, 0.0
                 if on_epoch:
                     on_epoch(row)
-        finally:  # stopped within an epoch, too
+        finally:  # also when a callback stops the run
             stepper.fetch()
         if self.best:
             for name, array in self.best[2].items():
                 self.weights[name][:] = array
 
-    def _begin_epoch(self) -> Any:
-        """The epoch's batches, and the lanes' states where it is at its beginning."""
+    def _begin_epoch(self) -> Batches:
+        """The epoch's batches. At the epoch's start, also reset the lanes."""
         hp, rng = self.hp, self.rng
         now = rng.bit_generator.state
-        if self.step:  # drawn before, and to be drawn alike
+        if self.step:  # resumed within the epoch: draw the same order again
             rng.bit_generator.state = self._epoch_began
         else:
             self._epoch_began = now
@@ -182,10 +184,14 @@ class Training:
         return batches
 
     def _keep(self, losses: np.ndarray, lanes: np.ndarray, steps: range) -> None:
-        """Take in the losses of some steps, which are looked at first."""
+        """Record the losses of some steps.
+
+        Raises:
+            Diverged: one of them is NaN, infinite or too large.
+        """
         hp = self.hp
         events = np.add.reduceat(lanes[steps.start : steps.stop], range(0, len(steps), hp.bptt))
-        per_event = losses * hp.batch_size / events  # divided by it, even with fewer lanes
+        per_event = losses * hp.batch_size / events  # `forward` divides by batch_size
         first_loss = next((float(part[0]) for part in self.losses if len(part)), per_event[0])
         most = EXPLODED * max(1.0, first_loss)
         bad = np.flatnonzero(~(per_event <= most))
@@ -216,29 +222,23 @@ class Training:
 
     @cached_property
     def _log(self) -> str:
-        """What tells logs apart, read through once for all checkpoints."""
+        """A hash of the training log, computed once for all checkpoints."""
         log = hashlib.sha256()
-        for array in (self.train.items, self.train.offsets):
-            log.update(np.ascontiguousarray(array))
-        for array in checkpoint.pack_ids(self.train.item_ids).values():
-            log.update(np.ascontiguousarray(array))
+        ids = checkpoint.pack_ids(self.train.item_ids)
+        for array in (self.train.items, self.train.offsets, *ids.values()):
+            log.update(np.ascontiguousarray(array).data)
         return log.hexdigest()
 
     def _facts(self) -> dict[str, Any]:
-        """What a file must share with a run that goes on from it."""
+        """What a checkpoint and the run that resumes it must have in common."""
         fixed = self.hp.as_dict()
-        del fixed["n_epochs"]  # there may be more of them than was thought
-        return {
-            "hyperparameters": fixed,
-            "backend": self.ops.name,
-            "log": self._log,
-        }
+        del fixed["n_epochs"]  # a run may be resumed for more epochs
+        return {"hyperparameters": fixed, "backend": self.ops.name, "log": self._log}
 
     def save(self, path: str | Path) -> None:
-        """Write where the run stands to one .npz file; see `checkpoint.save`.
+        """Write a checkpoint to one .npz file, see `checkpoint.save`.
 
-        Between the steps of a chunk nothing stands still: call it from `on_chunk` or `on_epoch`, or
-        when `run` is over.
+        Call it at chunk boundaries only: from `on_chunk` or `on_epoch`, or after `run`.
         """
         if self._stepper:
             self._stepper.fetch()
@@ -257,19 +257,18 @@ class Training:
         arrays = {f"weights/{n}": p for n, p in self.weights.items()}
         arrays |= {f"memory/{n}/{k}": a for n, m in self.memory.items() for k, a in m.items()}
         arrays["losses"] = np.concatenate([np.empty(0), *self.losses])
-        if self._lanes:
-            arrays |= {f"h/{i}": h for i, h in enumerate(self._lanes.h)}
-            arrays["lane_history"] = self._lanes.history
+        arrays |= {f"h/{i}": h for i, h in enumerate(self._lanes.h)}
+        arrays["lane_history"] = self._lanes.history
         if self.best:
             arrays |= {f"best/{n}": p for n, p in self.best[2].items()}
         checkpoint.save(path, about, arrays)
 
     def load(self, path: str | Path) -> None:
-        """Go to where a run that `save` wrote stood.
+        """Read a checkpoint that `save` wrote.
 
         Raises:
-            InputError: the file is missing, damaged, not ours, or of a run with another log, other
-                hyperparameters or another backend, with which the bits would be others.
+            InputError: the file is missing, damaged or not a checkpoint; or the run had another
+                log, other hyperparameters or another backend, so it could not be bit-identical.
         """
         about, arrays = checkpoint.load(path)
         try:
@@ -308,7 +307,7 @@ class Training:
                     _take(h, arrays[f"h/{i}"], f"the lanes' h of layer {i}")
                 _take(zero.history, arrays["lane_history"], "the lanes' history")
                 if not ((zero.history >= -1) & (zero.history < self.train.n_items)).all():
-                    raise ValueError("the lanes' history has items that are none")
+                    raise ValueError("the lanes' history has an item that is not in the log")
                 self._lanes = zero
             if about["best"]:
                 best = {n: np.empty_like(p) for n, p in self.weights.items()}
@@ -321,10 +320,10 @@ class Training:
 
 
 def _take(into: np.ndarray, array: np.ndarray, name: str) -> None:
-    """Copy an array of a file, which must have the shape and type that is expected.
+    """Copy an array of a file into one of the same shape and type.
 
     Raises:
-        ValueError: it has not.
+        ValueError: shape or type differ.
     """
     if array.shape != into.shape or array.dtype != into.dtype:
         wanted = f"{into.dtype} {into.shape}"

@@ -1,7 +1,7 @@
-"""Activation functions: the logistic sigmoid and the family shared by hidden and output layers.
+"""Activation functions of the gates, the hidden layers and the output.
 
-Every derivative here is a function of the *output* y, so a forward pass need not keep its input.
-Imports NumPy only.
+Each derivative is a function of the output y, so the forward pass need not keep its input. Imports
+NumPy only.
 """
 
 import numpy as np
@@ -18,15 +18,15 @@ ACTIVATIONS = ("linear", "tanh", "sigmoid", "relu", "leaky", "elu", "selu")
 
 
 def exp_or_zero(x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-    """e^x for x <= 0, elementwise, and 0 where nothing can see it beside the 1 of e^0.
+    """e^x for x <= 0, elementwise, but 0 where e^x is negligible beside e^0 = 1.
 
-    That is below e^-80 in float32, e^-701 in float64: a thousand times the smallest normal number.
-    What comes after, down to 10^-38 or 10^-308, is slow: some processors take a hundred times as
-    long for each product with such a denormal number.
+    The limit is a thousand times the smallest normal number: about e^-80 in float32, e^-701 in
+    float64. Products with smaller numbers could be denormal, and some processors take a hundred
+    times as long for these.
 
     Args:
         x: array of floats, any shape; -inf gives 0.
-        out: array for the result, x itself if need be.
+        out: array for the result; may be x.
 
     Returns:
         array of x's shape and dtype.
@@ -42,7 +42,7 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
         x: array of floats, any shape.
 
     Returns:
-        array of x's shape and dtype. No finite x overflows: only e^-|x| <= 1 is ever computed.
+        array of x's shape and dtype. Nothing overflows, because only e^-|x| <= 1 is computed.
     """
     e = exp_or_zero(-np.abs(x))
     return np.where(x >= 0, 1, e) / (1 + e)
@@ -54,7 +54,7 @@ def activate(x: np.ndarray, kind: str, a: float = 0.0) -> np.ndarray:
     Args:
         x: array of floats, any shape.
         kind: one of `ACTIVATIONS`.
-        a: slope below zero of `leaky`, or the depth of `elu`: a (e^x - 1); unused by the others.
+        a: for `leaky` the slope below 0, for `elu` the depth a (e^x - 1); else unused.
 
     Returns:
         array of x's shape and dtype (x itself for `linear`).
@@ -74,7 +74,7 @@ def activate(x: np.ndarray, kind: str, a: float = 0.0) -> np.ndarray:
         case "leaky":
             return np.where(x > 0, x, a * x)
         case "elu":
-            # The minimum keeps e^x from overflowing where it is not used.
+            # The minimum prevents an overflow of e^x for the x that do not need it.
             return np.where(x > 0, x, a * np.expm1(np.minimum(x, 0)))
         case "selu":
             return SELU_SCALE * np.where(x > 0, x, SELU_ALPHA * np.expm1(np.minimum(x, 0)))
@@ -82,7 +82,9 @@ def activate(x: np.ndarray, kind: str, a: float = 0.0) -> np.ndarray:
 
 
 def activate_backward(dy: np.ndarray, y: np.ndarray, kind: str, a: float = 0.0) -> np.ndarray:
-    """dx = dy * f'(x), with f' written in terms of the output y = f(x).
+    """dx = dy * f'(x), with f' as a function of the output y = f(x).
+
+    At a kink (relu, leaky, elu, selu at 0) it is the derivative from the left.
 
     Args:
         dy: gradient with respect to y, y's shape.

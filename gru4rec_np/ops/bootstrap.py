@@ -1,15 +1,15 @@
-"""Paired bootstrap: which differences between methods are more than noise.
+"""Paired bootstrap: which differences between methods are larger than chance.
 
-Test sessions are drawn again, not cases, since the cases of a session hang together; and seeds are,
-where a method has several. Every method sees the same draws. Imports NumPy only.
+Whole test sessions are resampled, because the cases of one session depend on each other. Seeds are
+resampled too, where a method has several. All methods get the same sessions. Imports NumPy only.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 
-# The sessions' weights are held for as many resamples at once as fit in about this many numbers.
-BLOCK = 2**23
+# The largest number of session counts to hold at once.
+COUNTS_AT_ONCE = 2**23
 
 
 def resampled_means(
@@ -17,15 +17,15 @@ def resampled_means(
 ) -> np.ndarray:
     """Each method's mean value over the cases, on resampled test sessions and resampled seeds.
 
-    A resample draws as many sessions as there are, with replacement, the same for all methods
-    (Efron 1979); its mean is over all cases of the sessions drawn. Of a method's n >= 2 seeds it
-    draws n - 1 with replacement, on its own, and takes the mean over them: with n - 1 draws, and
-    not with n, the variance of that mean is on average the true one, s²/n (Rao, Wu 1988). One
-    seed is always itself: of a method that has one but depends on it, the seed's noise is unseen.
+    A resample draws S of the S sessions with replacement, the same for all methods (Efron 1979).
+    Its mean is over all cases of the drawn sessions. From a method's n >= 2 seeds it also draws
+    n - 1 with replacement and takes the mean over them. With n - 1 draws the variance of that mean
+    is on average s²/n, which is right; with n draws it would be too small (Rao & Wu 1988). With one
+    seed, the interval does not include the noise of seeds.
 
     Args:
-        values: of each method (seeds, cases), say 1 where the rank is <= K, 0 elsewhere.
-        session: (cases,) which session each case is of.
+        values: for each method (seeds, cases), such as 1 where the rank is <= K and 0 elsewhere.
+        session: (cases,) the session of each case.
         n_resamples: R. seed: of the draws.
 
     Returns:
@@ -34,18 +34,18 @@ def resampled_means(
     Raises:
         ValueError: there is no case.
     """
-    _, at = np.unique(session, return_inverse=True)
-    if len(at) == 0:
+    _, row = np.unique(session, return_inverse=True)
+    if len(row) == 0:
         raise ValueError("resampled_means: no cases")
-    S = int(at.max()) + 1
+    S = int(row.max()) + 1
     rng = np.random.default_rng(seed)
-    # Sums over each session, of every run and, last, of the number of cases: (S, runs + 1).
+    # (S, runs + 1): each session's sum for each run (method and seed); last, its number of cases.
     runs = [run for method in values for run in method]
-    sums = np.stack([np.bincount(at, run, S) for run in [*runs, np.ones(len(at))]], axis=1)
+    sums = np.stack([np.bincount(row, run, S) for run in [*runs, np.ones(len(row))]], axis=1)
     means = np.empty((n_resamples, len(runs)))
-    block = max(1, BLOCK // S)
-    for first in range(0, n_resamples, block):
-        n = min(block, n_resamples - first)
+    size = max(1, COUNTS_AT_ONCE // S)
+    for first in range(0, n_resamples, size):
+        n = min(size, n_resamples - first)
         drawn = rng.integers(0, S, (n, S)) + S * np.arange(n)[:, None]
         total = np.bincount(drawn.ravel(), minlength=n * S).reshape(n, S) @ sums
         means[first : first + n] = total[:, :-1] / total[:, -1:]
@@ -63,6 +63,7 @@ def interval(differences: np.ndarray, level: float = 0.95) -> np.ndarray:
     """Percentile interval of resampled differences: (2, ...), low and high.
 
     Args:
-        differences: (R, ...), as of two columns of `resampled_means`. level: its probability.
+        differences: (R, ...), such as of two columns of `resampled_means`.
+        level: the probability of the interval.
     """
     return np.quantile(differences, [(1 - level) / 2, (1 + level) / 2], axis=0)

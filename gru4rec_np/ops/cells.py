@@ -1,9 +1,9 @@
-"""Recurrent cells and the dense layer: one step forward, and right under it the same step backward.
+"""Recurrent cells and the dense layer: a step forward, and right under it its backward pass.
 
-A cell receives its input already multiplied, xW = x W, because a 1-of-N input makes that product
-a row look-up; so a cell knows nothing of how items are encoded. Gates lie side by side in the
-columns: W = [W_r | W_z | W_n], and U, b, c likewise. A cell takes and gives one array of state,
-whose first H columns are its output. Imports NumPy and the activations.
+The argument of a cell is xW = x W, not x: for a 1-of-N input this product is a row look-up, and the
+cell does not depend on the input encoding. The gates are blocks of columns side by side:
+W = [W_r | W_z | W_n], and U, b, c likewise. A cell's state is one array, whose first H columns are
+its output. Imports NumPy and the activations.
 
 Shapes: B lanes (sessions side by side), H hidden units. Rows are lanes.
 """
@@ -14,16 +14,16 @@ import numpy as np
 
 from gru4rec_np.ops.activations import TANH, Activation, activate, activate_backward, sigmoid
 
-# Units by name: how many times H columns their gates have, and how many times H their state.
+# Units by name: the columns of their gates and of their state, in multiples of H.
 UNITS = {"gru": (3, 1), "lstm": (4, 2), "rnn": (1, 1)}
 
 
 class State(NamedTuple):
-    """What each lane remembers of its session between steps.
+    """The state of each lane's session between steps.
 
     Attributes:
-        h: one (B, H) array for each recurrent layer. An LSTM's is (B, 2H), its output and memory
-            [h | c] side by side, so resets and lane moves treat both alike.
+        h: for each recurrent layer the hidden state (B, H). For an LSTM (B, 2H), its output and
+            memory [h | c] side by side, so that resets treat both alike.
         history: (B, L) item indices, newest first, -1 for none; L = 0 unless input=weighted.
     """
 
@@ -72,19 +72,19 @@ def lstm(
 ) -> tuple[np.ndarray, tuple]:
     """One step of a long short-term memory.
 
-        i  = σ(x W_i + h U_i + b_i)              how much of the candidate is taken
-        f  = σ(x W_f + h U_f + b_f)              how much of the old memory stays
-        o  = σ(x W_o + h U_o + b_o)              how much of the memory shows
-        n  = tanh(x W_n + h U_n + b_n)           the candidate
+        i  = σ(x W_i + h U_i + b_i)              input gate
+        f  = σ(x W_f + h U_f + b_f)              forget gate
+        o  = σ(x W_o + h U_o + b_o)              output gate
+        n  = tanh(x W_n + h U_n + b_n)           candidate
         c' = f*c + i*n
         h' = o*tanh(c')
 
-    Hochreiter & Schmidhuber 1997, with the forget gate of Gers et al. 2000, no peepholes; gates in
-    this order so that those with σ lie together.
+    Hochreiter & Schmidhuber 1997, with the forget gate of Gers et al. 2000, without peepholes. The
+    gates with σ come first, so that one call computes them.
 
     Args:
         xW: (B, 4H) the input's part of the gates; for a 1-of-N input, rows of W.
-        hc: (B, 2H) the state before the step, [h | c]: what shows, and the memory behind it.
+        hc: (B, 2H) the state before the step, [h | c]: output and memory.
         U: (H, 4H), b: (4H,).
         hidden_act: in place of both tanh, as (kind, a), see `activations.activate`.
 
@@ -106,7 +106,7 @@ def lstm(
 def lstm_backward(
     dhc_new: np.ndarray, cache: tuple, U: np.ndarray, hidden_act: Activation = TANH
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Gradients of `lstm`, from the bottom line of its formulas to the top.
+    """Gradients of `lstm`, from the last of its formulas to the first.
 
     Args:
         dhc_new: (B, 2H) gradient with respect to [h' | c']; cache, U, hidden_act as in the forward
@@ -120,7 +120,7 @@ def lstm_backward(
     dh_new, dc_new = dhc_new[:, :H], dhc_new[:, H:]
     dxW = np.empty((len(h), 4 * H), h.dtype)
 
-    # h' = o*tanh(c'), and c' also goes on to the next step by itself
+    # h' = o*tanh(c'); c' is also an input of the next step
     do = dh_new * shown
     dc_new = dc_new + activate_backward(dh_new * o, shown, *hidden_act)
     # c' = f*c + i*n
@@ -141,9 +141,9 @@ def gru(
 ) -> tuple[np.ndarray, tuple]:
     """One step of a gated recurrent unit, the reset gate applied before the product with U_n.
 
-        r  = σ(x W_r + h U_r + b_r)              how much of the old state the candidate sees
-        z  = σ(x W_z + h U_z + b_z)              how much of the candidate is taken
-        n  = tanh(x W_n + (r*h) U_n + b_n)       the candidate
+        r  = σ(x W_r + h U_r + b_r)              reset gate: of the state for the candidate
+        z  = σ(x W_z + h U_z + b_z)              update gate: of the candidate in the new state
+        n  = tanh(x W_n + (r*h) U_n + b_n)       candidate
         h' = (1-z)*h + z*n
 
     Hidasi et al. 2016 (arXiv 1511.06939), eqs. 2-5.
@@ -167,7 +167,7 @@ def gru(
 def gru_backward(
     dh_new: np.ndarray, cache: tuple, U: np.ndarray, hidden_act: Activation = TANH
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Gradients of `gru`, from the bottom line of its formulas to the top.
+    """Gradients of `gru`, from the last of its formulas to the first.
 
     Args:
         dh_new: (B, H) gradient with respect to h'.
@@ -179,7 +179,7 @@ def gru_backward(
     """
     h, r, z, n = cache
     H = h.shape[1]
-    dxW = np.empty((len(h), 3 * H), h.dtype)  # x W enters a gate as its bias does: one gradient
+    dxW = np.empty((len(h), 3 * H), h.dtype)  # also the gradient of each gate's sum
 
     # h' = (1-z)*h + z*n
     dz = dh_new * (n - h)
@@ -216,10 +216,9 @@ def gru_reset_after(
         n  = tanh(x W_n + b_n + r*(h U_n + c_n))
         h' = (1-z)*h + z*n
 
-    This is cuDNN's GRU (and PyTorch's), where one product h U serves all gates. Its z weighs the
-    old state instead: the same cell with W_z, U_z, b_z, c_z negated. In r and z the two biases
-    only ever appear as a sum; both are kept, as there, since a bias that exists twice also learns
-    twice as fast.
+    This is the GRU of cuDNN and PyTorch, with one product h U for all gates. Their z weighs the old
+    state instead: the same cell with W_z, U_z, b_z, c_z negated. In r and z only the sum
+    of the two biases matters. Both are kept, as there: two biases learn twice as fast as one.
 
     Args:
         xW: (B, 3H), h: (B, H), U: (H, 3H), b: (3H,) as in `gru`; c: (3H,) the state's bias.
@@ -261,7 +260,7 @@ def gru_reset_after_backward(
     dxW[:, :H] = dr * r * (1 - r)
     dxW[:, H : 2 * H] = dz * z * (1 - z)
     dxW[:, 2 * H :] = da_n
-    # hU = h U + c takes the same gradient, but for the candidate's part, which r has scaled.
+    # hU = h U + c has the same gradient, but r scales the candidate's part.
     dhU = dxW.copy()
     dhU[:, 2 * H :] *= r
     dh = dh_new * (1 - z) + dhU @ U.T
@@ -271,7 +270,7 @@ def gru_reset_after_backward(
 def dense(
     x: np.ndarray, F: np.ndarray, f: np.ndarray, act: Activation = TANH
 ) -> tuple[np.ndarray, tuple]:
-    """A feed-forward layer y = act(x F + f): what may stand between the last cell and the output.
+    """A feed-forward layer y = act(x F + f), between the last cell and the output.
 
     Args:
         x: (B, X), F: (X, Y), f: (Y,); act as (kind, a), see `activations.activate`.

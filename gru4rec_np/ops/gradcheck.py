@@ -27,15 +27,15 @@ def gradcheck(
     Each entry p of each array is changed in place by small steps e. The gradient's entry is
     compared with the difference of order four (Fornberg 1988, table 1)
         [8 (f(p+e) - f(p-e)) - (f(p+2e) - f(p-2e))] / 12e.
-    Its error is about e⁴ f⁽⁵⁾/30, plus 2e-16 max(1, |f|) / e from the rounding of f. Gradients pass
-    that are within ten times the rounding error.
+    Its error is about e⁴ f⁽⁵⁾/30, plus 2e-16 max(1, |f|) / e from the rounding of f. A gradient
+    within ten times the rounding error passes.
 
     Kinks: the difference is wrong if f has a kink (ReLU at 0, a maximum of equals) within 2e of p.
     An entry that fails is therefore tried again with steps of eps/10 and eps/100 while the
     difference changes with the step. Where the one-sided differences disagree, a gradient that
-    equals one of them passes: beside one kink, or at it, the right gradient does. Any other
-    gradient there is neither right nor wrong by this check, and a RuntimeWarning says so. The limit:
-    a wrong gradient within eps/50 of a kink is not an error.
+    equals one of them passes: the right gradient does, at one kink or beside it. With several kinks
+    it may equal neither, so any other gradient there is not an error, and a RuntimeWarning says so.
+    The limit: within eps/50 of a kink a wrong gradient is not found.
 
         x = rng.normal(size=(3, 4))
         y, cache = thing(x)

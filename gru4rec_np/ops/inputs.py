@@ -1,27 +1,27 @@
-"""The `weighted` input encoding: the session so far as one discounted, normalised vector.
+"""The `weighted` input encoding: the session so far as a discounted, normalised sum of vectors.
 
-The other encodings are plain row look-ups and need no function. Imports NumPy only.
+The other encodings are row look-ups, which need no function. Imports NumPy only.
 """
 
 import math
 
 import numpy as np
 
-# An event whose weight has fallen below this part of the newest one's is left out: float32, with
-# its 24 bits, would hardly see it, and a session's length no longer bounds the cost of a step.
+# Events with less than this share of the newest event's weight are dropped. It is near float32's
+# precision, and it bounds the cost of a step in long sessions.
 SMALLEST_WEIGHT = 1e-6
 
 
 def history_length(discount: float) -> int:
-    """How many of the newest events count: those with discount^age >= `SMALLEST_WEIGHT`."""
+    """The number L of newest events that count: those with discount^age >= `SMALLEST_WEIGHT`."""
     return 1 + math.floor(math.log(SMALLEST_WEIGHT) / math.log(discount))
 
 
 def push(history: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """The history with the items x put in front, the oldest fallen off the end.
+    """The history with the items x in front, without its oldest items.
 
     Args:
-        history: (B, L) item indices, newest first, -1 where the session is younger.
+        history: (B, L) item indices, newest first, -1 for none.
         x: (B,) the lanes' current items.
 
     Returns:
@@ -33,8 +33,8 @@ def push(history: np.ndarray, x: np.ndarray) -> np.ndarray:
 def weighted(table: np.ndarray, history: np.ndarray, discount: float) -> tuple[np.ndarray, tuple]:
     """x W for x = Σ_k w_k (1-of-N vector of the event k steps ago), w_k ∝ discount^k, Σ w_k = 1.
 
-    Hidasi et al. 2016 (arXiv 1511.06939), §3.1, leave discount and norm open; dividing by the sum
-    keeps x on the scale of a 1-of-N vector, whatever the session's length.
+    Hidasi et al. 2016 (arXiv 1511.06939), §3.1, do not say which discount and norm. Division by the
+    sum gives x the scale of a 1-of-N vector for any session length.
 
     Args:
         table: (I, G) the weights W that a 1-of-N input would look up.
@@ -46,18 +46,18 @@ def weighted(table: np.ndarray, history: np.ndarray, discount: float) -> tuple[n
     """
     w = np.where(history >= 0, discount ** np.arange(history.shape[1]), 0)  # (B, L)
     w = (w / w.sum(axis=1, keepdims=True)).astype(table.dtype)
-    # -1 looks up the last row; its weight is 0.
+    # The index -1 reads the last row, with weight 0.
     return np.einsum("bl,blg->bg", w, table[history]), (history, w)
 
 
 def weighted_backward(dxW: np.ndarray, cache: tuple) -> tuple[np.ndarray, np.ndarray]:
-    """Gradient of `weighted` with respect to the rows that it read.
+    """Gradient of `weighted` with respect to the rows of the table that it reads.
 
     Args:
-        dxW: (B, G); cache from `weighted`.
+        dxW: (B, G). cache: from `weighted`.
 
     Returns:
-        items (n,) and their gradients (n, G), an item once for each time that it was read.
+        items (n,) and their gradients (n, G), once for each time that an item was read.
     """
     history, w = cache
     b, k = np.nonzero(history >= 0)

@@ -1,10 +1,12 @@
 """The five ranking losses over sampled scores, each with its gradient right under it.
 
-Scores r are (B, N): one row a lane, the first B columns the lanes' own targets, the rest shared
-negative samples, N >= 2. Row b's target i is its column b; all its other columns j are negatives.
-Every formula is written so that scores up to 1e4 neither overflow nor lose log 0 in float32.
+Scores r are (B, N), N >= 2, with a row for each lane. The first B columns are the lanes' targets,
+the others the shared negative samples. The target i of row b is column b; all other columns j of
+the row are negatives. With scores up to 1e4 in float32, no formula overflows or computes log 0.
 Imports NumPy and the activations.
 """
+
+from typing import Any
 
 import numpy as np
 
@@ -74,7 +76,7 @@ def cross_entropy(r: np.ndarray, smoothing: float = 0.0) -> tuple[np.ndarray, np
     Returns:
         loss of each lane (B,), and the cache that `cross_entropy_backward` takes.
     """
-    shifted = r - r.max(axis=1, keepdims=True)  # e^x <= 1, and large scores lose no digits
+    shifted = r - r.max(axis=1, keepdims=True)  # so that e^x <= 1
     p = exp_or_zero(shifted)
     total = p.sum(axis=1, keepdims=True)
     p /= total
@@ -123,7 +125,7 @@ def bpr_backward(cache: np.ndarray) -> np.ndarray:
 
 
 def top1(r: np.ndarray) -> tuple[np.ndarray, tuple]:
-    """(1/n) Σ_j [σ(r_j - r_i) + σ(r_j²)]: the target's relative rank, and scores held near 0.
+    """(1/n) Σ_j [σ(r_j - r_i) + σ(r_j²)]: the target's relative rank, and a penalty on scores.
 
     Hidasi et al. 2016 (arXiv 1511.06939), §3.1.3.
 
@@ -156,7 +158,7 @@ def bpr_max(r: np.ndarray, bpreg: float = 1.0) -> tuple[np.ndarray, tuple]:
     """-log Σ_j s_j σ(r_i - r_j) + bpreg Σ_j s_j r_j², s the softmax over the negatives.
 
     Hidasi & Karatzoglou 2018 (arXiv 1706.03847), §3.2. The logarithm is computed as
-    logsumexp_j(log s_j + log σ(r_i - r_j)), which keeps it finite where each σ underflows.
+    logsumexp_j(log s_j + log σ(r_i - r_j)), which is finite even where each σ underflows.
 
     Args:
         r: (B, N) scores.
@@ -167,10 +169,10 @@ def bpr_max(r: np.ndarray, bpreg: float = 1.0) -> tuple[np.ndarray, tuple]:
     """
     d = r - _target(r)
     negatives = _without_target(r.copy(), -np.inf)
-    # Two large logsumexps are subtracted below: shifted first, they keep their digits.
+    # Shifted, because the difference of two large logsumexps would lose digits.
     negatives -= negatives.max(axis=1, keepdims=True)
     s = _softmax(negatives)
-    a = negatives - _softplus(d)  # log s_j + log σ(r_i - r_j), but for the constant logsumexp
+    a = negatives - _softplus(d)  # log s_j + log σ(r_i - r_j) + logsumexp(negatives)
     loss = _logsumexp(negatives) - _logsumexp(a)
     size = (s * r * r).sum(axis=1, keepdims=True)
     return (loss + bpreg * size)[:, 0], (r, s, _softmax(a), d, size)
@@ -179,7 +181,7 @@ def bpr_max(r: np.ndarray, bpreg: float = 1.0) -> tuple[np.ndarray, tuple]:
 def bpr_max_backward(cache: tuple, bpreg: float = 1.0) -> np.ndarray:
     """Gradient of `bpr_max`, (B, N).
 
-    With p_j = s_j σ(r_i - r_j) / Σ_k s_k σ(r_i - r_k), the part that negative j has in the sum:
+    With p_j = s_j σ(r_i - r_j) / Σ_k s_k σ(r_i - r_k), the share of negative j in the sum:
     dr_j = s_j - p_j σ(r_i - r_j) + bpreg s_j (2 r_j + r_j² - Σ_k s_k r_k²),
     dr_i = -Σ_j p_j σ(r_j - r_i).
     """
@@ -236,7 +238,7 @@ def loss_and_gradient(
     smoothing: float = 0.0,
     log_q: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Output activation, logQ correction, loss and the way back: what a step needs of the output.
+    """Output activation, logQ correction, loss, and the gradient with respect to the raw scores.
 
     Args:
         raw: (B, N) scores before the activation.
@@ -254,6 +256,7 @@ def loss_and_gradient(
     """
     activated = activate(raw, *final_act)
     r = activated if log_q is None else activated - log_q
+    cache: Any  # an array or a tuple, as each loss returns it
     match loss:
         case "cross-entropy":
             lanes, cache = cross_entropy(r, smoothing)

@@ -1,7 +1,7 @@
-"""Optimisers, dense and row-sparse, and the sum of duplicate rows that must come before them.
+"""Optimisers, for whole weights and for rows of tables, and the sum of duplicate rows before them.
 
-One function serves both uses: `rows` says which rows of the weight the gradient g belongs to.
-Weights and state change in place. Imports NumPy, and SciPy's sparse product.
+`update` serves both: `rows` are the rows of the weight that the gradient belongs to. Weights and
+state change in place. Imports NumPy, and SciPy's sparse product.
 """
 
 from types import EllipsisType
@@ -11,11 +11,11 @@ from scipy.sparse import csr_array
 
 EPSILON = 1e-6
 
-# How much of a running mean stays at each step, as published; what Adam adds to its root.
+# The decay of each running mean, as published, and Adam's epsilon.
 RMSPROP_DECAY, ADADELTA_DECAY = 0.9, 0.95
 ADAM_DECAY_M, ADAM_DECAY_A, ADAM_EPSILON = 0.9, 0.999, 1e-8
 
-# By optimiser, the arrays that it remembers of a weight, see `init_state`.
+# The arrays that each optimiser keeps for a weight, see `init_state`.
 STATE = {"adagrad": "a", "sgd": "", "rmsprop": "a", "adam": "mat", "adadelta": "ad"}
 OPTIMISERS = tuple(STATE)
 
@@ -23,38 +23,38 @@ OPTIMISERS = tuple(STATE)
 def sum_rows(rows: np.ndarray, g: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Sum the gradients of the same row.
 
-    An item that occurs twice in a step, as input, target or sample, has one gradient, the sum.
-    Updating it once for each occurrence would be a different, order-dependent rule.
+    The gradient of an item that occurs twice in a step, as input, target or sample, is the sum over
+    its occurrences. One update for each occurrence would be another rule, which depends on order.
 
     Args:
         rows: (n,) row numbers, any order, with duplicates.
         g: (n, ...) a gradient for each.
 
     Returns:
-        the distinct rows (m,), ascending, and their sums (m, ...). Duplicates are added in the
-        order in which they came, so the same input gives the same bits.
+        the distinct rows (m,), ascending, and their sums (m, ...). Duplicates are added in their
+        order in `rows`, so the result is deterministic.
     """
     if len(rows) == 0:
         return rows, g
     order = np.argsort(rows, kind="stable")
     rows = rows[order]
     ends = np.flatnonzero(np.concatenate([[True], rows[1:] != rows[:-1], [True]]))
-    # As a product with a sparse matrix of ones, each row of it picking the duplicates of one item.
+    # A product with a sparse matrix of ones: each of its rows picks the duplicates of one item.
     picks = csr_array((np.ones(len(rows), g.dtype), order, ends), (len(ends) - 1, len(rows)))
     sums = picks @ g.reshape(len(g), -1)
     return rows[ends[:-1]], sums.reshape(len(sums), *g.shape[1:])
 
 
 def init_state(p: np.ndarray, adapt: str, momentum: float) -> dict[str, np.ndarray]:
-    """The optimiser's memory for the weight p: zeros, each of p's dtype and, but for t, its shape.
+    """The optimiser's arrays for the weight p: zeros of p's dtype and, except for t, p's shape.
 
     Args:
         adapt: one of `OPTIMISERS`.
 
     Returns:
-        of these, what the optimiser needs: "a", sum or mean of the squared gradients; "m", mean of
-        the gradients; "d", mean of the squared steps; "t", how often each row was updated,
-        (rows, 1, ...); and "v", the velocity, with momentum.
+        those that the optimiser needs of: "a", sum or mean of the squared gradients; "m", mean of
+        the gradients; "d", mean of the squared steps; "t", number of updates of each row,
+        (rows, 1, ...); "v", velocity, with momentum.
     """
     names = STATE[adapt] + ("v" if momentum else "")
     return {name: np.zeros_like(p[:, :1] if name == "t" and p.ndim > 1 else p) for name in names}
@@ -80,10 +80,9 @@ def update(
               d = 0.95 d + 0.05 step²                                      (Zeiler 2012, alg. 1)
     then p -= learning_rate step, or with momentum v = momentum v - learning_rate step, p += v.
 
-    A row that is not listed keeps its weight and all its state: with momentum it does not coast,
-    its means do not fade, and adam's t is its own. t says how many gradients a mean has seen. By a
-    count of all steps, the first update of a row that comes late would be taken for one of many,
-    its means would stay uncorrected, and it would be 0.1 / sqrt(0.001) = 3 times too large.
+    A row that is not listed keeps its weight and all its state, including the velocity. Adam counts
+    the updates t of each row. With a global step count, a row seen late would get almost no bias
+    correction: its first step would be 0.1 / sqrt(0.001) = 3 times too large.
 
     Args:
         p: the weight. g: its gradient, p's shape, or (m, ...) for m listed rows.
@@ -128,7 +127,7 @@ def update(
 def _mean(
     mean: np.ndarray, rows: np.ndarray | EllipsisType, new: np.ndarray, decay: float
 ) -> np.ndarray:
-    """The running means of these rows after one more value, which are also kept in `mean`."""
+    """Update the running means of these rows with a new value, in place, and return them."""
     new_mean = decay * mean[rows] + (1 - decay) * new
     mean[rows] = new_mean
     return new_mean

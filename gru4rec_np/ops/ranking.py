@@ -1,7 +1,7 @@
-"""Rank of the true item over the whole catalogue, and Recall and MRR from ranks.
+"""Rank of the true item among all items, and Recall and MRR from ranks.
 
-Ranks are counted, never sorted. A score that is not a number counts against the target, so a
-model that has diverged never looks good. Imports NumPy only.
+Ranks are counted, without sorting. A NaN counts against the target, so a diverged model never
+scores well. Imports NumPy only.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,14 +11,14 @@ import numpy as np
 
 TIES = ("conservative", "standard", "median")
 
-# What must not depend on how many are asked about at once is multiplied in this many rows, some of
-# them empty: BLAS adds in another order for other numbers of rows. And it treats 8 rows alike: they
-# fill its registers evenly, where of 16 or 32 some fall to another loop.
-ROWS = 8
-# Scores are held for as many cases at once as fit in about this many numbers (128 MB in float32).
-BLOCK = 2**25
-# A part of the cases has about this many scores, half a second, or a number of cases.
-PART, LEAST = 2**29, 512
+# In evaluation, matrix products always have this many rows, padded with zeros. The order in which
+# BLAS adds depends on the number of rows, so this makes scores independent of the batch. BLAS
+# treats 8 rows alike; of 16 or 32 rows, some go through another loop.
+EVAL_LANES = 8
+# The largest number of scores to hold at once: 128 MB in float32.
+SCORES_AT_ONCE = 2**25
+# Progress is reported after about this many scores, half a second, but at least so many cases.
+SCORES_PER_REPORT, CASES_PER_REPORT = 2**29, 512
 
 
 def ranks(scores: np.ndarray, targets: np.ndarray, ties: str = "conservative") -> np.ndarray:
@@ -48,12 +48,13 @@ def ranks(scores: np.ndarray, targets: np.ndarray, ties: str = "conservative") -
 
 
 def from_counts(below: np.ndarray, level: np.ndarray, n_items: int, ties: str) -> np.ndarray:
-    """Ranks, from how many items score below each target and how many the same, itself included.
+    """Ranks from the numbers of items below each target, and level with it.
 
-    Counted from below: a comparison with NaN is false, so NaN leaves the target at the end.
+    Items below are counted, because comparisons with NaN are false: NaN then makes the rank worse.
 
     Args:
-        below, level: (n,) counts. n_items: of the catalogue. ties: one of `TIES`.
+        below: (n,) items that score less than the target. level: (n,) items that score the same,
+            the target included. n_items: I. ties: one of `TIES`.
 
     Returns:
         (n,) float64.
@@ -71,12 +72,12 @@ def from_counts(below: np.ndarray, level: np.ndarray, n_items: int, ties: str) -
 
 
 def padded(x: np.ndarray) -> np.ndarray:
-    """x (n, ...), n <= `ROWS`, with rows of 0 after it: (ROWS, ...)."""
-    return np.concatenate([x, np.zeros((ROWS - len(x), *x.shape[1:]), x.dtype)])
+    """x (n, ...), n <= `EVAL_LANES`, padded with zeros: (EVAL_LANES, ...)."""
+    return np.concatenate([x, np.zeros((EVAL_LANES - len(x), *x.shape[1:]), x.dtype)])
 
 
 def catalogue_scores(h: np.ndarray, V_y: np.ndarray, b_y: np.ndarray) -> np.ndarray:
-    """Scores h V_y^T + b_y of the whole catalogue: to the bit those that `rank_targets` compares.
+    """Scores h V_y^T + b_y of all items, bit-identical to those that `rank_targets` compares.
 
     Args:
         h: (n, H) the network's last hidden vector before each case.
@@ -86,13 +87,13 @@ def catalogue_scores(h: np.ndarray, V_y: np.ndarray, b_y: np.ndarray) -> np.ndar
         (n, I).
     """
     none = np.empty((0, len(V_y)), V_y.dtype)
-    parts = [_scores_of_rows(h[i : i + ROWS], V_y, b_y) for i in range(0, len(h), ROWS)]
-    return np.concatenate([none, *parts])
+    lanes = (h[i : i + EVAL_LANES] for i in range(0, len(h), EVAL_LANES))
+    return np.concatenate([none, *(_scores_of_lanes(part, V_y, b_y) for part in lanes)])
 
 
-def _scores_of_rows(h: np.ndarray, V_y: np.ndarray, b_y: np.ndarray) -> np.ndarray:
-    """`catalogue_scores` of at most ROWS cases."""
-    # The table first: BLAS does a tall product a fifth faster than a wide one.
+def _scores_of_lanes(h: np.ndarray, V_y: np.ndarray, b_y: np.ndarray) -> np.ndarray:
+    """`catalogue_scores` of at most EVAL_LANES cases."""
+    # V_y h^T, not h V_y^T: BLAS computes a tall product a fifth faster than a wide one.
     scores = np.ascontiguousarray((V_y @ padded(h).T).T[: len(h)])
     scores += b_y
     return scores
@@ -105,7 +106,7 @@ def rank_targets(
     targets: np.ndarray,
     ties: str = "conservative",
 ) -> np.ndarray:
-    """Rank of each case's target by the scores h V_y^T + b_y, `ROWS` cases at a time.
+    """Rank of each case's target by the scores h V_y^T + b_y, `EVAL_LANES` cases at a time.
 
     Args:
         h: (n, H) the network's last hidden vector before each case.
@@ -117,9 +118,9 @@ def rank_targets(
         (n,) float64.
     """
     found = [np.empty(0)]
-    for i in range(0, len(h), ROWS):
-        part = slice(i, i + ROWS)
-        found.append(ranks(_scores_of_rows(h[part], V_y, b_y), targets[part], ties))
+    for i in range(0, len(h), EVAL_LANES):
+        part = slice(i, i + EVAL_LANES)
+        found.append(ranks(_scores_of_lanes(h[part], V_y, b_y), targets[part], ties))
     return np.concatenate(found)
 
 
@@ -132,16 +133,17 @@ def rank_in_parts(
     ties: str,
     watch: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
-    """`rank_targets`, a backend's or the one here, with a word after each part of the cases.
+    """Rank the cases in parts, and report progress after each.
 
     Args:
-        rank: what ranks. h, V_y, b_y, targets, ties: its arguments.
-        watch: called with the number of cases done, and of all.
+        rank: `rank_targets`, a backend's or the one here. h, V_y, b_y, targets, ties: its
+            arguments.
+        watch: called with the number of cases done, and the number of all.
 
     Returns:
         (n,) float64.
     """
-    size, found = max(LEAST, PART // len(V_y)), [np.empty(0)]
+    size, found = max(CASES_PER_REPORT, SCORES_PER_REPORT // len(V_y)), [np.empty(0)]
     for i in range(0, len(h), size):
         found.append(rank(h[i : i + size], V_y, b_y, targets[i : i + size], ties))
         if watch:
@@ -156,7 +158,7 @@ def metrics(ranks: np.ndarray, k: int | Sequence[int] = (20,)) -> dict[str, floa
 
     Args:
         ranks: (n,) from `ranks` or `rank_targets`, n >= 1.
-        k: the cut-offs, or one.
+        k: one cut-off, or several.
 
     Returns:
         {"recall@5": ..., "mrr@5": ..., ...}, in k's order.
@@ -170,17 +172,17 @@ def metrics(ranks: np.ndarray, k: int | Sequence[int] = (20,)) -> dict[str, floa
 
 
 def top(scores: np.ndarray, item_ids: np.ndarray, k: int) -> list[tuple[Any, float]]:
-    """The k best items and their scores, plain objects, best first; of equals the first.
+    """The k best items and their scores as Python objects, best first.
 
-    What is not a number comes last.
+    Equal scores keep the order of the items. NaN comes last.
 
     Args:
         scores: (I,), item_ids: (I,).
-        k: how many, at least 1; more than I gives I.
+        k: >= 1; at most I are returned.
     """
-    negative = -scores  # so that the best come first, and NaN last
+    negative = -scores  # sorts the best first and NaN last
     kth = min(k, len(scores)) - 1
     last = np.partition(negative, kth)[kth]
-    rows = np.flatnonzero(~(negative > last))  # few of a large catalogue: only these are sorted
+    rows = np.flatnonzero(~(negative > last))  # sort only these few of a large catalogue
     best = rows[np.argsort(negative[rows], kind="stable")[:k]]
     return list(zip(item_ids[best].tolist(), scores[best].tolist(), strict=True))
