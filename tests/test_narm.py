@@ -337,7 +337,7 @@ def test_cases_are_scored_in_blocks(monkeypatch, n_sample):
         )
     else:
         wanted = run(out, y)
-    monkeypatch.setattr(narm, "CASES", 3)
+    monkeypatch.setattr(narm, "LOSS_CASES", 3)
     for found, other in zip(run(out, y), wanted, strict=True):
         np.testing.assert_allclose(found, other, rtol=1e-12)
 

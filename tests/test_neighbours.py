@@ -96,7 +96,7 @@ def test_order_and_company_do_not_matter(lists, random, n):
 def test_blocks_change_nothing(method, monkeypatch):
     log = Shop(n_items=60).simulate(300)
     whole = method.fit(log).scores(log, log.cases)
-    monkeypatch.setattr(neighbours, "BLOCK", 64)
+    monkeypatch.setattr(neighbours, "PAIRS_AT_ONCE", 16)
     assert np.array_equal(method.fit(log).scores(log, log.cases), whole)
 
 
@@ -154,7 +154,7 @@ def test_v_sknn_keeps_what_it_needs():
     method = VSKNN(k=5, sample=100).fit(log)
     assert method.sessions.shape[0] <= 40 * 100
     tracemalloc.start()
-    with mock.patch.object(neighbours, "BLOCK", 2**16):
+    with mock.patch.object(neighbours, "PAIRS_AT_ONCE", 2**14):
         method.scores(log, log.cases[:20_000])
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()

@@ -1,8 +1,8 @@
-"""The interface of the methods that GRU4Rec is measured against, and the plainest of them.
+"""The interface of the methods that GRU4Rec is compared with, and the simplest of them.
 
-Each scores the whole catalogue after a session's events so far; all else, ranks, recommendations
-and files, is written once, in `Baseline`. Here are popularity, a Markov chain and the oracle of the
-simulated shop; neighbours.py and factors.py have the others. Imports the data layer and ranking.
+A method scores all items after the events of a session so far. `Baseline` does the rest: ranks,
+recommendations, files. Here are popularity, a Markov chain and the oracle of the simulated shop.
+The others are in neighbours.py and factors.py.
 """
 
 from __future__ import annotations
@@ -26,29 +26,33 @@ B = TypeVar("B", bound="Baseline")
 
 
 class Baseline(Model):
-    """A model that only has scores; everything else is written once, here and in `Model`.
+    """A model that is defined by its scores.
 
     A method defines
         name: in tables and files.
-        Hyperparameters: its parameters, if it has some.
-        parts: what it has learnt, attribute to shape, "I" standing for the size of the catalogue
-            and None for any; arrays or sparse arrays, and all that a file need hold.
-        _learn(train, watch): sets them; watch is told how much is done, and of how much.
-        scores(sessions, cases): the score of every item after each case's events so far, (n, I)
-            floats, for sessions over the training catalogue and (n,) cases as in `Sessions.cases`.
-            A case's scores do not depend on the other cases.
+        Hyperparameters: if it has some.
+        parts: what it learns and saves: attribute name to shape, with "I" for the number of items
+            and None for any number. Each is an array or a sparse array.
+        _learn(train, watch): sets the parts, and calls watch with the work done and the total.
+        scores(sessions, cases): (n, I) floats, the score of each item after the events of each case
+            so far; sessions over the training catalogue, (n,) cases as in `Sessions.cases`. A
+            case's scores do not depend on the other cases.
     """
 
     parts: ClassVar[dict[str, tuple]]
 
     def fit(self: B, train: Any, watch: Watch | None = None) -> B:
-        """Learn from training sessions, or a frame as for GRU4Rec.fit; returns self.
+        """Learn from training sessions.
 
-        Sessions of a single event count, too, and their items are in the catalogue. Networks leave
-        them out: `protocols.clean` first, and all methods rank among the same items.
+        Sessions of a single event are used, and their items are in the catalogue. Networks drop
+        them. Call `sessions.clean` first, so that all methods rank the same items.
 
         Args:
-            watch: called now and then with how much is done, and of how much.
+            train: `Sessions`, or a frame as for GRU4Rec.fit.
+            watch: called now and then with the work done and the total.
+
+        Returns:
+            self.
 
         Raises:
             InputError: there is no session.
@@ -70,11 +74,11 @@ class Baseline(Model):
         """(n, I), see the class."""
 
     def _derive(self) -> None:
-        """Make what `scores` needs beside the parts; called after fit and load."""
+        """Compute from the parts what else `scores` needs; called after fit and load."""
 
     def _ranks(self, test: Sessions, ties: str, watch: Watch | None) -> np.ndarray:
         cases = test.cases
-        size = max(1, MAX_SCORES // 2 // len(self.item_ids))
+        size = max(1, MAX_SCORES // 2 // len(self.item_ids))  # of float64
         blocks = []
         for i in range(0, len(cases), size):
             block = cases[i : i + size]
@@ -110,14 +114,14 @@ SPARSE = ("data", "indices", "indptr")  # the arrays of a sparse array
 
 
 def _unpack(arrays: dict[str, np.ndarray], name: str, shape: tuple) -> Any:
-    """A part of a method as an array, or a sparse one if its three arrays are there.
+    """A part of a method: an array, or a sparse array if the file has its three arrays.
 
     Raises:
-        KeyError: it is missing. ValueError: it has another shape, or indices that point outside.
+        KeyError: it is missing. ValueError: another shape or type, or indices out of range.
     """
     if f"{name}/indptr" in arrays:
         data, indices, indptr = (arrays[f"{name}/{field}"] for field in SPARSE)
-        # SciPy's compiled loops trust the indices.
+        # SciPy's compiled loops do not check indices.
         part = csr_array((data, indices, indptr), shape=(len(indptr) - 1, shape[1]))
         part.check_format(full_check=True)
         if part.nnz != len(data):
@@ -135,14 +139,14 @@ def _unpack(arrays: dict[str, np.ndarray], name: str, shape: tuple) -> Any:
 def recent(
     sessions: Sessions, cases: np.ndarray, most: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The last events of each case's session, up to and with the case's own.
+    """For each case, its event and those before it in the session.
 
     Args:
-        cases: (n,) events. most: how many of each at most, which bounds a long session's cost.
+        cases: (n,) events. most: the largest number of events per case, the last ones.
 
     Returns:
-        row (events,): which case, ascending; item (events,); place (events,): 1 for the oldest of
-        a case's, and so on.
+        row (events,): the case, ascending. item (events,). place (events,): 1 for the oldest event
+        of a case, 2 for the next, and so on.
     """
     session = np.searchsorted(sessions.offsets, cases, side="right") - 1
     lengths = np.minimum(cases - sessions.offsets[session] + 1, most)
@@ -153,8 +157,8 @@ def recent(
 
 def by_session(sessions: Sessions, dtype: Any) -> csr_array:
     """(sessions, I): how often each session has each item."""
-    # Items and offsets are a CSR array's already. Copied, since duplicates are summed in place, and
-    # both of one type, or SciPy makes the wider one of them.
+    # Items and offsets already are the arrays of a CSR array. Copy them, because duplicates are
+    # summed in place. Give both one type: SciPy would otherwise widen both.
     kind = np.int32 if sessions.n_events < 2**31 else np.int64
     counts = csr_array(
         (
@@ -169,7 +173,7 @@ def by_session(sessions: Sessions, dtype: Any) -> csr_array:
 
 
 class POP(Baseline):
-    """The most popular items, whatever the session: support/(1+support), the best 100 only."""
+    """The most popular items: support/(1+support), for the 100 best, else 0."""
 
     name = "POP"
     parts: ClassVar = {"pop": ("I",)}
@@ -183,15 +187,15 @@ class POP(Baseline):
 
 
 class SPOP(POP):
-    """The items most frequent in the session so far, ties by POP (which stays below 1)."""
+    """The most frequent items of the session so far, ties by POP, whose scores are below 1."""
 
     name = "S-POP"
 
     def scores(self, sessions: Sessions, cases: np.ndarray) -> np.ndarray:
         count = np.zeros((len(cases), len(self.pop)))
         position = sessions.positions[cases]
-        # A row counts its session's events up to cases[i]; one whose session stands in the row
-        # above counts only those since, and takes over the rest. So each event is counted once.
+        # Row i counts the events of its session up to cases[i]. If row i-1 is an earlier case of
+        # the same session, row i counts the new events and adds row i-1: linear, not quadratic.
         follows = (np.diff(cases - position) == 0) & (np.diff(cases) >= 0)
         new = position + 1
         new[1:][follows] = np.diff(cases)[follows]
@@ -213,7 +217,7 @@ class Markov(Baseline):
     def _learn(self, train: Sessions, watch: Watch) -> None:
         cases = train.cases
         pairs = train.items[cases], train.items[cases + 1]
-        # Duplicate entries of a sparse matrix are summed: a count.
+        # SciPy sums duplicate entries, so these are counts.
         self.follows = csr_array((np.ones(len(cases)), pairs), shape=2 * (train.n_items,))
 
     def scores(self, sessions: Sessions, cases: np.ndarray) -> np.ndarray:
@@ -221,7 +225,7 @@ class Markov(Baseline):
 
 
 def _shop(value: Any) -> Shop:
-    """A `Shop`, or one from its fields as a file has them."""
+    """A `Shop`, also from a dict of its fields, as in a file."""
     if isinstance(value, Shop):
         return value
     fields = {f.name: f.type for f in dataclasses.fields(Shop)}
@@ -235,11 +239,11 @@ def _shop(value: Any) -> Shop:
 
 
 class Oracle(Baseline):
-    """The best possible ranking on a simulated shop: by the true probability of the next item."""
+    """The best possible ranking for a simulated shop: by the true probability of the next item."""
 
     @dataclasses.dataclass(frozen=True)
     class Hyperparameters(Checked):
-        """Attributes: shop: which one; or its fields by name, as a file has them."""
+        """Attributes: shop: the simulated shop, or a dict of its fields, as in a file."""
 
         fixed: ClassVar = ("shop",)
         shop: Shop = dataclasses.field(metadata={"check": _shop})
@@ -252,7 +256,7 @@ class Oracle(Baseline):
         super().__init__(shop=shop)
 
     def _learn(self, train: Sessions, watch: Watch) -> None:
-        pass  # it knows
+        pass  # the shop has the probabilities
 
     def _derive(self) -> None:
         index = index_of(self.hp.shop.item_ids)
@@ -260,8 +264,8 @@ class Oracle(Baseline):
         strangers = [name for name in names if name not in index]
         if strangers:
             raise InputError(f"{self.name}: the shop has no item {strangers[0][:60]!r}")
-        self._at = np.array([index[name] for name in names], np.int32)
+        self._shop_item = np.array([index[name] for name in names], np.int32)
 
     def scores(self, sessions: Sessions, cases: np.ndarray) -> np.ndarray:
-        in_shop = dataclasses.replace(sessions, items=self._at[sessions.items])
-        return self.hp.shop.next_item_probabilities(in_shop, cases)[:, self._at]
+        in_shop = dataclasses.replace(sessions, items=self._shop_item[sessions.items])
+        return self.hp.shop.next_item_probabilities(in_shop, cases)[:, self._shop_item]

@@ -1,6 +1,6 @@
-"""BPR-MF: items as vectors, a session as the mean of its items', learnt from pairs of items.
+"""BPR-MF: matrix factorisation. A session's vector is the mean of its items' vectors.
 
-The loss and, right under it, its gradient by hand. Imports baselines.py and what is below.
+The loss and, right under it, its gradient, written by hand.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from gru4rec_np.models.baselines import Baseline, by_session, recent
 from gru4rec_np.models.hyperparameters import Checked, declare, number, whole
 from gru4rec_np.ops.activations import sigmoid
 
-CLICKS = 40  # of a session that is asked about, the last so many count
+CLICKS = 40  # at most so many of a session's last clicks count
 
 
 def bpr_mf(V: np.ndarray, C: csr_array, P: csr_array) -> tuple[np.ndarray, tuple]:
-    """-log σ(x), x = u·(v_i - v_j): item i is of the session, whose vector is u, and j is not.
+    """-log σ(x), x = u·(v_i - v_j), for a session u, its item i and another item j.
 
-    Rendle et al. 2009 (arXiv 1205.2618), §4: BPR-Opt of a matrix factorisation. Sessions have no
-    vector of their own, which a new one would lack: u is the mean of its items' (Hidasi et al.
-    2016, arXiv 1511.06939, §4.1).
+    Rendle et al. 2009 (arXiv 1205.2618), §4: BPR-Opt of a matrix factorisation. New sessions have
+    no learnt vector, so u is the mean of the items' vectors (Hidasi et al. 2016, arXiv 1511.06939,
+    §4.1).
 
     Args:
         V: (I, D) the items' vectors.
-        C: (B, I) weights of the mean, u = C V.
-        P: (B, I) 1 at i and -1 at j, v_i - v_j = P V.
+        C: (B, I) the weights of the means: u = C V.
+        P: (B, I) 1 at i and -1 at j: v_i - v_j = P V.
 
     Returns:
         loss of each triple (B,), and the cache that `bpr_mf_backward` takes.
@@ -43,30 +43,30 @@ def bpr_mf(V: np.ndarray, C: csr_array, P: csr_array) -> tuple[np.ndarray, tuple
 
 
 def bpr_mf_backward(C: csr_array, P: csr_array, cache: tuple) -> np.ndarray:
-    """dV = C^T (dx d) + P^T (dx u), dx = -σ(-x): each v is in u and, as i or j, in d. (I, D)."""
+    """dV = C^T (dx d) + P^T (dx u), dx = -σ(-x), (I, D): through u, and through d as i or j."""
     u, d, x = cache
     dx = -sigmoid(-x)[:, None]
     return C.T @ (dx * d) + P.T @ (dx * u)
 
 
 class BPRMF(Baseline):
-    """The items whose vectors have the largest mean product with those of the session.
+    """The items whose vectors have the largest product with the session's vector.
 
-    Stochastic gradient descent on `bpr_mf` over triples (session, one of its events, another item):
-    u is the mean over the session's other events, since an item's product with itself would
-    otherwise be what grows; the other item is any of the catalogue with the same probability.
-    Steps of `batch_size` triples add up their gradients.
+    Trained on `bpr_mf` by stochastic gradient descent over triples: a session, one of its events,
+    and another item, drawn uniformly. In training, u is the mean over the session's other events.
+    With its own event in u, an item's product with itself would dominate. A step sums the gradients
+    of `batch_size` triples.
 
-    The defaults are what was best on the last day of RSC15's first 100,000 clicks without their
-    test set (docs/results.md).
+    The defaults were best on the last day of RSC15's first 100,000 clicks, without their test set
+    (docs/results.md).
     """
 
     @dataclasses.dataclass(frozen=True)
     class Hyperparameters(Checked):
         """Attributes:
         factors: D. n_epochs: passes over the events. learning_rate, batch_size: of a step.
-        lmbd: L2 on the distinct vectors that a step uses.
-        seed: of the first vectors, the order and the other items.
+        lmbd: L2 regularisation of the distinct vectors that a step uses.
+        seed: of the initial vectors, the order of events and the other items.
         """
 
         fixed: ClassVar = ("factors",)
@@ -81,7 +81,7 @@ class BPRMF(Baseline):
     name = "BPR-MF"
     parts: ClassVar = {"V": ("I", None)}
 
-    @np.errstate(over="ignore", invalid="ignore")  # looked at after each epoch
+    @np.errstate(over="ignore", invalid="ignore")  # V is checked after each epoch
     def _learn(self, train: Sessions, watch: Watch) -> None:
         rng = np.random.default_rng(self.hp.seed)
         n_items, rate = train.n_items, self.hp.learning_rate
@@ -94,11 +94,12 @@ class BPRMF(Baseline):
                 events = order[first : first + self.hp.batch_size]
                 others = rng.integers(0, n_items, len(events))
                 C, P = _triples(train, counts, events, others)
-                # On the step's own rows: a gradient of the whole catalogue would be mostly zeros.
-                rows, at = np.unique(np.concatenate([C.indices, P.indices]), return_inverse=True)
+                # Only the step's rows: the gradient of the whole table would be mostly zeros.
+                used = np.concatenate([C.indices, P.indices])
+                rows, column = np.unique(used, return_inverse=True)
                 C, P = (
                     csr_array((m.data, i, m.indptr), (len(events), len(rows)))
-                    for m, i in ((C, at[: C.nnz]), (P, at[C.nnz :]))
+                    for m, i in ((C, column[: C.nnz]), (P, column[C.nnz :]))
                 )
                 V = self.V[rows]
                 dV = bpr_mf_backward(C, P, bpr_mf(V, C, P)[1])
@@ -122,10 +123,11 @@ class BPRMF(Baseline):
 def _triples(
     train: Sessions, counts: csr_array, events: np.ndarray, others: np.ndarray
 ) -> tuple[csr_array, csr_array]:
-    """C and P of `bpr_mf`, float32: for each event the mean of its session's others, and the pair.
+    """C and P of `bpr_mf`, (B, I) float32.
 
     Args:
-        counts: `by_session` of train. events: (B,) of sessions of 2 or more. others: (B,) items.
+        counts: `by_session` of train. events: (B,) events i of sessions of 2 or more. others: (B,)
+            items j.
     """
     session = np.searchsorted(train.offsets, events, side="right") - 1
     shape = len(events), train.n_items

@@ -1,15 +1,15 @@
-"""NARM: a GRU over a session's clicks, and an attention that looks back at all of them.
+"""NARM: a GRU over a session's clicks, and attention over all of its hidden states.
 
 Li et al., "Neural Attentive Session-based Recommendation" (CIKM 2017, arXiv 1711.04725), forward
-and backward by hand. Read top to bottom: sessions side by side, the attention, the network with its
-loss, the model. Imports the network's gradients, the data layer and the kernels.
+and backward written by hand. Read it from top to bottom: sessions side by side, the attention, the
+network with its loss, the model.
 
-A batch holds whole sessions, longest first: those that still have an event at step t are its first
-lanes, so a step takes just these, and nothing that only pads is ever computed. Its E events lie one
-step after the other; (T, B) `there` says which places of the steps times lanes are events.
+A batch holds whole sessions, the longest first. The lanes that still have an event at step t are
+therefore the first ones, and padding is never computed. The E events of a batch are stored step
+after step. `there` (T, B) is True where a lane has an event at a step.
 
 Weights (I items, X = embedding, H = hidden units):
-    emb     (I, X)      an item's row is its input and, through B, its score
+    emb     (I, X)      embedding of each item, for the input and for the scores
     W_x     (X, 3H), U (H, 3H), b (3H,)   the GRU, see cells.gru
     A1, A2  (H, H), v (H,)                the attention
     B       (X, 2H)     score_k = emb_k B c
@@ -38,12 +38,12 @@ from gru4rec_np.ops.optim import clip, init_state
 from gru4rec_np.ops.ranking import rank_in_parts
 from gru4rec_np.ops.scoring import log_proposal
 
-LONGEST = 200  # events that the network sees at once, see `pieces`
-LANES = 256  # sessions that are evaluated side by side
-CASES = 512  # cases that are scored at once, and fewer if that would make more than
-SCORES = 2**22  # so many scores
+LONGEST = 200  # events of a session in one piece, see `pieces`
+EVAL_PIECES = 256  # pieces to evaluate side by side
+# The largest numbers of cases and of scores in one call of the loss.
+LOSS_CASES, LOSS_SCORES = 512, 2**22
 
-# As published, with 100 units and half of c dropped, which are defaults here too.
+# The values of the paper where they differ from the defaults.
 PAPER = {
     "embedding": 50,
     "normalise": False,
@@ -56,18 +56,18 @@ PAPER = {
 
 
 def pieces(n: np.ndarray, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Cut sessions into pieces of at most LONGEST events, each `new` events after the one before.
+    """Cut sessions into pieces of at most LONGEST events, so that cost grows linearly with length.
 
-    A piece knows nothing of those before it. Training takes them end to end, new = LONGEST. Serving
-    takes new = LONGEST / 2, and of every piece but a session's first only the answers after its
-    last `new` events: so an answer comes from all events if these are at most LONGEST, else from
-    the last LONGEST / 2 or more, and a session's cost grows with its length, not with the square.
+    Each piece starts `new` events after the one before, and from state 0. Training uses disjoint
+    pieces, new = LONGEST. Evaluation uses new = LONGEST / 2 and, except in a session's first piece,
+    only the outputs of the last `new` events. Each output then depends on all events so far, up to
+    LONGEST of them; in longer sessions on the last LONGEST / 2 or more.
 
     Args:
-        n: (sessions,) events of each, 1 or more.
+        n: (sessions,) events of each, >= 1. new: events.
 
     Returns:
-        of each piece: its session, its first event in it, how many it has.
+        for each piece: its session, its first event in that session, and its number of events.
     """
     count = 1 + np.maximum(0, -(-(n - LONGEST) // new))
     session = np.repeat(np.arange(len(n)), count)
@@ -76,13 +76,13 @@ def pieces(n: np.ndarray, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def side_by_side(first: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Lay out pieces of a log as a batch.
+    """Arrange pieces of a log as a batch.
 
     Args:
-        first: (B,) the log's event at which each piece begins. n: (B,) its events, 1 or more.
+        first: (B,) the first event of each piece in the log. n: (B,) its events, >= 1.
 
     Returns:
-        events (E,): the log's events, step after step, longest piece first; there (T, B).
+        events (E,): the log's events, step after step, the longest piece first; there (T, B).
     """
     order = np.argsort(-n, kind="stable")
     first, n = first[order], n[order]
@@ -92,15 +92,15 @@ def side_by_side(first: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def _steps(there: np.ndarray) -> Iterator[tuple[slice, int]]:
-    """For each step where its events lie among the E, and how many they are: its first lanes."""
-    at = 0
+    """For each step, the slice of its events in (E,) and their number: that of its lanes."""
+    first = 0
     for n in there.sum(axis=1).tolist():
-        yield slice(at, at + n), n
-        at += n
+        yield slice(first, first + n), n
+        first += n
 
 
 def _spread(rows: np.ndarray, there: np.ndarray) -> np.ndarray:
-    """(E, H) rows at their places (T, B, H). The other places are never read."""
+    """(E, H) rows arranged as (T, B, H). Places without an event are not initialised."""
     out = np.empty((*there.shape, rows.shape[1]), rows.dtype)
     out[there] = rows
     return out
@@ -115,16 +115,16 @@ def unroll(
     """The GRU over whole sessions, from state 0.
 
     Args:
-        xW: (E, 3H), see `cells.gru`. there: (T, B). ops: see `kernels.load`.
+        xW: (E, 3H), see `cells.gru`. there: (T, B). ops: see `backends.load`.
 
     Returns:
         h (E, H) after each event, and the cache of `unroll_backward`.
     """
     state = np.zeros((there.shape[1], len(U)), xW.dtype)
     h, caches = np.empty((len(xW), len(U)), xW.dtype), []
-    for at, n in _steps(there):
-        state, cache = ops.gru(xW[at], state[:n], U, b)
-        h[at] = state
+    for events, n in _steps(there):
+        state, cache = ops.gru(xW[events], state[:n], U, b)
+        h[events] = state
         caches.append(cache)
     return h, caches
 
@@ -132,19 +132,19 @@ def unroll(
 def unroll_backward(
     dh: np.ndarray, caches: list, there: np.ndarray, U: np.ndarray, ops: Ops
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Gradients of `unroll`, through all of the sessions' time.
+    """Gradients of `unroll`: backpropagation through time to the start of the sessions.
 
     Args:
-        dh: (E, H) what each h gets from elsewhere than the next step.
+        dh: (E, H) gradient with respect to each h, without the part from the next step.
 
     Returns:
         dxW (E, 3H), dU (H, 3H), db (3H,).
     """
-    dxW = np.empty((len(dh), U.shape[1]), dh.dtype)
-    dU, db = np.zeros_like(U), np.zeros(U.shape[1], dh.dtype)
-    dstate = np.zeros((there.shape[1], len(U)), dh.dtype)  # of a session that has ended: 0
-    for (at, n), cache in zip(reversed(list(_steps(there))), reversed(caches), strict=True):
-        dxW[at], dstate[:n], dU_t, db_t = ops.gru_backward(dh[at] + dstate[:n], cache, U)
+    dxW, dU = np.empty((len(dh), U.shape[1]), dh.dtype), np.zeros_like(U)
+    db = np.zeros(U.shape[1], U.dtype)
+    dstate = np.zeros((there.shape[1], len(U)), dh.dtype)  # stays 0 after a session's end
+    for (events, n), cache in zip(reversed(list(_steps(there))), reversed(caches), strict=True):
+        dxW[events], dstate[:n], dU_t, db_t = ops.gru_backward(dh[events] + dstate[:n], cache, U)
         dU += dU_t
         db += db_t
     return dxW, dU, db
@@ -156,12 +156,12 @@ def unroll_backward(
 def attend(
     q: np.ndarray, k: np.ndarray, h: np.ndarray, v: np.ndarray, normalise: bool = False
 ) -> tuple[np.ndarray, tuple]:
-    """c_l = Σ_j α_j h_j with α_j = v·σ(q + k_j): at one step, over the J events so far.
+    """c_l = Σ_j α_j h_j with α_j = v·σ(q + k_j): one step, over the J events so far.
 
-    Li et al. 2017 (arXiv 1711.04725), the local encoder; there α is not normalised.
+    Li et al. 2017 (arXiv 1711.04725), the local encoder. The paper does not normalise α.
 
     Args:
-        q: (n, H) h_t A1. k: (J, n, H) h_j A2. h: (J, n, H), the states. v: (H,).
+        q: (n, H) h_t A1. k: (J, n, H) h_j A2. h: (J, n, H), the hidden states. v: (H,).
         normalise: α is the softmax of v·σ(q + k_j) over the J events.
 
     Returns:
@@ -200,20 +200,20 @@ def local(
     v: np.ndarray,
     normalise: bool = False,
 ) -> tuple[np.ndarray, tuple]:
-    """The attention at every step, each over the events up to and with its own.
+    """The local encoder: `attend` at each step, over the events up to its own.
 
     Args:
         h: (E, H). there: (T, B). A1, A2: (H, H), v: (H,).
 
     Returns:
-        c_l (E, H), and the cache of `local_backward`, which computes each step's σ again: T times
-        fewer numbers to hold at once.
+        c_l (E, H), and the cache of `local_backward`. It does not hold σ, (T, T, B, H) numbers:
+        `local_backward` computes σ again, step by step.
     """
     q, k, states = h @ A1, _spread(h @ A2, there), _spread(h, there)
     c = np.empty_like(h)
-    for t, (at, n) in enumerate(_steps(there)):
-        so_far = np.s_[: t + 1, :n]  # events all: who is there at step t was there before
-        c[at], _ = attend(q[at], k[so_far], states[so_far], v, normalise)
+    for t, (events, n) in enumerate(_steps(there)):
+        so_far = np.s_[: t + 1, :n]  # no padding: these lanes have an event at each step up to t
+        c[events], _ = attend(q[events], k[so_far], states[so_far], v, normalise)
     return c, (h, q, k, states)
 
 
@@ -229,10 +229,12 @@ def local_backward(
     """Gradients of `local`: dh (E, H), dA1 (H, H), dA2 (H, H), dv (H,)."""
     h, q, k, states = cache
     dq, dk, dstates, dv = np.empty_like(q), np.zeros_like(k), np.zeros_like(k), np.zeros_like(v)
-    for t, (at, n) in enumerate(_steps(there)):
+    for t, (events, n) in enumerate(_steps(there)):
         so_far = np.s_[: t + 1, :n]
-        _, step = attend(q[at], k[so_far], states[so_far], v, normalise)
-        dq[at], dk_t, dh_t, dv_t = attend_backward(dc[at], step, states[so_far], v, normalise)
+        _, step = attend(q[events], k[so_far], states[so_far], v, normalise)
+        dq[events], dk_t, dh_t, dv_t = attend_backward(
+            dc[events], step, states[so_far], v, normalise
+        )
         dk[so_far] += dk_t
         dstates[so_far] += dh_t
         dv += dv_t
@@ -245,10 +247,10 @@ def local_backward(
 
 @dataclasses.dataclass(frozen=True)
 class NARMHyperparameters(Checked):
-    """What NARM can be told.
+    """The hyperparameters of NARM.
 
     Raises:
-        InputError: a value is not allowed; the message has name, value and what is.
+        InputError: a value is not allowed; the message has the name, the value and the range.
     """
 
     fixed: ClassVar = ("embedding", "hidden", "normalise")
@@ -291,7 +293,7 @@ def shapes(hp: NARMHyperparameters, n_items: int) -> dict[str, tuple[int, ...]]:
 def init_weights(
     hp: NARMHyperparameters, n_items: int, rng: np.random.Generator, dtype: DTypeLike = np.float32
 ) -> Weights:
-    """Fresh weights: each gate's block uniform in ±sqrt(6 / (rows + columns)), biases 0."""
+    """New weights: each gate's block uniform in ±sqrt(6 / (rows + columns)), biases 0."""
 
     def uniform(rows: int, columns: int) -> np.ndarray:
         scale = np.sqrt(6 / (rows + columns))
@@ -318,7 +320,7 @@ def encode(
     there: np.ndarray,
     rng: np.random.Generator | None = None,
 ) -> tuple[np.ndarray, tuple]:
-    """What scores the next item, B c with c = [c_g | c_l] and c_g = h_t, after every event.
+    """The vector that scores the next item after each event: B c, c = [c_g | c_l], c_g = h_t.
 
     Args:
         x: (E,) items. there: (T, B). rng: draws the dropout masks; None for no dropout.
@@ -357,7 +359,7 @@ def encode_backward(
 
 
 def cross_entropy(r: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """-log softmax(r)_y over the whole catalogue; losses.py has it over sampled items.
+    """-log softmax(r)_y over all items. losses.py has the loss over sampled items.
 
     Args:
         r: (n, I) scores. y: (n,) the targets.
@@ -374,7 +376,7 @@ def cross_entropy(r: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
 
 def cross_entropy_backward(cache: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """dr = softmax(r) - 1 at y, (n, I), in the cache's place."""
+    """dr = softmax(r) - 1 at y, (n, I). Overwrites the cache."""
     cache[np.arange(len(y)), y] -= 1
     return cache
 
@@ -389,40 +391,40 @@ def decode(
     ops: Ops,
     g: Gradients,
 ) -> tuple[float, np.ndarray]:
-    """Scores emb_k·out, their cross-entropy, the mean over the cases, and its gradient.
+    """The scores emb_k·out, their mean cross-entropy over the cases, and its gradient.
 
-    At most CASES cases at a time. With samples, a case's scores are those of the targets of the
-    cases scored with it and of the samples, less log q, as in GRU4Rec (`scoring.log_proposal`).
+    At most LOSS_CASES cases at a time. With samples, a case is scored against the samples and the
+    targets of its part, less log q, as in GRU4Rec (`scoring.log_proposal`).
 
     Args:
         out: (E, X) from `encode`. y: (E,) targets. samples: (S,) items; None to score all items.
-        log_support: (I,). g: takes the gradient of emb.
+        log_support: (I,). g: the gradient of emb is added to it.
 
     Returns:
         loss, dout (E, X).
     """
     loss, dout = 0.0, np.empty_like(out)
-    columns = len(emb) if samples is None else CASES + len(samples)
-    size = max(1, min(CASES, SCORES // columns))
-    demb = np.zeros_like(emb) if samples is None else np.empty(0)
+    columns = len(emb) if samples is None else LOSS_CASES + len(samples)
+    size = max(1, min(LOSS_CASES, LOSS_SCORES // columns))
+    demb = np.zeros_like(emb if samples is None else emb[:0])  # of the whole table
     for first in range(0, len(y), size):
-        at = slice(first, first + size)
+        part = slice(first, first + size)
         if samples is None:
             V = emb
-            cases, cache = cross_entropy(out[at] @ V.T, y[at])
-            dr = cross_entropy_backward(cache, y[at])
+            cases, cache = cross_entropy(out[part] @ V.T, y[part])
+            dr = cross_entropy_backward(cache, y[part])
         else:
-            items = np.concatenate([y[at], samples])
+            items = np.concatenate([y[part], samples])
             V = emb[items]
-            log_q = log_proposal(log_support, y[at], samples, sample_alpha)
-            cases, dr = ops.loss_and_gradient(out[at] @ V.T, "cross-entropy", log_q=log_q)
+            log_q = log_proposal(log_support, y[part], samples, sample_alpha)
+            cases, dr = ops.loss_and_gradient(out[part] @ V.T, "cross-entropy", log_q=log_q)
         loss += float(cases.sum()) / len(y)
         dr /= len(y)
-        dout[at] = dr @ V
+        dout[part] = dr @ V
         if samples is None:
-            demb += dr.T @ out[at]
+            demb += dr.T @ out[part]
         else:
-            g.add_rows("emb", items, dr.T @ out[at])
+            g.add_rows("emb", items, dr.T @ out[part])
     if samples is None:
         g.add_rows("emb", np.arange(len(emb)), demb)
     return loss, dout
@@ -439,14 +441,14 @@ def loss_and_gradients(
     log_support: np.ndarray,
     rng: np.random.Generator | None = None,
 ) -> tuple[float, Gradients]:
-    """A batch's mean loss over its E cases, and the gradient of every weight.
+    """The mean loss of a batch over its E cases, and the gradient of each weight.
 
     Args:
-        x, y: (E,) items and those that follow them. there: (T, B). The rest: see `encode`,
-            `decode`.
+        x, y: (E,) items, and the items that follow them. there: (T, B). For the others see `encode`
+            and `decode`.
 
     Returns:
-        loss, and Gradients with the rows of emb summed over both uses.
+        loss, and Gradients; those of emb are summed over its uses as input and output.
     """
     g = Gradients()
     out, cache = encode(W, hp, ops, x, there, rng)
@@ -467,10 +469,10 @@ class NARM(Network):
         model.recommend(["a12", "b7"], k=20)       [(item, score), ...]
         model.attention(["a12", "b7"])             the weight of each click
 
-    Arguments are the fields of `NARMHyperparameters`, and the backend, see `backends.load`. The
-    defaults are what was best of a few on the last day of RSC15's first 100,000 clicks without
-    their test set; the paper's own are `NARM(**PAPER)`. Of a session longer than LONGEST events
-    only the last LONGEST / 2 or more are looked at, see `pieces`.
+    The arguments are the fields of `NARMHyperparameters`, and `backend`, see `backends.load`. The
+    defaults were the best of a few on the last day of RSC15's first 100,000 clicks, without their
+    test set. `NARM(**PAPER)` has those of the paper. Sessions longer than LONGEST events are cut,
+    see `pieces`.
     """
 
     name = "NARM"
@@ -482,7 +484,7 @@ class NARM(Network):
 
     # --- training ---------------------------------------------------------------------------------
 
-    @np.errstate(over="ignore", invalid="ignore", divide="ignore")  # the loss is looked at instead
+    @np.errstate(over="ignore", invalid="ignore", divide="ignore")  # the loss is checked instead
     @one_blas_thread
     def fit(
         self,
@@ -490,11 +492,11 @@ class NARM(Network):
         on_epoch: Callable[[dict[str, float]], None] | None = None,
         verbose: bool | None = None,
     ) -> NARM:
-        """Train from fresh weights, with Adam, on batches of whole sessions in random order.
+        """Train from new weights, with Adam, on batches of whole sessions in random order.
 
         Args:
             train: `Sessions`, or a frame as for GRU4Rec.fit.
-            on_epoch: called after each epoch with what it added to `history`.
+            on_epoch: called after each epoch with its dict of `history`.
             verbose: show a progress bar: True, False, or None for only on a terminal or in a
                 notebook.
 
@@ -502,7 +504,7 @@ class NARM(Network):
             self.
 
         Raises:
-            InputError: nothing to train on, or the loss stopped being a number.
+            InputError: nothing to train on, or the loss is NaN or infinite.
         """
         train = as_sessions(train)
         train = train.keep_sessions(train.lengths >= 2).compact()
@@ -562,7 +564,7 @@ class NARM(Network):
         return self
 
     def _update(self, memory: Memory, g: Gradients, rate: float) -> None:
-        """One step of Adam, in place; of emb only the rows that have a gradient."""
+        """One step of Adam, in place. Only the rows of emb that have a gradient change."""
         rows, of_rows = g.rows["emb"]
         if self.hp.grad_cap:
             clip([*g.dense.values(), of_rows], self.hp.grad_cap)
@@ -577,11 +579,11 @@ class NARM(Network):
     def _ranks(self, test: Sessions, ties: str, watch: Watch | None) -> np.ndarray:
         session, start, n = pieces(test.lengths - 1, LONGEST // 2)
         first = test.offsets[session] + start
-        # Where a piece overlaps with the one before, that one's answers have seen more.
+        # Where two pieces overlap, the outputs of the first one have seen more events.
         answers_from = first + np.where(start > 0, LONGEST - LONGEST // 2, 0)
         at_event = np.empty((test.n_events, self.hp.embedding), self.weights["emb"].dtype)
         longest_first = np.argsort(-n, kind="stable")
-        for block in np.split(longest_first, range(LANES, len(n), LANES)):
+        for block in np.split(longest_first, range(EVAL_PIECES, len(n), EVAL_PIECES)):
             events, there = side_by_side(first[block], n[block])
             out, _ = encode(self.weights, self.hp, self.ops, test.items[events], there)
             answers = events >= np.broadcast_to(answers_from[block], there.shape)[there]
@@ -591,7 +593,7 @@ class NARM(Network):
         return rank_in_parts(self.ops.rank_targets, at_event[cases], *table, targets, ties, watch)
 
     def _encode_last(self, items: np.ndarray) -> tuple[int, np.ndarray, tuple]:
-        """The last piece of a session of items (n,): where it begins, B c (E, X), and the cache."""
+        """The last piece of a session of items (n,): its first event, B c (E, X), and the cache."""
         first = int(pieces(np.array([len(items)]), LONGEST // 2)[1][-1])
         x = items[first:]
         there = np.ones((len(x), 1), bool)
@@ -604,17 +606,17 @@ class NARM(Network):
 
     @one_blas_thread
     def attention(self, session: Sequence[Any]) -> np.ndarray:
-        """How much the local encoder looks at each click: α, as the last click sees it.
+        """The weights α of the local encoder after the last click.
 
         Args:
             session: item ids, oldest first.
 
         Returns:
-            (len(session),) floats, 0 for an unknown item or one too far back. Without `normalise`
-            they may be of any size and sign.
+            (len(session),) floats, 0 for an unknown item or one too far back. With `normalise` they
+            are >= 0 and sum to 1.
 
         Raises:
-            InputError: the session is no list of items or has none that is known.
+            InputError: the session is not a list of items, or the catalogue has none of them.
         """
         places, items = self._known(session)
         first, _, cache = self._encode_last(items)

@@ -1,6 +1,6 @@
-"""Nearest neighbours: items that were seen together, and past sessions like the current one.
+"""Nearest neighbours: of items by their sessions, and of sessions by their items.
 
-Both are sparse products, in blocks that bound the memory. Imports baselines.py and what is below.
+Both are sparse matrix products, in blocks that bound the memory.
 """
 
 from __future__ import annotations
@@ -16,24 +16,26 @@ from gru4rec_np.data.sessions import Sessions
 from gru4rec_np.data.tables import Watch
 from gru4rec_np.models.baselines import Baseline, by_session, recent
 from gru4rec_np.models.hyperparameters import Checked, declare, flag, number, whole
-from gru4rec_np.ops.ranking import MAX_SCORES
+
+# The largest number of pairs (of items, or of case and candidate session) to compare at once.
+PAIRS_AT_ONCE = 2**22
 
 
 class ItemKNN(Baseline):
-    """The items most often in the same sessions as the last one.
+    """The items that are most often in the same sessions as the last item.
 
-    sim(i, j) = c_ij / ((s_i + lmbd)^alpha (s_j + lmbd)^(1 - alpha)), c_ij the sum over sessions of
-    count_i count_j, s the support; the `neighbours` nearest of each item (Hidasi et al. 2016, §4.1;
-    Davidson et al. 2010), of equals the first. Time and memory go with the pairs of items that were
-    seen together, not with all pairs.
+    sim(i, j) = c_ij / ((s_i + lmbd)^alpha (s_j + lmbd)^(1 - alpha)), where c_ij is the sum over
+    sessions of count_i count_j, and s the support (Hidasi et al. 2016, §4.1; Davidson et al. 2010).
+    Each item keeps its `neighbours` nearest; equals keep the order of the items. Time and memory
+    grow with the pairs of items that share a session, not with all pairs.
     """
 
     @dataclasses.dataclass(frozen=True)
     class Hyperparameters(Checked):
         """Attributes:
         neighbours: how many an item keeps.
-        lmbd: damps the similarity of items that are rarely seen.
-        alpha: 0.5 is the cosine; a lower one favours rare neighbours less.
+        lmbd: damps the similarity of rare items.
+        alpha: 0.5 gives the cosine; a lower value favours rare neighbours less.
         """
 
         fixed: ClassVar = ("neighbours", "lmbd", "alpha")
@@ -51,15 +53,15 @@ class ItemKNN(Baseline):
         size = train.support + self.hp.lmbd
         own, others = size**self.hp.alpha, size ** (1 - self.hp.alpha)
         parts = []
-        # An item's row of c has at most as many items as its sessions have clicks, all together.
+        # An item's row of c has at most as many items as all its sessions have clicks.
         clicks = np.minimum(by_item.astype(bool) @ train.lengths, train.n_items).cumsum()
-        blocks = np.searchsorted(clicks, np.arange(MAX_SCORES // 8, clicks[-1], MAX_SCORES // 8))
+        blocks = np.searchsorted(clicks, np.arange(PAIRS_AT_ONCE, clicks[-1], PAIRS_AT_ONCE))
         for first, last in itertools.pairwise(np.unique([0, *blocks, train.n_items]).tolist()):
             c = (by_item[first:last] @ counts).tocoo()
-            other = c.col != c.row + first  # an item is no neighbour of its own
+            other = c.col != c.row + first  # an item is not its own neighbour
             i, j, c = c.row[other] + first, c.col[other], c.data[other]
             c /= own[i] * others[j]
-            order = np.lexsort((j, -c, i))  # item by item, as before, each one's nearest first
+            order = np.lexsort((j, -c, i))  # by item, the nearest first
             place = np.arange(len(i)) - np.searchsorted(i, i)
             nearest = order[place < self.hp.neighbours]
             parts.append((c[nearest], i[nearest], j[nearest]))
@@ -71,41 +73,39 @@ class ItemKNN(Baseline):
         return self.similarity[sessions.items[cases]].toarray()
 
 
-# A similarity and the place of the last shared click, in one number that a sparse product adds up:
-# click p of a session counts p + 2^(PLACES + p - 1). The low bits hold Σp, the high ones the set of
-# places, one bit each; with 40 clicks the sum is below 2^50.
+# V-SKNN needs two things of the shared clicks: the similarity Σp, and the last shared place p. One
+# sparse product computes both, if click p counts p + 2^(PLACES + p - 1): the low bits of the sum
+# hold Σp, the high bits the set of places. With 40 clicks the sum is below 2^50.
 CLICKS = 40
 PLACES = 10  # bits of Σp <= 820
 
 
 class VSKNN(Baseline):
-    """The items of past sessions that are like the current one: vector multiplication session kNN.
+    """The items of the training sessions that are most similar to the current one.
 
-    Click p of a current session of L distinct and repeated clicks weighs p/L, the last one 1 (an
-    item that was clicked twice, its last click): w. Of the training sessions, sets of items, that
-    share one with the current session, the `sample` most recent are compared with it,
-        sim(n) = Σ over items i of n of w_i,
-    and the k most similar, of equals the most recent, vote for their items:
-        score(i) = (1 + idf log(S / S_i)) Σ over neighbours n with i of sim(n) / d(n),
-    d(n) = 1 where n has the last click, 2 where the one before it is the last that n has, and so
-    on; S training sessions, S_i with item i. (Ludewig & Jannach 2018, arXiv 1803.09587, §3.2, has
-    all of this but two factors, which their published code offers: d, and one by the rarity of an
-    item. decay=False, idf=0 is the paper's.)
+    Vector multiplication session kNN (Ludewig & Jannach 2018, arXiv 1803.09587, §3.2). Click p of
+    the current session's L clicks has the weight w = p/L, so the last one weighs 1. An item that
+    was clicked twice has the weight of its last click. A training session n is a set of items, and
+        sim(n) = Σ over items i of n of w_i.
+    It is computed for the `sample` most recent training sessions that share an item with the
+    current one. The k most similar, of equals the most recent, vote for their items:
+        score(i) = (1 + idf log(S / S_i)) Σ over neighbours n with i of sim(n) / d(n).
+    d(n) is 1 if n has the last click, 2 if the click before it is the last that n has, and so on. S
+    is the number of training sessions, S_i of those with item i. d and the factor of rarity are
+    from the published code of the paper's authors. decay=False, idf=0 is the paper's formula.
 
-    Neighbours are training sessions only; the most recent are those that ended last. Of a current
-    session the last `CLICKS` clicks count.
-
-    The defaults are what was best on the last day of RSC15's first 100,000 clicks without their
-    test set (docs/results.md).
+    The most recent sessions are those that ended last. Only the last `CLICKS` clicks of the current
+    session count. The defaults were best on the last day of RSC15's first 100,000 clicks, without
+    their test set (docs/results.md).
     """
 
     @dataclasses.dataclass(frozen=True)
     class Hyperparameters(Checked):
         """Attributes:
-        k: neighbours.
-        sample: the most recent sessions that are compared, at least k.
-        idf: weight of an item's rarity.
-        decay: whether there is d.
+        k: the number of neighbours.
+        sample: the number of recent sessions to compare.
+        idf: the weight of an item's rarity.
+        decay: whether to divide by d.
         """
 
         fixed: ClassVar = ("sample",)
@@ -126,13 +126,12 @@ class VSKNN(Baseline):
         sets = sets[np.argsort(ended, kind="stable")]
         n_with = np.bincount(sets.indices, minlength=train.n_items)
         self.rarity = np.log(train.n_sessions / n_with)
-        # A session that is among the `sample` most recent of those that share some item is so for
-        # each item that it shares: the others are never needed.
+        # A session that is not among the `sample` most recent of one of its items is never used.
         kept = np.unique(self._latest(sets).indices)
         self.sessions = sets[kept]
 
     def _derive(self) -> None:
-        self.sessions = self.sessions.astype(np.float32, copy=False)  # a file may have float64
+        self.sessions = self.sessions.astype(np.float32, copy=False)  # files may have float64
         self._candidates = self._latest(self.sessions)
 
     def _latest(self, sets: csr_array) -> csr_array:
@@ -148,19 +147,19 @@ class VSKNN(Baseline):
     def scores(self, sessions: Sessions, cases: np.ndarray) -> np.ndarray:
         row, item, place = recent(sessions, cases, CLICKS)
         lengths = np.bincount(row, minlength=len(cases))
-        # An item's last click only: of equal keys np.unique finds the first, so from the end.
+        # Each item's last click only. np.unique finds the first of equals, so reverse the order.
         key, last = np.unique((row * len(self.rarity) + item)[::-1], return_index=True)
         place = place[::-1][last]
         row, item = np.divmod(key, len(self.rarity))
         value = place + (1 << (PLACES + place - 1))
-        # Indices as narrow as the other matrices', or each product would widen those first.
+        # SciPy copies the other matrices to int64 in each product unless these indices are int32.
         item = item.astype(np.int32)
         indptr = np.searchsorted(row, np.arange(len(cases) + 1)).astype(np.int32)
         current = csr_array((value, item, indptr), shape=(len(cases), len(self.rarity)))
-        # Blocks of cases whose candidates, counted with repetition, fit in memory.
+        # Blocks of cases by the number of their candidates, counted once for each shared item.
         shared = np.cumsum(np.diff(self._candidates.indptr)[item])
         shared = np.concatenate([[0], shared])[indptr[1:]]
-        ends = np.flatnonzero(np.diff(shared // (MAX_SCORES // 4))) + 1
+        ends = np.flatnonzero(np.diff(shared // PAIRS_AT_ONCE)) + 1
         out = np.empty((len(cases), len(self.rarity)), np.float32)
         for first, end in itertools.pairwise([0, *ends.tolist(), len(cases)]):
             neighbours = self._neighbours(current[first:end], lengths[first:end])
@@ -169,9 +168,12 @@ class VSKNN(Baseline):
         return out
 
     def _neighbours(self, current: csr_array, lengths: np.ndarray) -> csr_array:
-        """(n, sessions): sim / d of the k nearest, for clicks (n, I) of sessions of some lengths.
+        """(n, sessions): sim / d of each case's k nearest sessions, else 0.
 
-        Rows are sorted, so that a case's votes are added in the same order in any batch.
+        Rows are sorted, so that votes are added in the same order in any batch.
+
+        Args:
+            current: (n, I) the code of each click. lengths: (n,) clicks of the sessions.
         """
         shared = current @ self._candidates
         shared.sort_indices()
@@ -182,14 +184,14 @@ class VSKNN(Baseline):
         similarity = code & ((1 << PLACES) - 1)
         if self.hp.k < self.hp.sample:
             order = np.full((len(lengths), self.hp.sample), -1)
-            order[row, age] = similarity * self.hp.sample - age  # distinct in a row: no ties
+            order[row, age] = similarity * self.hp.sample - age  # without ties
             kth = self.hp.sample - self.hp.k
             least = np.partition(order, kth, axis=1)[:, kth]
             nearest = order[row, age] >= least[row]
             row, column, code, similarity = (a[nearest] for a in (row, column, code, similarity))
         value = similarity / lengths[row]
         if self.hp.decay:
-            value /= lengths[row] - np.frexp(code >> PLACES)[1] + 1  # the highest bit's place
+            value /= lengths[row] - np.frexp(code >> PLACES)[1] + 1  # place of the highest bit
         indptr = np.searchsorted(row, np.arange(len(lengths) + 1)).astype(column.dtype)
         shape = len(lengths), shared.shape[1]
         return csr_array((value.astype(np.float32), column, indptr), shape=shape)
