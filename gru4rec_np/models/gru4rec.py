@@ -138,7 +138,7 @@ class GRU4Rec(Network):
     def _feed(self, x: np.ndarray, state: State) -> tuple[np.ndarray, State]:
         """`network.recurrent` of a few sessions, to the bit the same whatever others are beside.
 
-        So that products always have the same shape, there are `PADDED_ROWS` lanes; the rest run idle.
+        There are always `PADDED_ROWS` lanes, so products have the same shape; the rest run idle.
 
         Args:
             x: (n,) item indices, n <= PADDED_ROWS. state: of the n sessions.
