@@ -47,7 +47,7 @@ def test_activations_do_not_overflow():
 
 
 def test_selu_keeps_mean_and_variance():
-    """What its two constants are for: N(0, 1) goes in, mean 0 and variance 1 come out."""
+    """Its two constants map N(0, 1) to mean 0 and variance 1."""
     z = np.linspace(-12, 12, 200_001)
     weight = np.exp(-z * z / 2) / np.sqrt(2 * np.pi) * (z[1] - z[0])
     y = activate(z, "selu")
@@ -117,7 +117,7 @@ def test_rnn(B, H, act, seed):
 @settings(max_examples=200)
 @given(lanes, units, acts, seeds)
 def test_lstm(B, H, act, seed):
-    """Output and memory both have a gradient of their own coming in."""
+    """The output and the memory each have an incoming gradient."""
     rng = np.random.default_rng(seed)
     arrays = {
         "xW": rng.normal(size=(B, 4 * H)),
@@ -132,7 +132,7 @@ def test_lstm(B, H, act, seed):
 
 
 def test_rnn_and_lstm_are_their_formulas():
-    """One lane, one unit at a time, with Python numbers; the gates' order is i, f, o, n."""
+    """One lane and one unit at a time; the order of the gates is i, f, o, n."""
     rng = np.random.default_rng(0)
     B, X, H = 3, 4, 2
     x, h, c = rng.normal(size=(B, X)), rng.normal(size=(B, H)), rng.normal(size=(B, H))
@@ -153,7 +153,7 @@ def test_rnn_and_lstm_are_their_formulas():
 
 
 def test_gru_is_the_papers_formula():
-    """One lane, one unit at a time, with Python numbers."""
+    """One lane and one unit at a time."""
     rng = np.random.default_rng(0)
     B, X, H = 3, 4, 2
     x, h = rng.normal(size=(B, X)), rng.normal(size=(B, H))
@@ -178,7 +178,7 @@ def test_gru_is_the_papers_formula():
 @settings(max_examples=50)
 @given(lanes, units, seeds)
 def test_the_other_update_convention_is_the_same_cell(B, H, seed):
-    """h' = z*h + (1-z)*n, as the review has it: negate W_z, U_z and b_z, for σ(-a) = 1 - σ(a)."""
+    """h' = z*h + (1-z)*n: negate W_z, U_z and b_z, because σ(-a) = 1 - σ(a)."""
     rng = np.random.default_rng(seed)
     xW, h = rng.normal(size=(B, 3 * H)), rng.normal(size=(B, H))
     U, b = rng.normal(size=(H, 3 * H)), rng.normal(size=3 * H)
@@ -190,7 +190,7 @@ def test_the_other_update_convention_is_the_same_cell(B, H, seed):
 
 
 def test_the_reset_variants_differ():
-    """If they gave the same, one of them would not be what it says."""
+    """The two variants have the same arguments but other results."""
     rng = np.random.default_rng(0)
     xW, h, U, b = rng.normal(size=(2, 6)), rng.normal(size=(2, 2)), rng.normal(size=(2, 6)), 0.0
     before, _ = gru(xW, h, U, np.zeros(6))
@@ -213,7 +213,7 @@ def test_dense(B, X, Y, act, seed):
 
 @st.composite
 def histories(draw):
-    """(B, L), newest first, the same item possibly several times, -1 where nothing was."""
+    """(B, L) items, newest first, with duplicates, -1 for none."""
     B, L = draw(lanes), draw(st.integers(1, 5))
     rng = np.random.default_rng(draw(seeds))
     history = rng.integers(0, 4, (B, L))
@@ -244,7 +244,7 @@ def test_weighted(history, discount, G, seed):
         np.testing.assert_allclose(xW[lane], x / x.sum() @ table, rtol=1e-12, atol=1e-14)
 
 
-def test_history_holds_what_float32_can_see():
+def test_history_length_and_push():
     assert history_length(0.5) == 20
     L = history_length(0.9)
     assert 0.9 ** (L - 1) >= 1e-6 > 0.9**L
@@ -275,7 +275,7 @@ def test_scores(B, H, N, seed):
 
 
 def test_log_proposal():
-    """Targets come with the data's own frequency, samples with support^alpha."""
+    """q is support for targets and support^alpha for samples."""
     support = np.array([1, 10, 100])
     got = log_proposal(np.log(support), np.array([2, 0]), np.array([1, 2]), 0.5)
     np.testing.assert_allclose(got, np.log([100, 1, 10**0.5, 10]))

@@ -1,4 +1,4 @@
-"""The gradient check finds wrong gradients, says which and how, and lets right ones pass."""
+"""`gradcheck` names wrong gradients and passes right ones, also next to kinks."""
 
 import re
 
@@ -105,7 +105,7 @@ def test_a_missing_gradient_is_found_though_live_entries_come_first():
 
 
 def test_entries_with_a_gradient_come_first():
-    """Of an embedding table a step uses a few rows; checking the others would show nothing."""
+    """A step uses few rows of an embedding table; the gradient of the others is 0."""
     table, moved = np.zeros((1000, 2)), set()
 
     def f():
@@ -120,7 +120,7 @@ def test_entries_with_a_gradient_come_first():
     assert moved == {(537, 0), (537, 1)}
 
 
-# --- kinks, rounding and numbers that are none ----------------------------------------------------
+# --- kinks, rounding and NaN ----------------------------------------------------------------------
 
 
 @settings(max_examples=200)
@@ -163,7 +163,7 @@ def test_relu_near_its_kink_with_the_other_sides_slope_fails(distance, sign):
 
 
 def test_rounding_of_a_large_f_is_no_error():
-    """A derivative of 0 next to a value of 1e6: what is left of the difference is rounding."""
+    """The derivative is 0 and f is 1e6, so the difference is only rounding."""
     x, y = np.array([0.3]), np.array([1e3])
     gradcheck(lambda: float(np.sin(y[0]) * 1e6 + 0 * x[0]), {"x": x}, {"x": np.zeros(1)})
 
@@ -175,7 +175,7 @@ def test_zero_gradients_of_a_constant_pass():
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
-def test_a_gradient_that_is_no_number_fails(wrong):
+def test_a_gradient_that_is_not_finite_fails(wrong):
     f, params, gradients = problem()
     gradients["W"][2, 1] = wrong
     assert message(f, params, gradients).startswith("W[2, 1]: ")
@@ -183,8 +183,8 @@ def test_a_gradient_that_is_no_number_fails(wrong):
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("bound", [0.99985, 1.0, 1.00015])
-def test_an_f_that_is_no_number_fails(wrong, bound):
-    """Also where only some of the points that are tried are affected."""
+def test_an_f_that_is_not_finite_fails(wrong, bound):
+    """Also if f is finite at some of the points."""
     x = np.array([1.0])
     message(lambda: x[0] if x[0] <= bound else wrong, {"x": x}, {"x": np.array([7.0])})
 

@@ -28,7 +28,7 @@ def row_gradients(draw):
 @settings(max_examples=300)
 @given(row_gradients())
 def test_sum_rows_against_a_dict(rows_and_gradients):
-    """Bit for bit: duplicates are added in the order in which they came."""
+    """Bit-identical: duplicates are added in the order of `rows`."""
     rows, g = rows_and_gradients
     sums = {}
     for row, gradient in zip(rows.tolist(), g, strict=True):
@@ -92,7 +92,7 @@ def training(draw):
 @settings(max_examples=200)
 @given(training(), st.sampled_from(["adagrad", "sgd"]))
 def test_sparse_is_dense_bit_for_bit(case, adapt):
-    """Of those for which a gradient of 0 changes nothing; the others' means fade."""
+    """Only for optimisers whose state does not change with a gradient of 0."""
     p, gradients = case
     assert_same(run(True, adapt, 0.0, gradients, p), run(False, adapt, 0.0, gradients, p))
 
@@ -109,7 +109,7 @@ def test_all_rows_listed_is_dense_bit_for_bit(seed, steps, adapt, momentum):
 @settings(max_examples=200)
 @given(training(), st.sampled_from(OPTIMISERS), st.sampled_from([0.0, 0.1, 0.9]))
 def test_an_update_touches_the_listed_rows_only(case, adapt, momentum):
-    """Listed rows as in the dense update; the others keep weight and state: they do not coast."""
+    """Listed rows change as in the dense update; the others keep weight, state and velocity."""
     p, gradients = case
     before = run(True, adapt, momentum, gradients, p)  # gives every touched row a velocity
     rows, g = gradients[-1]
@@ -123,7 +123,7 @@ def test_an_update_touches_the_listed_rows_only(case, adapt, momentum):
 
 
 def scalar_steps(adapt, gradients):
-    """What the published formulas make of one number's gradients, before the learning rate."""
+    """The steps of one weight by the published formulas, before the learning rate."""
     a = m = d = 0.0
     for t, g in enumerate(gradients, 1):
         if adapt == "adagrad":
@@ -167,8 +167,8 @@ def test_update_against_scalars(gradients, learning_rate, momentum, adapt):
     np.testing.assert_allclose(p, expected, rtol=1e-12, atol=1e-12)
 
 
-def test_adams_first_update_of_a_row_has_full_size_whenever_it_comes():
-    """Its means are corrected by the row's own count, not by the steps that others had."""
+def test_adams_first_update_of_a_late_row_has_full_size():
+    """The bias correction uses the row's number of updates, not the global step count."""
     p = np.zeros((2, 3))
     state = init_state(p, "adam", 0.0)
     assert state["t"].shape == (2, 1)
@@ -197,7 +197,7 @@ def test_float32_stays_float32_and_changes_in_place(adapt, momentum, rows):
 
 @pytest.mark.parametrize("adapt", OPTIMISERS)
 def test_zero_gradients_are_harmless(adapt):
-    """1e-6 under the root, or 1e-8 after it: a first gradient of 0 is no 0/0."""
+    """The epsilon prevents 0/0 for a first gradient of 0."""
     p = np.ones(3)
     update(p, np.zeros(3), init_state(p, adapt, 0.5), adapt, 0.1, 0.5)
     assert p.tolist() == [1, 1, 1]
@@ -226,7 +226,7 @@ def test_clip(gradients, grad_cap):
 
 
 def test_clip_of_an_exploded_float32_gradient():
-    """Its square overflows float32, yet the direction is right: no reason to throw it away."""
+    """The square overflows float32, but the clipped gradient keeps its direction."""
     g = np.array([3e25, 4e25], np.float32)
     clip([g], 5.0)
     assert g.dtype == np.float32
