@@ -455,12 +455,12 @@ def test_found_in_logs(tmp_path):
     [
         ("oracle", {"ids": np.array([7, 8])}, "the shop has no item '7'"),
         ("oracle", {"ids": np.empty(0, np.int64)}, "there are no items"),
-        ("oracle", {"shop": {"n_items": 10**17}}, "n_items is 1000000"),
-        ("oracle", {"shop": {"tail": 10**20}}, "tail is 10"),
-        ("oracle", {"shop": {"n_items": None}}, "n_items is None"),
-        ("V-SKNN", {"idf": None}, "idf is None"),
-        ("V-SKNN", {"k": 10**400}, "k is 10"),
-        ("Item-KNN", {"lmbd": float("nan")}, "lmbd is nan"),
+        ("oracle", {"shop": {"n_items": 10**17}}, "n_items is a number"),
+        ("oracle", {"shop": {"tail": 10**20}}, "tail is a number"),
+        ("oracle", {"shop": {"n_items": None}}, "n_items is a number"),
+        ("V-SKNN", {"idf": None}, "idf: must be a number >= 0, not None"),
+        ("V-SKNN", {"k": 10**400}, "k: must be a whole number"),
+        ("Item-KNN", {"lmbd": float("nan")}, "lmbd: must be a number"),
         ("Item-KNN", {"learnt/similarity/data": np.float16}, "not floats"),
     ],
 )
@@ -475,7 +475,7 @@ def test_found_in_models(name, change, words, tmp_path):
         elif key in arrays:
             arrays[key] = arrays[key].astype(value)
         else:
-            about["parameters"][key] = value
+            about["hyperparameters"][key] = value
     path.write_bytes(written(about, arrays))
     with pytest.raises(InputError, match=f"does not fit together: .*{words}") as caught:
         load_and_ask(path)

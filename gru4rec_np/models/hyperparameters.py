@@ -159,7 +159,9 @@ class Checked:
             try:
                 object.__setattr__(self, field.name, field.metadata["check"](value))
             except (ValueError, OverflowError) as error:
-                raise InputError(f"{field.name}: must be {error}, not {value!r}") from None
+                raise InputError(
+                    f"{field.name}: must be {error}, not {repr(value)[:100]}"
+                ) from None
 
     def as_dict(self) -> dict[str, Any]:
         """All of them as plain values."""
