@@ -554,7 +554,7 @@ def test_evaluate_shows_coverage(run, logs):
 def test_the_options_of_a_table_reach_its_reader(monkeypatch):
     calls = []
 
-    def reads(source, columns, watch, **keywords):
+    def reads(source, columns, watch, tell, **keywords):
         calls.append((source, columns, keywords))
         return Shop(n_items=40).simulate(200)
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from unittest import mock
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -500,3 +501,14 @@ def test_damaged_file_is_read_or_refused(log, junk, place, remove, tmp_path_fact
         assert rawlogs.READERS[log](path).n_events > 0
     except InputError as error:
         assert "\n" not in str(error)
+
+
+def test_sessions_stand_in_the_order_of_the_file_whatever_was_read_before(tmp_path):
+    """Polars numbers categories by what the whole process has seen."""
+    columns = "session_id_hash,event_type,product_action,product_sku_hash"
+    lines = [f"{columns},server_timestamp_epoch_ms,hashed_url"]
+    lines += [f"{s},event_product,detail,{sku},{i},u" for i, (s, sku) in enumerate(["qa", "pb"])]
+    (tmp_path / "log").write_text("\n".join(lines))
+    seen = pl.Series(["p", "q"]).cast(pl.Categorical)  # the other order, and kept alive
+    log = rawlogs.read_coveo(tmp_path / "log", gap_minutes=60)
+    assert log.session(0).tolist() == ["a"] and len(seen) == 2

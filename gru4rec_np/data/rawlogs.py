@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
+from gru4rec_np.data.columns import distinct
 from gru4rec_np.data.sessions import Sessions
 from gru4rec_np.data.tables import COLUMNS, ROWS, Watch, from_parts, require_readable
 from gru4rec_np.errors import InputError
@@ -420,7 +421,9 @@ def _cut_at_gaps(
     """One frame of all parts, with a new session after each gap, numbered from 1."""
     if gap_minutes is None or not gap_minutes > 0:
         raise InputError(f"gap_minutes must be above 0, not {gap_minutes}")
-    frame = pl.concat(parts).with_columns(pl.col(SESSION).to_physical())
+    frame = pl.concat(parts)
+    if frame[SESSION].dtype == pl.Categorical:  # its codes depend on what the process read before
+        frame = frame.with_columns(pl.Series(SESSION, distinct(frame[SESSION])[1]))
     # The order is kept among equals: equal times stay in file order.
     frame = frame.sort(SESSION, TIME, maintain_order=True)
     session, ms = pl.col(SESSION), pl.col(TIME)

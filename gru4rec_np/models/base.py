@@ -268,26 +268,27 @@ class Model(ABC):
         checkpoint.save(path, about, {**self._arrays(), **checkpoint.pack_ids(self.item_ids)})
 
     @classmethod
-    def load(cls: type[M], path: str | Path, **backend: str) -> M:
+    def load(cls: type[M], path: str | Path, backend: str | None = None) -> M:
         """Read a model that `save` wrote.
 
         Args:
             path: the .npz file, or the directory that holds it as model.npz.
-            backend: `backend=...`, for a network.
+            backend: what a network runs on, see `backends.load`; None for its default.
 
         Raises:
             InputError: the file is missing, damaged or of another model, its parts do not fit
                 together, or the backend is not available.
         """
-        if backend:
-            load_backend(**backend)  # refused here, the error does not blame the file
+        more = {} if backend is None else {"backend": backend}
+        if backend is not None:
+            load_backend(backend)  # refused here, the error does not blame the file
         about, arrays = checkpoint.load(path)
         try:
             if about["model"] != cls.name:
                 raise ValueError(f"it holds {about['model']}, not {cls.name}")
             # Files of the baselines in version 0.1 have "parameters".
             key = "hyperparameters" if "hyperparameters" in about else "parameters"
-            model = cls(**about[key], **backend)
+            model = cls(**about[key], **more)
             model._set_catalogue(checkpoint.unpack_ids(arrays))
             model._restore(arrays)
         except (KeyError, TypeError, ValueError, AttributeError, MemoryError) as error:
@@ -321,6 +322,7 @@ class Network(Model):
         return self._given["backend"]
 
     def set_params(self: N, **values: Any) -> N:
+        """As `Model.set_params`; `backend` changes `ops` too."""
         backend = values.pop("backend", self.backend)
         ops = self.ops if backend == self.backend else load_backend(backend)
         super().set_params(**values)
