@@ -11,16 +11,19 @@ import shlex
 import sys
 import tempfile
 from collections import Counter
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gru4rec_np.console import cli, inspection, report
+from gru4rec_np.console.options import DATA_OPTIONS, TABLE_OPTIONS, add_option, read_log
 from gru4rec_np.data.protocols import PROTOCOLS, Protocol, clean, split
 from gru4rec_np.data.rawlogs import CUT_AT_GAPS, READERS
 from gru4rec_np.data.sessions import Sessions
-from gru4rec_np.data.tables import COLUMNS, drop_duplicates, read_table, write_table
+from gru4rec_np.data.tables import drop_duplicates, write_table
 from gru4rec_np.errors import InputError
+
+# The options that only a table has.
+OF_TABLE = [n for n in TABLE_OPTIONS if n not in ("session_gap", "layout", "drop_duplicates")]
 
 DESCRIPTION = """\
 Turn a raw click log into DIR/train and DIR/test, as GRU4Rec's own scripts do. Short sessions and
@@ -111,15 +114,15 @@ def main() -> None:
 
 def _read(args: argparse.Namespace, protocol: Protocol, dropped: Counter[str]) -> Sessions:
     """The log of all files. dropped: counts the rows that are left out, by the reason."""
-    files = args.files if len(args.files) > 1 else args.files[0]
-    with cli.progress(f"reading {', '.join(path.name for path in args.files)}") as watch:
-        if args.log in READERS:
-            gap = {"gap_minutes": protocol.gap_minutes} if protocol.gap_minutes else {}
-            gap = gap if args.log in CUT_AT_GAPS else {}
+    if args.log in READERS:
+        files = args.files if len(args.files) > 1 else args.files[0]
+        gap = {"gap_minutes": protocol.gap_minutes} if protocol.gap_minutes else {}
+        gap = gap if args.log in CUT_AT_GAPS else {}
+        with cli.progress(f"reading {', '.join(path.name for path in args.files)}") as watch:
             log = READERS[args.log](files, watch=watch, dropped=dropped, **gap)
-        else:
-            tell = partial(print, file=sys.stderr)
-            log = read_table(files, cli.columns(args), watch, tell=tell, **_table_keywords(args))
+    else:
+        how = {"layout": "lists" if args.log == "lists" else "", "drop_duplicates": False}
+        log = read_log([str(path) for path in args.files], vars(args) | how)
     if args.drop_duplicates:
         events = log.n_events
         log = drop_duplicates(log)
@@ -152,8 +155,8 @@ def _protocol(args: argparse.Namespace) -> tuple[Protocol, dict[str, Any]]:
         given["until_stable"] = args.until_stable
     if args.split_by is not None:
         given["by"] = args.split_by
-    if args.session_gap is not None:
-        given["gap_minutes"] = args.session_gap / 60
+    if args.session_gap:
+        given["gap_minutes"] = cli.parse_gap(args.session_gap) / 60
     how = cli.parse_split(args.split) if args.split else {"days": protocol.days}
     # A share of the sessions has no use for the hour of the log's end.
     protocol = dataclasses.replace(
@@ -168,7 +171,7 @@ def _protocol(args: argparse.Namespace) -> tuple[Protocol, dict[str, Any]]:
 def _rules(args: argparse.Namespace, protocol: Protocol) -> str:
     """What was done, in a line."""
     gap = protocol.gap_minutes
-    if args.log not in CUT_AT_GAPS and args.session_gap is None:
+    if args.log not in CUT_AT_GAPS and not args.session_gap:
         gap = None
     if args.log == "retailrocket" and gap is None:
         gap = 60
@@ -186,25 +189,17 @@ def _rules(args: argparse.Namespace, protocol: Protocol) -> str:
     return "; ".join(rule for rule in rules if rule)
 
 
-def _table_keywords(args: argparse.Namespace) -> dict[str, Any]:
-    """The keyword arguments of `read_table` that the options ask for."""
-    names = ("separator", "time_unit", "session_gap", "keep")
-    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    return given | ({"layout": "lists"} if args.log == "lists" else {})
-
-
 def _check_arguments(parser: cli.Parser, args: argparse.Namespace) -> None:
     """End the command where options do not fit together."""
     if args.out is None and args.log != "check":
         parser.error("the following arguments are required: --out")
-    of_table = {"separator": args.separator, "time_unit": args.time_unit, "keep": args.keep}
     if args.log in READERS:
-        if cli.columns(args) != COLUMNS or any(value is not None for value in of_table.values()):
+        if any(getattr(args, name) != DATA_OPTIONS[name][0] for name in OF_TABLE):
             parser.error(
                 f"the columns of {args.log} are known; columns, --separator, --time-unit and "
                 "--keep are options of a table"
             )
-        if args.session_gap is not None and args.log not in CUT_AT_GAPS:
+        if args.session_gap and args.log not in CUT_AT_GAPS:
             parser.error(
                 f"--session-gap: {args.log} has sessions; it is an option of "
                 f"{', '.join(CUT_AT_GAPS)} and table"
@@ -278,7 +273,7 @@ def _parser() -> cli.Parser:
     add("--until-stable", action=flag, help="drop sessions and items until nothing changes")
     add(
         "--session-gap",
-        type=cli.option(cli.parse_gap),
+        default="",
         metavar="TIME",
         help="cut a user's log into sessions at gaps longer than this, such as 30m or 1h; for "
         "retailrocket (default: 1h), rees46, coveo, table",
@@ -301,23 +296,9 @@ def _parser() -> cli.Parser:
     )
 
     group = parser.add_argument_group("a table's columns")
-    cli.add_column_options(group)
-    group.add_argument(
-        "--separator",
-        metavar="CHAR",
-        help="between the columns of a text file (default: found from the header)",
-    )
-    group.add_argument(
-        "--time-unit",
-        choices=["s", "ms", "us"],
-        help="unit of times that are numbers (default: s)",
-    )
-    group.add_argument(
-        "--keep",
-        type=cli.option(cli.parse_keep),
-        metavar="COLUMN=VALUE",
-        help="only rows with this value in this column, such as event=view",
-    )
+    parser.set_defaults(**{name: DATA_OPTIONS[name][0] for name in OF_TABLE})
+    for name in OF_TABLE:
+        add_option(group, name, *DATA_OPTIONS[name])
     return parser
 
 

@@ -16,7 +16,7 @@ import pytest
 from test_protocols import WANTED, letters, twelve
 
 from gru4rec_np import InputError, Sessions, Shop, prepare, read_table
-from gru4rec_np.console import cli, inspection
+from gru4rec_np.console import cli, inspection, options
 from gru4rec_np.data import rawlogs, text
 from gru4rec_np.data.protocols import PROTOCOLS
 from gru4rec_np.data.sessions import DAY
@@ -275,24 +275,24 @@ def test_what_is_left_out_is_counted(main, tmp_path, capsys):
 def test_a_tables_options_reach_its_reader(main, monkeypatch, tmp_path):
     read = []
 
-    def read_table(path, columns, watch, tell, **options):
-        read.append((path, columns, options))
+    def read_table(path, columns, watch, tell, **more):
+        read.append((path, columns, more))
         return Sessions.from_lists([["a", "b"]] * 50)
 
-    monkeypatch.setattr(prepare, "read_table", read_table)
+    monkeypatch.setattr(options, "read_table", read_table)
     monkeypatch.setattr(cli, "check_output", lambda *_: None)
     main("table", "a", "--out", "d")
     main("table", "a", "b", "--out", "d", "--session-gap", "1.5h", "--keep", "event=a=b",
          "--time-unit", "ms", "--separator", ";", "--session-column", "user,session")  # fmt: skip
     main("lists", "a", "--out", "d")
     assert read == [
-        (Path("a"), COLUMNS, {}),
+        ("a", COLUMNS, {}),
         (
-            [Path("a"), Path("b")],
+            ["a", "b"],
             ("user,session", *COLUMNS[1:]),
             {"session_gap": 5400, "keep": ("event", "a=b"), "time_unit": "ms", "separator": ";"},
         ),
-        (Path("a"), COLUMNS, {"layout": "lists"}),
+        ("a", COLUMNS, {"layout": "lists"}),
     ]
 
 

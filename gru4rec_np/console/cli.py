@@ -15,14 +15,11 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TextIO, TypeVar
+from typing import Any, NoReturn, TextIO
 
 from tqdm import tqdm
 
-from gru4rec_np.data.tables import COLUMNS
 from gru4rec_np.errors import InputError
-
-T = TypeVar("T")
 
 
 class Parser(argparse.ArgumentParser):
@@ -172,19 +169,6 @@ def progress(what: str) -> Iterator[Callable[[float, float], None]]:
         yield watch
 
 
-def add_column_options(parser: argparse._ActionsContainer) -> None:
-    """Options that name a table's columns."""
-    for what, column in zip(("session", "item", "time"), COLUMNS, strict=True):
-        parser.add_argument(
-            f"--{what}-column", default=column, metavar="NAME", help=f"name of the {what} column"
-        )
-
-
-def columns(args: argparse.Namespace) -> tuple[str, str, str]:
-    """The column names that `add_column_options` asked for."""
-    return args.session_column, args.item_column, args.time_column
-
-
 def check_output(folder: Path, files: Sequence[str], sources: Sequence[Path] = ()) -> None:
     """Check before the work that results can be written. Leaves no trace.
 
@@ -256,18 +240,6 @@ def parse_keep(text: str) -> tuple[str, str]:
     if not (column and equals):
         raise InputError(f"keep: must be COLUMN=VALUE, such as event=view, not {text[:60]!r}")
     return column, value
-
-
-def option(parse: Callable[[str], T]) -> Callable[[str], T]:
-    """A parser of text as an option's type, whose error argparse shows with the option's name."""
-
-    def checked(text: str) -> T:
-        try:
-            return parse(text)
-        except InputError as error:
-            raise argparse.ArgumentTypeError(str(error).split(": ", 1)[1]) from None
-
-    return checked
 
 
 def positive(text: str) -> int:
