@@ -5,6 +5,7 @@ import inspect
 import pickle
 import pydoc
 import sys
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -260,6 +261,20 @@ def test_progress_in_a_notebook(verbose, capsys, monkeypatch):
         on_chunk(1, 30, 100, 0.5)
         on_chunk(2, 100, 100, 0.25)
     assert ("200/200" in capsys.readouterr().err) == (verbose is not False)
+
+
+@pytest.mark.parametrize("verbose", [True, False, None])
+def test_compiling_says_so_unless_fit_is_quiet(verbose, monkeypatch):
+    compiled = pytest.importorskip("gru4rec_np.backends.numba.compiled")
+    kernel = mock.Mock(**{"needs.return_value": [], "is_ready.return_value": False})
+    bar = mock.Mock(side_effect=lambda new, **how: new)
+    monkeypatch.setattr(compiled, "tqdm", bar)
+    with progress(1, verbose):
+        compiled.prepare([kernel], None)
+    assert kernel.load.called
+    assert bar.call_args.kwargs["disable"] == (verbose is False)
+    compiled.prepare([kernel], None)
+    assert not bar.call_args.kwargs["disable"]
 
 
 @pytest.mark.parametrize("verbose", [True, False, None])

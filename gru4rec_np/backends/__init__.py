@@ -15,6 +15,7 @@ from gru4rec_np.backends.base import (
     can_fuse_steps,
     coded,
     multiplications,
+    quiet,
 )
 from gru4rec_np.backends.blas import one_blas_thread
 from gru4rec_np.errors import InputError
@@ -33,6 +34,7 @@ __all__ = [
     "load",
     "multiplications",
     "one_blas_thread",
+    "quiet",
 ]
 
 

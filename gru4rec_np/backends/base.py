@@ -7,6 +7,7 @@ Imports the mathematics (ops/) and the sampler of negatives.
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from types import EllipsisType
 from typing import Any, Protocol
 
@@ -17,6 +18,9 @@ from gru4rec_np.data.batches import Batches
 from gru4rec_np.ops import cells, losses, optim, ranking, scoring
 from gru4rec_np.ops.activations import ACTIVATIONS, LINEAR, TANH, Activation
 from gru4rec_np.ops.cells import State
+
+# Whether a backend says nothing while it compiles, as after `fit(verbose=False)`.
+quiet: ContextVar[bool] = ContextVar("quiet", default=False)
 
 Weights = dict[str, np.ndarray]
 Memory = dict[str, dict[str, np.ndarray]]  # weight name -> the optimiser's arrays, see optim.STATE

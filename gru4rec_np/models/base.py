@@ -19,7 +19,7 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
-from gru4rec_np.backends import Ops
+from gru4rec_np.backends import Ops, quiet
 from gru4rec_np.backends import load as load_backend
 from gru4rec_np.data.sessions import Sessions, check_cut_offs, check_k, index_of, item_list
 from gru4rec_np.data.tables import Watch, as_sessions
@@ -363,6 +363,7 @@ def progress(n_epochs: int, verbose: bool | None) -> Iterator[OnChunk]:
         from tqdm.auto import tqdm
     # tqdm itself decides for None, but it takes a notebook without ipywidgets for a file.
     hide = None if verbose is None and "ipykernel" not in sys.modules else verbose is False
+    before = quiet.set(verbose is False)
     with tqdm(unit=" events", unit_scale=True, dynamic_ncols=True, disable=hide) as bar:
 
         def on_chunk(epoch: int, done: int, total: int, loss: float) -> None:
@@ -371,4 +372,7 @@ def progress(n_epochs: int, verbose: bool | None) -> Iterator[OnChunk]:
             bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
             bar.update((epoch - 1) * total + done - bar.n)
 
-        yield on_chunk
+        try:
+            yield on_chunk
+        finally:
+            quiet.reset(before)

@@ -34,6 +34,7 @@ from numba.core.typing.templates import infer_global, make_intrinsic_template
 from numba.np import arrayobj
 from tqdm import tqdm
 
+from gru4rec_np.backends.base import quiet
 from gru4rec_np.backends.numba.cache import cache
 
 intrinsic: Any = extending.intrinsic
@@ -295,8 +296,8 @@ def float_type(dtype: Any) -> Any:
 def prepare(kernels: Iterable[Kernel], f: Any) -> None:
     """Load kernels for a type of floats.
 
-    Where some must be compiled first, a bar on stderr says so, and Ctrl-C ends at once: a handler
-    that waits for the end of a chunk of steps would wait for the compiler.
+    Where some must be compiled first, a bar on stderr says so unless `base.quiet` is set. Ctrl-C
+    ends at once: a handler that waits for the end of a chunk of steps would wait for the compiler.
     """
     todo: list[Kernel] = []
 
@@ -315,7 +316,7 @@ def prepare(kernels: Iterable[Kernel], f: Any) -> None:
     if new:
         bar = tqdm(
             new, desc="compiling, once", unit="kernel", delay=1, mininterval=1, leave=False,
-            file=sys.stderr,
+            file=sys.stderr, disable=quiet.get(),
         )  # fmt: skip
         with _default_signals():
             for k in bar:
