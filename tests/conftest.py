@@ -8,7 +8,10 @@ from hypothesis import settings
 
 settings.register_profile("same", deadline=None, print_blob=True, derandomize=True)
 settings.register_profile("explore", deadline=None, print_blob=True)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
+PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "same")
+settings.load_profile(PROFILE)
+
+only_explored = pytest.mark.skipif(PROFILE != "explore", reason="takes minutes: `make explore`")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from conftest import shared
+from conftest import only_explored, shared
 from gru4rec_np import GRU4Rec, InputError, Sessions, Shop, read_table, split
 from gru4rec_np.models import checkpoint
 from gru4rec_np.models.hyperparameters import INPUTS
@@ -253,6 +253,7 @@ REAL_CLICKS = pytest.mark.parametrize(
 )  # fmt: skip
 
 
+@only_explored  # test_steps.py trains them in compiled code, which it compares with NumPy's steps
 @REAL_CLICKS
 def test_accuracy_on_real_clicks(settings, recall, mrr):
     """Five epochs, mean over seeds 1, 2, 3; the configurations of the data's README."""
