@@ -1,11 +1,9 @@
 """How long until N epochs are done, from the start of Python, imports and compiling included?
 
-    python benchmarks/cold_start.py [--train FILE] [--epochs 1 5 20] [--rounds 1]
-
 Each contender trains setting B of speed.py on about 70,000 events, in a new process each time.
 Cold: Numba has compiled nothing yet. Warm: it finds its machine code on disk. NumPy and PyTorch
 compile nothing; their second time only has its files in memory. PyTorch needs the `bench` extra
-and is left out without it.
+and is left out without it. `performance.py cold_start` runs it.
 """
 
 import argparse
@@ -20,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 EVENTS = 70_000
+EPOCHS = (1, 5, 20)
 CONTENDERS = {
     "numpy": "NumPy",
     "operations": "Numba, one operation at a time",
@@ -67,10 +66,9 @@ def work(contender: str, path: str, epochs: int) -> None:
     model.fit(train, on_epoch=lambda row: done(int(row["epoch"])))
 
 
-def measure(contender: str, path: str, epochs: list[int], cache: str) -> list[float]:
-    """Seconds from the start of a new process until each of these epochs was done."""
-    command = [sys.executable, __file__, "--work", contender, "--log", path]
-    command += ["--epochs", str(max(epochs))]
+def measure(contender: str, path: str, cache: str) -> list[float]:
+    """Seconds from the start of a new process until each of EPOCHS was done."""
+    command = [sys.executable, __file__, contender, path, str(max(EPOCHS))]
     env = {**os.environ, "NUMBA_CACHE_DIR": cache}
     began, seconds = time.perf_counter(), {}
     with subprocess.Popen(
@@ -82,32 +80,16 @@ def measure(contender: str, path: str, epochs: list[int], cache: str) -> list[fl
         errors = process.stderr.read()
     if process.returncode:
         raise SystemExit(f"error: {CONTENDERS[contender]}: {errors}")
-    return [seconds[n] for n in epochs]
+    return [seconds[n] for n in EPOCHS]
 
 
-def main() -> None:
-    """Print a Markdown table."""
-    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    p.add_argument("--train", help="a table of sessions; the simulated shop if left out")
-    p.add_argument("--epochs", type=int, nargs="+", default=[1, 5, 20])
-    p.add_argument("--rounds", type=int, default=1, help="rounds, of which the fastest counts")
-    p.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
-    p.add_argument("--work", choices=CONTENDERS, help=argparse.SUPPRESS)
-    p.add_argument("--log", help=argparse.SUPPRESS)
-    args = p.parse_args()
-    if args.work:
-        return work(args.work, args.log, max(args.epochs))
+def cold_start(args: argparse.Namespace) -> dict[str, str]:
+    """The part `cold_start` of performance.py."""
+    from common import table
 
-    from common import machine, table
-
-    from gru4rec_np import Shop, read_table
-
-    train = read_table(args.train) if args.train else Shop().simulate(16_000)
-    train = train.keep_sessions(train.lengths >= 2)
+    train = args.train
     few = np.arange(train.n_sessions) < np.searchsorted(train.offsets, EVENTS)
     train = train.keep_sessions(few).compact()
-    print(f"{machine()}\n{train.n_items:,} items, {train.n_events:,} events\n")
-    contenders = [c for c in args.contenders if c != "torch" or find_spec("torch")]
     found: dict[tuple[str, str], list[list[float]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder, "log.npz"))
@@ -116,17 +98,22 @@ def main() -> None:
             item_ids=np.arange(train.n_items), session_ids=np.arange(train.n_sessions),
         )  # fmt: skip
         for r in range(args.rounds):
-            for contender in contenders:
+            for contender in CONTENDERS:
+                if contender == "torch" and not find_spec("torch"):
+                    continue
                 for state in ("cold", "warm"):
-                    seconds = measure(contender, path, args.epochs, str(Path(folder, str(r))))
+                    seconds = measure(contender, path, str(Path(folder, str(r))))
                     found.setdefault((contender, state), []).append(seconds)
     rows = [
         [f"{CONTENDERS[contender]}, {state}", *(f"{s:.1f}" for s in np.min(rounds, axis=0))]
         for (contender, state), rounds in found.items()
     ]
-    print(table(["seconds until epochs are done", *map(str, args.epochs)], rows))
-    return None
+    head = [
+        f"seconds until so many epochs of {train.n_events:,} events are done",
+        *map(str, EPOCHS),
+    ]
+    return {"cold_start": table([*head, *map(str, EPOCHS)], rows)}
 
 
 if __name__ == "__main__":
-    main()
+    work(sys.argv[1], sys.argv[2], int(sys.argv[3]))

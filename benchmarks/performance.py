@@ -4,7 +4,8 @@
     python benchmarks/performance.py [PART ...] [--train train.tsv] [--write]
 
 Without PART it measures what a CPU can, in about twelve minutes. Nothing else should be running.
-Of the other parts `cuda_step` needs a C++ compiler, `cuda_step_gpu` and `cuda_ladder` need a GPU.
+Of the other parts `cold_start` takes 15 minutes a round, `cuda_step` needs a C++ compiler,
+`cuda_step_gpu` and `cuda_ladder` need a GPU.
 """
 
 import argparse
@@ -24,7 +25,7 @@ DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
 ON_CPU = {"training": "speed", "fit": "speed", "cost": "step_cost"}
 ON_CPU |= {"evaluation": "evaluation", "serving": "evaluation"}
 PARTS = {**ON_CPU, "cuda_step": "cuda_step", "cuda_step_gpu": "cuda_step"}
-PARTS |= {"cuda_ladder": "cuda_ladder"}
+PARTS |= {"cuda_ladder": "cuda_ladder", "cold_start": "cold_start"}
 SETTINGS, USUAL = ["A", "B", "C"], ["numpy", "numba"]
 
 
