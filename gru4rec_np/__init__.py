@@ -17,7 +17,7 @@ from gru4rec_np.models.gru4rec import GRU4Rec
 from gru4rec_np.models.narm import NARM
 from gru4rec_np.ops.gradcheck import GradientError, gradcheck
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 __all__ = [
     "NARM",

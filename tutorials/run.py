@@ -107,6 +107,8 @@ def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     for i, cell in enumerate(notebook.cells):
         cell.metadata = {}
         cell.id = f"cell-{i:02}"
+        if "outputs" in cell:  # progress bars end in what they showed last; of no use later
+            cell.outputs = [o for o in cell.outputs if "\r" not in o.get("text", "")]
     return notebook
 
 
