@@ -10,7 +10,6 @@ import contextlib
 import csv
 import io
 import json
-import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,24 +18,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tomli_w
 from tqdm import tqdm
 
 from gru4rec_np.console import advice, baselines, cli, report, runs
 from gru4rec_np.console.options import (
     CONFIGURATIONS,
     DATA_OPTIONS,
+    HEADER,
     RUN_OPTIONS,
     add_data_options,
     add_option,
     data_settings,
+    held_out,
     load_data,
     parse,
     read_config,
     run_settings,
     unused,
+    write_config,
 )
-from gru4rec_np.data.protocols import split
 from gru4rec_np.data.sessions import Sessions
 from gru4rec_np.data.shop import Shop
 from gru4rec_np.errors import InputError
@@ -54,7 +54,6 @@ FILES = ("model.npz", "config.toml", "history.csv", "metrics.json", "curves.png"
 TRAINING = "training.npz"  # the checkpoint of an unfinished run
 SETTINGS = "training.toml"  # its configuration, config.toml once the run is finished
 DIVERGED = "diverged"  # .npz and .toml, what these become when the loss diverged
-HEADER = "# python -m gru4rec_np.train --config config.toml\n"
 
 DESCRIPTION = """\
 Train GRU4Rec on a click log and compare it with simple baselines. Without any option: on a
@@ -278,17 +277,6 @@ def train_with_progress(
     model.fit(train, on_chunk, on_epoch, validation, data["patience"], resume, primary=primary)
 
 
-def write_config(path: Path, data: dict[str, Any], model: GRU4Rec) -> None:
-    """Write what it takes to run again, or to resume."""
-    config = {name: data[name] for name in (*DATA_OPTIONS, *RUN_OPTIONS)}
-    for name in ("train", "test"):
-        config[name] = [os.path.abspath(file) for file in data[name]]
-    config |= model.hyperparameters()
-    for name in unused(data):
-        del config[name]
-    write_text(path, HEADER + tomli_w.dumps({n: v for n, v in config.items() if v not in ("", [])}))
-
-
 def write_results(
     out: Path,
     model: GRU4Rec,
@@ -342,7 +330,7 @@ def run(
     """
     tests = {name: part for name, part in parts.items() if name.startswith("test")}
     if data["validation"]:
-        parts["train"], parts["validation"] = _held_out(parts["train"], data)
+        parts["train"], parts["validation"] = held_out(parts["train"], data)
         tests = {name: test.restrict(parts["train"].item_ids) for name, test in tests.items()}
         parts.update(tests)
     train, validation = parts["train"], parts.get("validation")
@@ -472,18 +460,6 @@ def _ranks(
             with cli.progress(f"{of_all}: ranking") as watch:
                 ranks[name][method.name] = method.ranks(test, ties, watch)
     return ranks
-
-
-def _held_out(train: Sessions, data: dict[str, Any]) -> tuple[Sessions, Sessions]:
-    """Training sessions, and those of the validation set.
-
-    Raises:
-        InputError: nothing is left of one of them.
-    """
-    try:
-        return split(train, **cli.parse_split(data["validation"], "validation"))
-    except InputError as error:
-        raise InputError(f"validation: {error}") from None
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import tomli_w
+
 from gru4rec_np.backends import BACKENDS
 from gru4rec_np.console import cli, runs
 from gru4rec_np.data.protocols import clean, split
@@ -20,7 +22,9 @@ from gru4rec_np.data.sessions import Sessions
 from gru4rec_np.data.shop import Shop
 from gru4rec_np.data.tables import COLUMNS, read_table
 from gru4rec_np.errors import InputError
+from gru4rec_np.files import write_text
 from gru4rec_np.models import hyperparameters
+from gru4rec_np.models.base import Model
 from gru4rec_np.models.gru4rec import cut_off_of
 from gru4rec_np.models.hyperparameters import MOST
 from gru4rec_np.ops.ranking import TIES
@@ -71,6 +75,7 @@ RUN_OPTIONS: dict[str, tuple[Any, str]] = {
     "checkpoint": ("5m", "write a checkpoint every 5m (minutes) or every 5000 (steps); 0: only at "
                          "the start, at the end and when the run is stopped"),
 }  # fmt: skip
+HEADER = "# python -m gru4rec_np.train --config config.toml\n"  # of each config.toml
 SPLIT_OPTIONS = ("split", "min_item_support", "min_session_length", "merge_repeats")
 SHOP_OPTIONS = ("shop_sessions", "shop_items", "shop_seed")
 TABLE_OPTIONS = (
@@ -314,6 +319,18 @@ def load_data(data: dict[str, Any]) -> tuple[dict[str, Sessions], Shop | None]:
         raise InputError(f"{where}: {error}") from None
 
 
+def held_out(train: Sessions, data: dict[str, Any]) -> tuple[Sessions, Sessions]:
+    """Training sessions, and those of the validation set.
+
+    Raises:
+        InputError: nothing is left of one of them.
+    """
+    try:
+        return split(train, **cli.parse_split(data["validation"], "validation"))
+    except InputError as error:
+        raise InputError(f"validation: {error}") from None
+
+
 def test_names(data: dict[str, Any]) -> dict[str, str]:
     """Each test file's name in tables: "test" if it is the only one, else with its path."""
     paths = dict.fromkeys(data["test"])
@@ -331,3 +348,14 @@ def read_log(paths: list[str], data: dict[str, Any]) -> Sessions:
     with cli.progress(f"reading {', '.join(Path(path).name for path in paths)}") as watch:
         tell = partial(print, file=sys.stderr)
         return read_table(source, columns, watch, tell=tell, **table_keywords(data))
+
+
+def write_config(path: Path, data: dict[str, Any], model: Model) -> None:
+    """Write what it takes to run again, or to resume."""
+    config = {name: data[name] for name in (*DATA_OPTIONS, *RUN_OPTIONS)}
+    for name in ("train", "test"):
+        config[name] = [os.path.abspath(file) for file in data[name]]
+    config |= model.hyperparameters()
+    for name in unused(data):
+        del config[name]
+    write_text(path, HEADER + tomli_w.dumps({n: v for n, v in config.items() if v not in ("", [])}))

@@ -93,13 +93,14 @@ def table(results: Mapping[str, Mapping[str, float]], k: Sequence[int]) -> str:
     spelt = {"recall": "Recall", "mrr": "MRR", "ndcg": "NDCG", "coverage": "Coverage"}
     titles = [f"{spelt[name]}@{cut}" for name, cut in (c.split("@") for c in columns)]
     width = max(11, *map(len, titles)) + 1
-    lines = ["method".ljust(10) + "".join(t.rjust(width) for t in titles)]
+    names = max(10, *(len(name) + 1 for name in results))
+    lines = ["method".ljust(names) + "".join(t.rjust(width) for t in titles)]
     for name, row in results.items():
         cells = []
         for c in columns:
             star = "*" if name != "oracle" and len(results) > 1 and row[c] == best[c] else " "
             cells.append(f"{row[c]:.4f}{star}".rjust(width + 1)[1:])
-        lines.append(name.ljust(10) + "".join(cells))
+        lines.append(name.ljust(names) + "".join(cells))
     return "\n".join(line.rstrip() for line in lines)
 
 

@@ -1,0 +1,432 @@
+"""The search: spaces, trials that count once, workers that die, searches that go on."""
+
+import csv
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from glob import glob
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import pytest
+
+from gru4rec_np import GRU4Rec, InputError, Shop, models
+from gru4rec_np.console import tuning
+from gru4rec_np.console.spaces import MODELS, SPACES, make, read_space, suggest
+from gru4rec_np.data.protocols import split
+from gru4rec_np.search import search
+from gru4rec_np.train import settings
+
+optuna = pytest.importorskip("optuna")
+TRAIN, VALIDATION = split(Shop(n_items=60).simulate(400), share=0.2)
+SPACE = """\
+[layers]
+range = [4, 16]
+step = 4
+[learning_rate]
+range = [0.01, 0.2]
+log = true
+[loss]
+values = ["cross-entropy", "bpr-max"]
+[bpreg]
+range = [0.0, 2.0]
+step = 0.05
+when = { loss = "bpr-max" }
+[n_sample]
+values = [32]
+[n_epochs]
+values = [2]
+"""
+
+
+@pytest.fixture
+def space(tmp_path):
+    path = tmp_path / "space.toml"
+    path.write_text(SPACE)
+    return str(path)
+
+
+def job(space, tmp_path=None, **changes):
+    """A search on the small shop; in a journal if it has a folder."""
+    values = {
+        "model": "gru4rec", "space": read_space(space, GRU4Rec), "train": TRAIN,
+        "validation": VALIDATION, "primary": "mrr@20", "trials": 6, "seed": 1, "backend": "numpy",
+        "storage": str(tmp_path / "journal") if tmp_path else "", "study": "s",
+        "folder": tmp_path / "workers" if tmp_path else None,
+    }  # fmt: skip
+    return tuning.Job(**{**values, **changes})
+
+
+def run(job):
+    return tuning.run(job, lambda study: None)
+
+
+def outcomes(study):
+    return [(t.number, t.state.name, t.value, t.params) for t in study.trials]
+
+
+# --- spaces ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_shipped_spaces(name):
+    model = MODELS.get(name, GRU4Rec)
+    assert read_space(name, model)
+
+
+def test_the_official_ranges():
+    parameters = {p.name: p for p in read_space("bpr-max", GRU4Rec)}
+    found = {n: (p.low, p.high, p.step) for n, p in parameters.items() if not p.values}
+    assert found == {
+        "layers": (64, 512, 32), "batch_size": (32, 256, 16), "learning_rate": (0.01, 0.25, 0.005),
+        "dropout_p_embed": (0, 0.5, 0.05), "dropout_p_hidden": (0, 0.7, 0.05),
+        "momentum": (0, 0.9, 0.05), "sample_alpha": (0, 1, 0.1), "bpreg": (0, 2, 0.05),
+    }  # fmt: skip
+    assert parameters["loss"].values == ("bpr-max",)
+    assert parameters["elu_param"].values == (0, 0.5, 1)
+
+
+@pytest.mark.parametrize("loss", ["cross-entropy", "bpr-max"])
+def test_a_condition(space, loss):
+    trial = optuna.trial.FixedTrial({"layers": 8, "learning_rate": 0.1, "loss": loss, "bpreg": 0.3})
+    chosen = suggest(read_space(space, GRU4Rec), trial)
+    assert ("bpreg" in chosen) == (loss == "bpr-max")
+    assert chosen["n_epochs"] == 2
+    model = make(GRU4Rec, chosen, 3, "numpy")
+    assert (model.layers, model.loss, model.seed, model.backend) == ([8], loss, 3, "numpy")
+
+
+def test_steps_give_round_numbers(space):
+    parameter = next(p for p in read_space(space, GRU4Rec) if p.name == "bpreg")
+    trial = mock.Mock(**{"suggest_float.return_value": 0.30000000000000004})
+    assert parameter.suggest(trial) == 0.3
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "names no hyperparameter"),
+        ("layers = 5", 'layers: must be a table with "values" or "range"'),
+        ("[layers]\n", 'layers: needs one of "values" and "range"'),
+        ("[layers]\nrange = [4, 8]\nvalues = [4]", 'layers: needs one of "values" and "range"'),
+        ("[layers]\nrange = [8, 4]", "layers: range: must go up, not from 8 to 4"),
+        ("[layers]\nrange = [4]", "layers: range: must be two numbers"),
+        ("[layers]\nrange = [4, nan]", "layers: range: must be two numbers"),
+        ("[layers]\nrange = [4, 8]\nstep = 0", "layers: step: must be > 0"),
+        ("[layers]\nrange = [4, 8]\nstep = 0.5", "layers: step: must be a whole number"),
+        ("[layers]\nrange = [0, 8]", "layers: must be"),
+        ("[layers]\nrange = [1, 8]\nlog = 3", "layers: log: must be true or false, not 3"),
+        ("[lmbd]\nrange = [0.0, 8.0]\nlog = true", "lmbd: log: needs a range above 0"),
+        ("[loss]\nvalues = []", "loss: values: must be a list of at least one value"),
+        ('[loss]\nvalues = ["top1", "top"]', "loss: must be one of"),
+        ("[loss]\nvalues = [[1]]", "loss: values: must be numbers, texts, true or false"),
+        ("[loos]\nvalues = [1]", "loos: GRU4Rec has no such hyperparameter; it has"),
+        ("[seed]\nvalues = [1]", "seed: GRU4Rec has no such hyperparameter"),
+        ("[bpreg]\nvalues = [1]\nwhen = { loss = 1 }", "bpreg: when: 'loss' must be a parameter"),
+        ("[bpreg]\nvalues = [1]\nwhen = 3", "bpreg: when: must be like"),
+        ("[bpreg]\nvalues = [1]\nrnage = 3", "bpreg: unknown 'rnage'; known are"),
+        ("base = 3", "base: must be the name of a space"),
+        ('base = "bpr-max"', "base: must be the name of a space that has no base"),
+        ('base = "bpr-mux"', "bpr-mux: no such file, and no space of that name; there are"),
+        ("[layers", "not a TOML file"),
+    ],
+)
+def test_a_wrong_space_is_one_line(tmp_path, text, says):
+    path = tmp_path / "space.toml"
+    path.write_text(text)
+    with pytest.raises(InputError) as error:
+        read_space(str(path), GRU4Rec)
+    assert says in str(error.value) and "\n" not in str(error.value)
+
+
+# --- trials ---------------------------------------------------------------------------------------
+
+
+def test_the_best_of_the_validation_set_is_trained_on_everything(space):
+    log = Shop(n_items=60).simulate(400)
+    study, model = search(log, space, 5, validation=VALIDATION, seed=2, backend="numpy",
+                          verbose=False)  # fmt: skip
+    assert study.best_value == max(t.value for t in study.trials if t.value is not None)
+    best = suggest(read_space(space, GRU4Rec), optuna.trial.FixedTrial(study.best_params))
+    again = make(GRU4Rec, best, 2, "numpy")
+    assert (again.fit(log).weights["V_y"] == model.weights["V_y"]).all()
+    for trial in study.trials:
+        history = trial.user_attrs["history"]
+        assert history[-1]["mrr@20"] == pytest.approx(trial.value) or trial.state.name == "PRUNED"
+        assert [row["epoch"] for row in history] == list(range(1, len(history) + 1))
+
+
+@pytest.mark.parametrize(
+    ("model", "text"),
+    [
+        ("narm", "[embedding]\nvalues=[4]\n[hidden]\nvalues=[4, 6]\n[n_epochs]\nvalues=[1]"),
+        ("bpr-mf", "[factors]\nvalues=[4, 8]\n[n_epochs]\nvalues=[1]"),
+        ("v-sknn", "[k]\nrange=[5, 50]"),
+        ("item-knn", "[neighbours]\nrange=[5, 50]"),
+    ],
+)
+def test_other_models(model, text, tmp_path):
+    path = tmp_path / "space.toml"
+    path.write_text(text)
+    study, best = search(TRAIN, str(path), 2, model=model, validation=VALIDATION, verbose=False,
+                         backend="numpy")  # fmt: skip
+    assert [t.state.name for t in study.trials] == ["COMPLETE"] * 2
+    assert type(best) is MODELS[model] and best.recommend(best.item_ids[:1])
+
+
+def test_one_seed_gives_the_same_trials_and_another_gives_others(space):
+    first, second, other = (run(job(space, trials=4, seed=s)) for s in (1, 1, 2))
+    assert outcomes(first) == outcomes(second) != outcomes(other)
+
+
+def test_a_search_that_was_stopped_goes_on_as_if_it_had_not_been(space, tmp_path):
+    """12 trials: the sampler and the pruner have learnt from 10 by then."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    run(job(space, tmp_path / "a", trials=3))
+    run(job(space, tmp_path / "a", trials=11))
+    resumed = run(job(space, tmp_path / "a", trials=12))
+    assert outcomes(resumed) == outcomes(run(job(space, tmp_path / "b", trials=12)))
+    assert not (tmp_path / "a" / "workers").exists()
+
+
+def test_other_settings_are_not_mixed_in(space, tmp_path):
+    run(job(space, tmp_path, trials=1))
+    for change, says in (
+        ({"seed": 2}, "has another seed"),
+        ({"primary": "recall@20"}, "has another primary_metric"),
+        ({"train": VALIDATION}, "has another log"),
+        ({"prune": False}, "has another pruning"),
+    ):
+        with pytest.raises(InputError, match=says):
+            run(job(space, tmp_path, trials=2, **change))
+    assert len(run(job(space, tmp_path, trials=2)).trials) == 2
+
+
+def test_a_diverged_trial_is_a_failed_trial_of_a_search_that_goes_on(tmp_path):
+    path = tmp_path / "space.toml"
+    path.write_text("[learning_rate]\nvalues = [0.05, 1e30]\n[n_epochs]\nvalues = [1]\n"
+                    "[layers]\nvalues = [4]\n[n_sample]\nvalues = [16]")  # fmt: skip
+    study = run(job(str(path), trials=8))
+    states = {t.params["learning_rate"]: t.state.name for t in study.trials}
+    assert states == {0.05: "COMPLETE", 1e30: "FAIL"}
+    failed = [t for t in study.trials if t.state.name == "FAIL"]
+    assert all("diverged" in t.user_attrs["error"] for t in failed)
+    assert len(tuning.finished(study)) == len(study.trials) == 8
+
+
+def test_where_every_trial_fails_the_first_reason_is_named(tmp_path):
+    path = tmp_path / "space.toml"
+    path.write_text("[learning_rate]\nvalues = [1e30]\n[n_epochs]\nvalues = [1]")
+    with pytest.raises(InputError, match=r"trained to its end; the first: .*diverged"):
+        search(TRAIN, str(path), 2, validation=VALIDATION, backend="numpy", verbose=False)
+
+
+def test_pruning_stops_a_trial_early(space):
+    """After ten trials that score 1, one that scores less stops after its second epoch."""
+    study = tuning.open_study(job(space))
+    for _ in range(tuning.STARTUP):
+        trial = study.ask()
+        for epoch in (1, 2, 3):
+            trial.report(1.0, epoch)
+        study.tell(trial, 1.0)
+    path = Path(space)
+    path.write_text(SPACE.replace("values = [2]", "values = [3]"))
+    slow = job(space, trials=tuning.STARTUP + 1)
+    tuning.work(slow, study)
+    assert study.trials[-1].state.name == "PRUNED"
+    assert len(study.trials[-1].user_attrs["history"]) == 2
+
+
+# --- workers --------------------------------------------------------------------------------------
+
+
+def test_a_dead_workers_trial_is_run_again_and_counted_once(space, tmp_path):
+    of = job(space, tmp_path, trials=3)
+    study = tuning.open_study(of)
+    lost = study.ask()
+    parameters = suggest(of.space, lost)
+    lost.set_user_attr("worker", "nobody")
+    unclaimed = study.ask()  # its worker died before it could say that it had begun
+    with mock.patch.object(tuning, "SILENT", 0):
+        run(of)
+    done = tuning.finished(study)
+    assert len(done) == 3 and lost.number not in {t.number for t in done}
+    again = [t for t in done if t.user_attrs.get("retry_of") == lost.number]
+    assert len(again) == 1 and again[0].params.items() <= parameters.items()
+    assert study.trials[unclaimed.number].state.name == "FAIL"
+
+
+def test_a_living_workers_trial_is_left_alone(space, tmp_path):
+    of = job(space, tmp_path, trials=2)
+    study = tuning.open_study(of)
+    with tuning._known_as(of.folder) as worker:
+        trial = study.ask()
+        trial.set_user_attr("worker", worker)
+        tuning._give_back(of, study)
+        assert study.trials[0].state.name == "RUNNING"
+    tuning._give_back(of, study)
+    assert study.trials[0].state.name == "FAIL"
+
+
+def test_a_trial_too_many_is_not_run(space, tmp_path):
+    """Two workers may draw the last trial at the same moment."""
+    of = job(space, tmp_path, trials=1)
+    study = tuning.open_study(of)
+    study.ask()
+    study.optimize(lambda t: tuning._objective(of, study, "w", t), 1, catch=(tuning.Surplus,))
+    assert study.trials[1].state.name == "FAIL" and not tuning.counted(study.trials[1])
+
+
+def command(*options, **more):
+    return subprocess.Popen(
+        [sys.executable, "-m", "gru4rec_np.search", *options], text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, **more,
+    )  # fmt: skip
+
+
+def small(space, out, trials):
+    return ("--shop-sessions", "300", "--shop-items", "60", "--space", space, "--out", str(out),
+            "--trials", str(trials), "--backend", "numpy", "--baselines", "markov")  # fmt: skip
+
+
+def test_two_workers_from_the_command_line(space, tmp_path):
+    out = tmp_path / "out"
+    with command(*small(space, out, 6), "--workers", "2", cwd=tmp_path) as process:
+        text = process.communicate(timeout=120)[0]
+    assert process.returncode == 0, text
+    with open(out / "trials.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 6 and {r["model"] for r in rows} == {"gru4rec"}
+    best = max(float(r["mrr@20"]) for r in rows if r["state"] == "COMPLETE")
+    results = json.loads((out / "results.json").read_text())
+    assert results["validation"]["gru4rec"]["mrr@20"] == best
+    assert {"GRU4Rec, tuned", "GRU4Rec, defaults", "Markov"} == set(results["test"])
+    assert "GRU4Rec, tuned" in text and "tuned - defaults in MRR@20" in text
+    _, model, _ = settings(["--config", str(out / "best.toml"), "--out", str(tmp_path / "x")])
+    assert model.hyperparameters() == results["best"]["gru4rec"]
+    assert models.load(out / "gru4rec.npz").hyperparameters() == model.hyperparameters()
+
+
+def test_ctrl_c_ends_after_the_trials_that_run_and_the_same_command_goes_on(space, tmp_path):
+    out = tmp_path / "out"
+    with command(*small(space, out, 500), cwd=tmp_path) as process:
+        for line in process.stdout:
+            if line.startswith("trial"):
+                break
+        process.send_signal(signal.SIGINT)
+        text = process.communicate(timeout=60)[0]
+    assert process.returncode == 130 and "the same command goes on" in text, text
+    with open(out / "trials.csv") as file:
+        done = len(list(csv.DictReader(file)))
+    assert 1 <= done < 500
+    with command(*small(space, out, done + 1), cwd=tmp_path) as process:
+        text = process.communicate(timeout=60)[0]
+    assert process.returncode == 0 and "GRU4Rec, tuned" in text, text
+
+
+@pytest.fixture(scope="module")
+def postgresql(tmp_path_factory):
+    """The URL of a server that lives as long as the tests here."""
+    programs = sorted(glob("/usr/lib/postgresql/*/bin"))
+    if not programs and not shutil.which("initdb"):
+        pytest.skip("there is no PostgreSQL server: apt-get install postgresql")
+    pytest.importorskip("psycopg")
+    folder = tmp_path_factory.mktemp("pg")
+    as_user = []
+    if os.getuid() == 0:  # the server refuses to run as root
+        shutil.chown(folder, "postgres")
+        for parent in folder.parents:
+            if parent.stat().st_uid == 0 and str(parent) != "/":
+                parent.chmod(parent.stat().st_mode | 0o011)
+        as_user = ["runuser", "-u", "postgres", "--"]
+
+    def start(program, *options):
+        path = os.path.join(programs[-1], program) if programs else program
+        done = subprocess.run([*as_user, path, *options], capture_output=True, text=True, cwd="/")
+        assert done.returncode == 0, done.stderr
+
+    data = str(folder / "data")
+    start("initdb", "-D", data, "-U", "tester", "--auth=trust", "--no-sync")
+    start("pg_ctl", "-D", data, "-w", "-l", f"{data}/log", "-o",
+          f"-c listen_addresses= -k {folder}", "start")  # fmt: skip
+    yield f"postgresql://tester@/postgres?host={folder}"
+    start("pg_ctl", "-D", data, "-m", "immediate", "stop")
+
+
+def test_four_workers_on_postgresql_one_killed(postgresql, space, tmp_path):
+    """No trial is lost, none is counted twice."""
+    Path(space).write_text(SPACE.replace("values = [2]", "values = [20]"))
+    of = job(space, storage=postgresql, workers=4, trials=10, heartbeat=1, prune=False)
+    study = tuning.open_study(of)
+    killed = []
+
+    def kill_one(study):
+        workers = tuning.multiprocessing.active_children()
+        running = any(t.state.name == "RUNNING" and t.params for t in study.trials)
+        if running and workers and not killed:
+            killed.append(workers[0].pid)
+            os.kill(workers[0].pid, signal.SIGKILL)
+
+    with mock.patch.object(tuning, "POLL", 0.02):
+        tuning.run(of, kill_one)
+    assert killed
+    trials = study.trials
+    done = tuning.finished(study)
+    assert len(done) == 10 and all(t.state.name == "COMPLETE" for t in done)
+    lost = [t for t in trials if t not in done]
+    assert {t.state.name for t in lost} <= {"FAIL"}
+    retried = [t.user_attrs["retry_of"] for t in done if "retry_of" in t.user_attrs]
+    assert len(retried) == len(set(retried)) and set(retried) <= {t.number for t in lost}
+
+
+# --- refusals -------------------------------------------------------------------------------------
+
+
+def test_without_optuna_one_line_says_what_to_install(space):
+    with mock.patch.dict(sys.modules, {"optuna": None}), pytest.raises(InputError) as error:
+        search(TRAIN, space, 1, verbose=False)
+    assert "pip install 'gru4rec_np[search]'" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--trials", "0"], "--trials: must be a whole number >= 1"),
+        (["--models", "gru5rec"], "invalid choice: 'gru5rec'"),
+        (["--models", "narm", "v-sknn", "--space", "narm"], "space: give it with gru4rec"),
+        (["--space", "gro4rec"], "gro4rec: no such file, and no space of that name"),
+        (["--timeout", "2"], "timeout: must be a time such as 30m or 2h, not '2'"),
+        (["--validation", "0"], "validation: must be days like 1d or a share"),
+        (["--primary-metric", "map@20"], "primary_metric: must be recall@K or mrr@K"),
+        (["--seed", "-1"], "seed: must be a whole number >= 0, not -1"),
+        (["--storage", "postgresql://nobody@localhost:1/x"], "--storage postgresql://nobody"),
+        (["--storage", "sqlte:///x"], "--storage sqlte:///x"),
+        (["--train", "no.tsv"], "no.tsv: no such file"),
+    ],
+)
+def test_a_wrong_option_is_one_line(options, says, tmp_path):
+    few = [] if "--train" in options else ["--shop-sessions", "300", "--shop-items", "60"]
+    with command(*options, *few, "--out", str(tmp_path / "o"), cwd=tmp_path) as process:
+        text = process.communicate(timeout=60)[0]
+    assert process.returncode == 2 and says in text and "Traceback" not in text, text
+
+
+def test_memory_stays_flat(space):
+    """A trial leaves nothing behind but what its study keeps."""
+    resource = pytest.importorskip("resource")
+    of = job(space, trials=40)
+    study = tuning.open_study(of)
+    tuning.work(dataclasses.replace(of, trials=10), study)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    began = time.time()
+    tuning.work(of, study)
+    assert time.time() > began and len(study.trials) == 40
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 30_000  # KiB
+    assert np.isfinite(study.best_value)
