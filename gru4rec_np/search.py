@@ -254,7 +254,7 @@ class Shown:
             metric = f"{self.job.primary} {trial.value:.4f}"
             return f"trial {trial.number:3}  {metric}  {seconds:5.1f} s  {values}"
         if "error" in trial.user_attrs:
-            return f"trial {trial.number:3}  failed: {trial.user_attrs['error'][:200]}"
+            return f"trial {trial.number:3}  failed: {trial.user_attrs['error'].split('; ')[0][:200]}"
         return ""
 
 

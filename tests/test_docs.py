@@ -18,6 +18,7 @@ DOCUMENTS = [
     "docs/performance.md",
     "docs/reliability.md",
     "docs/results.md",
+    "docs/search.md",
 ]
 
 

@@ -105,7 +105,7 @@ def require_optuna() -> Any:
         import optuna
     except ImportError:
         raise InputError(
-            "search needs Optuna, which is not installed: pip install 'gru4rec_np[search]'"
+            "search needs Optuna, which is not installed: pip install optuna"
         ) from None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -158,7 +158,7 @@ def _storage(place: str, heartbeat: int) -> Any:
         return None
     if "://" not in place:
         return optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(place))
-    # The drivers that `pip install 'gru4rec_np[search]'` and the documents name.
+    # The drivers that docs/search.md names.
     for scheme, driver in (("postgresql", "psycopg"), ("mysql", "pymysql")):
         place = place.replace(f"{scheme}://", f"{scheme}+{driver}://", 1)
     return optuna.storages.RDBStorage(
