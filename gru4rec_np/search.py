@@ -254,7 +254,8 @@ class Shown:
             metric = f"{self.job.primary} {trial.value:.4f}"
             return f"trial {trial.number:3}  {metric}  {seconds:5.1f} s  {values}"
         if "error" in trial.user_attrs:
-            return f"trial {trial.number:3}  failed: {trial.user_attrs['error'].split('; ')[0][:200]}"
+            why = trial.user_attrs["error"].split("; ")[0]
+            return f"trial {trial.number:3}  failed: {why[:200]}"
         return ""
 
 
@@ -447,7 +448,7 @@ def plots(study: optuna.Study, out: Path, name: str, primary: str) -> list[str]:
 
 def search(
     train: Any,
-    space: str | None = None,
+    space: str | dict[str, Any] | None = None,
     trials: int = 100,
     *,
     model: str = "gru4rec",
@@ -465,7 +466,8 @@ def search(
         study, model = search(train, space="small", trials=30)
 
     Args:
-        train: as for `fit`. space: a TOML file or a shipped name; None: the model's name.
+        train: as for `fit`. space: a TOML file, what one holds, or a shipped name; None: the
+            model's name.
         model: gru4rec, narm, bpr-mf, v-sknn or item-knn.
         validation: the last days of `train` to choose by, or sessions of their own.
         primary: the metric to maximise, recall@K or mrr@K.

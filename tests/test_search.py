@@ -102,6 +102,13 @@ def test_a_condition(space, loss):
     assert (model.layers, model.loss, model.seed, model.backend) == ([8], loss, 3, "numpy")
 
 
+def test_a_space_as_a_dictionary():
+    space = read_space({"base": "bpr-max", "layers": {"values": [8]}}, GRU4Rec)
+    assert {p.name: p.values for p in space}["layers"] == (8,)
+    with pytest.raises(InputError, match="space: layers: must be a table"):
+        read_space({"layers": 3}, GRU4Rec)
+
+
 def test_steps_give_round_numbers(space):
     parameter = next(p for p in read_space(space, GRU4Rec) if p.name == "bpreg")
     trial = mock.Mock(**{"suggest_float.return_value": 0.30000000000000004})

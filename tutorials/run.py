@@ -108,7 +108,9 @@ def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
         cell.metadata = {}
         cell.id = f"cell-{i:02}"
         if "outputs" in cell:  # progress bars end in what they showed last; of no use later
-            cell.outputs = [o for o in cell.outputs if "\r" not in o.get("text", "")]
+            cell.outputs = [
+                o for o in cell.outputs if "\r" not in o.get("text", "") and o.get("text") != "\n"
+            ]
     return notebook
 
 

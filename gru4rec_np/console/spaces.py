@@ -109,11 +109,12 @@ def make(model: type[Model], chosen: dict[str, Any], seed: int, backend: str) ->
     return model(**values)
 
 
-def read_space(text: str, model: type[Model]) -> Space:
+def read_space(text: str | dict[str, Any], model: type[Model]) -> Space:
     """The space of a TOML file, or of a shipped name.
 
     Args:
-        text: the file's path, or one of `SPACES`. model: whose hyperparameters it names.
+        text: the file's path, what it holds, or one of `SPACES`.
+        model: whose hyperparameters it names.
 
     Raises:
         InputError: no such file or name, or something in it that cannot be used.
@@ -138,15 +139,18 @@ def read_space(text: str, model: type[Model]) -> Space:
     return space
 
 
-def _tables(text: str, depth: int = 0) -> tuple[Path, dict[str, Any]]:
+def _tables(text: str | dict[str, Any], depth: int = 0) -> tuple[Path, dict[str, Any]]:
     """A space's file and its tables, with those of the space that it is based on.
 
     Raises:
         InputError: see `read_space`.
     """
-    path = Path(text) if Path(text).is_file() else SPACES.get(text, Path(text))
     try:
-        tables: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        if isinstance(text, dict):
+            path, tables = Path("space"), dict(text)
+        else:
+            path = Path(text) if Path(text).is_file() else SPACES.get(text, Path(text))
+            tables = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise InputError(
             f"{path}: no such file, and no space of that name; there are {', '.join(SPACES)}"
