@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV = .venv/bin
 
-.PHONY: demo course test explore lint clean
+.PHONY: demo page course test explore lint clean
 
 # The main job on the built-in data: train on the simulated shop, compare, recommend.
 demo: .venv/base
@@ -10,6 +10,13 @@ demo: .venv/base
 	@echo
 	$(VENV)/python -m gru4rec_np.recommend runs/demo -k 5 \
 		$$($(VENV)/python -c "from gru4rec_np import Shop; print(*Shop().simulate(3).session(2)[:2])")
+
+# A page that shows what a model computes as a session grows, on the demo's run, in the browser.
+page: .venv/serve runs/demo/model.npz
+	$(VENV)/python -m gru4rec_np.serve runs/demo --open
+
+runs/demo/model.npz: | .venv/base
+	$(VENV)/python -m gru4rec_np.train --out runs/demo --overwrite --baselines none
 
 # The course, in the browser.
 course: .venv/tutorials
@@ -40,6 +47,10 @@ clean:
 .venv/base: setup.py pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(VENV)/pip install --quiet --disable-pip-version-check -e .
+	touch $@
+
+.venv/serve: .venv/base
+	$(VENV)/pip install --quiet --disable-pip-version-check -e '.[serve]'
 	touch $@
 
 .venv/tutorials: .venv/base

@@ -15,6 +15,7 @@ DOCUMENTS = [
     "README.md",
     "tutorials/README.md",
     "docs/architecture.md",
+    "docs/http.md",
     "docs/performance.md",
     "docs/reliability.md",
     "docs/results.md",

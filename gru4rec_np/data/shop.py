@@ -171,10 +171,6 @@ class Shop:
     def next_item_probabilities(self, sessions: Sessions, cases: np.ndarray) -> np.ndarray:
         """P(next item | session so far), exact: the hidden intent filtered by Bayes' rule.
 
-        The belief b over intents starts as the prior. Each click x multiplies it by the
-        probability of x under each intent. Before each next click the intent may change:
-        b <- (1 - change) b + change prior (Rabiner 1989, the forward recursion).
-
         Args:
             sessions: with this shop's own `item_ids`.
             cases: (n,) events; case e predicts the item after items[e].
@@ -182,13 +178,24 @@ class Shop:
         Returns:
             (n, I) float64, rows summing to 1.
         """
-        position = sessions.positions[cases]
-        first = cases - position
-        longest = int(position.max(initial=0)) + 1
-        at = first[:, None] + np.minimum(np.arange(longest), position[:, None])
-        x = sessions.items[at]  # (n, longest): the events so far, the last one repeated
+        return self._mixture(self.intent_probabilities(sessions, cases), *_so_far(sessions, cases))
+
+    def intent_probabilities(self, sessions: Sessions, cases: np.ndarray) -> np.ndarray:
+        """P(intent of the next click | session so far), exact.
+
+        The belief b over intents starts as the prior. Each click x multiplies it by the
+        probability of x under each intent. Before each next click the intent may change:
+        b <- (1 - change) b + change prior (Rabiner 1989, the forward recursion).
+
+        Args:
+            sessions, cases: as for `next_item_probabilities`.
+
+        Returns:
+            (n, intents) float64, rows summing to 1. Intent 2 m + d is ladder m in direction d.
+        """
+        x, position = _so_far(sessions, cases)
         belief = np.tile(self.prior, (len(cases), 1))
-        for t in range(longest):
+        for t in range(x.shape[1]):
             rows = np.flatnonzero(position >= t)
             if t:
                 belief[rows] *= 1 - self.change
@@ -197,8 +204,7 @@ class Shop:
             total = b.sum(axis=1, keepdims=True)
             # The shop cannot produce this session: start again from the prior.
             belief[rows] = np.where(total > 0, b / np.where(total > 0, total, 1), self.prior)
-        belief = (1 - self.change) * belief + self.change * self.prior
-        return self._mixture(belief, x, position)
+        return (1 - self.change) * belief + self.change * self.prior
 
     def _likelihood(self, x: np.ndarray) -> np.ndarray:
         """(n, intents): probability of the last click in x (n, t + 1), given the others."""
@@ -244,3 +250,10 @@ class Shop:
         b, t = np.nonzero(seen)
         np.add.at(p, (b, x[b, t]), self.repeat / (position[b] + 1))
         return p
+
+
+def _so_far(sessions: Sessions, cases: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The events up to each case (n, longest), the last one repeated, and the position (n,)."""
+    position = sessions.positions[cases]
+    steps = np.minimum(np.arange(int(position.max(initial=0)) + 1), position[:, None])
+    return sessions.items[(cases - position)[:, None] + steps], position

@@ -12,7 +12,7 @@ import inspect
 import sys
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -227,21 +227,60 @@ class Model(ABC):
             raise InputError(f"recommend: none of the {len(found)} items is known to the model")
         return places, indices[places]
 
-    def recommend(self, session: Sequence[Any], k: int = 20) -> list[tuple[Any, float]]:
+    def recommend(
+        self,
+        session: Sequence[Any],
+        k: int = 20,
+        exclude: str | Iterable[Any] = (),
+        candidates: Iterable[Any] | None = None,
+    ) -> list[tuple[Any, float]]:
         """The k items with the highest scores as the next click.
 
         Args:
             session: item ids, oldest first. Items that are not in the catalogue are ignored.
+            exclude: ids of items that are not recommended, or "seen" for those of the session.
+            candidates: ids of the only items that may be recommended; None for all.
 
         Returns:
-            (item id, score), best first. Equal scores keep the order of `item_ids`.
+            (item id, score), best first; fewer than k if fewer items are left. Equal scores keep
+            the order of `item_ids`.
 
         Raises:
             InputError: the model is not trained, the session is not a list of items, the catalogue
-                has none of them, or k < 1.
+                has none of them, k < 1, or exclude or candidates are no ids.
         """
         check_k(k)
-        return top(self._scores_after(self._known(session)[1]), self.item_ids, k)
+        items = self._known(session)[1]
+        return self._best(self._scores_after(items), items, k, exclude, candidates)
+
+    def _best(
+        self,
+        scores: np.ndarray,
+        seen: Any,
+        k: int,
+        exclude: str | Iterable[Any],
+        candidates: Iterable[Any] | None,
+    ) -> list[tuple[Any, float]]:
+        """What `recommend` returns, from scores (I,) and the indices of the session's items."""
+        allowed = np.full(len(scores), candidates is None)
+        if candidates is not None:
+            allowed[self._indices(candidates, "candidates")] = True
+        is_seen = isinstance(exclude, str) and exclude == "seen"
+        allowed[list(seen) if is_seen else self._indices(exclude, "exclude")] = False
+        rows = np.flatnonzero(allowed)
+        best = top(scores[rows], rows, k) if len(rows) else []
+        ids = self.item_ids[np.array([row for row, _ in best], np.int64)].tolist()
+        return [(item, score) for item, (_, score) in zip(ids, best, strict=True)]
+
+    def _indices(self, items: Any, what: str) -> list[int]:
+        """The indices of those items that are in the catalogue.
+
+        Raises:
+            InputError: they are no ids.
+        """
+        if isinstance(items, str | bytes) or not isinstance(items, Iterable):
+            raise InputError(f"{what}: must be item ids in a list or a set, not {items!r:.60}")
+        return [self._index[str(item)] for item in items if str(item) in self._index]
 
     # --- model files ------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ models share.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from gru4rec_np.models import hyperparameters, network
 from gru4rec_np.models.base import Network, OnChunk, progress
 from gru4rec_np.models.training import Training
 from gru4rec_np.ops.cells import State
-from gru4rec_np.ops.ranking import PADDED_ROWS, padded, rank_in_parts, top
+from gru4rec_np.ops.ranking import PADDED_ROWS, padded, rank_in_parts
 
 
 class GRU4Rec(Network):
@@ -193,6 +193,7 @@ class LiveSession:
         self.model = model
         self._state = network.zero_state(model.hp, 1)
         self._out: np.ndarray | None = None
+        self._seen: set[int] = set()
 
     def feed(self, item: Any) -> bool:
         """Take in a click; items are matched as `sessions.index_of` says.
@@ -209,6 +210,7 @@ class LiveSession:
     def feed_index(self, index: int) -> None:
         """Take in a click on item `item_ids[index]`."""
         x = np.array([index], np.int32)
+        self._seen.add(index)
         self._out, self._state = self.model._feed(x, self._state)
 
     @one_blas_thread
@@ -225,7 +227,12 @@ class LiveSession:
         weights = self.model.weights
         return self.model.ops.catalogue_scores(self._out, weights["V_y"], weights["b_y"])[0]
 
-    def recommend(self, k: int = 20) -> list[tuple[Any, float]]:
+    def recommend(
+        self,
+        k: int = 20,
+        exclude: str | Iterable[Any] = (),
+        candidates: Iterable[Any] | None = None,
+    ) -> list[tuple[Any, float]]:
         """The k best next items, as `GRU4Rec.recommend` returns them."""
         check_k(k)
-        return top(self.scores(), self.model.item_ids, k)
+        return self.model._best(self.scores(), self._seen, k, exclude, candidates)

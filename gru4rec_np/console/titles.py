@@ -1,0 +1,49 @@
+"""Titles of items, from a table of two columns. Imports errors only."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from gru4rec_np.errors import InputError
+
+
+def read_titles(path: str | Path) -> dict[str, str]:
+    """Read what items are called.
+
+    Args:
+        path: a text file in UTF-8 of two columns, item id and title, with tabs or commas between
+            them. The first line is a header.
+
+    Returns:
+        item id, as text, to title.
+
+    Raises:
+        InputError: the file is not UTF-8, or a row has another number of columns or an item that
+            was there before. OSError: it cannot be read.
+    """
+    titles: dict[str, str] = {}
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            header = file.readline()
+            if "\t" in header:  # a quotation mark is a character as any other
+                rows = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+            else:
+                rows = csv.reader(file)
+            for row in rows:
+                line = rows.line_num + 1
+                if not row:
+                    continue
+                if len(row) != 2:
+                    raise InputError(
+                        f"{path}: line {line}: must have 2 columns, item and title, not {len(row)}"
+                    )
+                item, title = row
+                if item in titles:
+                    raise InputError(f"{path}: line {line}: item {item[:60]!r} is there twice")
+                titles[item] = title
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8: {error.reason}") from None
+    except csv.Error as error:
+        raise InputError(f"{path}: line {rows.line_num + 1}: {error}") from None
+    return titles
