@@ -1,4 +1,4 @@
-"""`recommend` for a file of sessions, `similar`, and `evaluate` among candidates, from the commands."""
+"""The commands: recommend for a file of sessions, similar, evaluate among candidates."""
 
 import csv
 import json
@@ -80,8 +80,8 @@ def test_a_file_of_sessions(run, folder, name, monkeypatch, capsys):
 
 
 def test_one_session_with_titles_and_candidates(run, capsys):
-    run(recommend, "model.npz", ITEMS[0], "-k", "60", "--candidates", "some.txt", "--exclude", "seen",
-        "--names", "titles.tsv")  # fmt: skip
+    run(recommend, "model.npz", ITEMS[0], "-k", "60", "--candidates", "some.txt",
+        "--exclude", "seen", "--names", "titles.tsv")  # fmt: skip
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["rank", "item", "score", "title"]
     assert {line.split()[1] for line in lines[1:]} == set(ITEMS[1:9])
@@ -99,9 +99,7 @@ def test_similar_items(run, folder, capsys):
 def test_evaluate_among_candidates(run, capsys):
     found = []
     for more in ([], ["--candidates", "some.txt"]):
-        run(
-            evaluate, "model.npz", "--test", "sessions.tsv", "-k", "20", "--backend", "numpy", *more
-        )
+        run(evaluate, "model.npz", "--test", "sessions.tsv", "--backend", "numpy", *more)
         found.append(capsys.readouterr().out)
     assert "next item among the items of some.txt" in found[1]
     recall = [float(text.splitlines()[-1].split()[1]) for text in found]
