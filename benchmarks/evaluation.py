@@ -21,6 +21,7 @@ SHAPES = ((256, 512), (512, 512), (1024, 256), (ranking.MAX_SCORES // ITEMS, ITE
 THREADS = (1, 2)
 FLOOR = "product alone"
 SMALL, CALLS, K = 3000, 100, 20  # serving: the other catalogue, calls of a round, how many items
+ALONE, AT_ONCE = 200, 10_000  # sessions that are recommended for one by one, and all at once
 
 
 def random_sessions(n_items: int) -> Sessions:
@@ -146,6 +147,27 @@ def waits(model: GRU4Rec, n_items: int) -> dict[str, object]:
         "the scores of all items": lambda r: [live.scores() for _ in clicks],
         f"the best {K}, scores included": lambda r: [live.recommend(K) for _ in clicks],
     }
+
+
+def many(args: argparse.Namespace) -> dict[str, str]:
+    """Milliseconds a session: `recommend` one by one, and `recommend_many`."""
+    rows = []
+    for n in (SMALL, args.items):
+        log = random_sessions(n)[:AT_ONCE]
+        few = [log.session(s).tolist() for s in range(ALONE)]
+        calls = {}
+        for backend in args.backends:
+            model = random_model(np.arange(n), backend)
+            calls[backend, "alone"] = 1, lambda r, m=model: [m.recommend(s, K) for s in few]
+            calls[backend, "many"] = 2, lambda r, m=model: m.recommend_many(log, K)
+        seconds, _ = in_turns(calls, min(3, args.rounds))
+        for backend in args.backends:
+            alone = 1000 * seconds[backend, "alone"].min() / len(few)
+            side_by_side = 1000 * seconds[backend, "many"].min() / len(log)
+            times = f"{alone / side_by_side:.0f}"
+            rows.append([f"{n:,}", backend, f"{alone:.2f}", f"{side_by_side:.3f}", times])
+    head = ["items", "backend", "one by one, ms a session", "recommend_many", "times as fast"]
+    return {"many": table(head, rows)}
 
 
 def serving(args: argparse.Namespace) -> dict[str, str]:

@@ -23,7 +23,7 @@ DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
 # The module of each part. There a function of the part's name takes the options and returns
 # Markdown by the name of its place in the document.
 ON_CPU = {"training": "speed", "fit": "speed", "cost": "step_cost"}
-ON_CPU |= {"evaluation": "evaluation", "serving": "evaluation"}
+ON_CPU |= {"evaluation": "evaluation", "serving": "evaluation", "many": "evaluation"}
 PARTS = {**ON_CPU, "cuda_step": "cuda_step", "cuda_step_gpu": "cuda_step"}
 PARTS |= {"cuda_ladder": "cuda_ladder", "cold_start": "cold_start"}
 SETTINGS, USUAL = ["A", "B", "C"], ["numpy", "numba"]

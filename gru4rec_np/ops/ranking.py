@@ -197,13 +197,12 @@ def top_rows(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         items (n, min(k, I)) int64 and scores (n, min(k, I)); -1 and NaN where an item is missing.
     """
     n, I = scores.shape  # noqa: E741
-    k, size = min(k, I), 64
+    k = min(k, I)
     items, best = np.full((n, k), -1), np.full((n, k), np.nan, scores.dtype)
-    bound = np.full(n, -np.inf, scores.dtype)
+    size = max(1, min(64, I // (8 * k)))  # enough groups that few items reach the bound
     groups = I // size
-    if groups >= 4 * k:
-        maxima = scores[:, : groups * size].reshape(n, size, groups).max(axis=1)
-        bound = np.partition(maxima, groups - k, axis=1)[:, groups - k]
+    maxima = scores[:, : groups * size].reshape(n, size, groups).max(axis=1)
+    bound = np.partition(maxima, groups - k, axis=1)[:, groups - k]
     for row in range(n):
         few = np.flatnonzero(~(scores[row] < bound[row]))  # NaN is kept: it comes last, as in top
         order = few[np.argsort(-scores[row, few], kind="stable")[:k]]
