@@ -7,7 +7,9 @@ from pathlib import Path
 from gru4rec_np import __version__
 from gru4rec_np.console.cli import Parser, run
 
-COMMANDS = ("train", "evaluate", "recommend", "serve", "compare", "search", "prepare", "course")
+COMMANDS = (
+    "train", "evaluate", "recommend", "serve", "export", "compare", "search", "prepare", "course",
+)  # fmt: skip
 
 
 def main() -> None:
