@@ -6,8 +6,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import onnx
-import onnxruntime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,6 +18,9 @@ from gru4rec_np.errors import InputError
 from gru4rec_np.models import NARM, narm, network, onnx_graph
 from gru4rec_np.models.baselines import POP
 from gru4rec_np.models.hyperparameters import Hyperparameters
+
+onnx = pytest.importorskip("onnx", reason="needs the extra [export]")
+onnxruntime = pytest.importorskip("onnxruntime", reason="needs onnxruntime")
 
 ROOT = Path(__file__).resolve().parents[1]
 I = 11  # noqa: E741 - items
@@ -107,6 +108,22 @@ def test_narm(normalise):
 def test_weights_in_float64_become_float32():
     model = filled(GRU4Rec(layers=[4], backend="numpy"), dtype=np.float64)
     same_sessions(model, *drawn([3], 0))
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [np.arange(I) * 7, np.arange(I).astype("datetime64[D]"), np.arange(I).astype("datetime64[us]")],
+    ids=["numbers", "days", "times"],
+)
+def test_ids_are_those_that_recommend_matches(ids):
+    model = filled(GRU4Rec(layers=[2], backend="numpy"))
+    model._set_catalogue(ids)
+    (found,) = (
+        prop.value
+        for prop in onnx_graph.build(model, "step", I, VERSION).metadata_props
+        if prop.key == "item_ids"
+    )
+    assert [model._index[str(item)] for item in json.loads(found)] == list(range(I))
 
 
 def test_equal_scores_keep_the_order_of_the_items():

@@ -108,9 +108,9 @@ def mix(g: Nodes, old: str, new: str, z: str) -> str:
     return g("Add", g("Mul", g("Sub", 1.0, z), old), g("Mul", z, new))
 
 
-def gru(g: Nodes, xW: str, h: str, H: int, names: str, act: Activation) -> str:
-    """`cells.gru`. names: the layer's number, or "" for NARM."""
-    U, b = f"U{names}", f"b{names}"
+def gru(g: Nodes, xW: str, h: str, H: int, layer: str, act: Activation) -> str:
+    """`cells.gru`. layer: its number, or "" for NARM."""
+    U, b = f"U{layer}", f"b{layer}"
     U_rz, U_n = g.split(U, [2 * H, H])
     x_rz, x_n = g.split(g("Add", xW, b), [2 * H, H])
     r, z = g.split(g("Sigmoid", g("Add", x_rz, g("MatMul", h, U_rz))), [H, H])
@@ -118,27 +118,27 @@ def gru(g: Nodes, xW: str, h: str, H: int, names: str, act: Activation) -> str:
     return mix(g, h, n, z)
 
 
-def gru_reset_after(g: Nodes, xW: str, h: str, H: int, names: str, act: Activation) -> str:
+def gru_reset_after(g: Nodes, xW: str, h: str, H: int, layer: str, act: Activation) -> str:
     """`cells.gru_reset_after`."""
-    hU_rz, hU_n = g.split(g("Add", g("MatMul", h, f"U{names}"), f"c{names}"), [2 * H, H])
-    x_rz, x_n = g.split(g("Add", xW, f"b{names}"), [2 * H, H])
+    hU_rz, hU_n = g.split(g("Add", g("MatMul", h, f"U{layer}"), f"c{layer}"), [2 * H, H])
+    x_rz, x_n = g.split(g("Add", xW, f"b{layer}"), [2 * H, H])
     r, z = g.split(g("Sigmoid", g("Add", x_rz, hU_rz)), [H, H])
     return mix(g, h, activate(g, g("Add", x_n, g("Mul", r, hU_n)), *act), z)
 
 
-def lstm(g: Nodes, xW: str, hc: str, H: int, names: str, act: Activation) -> str:
+def lstm(g: Nodes, xW: str, hc: str, H: int, layer: str, act: Activation) -> str:
     """`cells.lstm`."""
     h, c = g.split(hc, [H, H])
-    a = g("Add", g("Add", xW, g("MatMul", h, f"U{names}")), f"b{names}")
+    a = g("Add", g("Add", xW, g("MatMul", h, f"U{layer}")), f"b{layer}")
     gates, candidate = g.split(a, [3 * H, H])
     i, f, o = g.split(g("Sigmoid", gates), [H, H, H])
     c = g("Add", g("Mul", f, c), g("Mul", i, activate(g, candidate, *act)))
     return g("Concat", g("Mul", o, activate(g, c, *act)), c, axis=1)
 
 
-def rnn(g: Nodes, xW: str, h: str, H: int, names: str, act: Activation) -> str:
+def rnn(g: Nodes, xW: str, h: str, H: int, layer: str, act: Activation) -> str:
     """`cells.rnn`."""
-    return activate(g, g("Add", g("Add", xW, g("MatMul", h, f"U{names}")), f"b{names}"), *act)
+    return activate(g, g("Add", g("Add", xW, g("MatMul", h, f"U{layer}")), f"b{layer}"), *act)
 
 
 # --- GRU4Rec: one step, as in network.py ----------------------------------------------------------
@@ -162,7 +162,7 @@ def state_widths(hp: Hyperparameters) -> list[int]:
 
 def recurrent(g: Nodes, hp: Hyperparameters, item: str, state: str) -> str:
     """The new state (n, S) after an item (n,) for each session, see `network.recurrent`."""
-    *old, total, norm = [*g.split(state, state_widths(hp)), "", ""][: len(hp.layers) + 2]
+    old = g.split(state, state_widths(hp))
     new: list[str] = []
     sums: list[str] = []
     if hp.input in EMBEDDING_TABLE:
@@ -170,6 +170,7 @@ def recurrent(g: Nodes, hp: Hyperparameters, item: str, state: str) -> str:
     else:
         xW = g("Gather", "W_x", item)
     if hp.input == "weighted":
+        total, norm = old[-2:]
         total = g("Add", xW, g("Mul", total, hp.discount))
         norm = g("Add", 1.0, g("Mul", norm, hp.discount))
         xW, sums = g("Div", total, norm), [total, norm]
