@@ -10,6 +10,7 @@ from gru4rec_np import models
 from gru4rec_np.backends import BACKENDS
 from gru4rec_np.console import cli, report
 from gru4rec_np.console.options import DATA_OPTIONS, TABLE_OPTIONS, add_option, parse, read_log
+from gru4rec_np.console.titles import read_items
 from gru4rec_np.errors import InputError
 from gru4rec_np.ops.ranking import TIES
 
@@ -52,6 +53,12 @@ def parser() -> cli.Parser:
         action="store_true",
         help="also the share of the catalogue that is recommended at the last cut-off; slower",
     )
+    p.add_argument(
+        "--candidates",
+        metavar="FILE",
+        default=argparse.SUPPRESS,
+        help="rank only the items of a file, one a line; a case of another item is a miss",
+    )
     p.add_argument("--backend", choices=BACKENDS, default="auto", help="what runs a network")
     return p
 
@@ -60,6 +67,7 @@ def main() -> None:
     """Run the command on sys.argv."""
     args = argparse.Namespace(**parse(parser(), sys.argv[1:]))
     table = {name: getattr(args, name, DATA_OPTIONS[name][0]) for name in TABLE_OPTIONS}
+    candidates = read_items(args.candidates) if "candidates" in args else None
     model = models.load(args.model, args.backend)
     for n, file in enumerate(dict.fromkeys(args.test)):
         log = read_log([file], table)
@@ -73,9 +81,10 @@ def main() -> None:
             f"{log.n_events:,} events in {log.n_sessions:,} sessions; of them known to the model, "
             f"in sessions of 2 or more: {test.n_events:,} in {test.n_sessions:,}"
         )
-        print(f"next item among {test.n_items:,}, {len(test.cases):,} cases, ties {args.ties}")
+        among = f"{test.n_items:,}" if candidates is None else f"the items of {args.candidates}"
+        print(f"next item among {among}, {len(test.cases):,} cases, ties {args.ties}")
         with cli.progress("ranking") as watch:
-            ranks, _ = model.ranks(test, args.ties, watch)
+            ranks, _ = model.ranks(test, args.ties, watch, candidates)
         figures = report.figures(ranks, args.k)
         if args.coverage:
             with cli.progress("coverage") as watch:

@@ -1,58 +1,222 @@
-"""python -m gru4rec_np.recommend: the next items of a session, ranked.
+"""python -m gru4rec_np.recommend: the next items of one session, or of all sessions in a file.
 
-A command: parses options and prints. Imports the models and what is below it.
+A command: parses options, prints, writes a file. Imports the models and what is below it.
 """
 
+from __future__ import annotations
+
 import argparse
+import itertools
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
 
 from gru4rec_np import models
 from gru4rec_np.backends import BACKENDS
 from gru4rec_np.console import cli
+from gru4rec_np.console.options import DATA_OPTIONS, TABLE_OPTIONS, add_option, read_log
+from gru4rec_np.console.titles import read_items, read_titles
 from gru4rec_np.data.sessions import index_of
 from gru4rec_np.errors import InputError
+from gru4rec_np.files import write_whole
+from gru4rec_np.models.base import Model
 from gru4rec_np.models.narm import NARM
 
 WIDTH = 60  # characters of an id that are shown
+AT_ONCE = 20_000  # sessions whose recommendations are in memory
+ENDINGS = (".tsv", ".jsonl", ".parquet")
+
+EPILOG = """\
+examples:
+  python -m gru4rec_np.recommend runs/clicks 214716935 214832672 -k 5
+  python -m gru4rec_np.recommend runs/clicks --sessions today.tsv --out recs.parquet --exclude seen
+
+recs.tsv and recs.parquet have a row for each item: SessionId, Rank, ItemId, Score, and Title with
+--names. recs.jsonl has a line for each session: its id and its items with their scores."""
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> cli.Parser:
     """The command's options."""
     p = cli.Parser(
         prog="python -m gru4rec_np.recommend",
+        usage="%(prog)s DIR|model.npz (ITEM ... | --sessions FILE --out FILE) [options]",
         description="Rank the items that may follow in a session.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,
     )
     p.add_argument("model", metavar="DIR|model.npz", help="a run's folder, or a saved model")
-    p.add_argument("items", metavar="ITEM", nargs="+", help="the session so far, oldest first")
+    p.add_argument("items", metavar="ITEM", nargs="*", help="the session so far, oldest first")
+    p.add_argument("-k", type=cli.positive, metavar="K", help="how many items, >= 1 (default: 20)")
     p.add_argument(
-        "-k", type=cli.positive, default=20, metavar="K", help="how many items to show, >= 1"
+        "--exclude",
+        metavar="seen|FILE",
+        help="do not recommend the session's own items, or those of a file, one a line",
     )
-    # numpy: it answers before Numba would have loaded.
-    p.add_argument("--backend", choices=BACKENDS, default="numpy", help="what runs a network")
+    p.add_argument(
+        "--candidates", metavar="FILE", help="recommend only the items of a file, one a line"
+    )
+    p.add_argument(
+        "--names",
+        metavar="FILE",
+        help="what items are called: a table of two columns, item and title, with a header",
+    )
+    p.add_argument(
+        "--backend",
+        choices=BACKENDS,
+        # numpy: it answers before Numba would have loaded.
+        help="what runs a network (default: numpy for one session, else auto)",
+    )
+    many = p.add_argument_group("many sessions")
+    many.add_argument(
+        "--sessions", metavar="FILE", nargs="+", help="sessions, in a table as train reads it"
+    )
+    many.add_argument(
+        "--out", metavar="FILE", help=f"where to write: {', '.join(ENDINGS)} say the format"
+    )
+    for name in TABLE_OPTIONS:
+        add_option(many, name, *DATA_OPTIONS[name])
     return p
 
 
 def main() -> None:
     """Run the command on sys.argv."""
-    args = parser().parse_args()
-    model = models.load(args.model, args.backend)
+    args = vars(parser().parse_args())
+    for name in (n for n, value in args.items() if value == ""):
+        raise InputError(f"{name}: is empty; leave the option out, or give it a value")
+    items, files = args.get("items", []), args.get("sessions")
+    if bool(items) == bool(files):
+        raise InputError("give either the items of one session, or --sessions FILE")
+    unused = [n for n in ("out", *TABLE_OPTIONS) if n in args and not files]
+    if unused:
+        raise InputError(f"{unused[0]}: has no use without --sessions FILE")
+    exclude = args.get("exclude", ())
+    how: dict[str, Any] = {
+        "k": args.get("k", 20),
+        "exclude": exclude if exclude in ("seen", ()) else read_items(exclude),
+        "candidates": read_items(args["candidates"]) if "candidates" in args else None,
+    }
+    titles = read_titles(args["names"]) if "names" in args else None
+    model = models.load(args["model"], args.get("backend", "auto" if files else "numpy"))
     known = index_of(model.item_ids)
-    unknown = list(dict.fromkeys(text for text in args.items if text not in known))
+    if how["candidates"] is not None and not any(i in known for i in how["candidates"]):
+        raise InputError(f"{args['candidates']}: no item of it is known to the model")
+    if files:
+        many(model, args, how, titles)
+    else:
+        one(model, args["model"], items, how, titles, known)
+
+
+def one(
+    model: Model,
+    where: str,
+    items: list[str],
+    how: dict[str, Any],
+    titles: dict[str, str] | None,
+    known: dict[str, int],
+) -> None:
+    """Print the ranking of one session."""
+    unknown = list(dict.fromkeys(text for text in items if text not in known))
     names = ", ".join(cli.shown(text, WIDTH) for text in unknown)
-    if all(text not in known for text in args.items):
+    if all(text not in known for text in items):
         raise InputError(
-            f"{args.model}: none of the given items is among the model's "
+            f"{where}: none of the given items is among the model's "
             f"{len(model.item_ids):,}, such as {cli.shown(model.item_ids[0], WIDTH)}: {names}"
         )
     if unknown:
         cli.say(f"ignored, unknown to the model: {names}")
-    best = [(cli.shown(item, WIDTH), score) for item, score in model.recommend(args.items, args.k)]
-    width = max(len("item"), *(len(item) for item, _ in best))
-    print(f"rank  {'item':{width}}    score")
-    for rank, (item, score) in enumerate(best, 1):
-        print(f"{rank:4}  {item:{width}} {score:8.4f}")
+    best = model.recommend(items, **how)
+    rows = [(cli.shown(item, WIDTH), score, (titles or {}).get(str(item))) for item, score in best]
+    width = max([len("item"), *(len(item) for item, _, _ in rows)])
+    print(f"rank  {'item':{width}}    score" + "  title" * (titles is not None))
+    for rank, (item, score, title) in enumerate(rows, 1):
+        line = f"{rank:4}  {item:{width}} {score:8.4f}"
+        print(f"{line}  {cli.shown(title, WIDTH)}" if title else line)
     if isinstance(model, NARM):
-        clicks = zip(args.items, model.attention(args.items).tolist(), strict=True)
+        clicks = zip(items, model.attention(items).tolist(), strict=True)
         print("attention: " + ", ".join(f"{cli.shown(i, WIDTH)} {a:.3f}" for i, a in clicks))
+
+
+# --- many sessions --------------------------------------------------------------------------------
+
+
+def many(
+    model: Model, args: dict[str, Any], how: dict[str, Any], titles: dict[str, str] | None
+) -> None:
+    """Recommend for all sessions of a file; write them as they come."""
+    if "out" not in args:
+        raise InputError("out: --sessions needs --out FILE")
+    out = Path(args["out"])
+    if out.suffix not in ENDINGS:
+        raise InputError(f"out: must end in {', '.join(ENDINGS)}, not {out.name!r}")
+    sources = [Path(file) for file in args["sessions"]]
+    cli.check_output(out.parent, [out.name], sources)
+    table = {name: args.get(name, DATA_OPTIONS[name][0]) for name in TABLE_OPTIONS}
+    sessions = read_log(args["sessions"], table)
+    empty = 0
+
+    def blocks(watch: Callable[[float, float], None]) -> Iterator[pl.DataFrame]:
+        nonlocal empty
+        for first in range(0, sessions.n_sessions, AT_ONCE):
+            part = sessions[first : first + AT_ONCE]
+            items, scores = model.recommend_many(part, **how)
+            empty += int((items[:, 0] < 0).sum())
+            row, rank = np.nonzero(items >= 0)
+            frame = pl.DataFrame(
+                {
+                    "SessionId": pl.Series(part.session_ids[row].tolist()),
+                    "Rank": rank + 1,
+                    "ItemId": pl.Series(model.item_ids[items[row, rank]].tolist()),
+                    "Score": scores[row, rank].astype(np.float32),
+                }
+            )
+            if titles is not None:
+                names = [titles.get(str(item), "") for item in frame["ItemId"].to_list()]
+                frame = frame.with_columns(pl.Series("Title", names))
+            watch(min(first + AT_ONCE, sessions.n_sessions), sessions.n_sessions)
+            yield frame
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with cli.progress("recommending") as watch:
+        write = {".tsv": write_tsv, ".jsonl": write_jsonl, ".parquet": write_parquet}[out.suffix]
+        write_whole(out, lambda path: write(path, blocks(watch)))
+    if empty:
+        cli.say(
+            f"{empty:,} of {sessions.n_sessions:,} sessions got none: no item known, or none left"
+        )
+    print(f"written to {out}: {sessions.n_sessions - empty:,} sessions")
+
+
+def write_tsv(path: Path, frames: Iterator[pl.DataFrame]) -> None:
+    """Write frames below each other. An item with a tab or a line break is quoted."""
+    with open(path, "wb") as file:
+        for n, frame in enumerate(frames):
+            frame.write_csv(file, separator="\t", include_header=n == 0)
+
+
+def write_jsonl(path: Path, frames: Iterator[pl.DataFrame]) -> None:
+    """Write a line for each session that has recommendations."""
+    with open(path, "w", encoding="utf-8") as file:
+        for frame in frames:
+            names = {"ItemId": "item", "Score": "score", "Title": "title"}
+            rows = frame.iter_rows(named=True)
+            for session, group in itertools.groupby(rows, lambda row: row["SessionId"]):
+                items = [{names[n]: v for n, v in row.items() if n in names} for row in group]
+                line = {"session": session, "items": items}
+                file.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
+
+
+def write_parquet(path: Path, frames: Iterator[pl.DataFrame]) -> None:
+    """Write the frames as parts, then join them without holding them in memory."""
+    with tempfile.TemporaryDirectory(prefix=".recommend-", dir=path.parent) as folder:
+        for n, frame in enumerate(frames):
+            frame.write_parquet(Path(folder, f"{n:06}.parquet"))
+        pl.scan_parquet(Path(folder, "*.parquet")).sink_parquet(path)
 
 
 if __name__ == "__main__":

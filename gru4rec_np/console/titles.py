@@ -1,4 +1,4 @@
-"""Titles of items, from a table of two columns. Imports errors only."""
+"""Items in files: their titles, and lists of them. Imports errors only."""
 
 from __future__ import annotations
 
@@ -47,3 +47,18 @@ def read_titles(path: str | Path) -> dict[str, str]:
     except csv.Error as error:
         raise InputError(f"{path}: line {rows.line_num + 1}: {error}") from None
     return titles
+
+
+def read_items(path: str | Path) -> list[str]:
+    """The items of a text file in UTF-8, one a line; empty lines do not count.
+
+    Raises:
+        InputError: the file is not UTF-8, or names no item. OSError: it cannot be read.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8: {error.reason}") from None
+    if not (items := [line for line in lines if line]):
+        raise InputError(f"{path}: names no item; there must be one a line")
+    return items

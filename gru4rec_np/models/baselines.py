@@ -18,7 +18,7 @@ from gru4rec_np.data.sessions import Sessions, index_of
 from gru4rec_np.data.shop import Shop
 from gru4rec_np.data.tables import Watch, as_sessions
 from gru4rec_np.errors import InputError
-from gru4rec_np.models.base import Model
+from gru4rec_np.models.base import Model, Scorer, places_in
 from gru4rec_np.models.hyperparameters import MOST, Checked
 from gru4rec_np.ops.ranking import MAX_SCORES, ranks
 
@@ -76,16 +76,26 @@ class Baseline(Model):
     def _derive(self) -> None:
         """Compute from the parts what else `scores` needs; called after fit and load."""
 
-    def _ranks(self, test: Sessions, ties: str, watch: Watch | None) -> np.ndarray:
-        cases = test.cases
+    def _ranks(
+        self, test: Sessions, ties: str, watch: Watch | None, rows: np.ndarray | None = None
+    ) -> np.ndarray:
+        cases, targets = test.cases, test.items[test.cases + 1]
+        targets = targets if rows is None else places_in(rows, targets)
         size = max(1, MAX_SCORES // 2 // len(self.item_ids))  # of float64
         blocks = []
         for i in range(0, len(cases), size):
             block = cases[i : i + size]
-            blocks.append(ranks(self.scores(test, block), test.items[block + 1], ties))
+            scores = self.scores(test, block)
+            scores = scores if rows is None else scores[:, rows]
+            blocks.append(ranks(scores, targets[i : i + size], ties))
             if watch:
                 watch(i + len(block), len(cases))
         return np.concatenate(blocks)
+
+    def _scorer(self, rows: np.ndarray) -> Scorer:
+        return lambda sessions, which: self.scores(sessions, sessions.offsets[which + 1] - 1)[
+            :, rows
+        ]
 
     def _scores_after(self, items: np.ndarray) -> np.ndarray:
         offsets, times = np.array([0, len(items)]), np.zeros(len(items))

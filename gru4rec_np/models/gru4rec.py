@@ -15,13 +15,13 @@ import numpy as np
 
 from gru4rec_np.backends import one_blas_thread
 from gru4rec_np.data.sessions import Sessions, check_k
-from gru4rec_np.data.tables import Watch, as_sessions
+from gru4rec_np.data.tables import as_sessions
 from gru4rec_np.errors import InputError
 from gru4rec_np.models import hyperparameters, network
-from gru4rec_np.models.base import Network, OnChunk, progress
+from gru4rec_np.models.base import MANY, Network, OnChunk, progress
 from gru4rec_np.models.training import Training
 from gru4rec_np.ops.cells import State
-from gru4rec_np.ops.ranking import PADDED_ROWS, padded, rank_in_parts
+from gru4rec_np.ops.ranking import PADDED_ROWS, padded
 
 
 class GRU4Rec(Network):
@@ -119,14 +119,7 @@ class GRU4Rec(Network):
 
     # --- evaluation and recommendation ------------------------------------------------------------
 
-    @one_blas_thread
-    def _ranks(self, test: Sessions, ties: str, watch: Watch | None) -> np.ndarray:
-        h, targets = self._last_vectors(test), test.items[test.cases + 1]
-        table = self.weights["V_y"], self.weights["b_y"]
-        return rank_in_parts(self.ops.rank_targets, h, *table, targets, ties, watch)
-
     def _last_vectors(self, sessions: Sessions) -> np.ndarray:
-        """(cases, D): the vector that scores the next item, for every case."""
         D = self.weights["V_y"].shape[1]
         at_event = np.empty((sessions.n_events, D), self.weights["V_y"].dtype)
         longest_first = np.argsort(-sessions.lengths, kind="stable")
@@ -156,6 +149,21 @@ class GRU4Rec(Network):
         # Copies, so that a waiting session does not keep the idle lanes in memory.
         state = State([h[:n].copy() for h in lanes.h], lanes.history[:n].copy())
         return out[:n].copy(), state
+
+    def _vectors(self, sessions: Sessions, which: np.ndarray) -> np.ndarray:
+        # Always MANY lanes, so that the bits do not depend on the sessions beside.
+        first, lengths = sessions.offsets[which], sessions.lengths[which]
+        state, found = network.zero_state(self.hp, MANY), []
+        for t in range(lengths[0]):
+            going = first[: np.count_nonzero(lengths > t)]
+            x = np.zeros(MANY, np.int32)
+            x[: len(going)] = sessions.items[going + t]
+            out, state, _ = network.recurrent(self.weights, self.hp, self.ops, x, state)
+            found.append(out[np.count_nonzero(lengths > t + 1) : len(going)])
+        return np.concatenate(found[::-1])
+
+    def _output(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.weights["V_y"], self.weights["b_y"]
 
     def _scores_after(self, items: np.ndarray) -> np.ndarray:
         live = self.session()
@@ -212,6 +220,17 @@ class LiveSession:
         x = np.array([index], np.int32)
         self._seen.add(index)
         self._out, self._state = self.model._feed(x, self._state)
+
+    @property
+    def vector(self) -> np.ndarray:
+        """(D,) the vector that scores the next item, after the last click.
+
+        Raises:
+            InputError: no known item has been fed yet.
+        """
+        if self._out is None:
+            raise InputError("session: feed it an item that the model knows first")
+        return self._out[0].copy()
 
     @one_blas_thread
     def scores(self) -> np.ndarray:

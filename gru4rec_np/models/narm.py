@@ -28,14 +28,13 @@ from numpy.typing import DTypeLike
 from gru4rec_np.backends import Memory, Ops, Weights, one_blas_thread
 from gru4rec_np.data.batches import draw_negatives, guide_table, negative_distribution
 from gru4rec_np.data.sessions import Sessions
-from gru4rec_np.data.tables import Watch, as_sessions
+from gru4rec_np.data.tables import as_sessions
 from gru4rec_np.errors import InputError
 from gru4rec_np.models.base import Network, progress
 from gru4rec_np.models.hyperparameters import WIDEST, Checked, declare, flag, number, whole
 from gru4rec_np.models.network import Gradients, drop, dropout_mask
 from gru4rec_np.ops.activations import exp_or_zero, sigmoid
 from gru4rec_np.ops.optim import clip, init_state
-from gru4rec_np.ops.ranking import rank_in_parts
 from gru4rec_np.ops.scoring import log_proposal
 
 LONGEST = 200  # events of a session in one piece, see `pieces`
@@ -575,8 +574,7 @@ class NARM(Network):
 
     # --- evaluation and recommendation ------------------------------------------------------------
 
-    @one_blas_thread
-    def _ranks(self, test: Sessions, ties: str, watch: Watch | None) -> np.ndarray:
+    def _last_vectors(self, test: Sessions) -> np.ndarray:
         session, start, n = pieces(test.lengths - 1, LONGEST // 2)
         first = test.offsets[session] + start
         # Where two pieces overlap, the outputs of the first one have seen more events.
@@ -588,9 +586,24 @@ class NARM(Network):
             out, _ = encode(self.weights, self.hp, self.ops, test.items[events], there)
             answers = events >= np.broadcast_to(answers_from[block], there.shape)[there]
             at_event[events[answers]] = out[answers]
-        cases, no_bias = test.cases, np.zeros(len(self.item_ids), at_event.dtype)
-        table, targets = (self.weights["emb"], no_bias), test.items[cases + 1]
-        return rank_in_parts(self.ops.rank_targets, at_event[cases], *table, targets, ties, watch)
+        return at_event[test.cases]
+
+    def _output(self) -> tuple[np.ndarray, np.ndarray]:
+        emb = self.weights["emb"]
+        return emb, np.zeros(len(emb), emb.dtype)
+
+    def _vectors(self, sessions: Sessions, which: np.ndarray) -> np.ndarray:
+        # Of a long session its last piece, as _encode_last takes it.
+        lengths = sessions.lengths[which]
+        session, start, n = pieces(lengths, LONGEST // 2)
+        last = np.flatnonzero(np.append(np.diff(session) > 0, True))
+        longest_first = last[np.argsort(-n[last], kind="stable")]
+        first = sessions.offsets[which][session[longest_first]] + start[longest_first]
+        events, there = side_by_side(first, n[longest_first])
+        out, _ = encode(self.weights, self.hp, self.ops, sessions.items[events], there)
+        at = np.empty(sessions.n_events, np.int64)
+        at[events] = np.arange(len(events))
+        return out[at[sessions.offsets[which + 1] - 1]]
 
     def _encode_last(self, items: np.ndarray) -> tuple[int, np.ndarray, tuple]:
         """The last piece of a session of items (n,): its first event, B c (E, X), and the cache."""

@@ -184,6 +184,34 @@ def ndcg(ranks: np.ndarray, k: int) -> float:
     return float(np.where(ranks <= k, 1 / np.log2(1 + ranks), 0).mean())
 
 
+def top_rows(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k best items of each row and their scores, as `top` orders them.
+
+    The k-th best of the maxima of groups of items bounds the k-th best item from below. Few items
+    reach that bound, so few are sorted.
+
+    Args:
+        scores: (n, I) floats; -inf for an item that is not to be given. k: at least 1.
+
+    Returns:
+        items (n, min(k, I)) int64 and scores (n, min(k, I)); -1 and NaN where an item is missing.
+    """
+    n, I = scores.shape  # noqa: E741
+    k, size = min(k, I), 64
+    items, best = np.full((n, k), -1), np.full((n, k), np.nan, scores.dtype)
+    bound = np.full(n, -np.inf, scores.dtype)
+    groups = I // size
+    if groups >= 4 * k:
+        maxima = scores[:, : groups * size].reshape(n, size, groups).max(axis=1)
+        bound = np.partition(maxima, groups - k, axis=1)[:, groups - k]
+    for row in range(n):
+        few = np.flatnonzero(~(scores[row] < bound[row]))  # NaN is kept: it comes last, as in top
+        order = few[np.argsort(-scores[row, few], kind="stable")[:k]]
+        order = order[scores[row, order] > -np.inf]
+        items[row, : len(order)], best[row, : len(order)] = order, scores[row, order]
+    return items, best
+
+
 def top(scores: np.ndarray, item_ids: np.ndarray, k: int) -> list[tuple[Any, float]]:
     """The k best items and their scores, best first. Equal scores keep their order, NaN is last.
 
