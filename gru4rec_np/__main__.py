@@ -8,7 +8,8 @@ from gru4rec_np import __version__
 from gru4rec_np.console.cli import Parser, run
 
 COMMANDS = (
-    "train", "evaluate", "recommend", "similar", "serve", "compare", "search", "prepare", "course",
+    "train", "evaluate", "recommend", "similar", "serve", "export", "compare", "search", "prepare",
+    "course",
 )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ DOCUMENTS = [
     "tutorials/README.md",
     "docs/architecture.md",
     "docs/http.md",
+    "docs/model-file.md",
     "docs/performance.md",
     "docs/reliability.md",
     "docs/results.md",

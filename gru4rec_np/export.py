@@ -1,0 +1,71 @@
+"""python -m gru4rec_np.export: a trained network as an ONNX file, for other programs.
+
+A command: parses options, reads the model, writes the file. Imports the graphs.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from gru4rec_np import __version__, models
+from gru4rec_np.console import cli
+from gru4rec_np.errors import InputError
+from gru4rec_np.files import write_whole
+from gru4rec_np.models import onnx_graph
+
+
+def parser() -> cli.Parser:
+    """The command's options."""
+    p = cli.Parser(
+        prog="python -m gru4rec_np.export",
+        description="Write GRU4Rec or NARM as an ONNX file; docs/model-file.md describes it.",
+    )
+    p.add_argument("model", metavar="RUN|model.npz", help="a run's folder, or a saved model")
+    p.add_argument("out", metavar="model.onnx", type=onnx_file, help="the file to write")
+    p.add_argument(
+        "--graph",
+        choices=onnx_graph.GRAPHS,
+        default="step",
+        help="step: item and state in, new state and all scores out, for GRU4Rec; "
+        "sessions: whole sessions in, the best items out",
+    )
+    p.add_argument(
+        "-k",
+        type=cli.positive,
+        default=argparse.SUPPRESS,
+        metavar="K",
+        help="with --graph sessions: how many items to return, >= 1 (default: 20)",
+    )
+    return p
+
+
+def onnx_file(text: str) -> Path:
+    """A file name that ends in .onnx, as an option's type."""
+    if not text.lower().endswith(".onnx"):
+        raise argparse.ArgumentTypeError(f"must end in .onnx, not {text!r}")
+    return Path(text)
+
+
+def main() -> None:
+    """Run the command on sys.argv."""
+    args = parser().parse_args()
+    if args.graph == "step" and hasattr(args, "k"):
+        raise InputError("-k: goes with --graph sessions; the step graph returns all scores")
+    model = models.load(args.model, "numpy")
+    try:
+        proto = onnx_graph.build(model, args.graph, getattr(args, "k", 20), __version__)
+    except ImportError as error:
+        raise InputError(
+            f"export: {error.name} is not installed; pip install 'gru4rec_np[export]'"
+        ) from None
+    data = proto.SerializeToString()
+    write_whole(args.out, lambda part: part.write_bytes(data))
+    print(
+        f"{args.out}: {model.name}, graph {args.graph}, {len(model.item_ids):,} items, "
+        f"{len(data) / 1e6:.1f} MB"
+    )
+
+
+if __name__ == "__main__":
+    cli.run(main)
