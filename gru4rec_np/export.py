@@ -56,9 +56,7 @@ def main() -> None:
     try:
         proto = onnx_graph.build(model, args.graph, getattr(args, "k", 20), __version__)
     except ImportError as error:
-        raise InputError(
-            f"export: {error.name} is not installed; pip install 'gru4rec_np[export]'"
-        ) from None
+        raise InputError(f"export: {error.name} is not installed; pip install onnx") from None
     data = proto.SerializeToString()
     write_whole(args.out, lambda part: part.write_bytes(data))
     print(

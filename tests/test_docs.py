@@ -20,6 +20,7 @@ DOCUMENTS = [
     "docs/performance.md",
     "docs/reliability.md",
     "docs/results.md",
+    "docs/serving.md",
     "docs/search.md",
 ]
 
