@@ -1,8 +1,8 @@
 """GRU4Rec, session-based recommendation with recurrent networks, from scratch in NumPy.
 
 `GRU4Rec` is the model, `NARM` the one with attention, `Sessions` and `read_table` their data,
-`Shop` a simulated data set, `gradcheck` the finite-difference check. `python -m gru4rec_np` lists the
-commands.
+`Shop` a simulated data set, `gradcheck` the finite-difference check. `python -m gru4rec_np` lists
+the commands.
 """
 
 import gru4rec_np.console.interrupt  # noqa: F401 - first, before the slow imports

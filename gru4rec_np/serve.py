@@ -95,7 +95,7 @@ def main() -> None:
         if error.name and error.name.startswith("gru4rec_np"):
             raise
         raise InputError(
-            f"serve: {error.name} is not installed; pip install 'gru4rec_np[serve]'"
+            f"serve: {error.name} is not installed; pip install starlette uvicorn"
         ) from None
 
     # Uvicorn finishes what is running, then calls the handler that it found.
