@@ -39,7 +39,7 @@ from gru4rec_np.data.tables import as_sessions
 from gru4rec_np.errors import InputError
 from gru4rec_np.files import write_text
 from gru4rec_np.models.base import Model, Network
-from gru4rec_np.models.gru4rec import GRU4Rec
+from gru4rec_np.models.gru4rec import GRU4Rec, cut_off_of
 from gru4rec_np.models.hyperparameters import Hyperparameters
 from gru4rec_np.ops.bootstrap import interval, resampled_means
 
@@ -175,7 +175,7 @@ def main() -> None:
                 workers=workers,
                 prune=prune,
                 deadline=deadline,
-                folder=folder / "workers" if storage is None or "://" not in storage else None,
+                folder=tuning.workers_of(storage or str(folder / JOURNAL)),
             )
             with Shown(job) as shown:
                 studies[name] = tuning.run(job, shown.look)
@@ -184,6 +184,11 @@ def main() -> None:
             if done < trials and time.time() < deadline:
                 print(f"stopped after {done} of {trials} trials; the same command goes on")
                 sys.exit(130)
+        for name in [n for n in names if not complete(studies[n])]:
+            if len(studies) == 1:
+                best_of(studies[name])  # says why there is none
+            cli.say(f"{name}: no trial was trained to its end in the time; it is left out")
+            del studies[name]
         with runs.alone(folder):
             finish(folder, studies, spaces, data, chosen, parts, shop, seed)
 
@@ -303,6 +308,11 @@ def parameters(space: Space, trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
         return dict(trial.params)
 
 
+def complete(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    """The trials that were trained to their end."""
+    return [t for t in study.get_trials(deepcopy=False) if t.state.name == "COMPLETE"]
+
+
 def best_of(study: optuna.Study) -> optuna.trial.FrozenTrial:
     """The trial with the highest metric.
 
@@ -330,9 +340,14 @@ def finish(
     """Train the best on the whole training log, evaluate them once, print and write it all."""
     train, test = parts["train"], parts["test"]
     best: dict[str, Model] = {}
-    for name, study in studies.items():
+    written = ["trials.csv", "results.json"]
+    for name, study in studies.items():  # before the training, which may diverge
         found = parameters(spaces[name], best_of(study))
         best[name] = make(MODELS[name], found, seed, data["backend"])
+        if isinstance(model := best[name], GRU4Rec):
+            write_config(out / "best.toml", data | run_settings({}), model)
+            written.append("best.toml")
+        written += plots(study, out, name, f"{chosen['primary_metric']} on validation")
     methods: dict[str, Model] = {}
     for name, model in best.items():
         methods[f"{model.name}, tuned"] = model
@@ -344,16 +359,24 @@ def finish(
     ranks: dict[str, np.ndarray] = {}
     for n, (label, model) in enumerate(methods.items(), 1):
         with cli.progress(f"{label}, {n} of {len(methods)}") as watch:
-            if isinstance(model, Network):
-                model.fit(train, verbose=False)  # type: ignore[call-arg]
-            else:
-                model.fit(train, watch)  # type: ignore[call-arg]
+            try:
+                if isinstance(model, Network):
+                    model.fit(train, verbose=False)  # type: ignore[call-arg]
+                else:
+                    model.fit(train, watch)  # type: ignore[call-arg]
+            except InputError as error:  # it diverged
+                cli.say(f"{label}: {error}")
+                continue
             ranks[label] = model.ranks(test, data["ties"])[0]
     results = {label: report.figures(found, K) for label, found in ranks.items()}
     print(f"\ntest: next item among {train.n_items:,}, {len(test.cases):,} cases")
     print(report.table(results, K))
     print()
-    gains = {name: gain(ranks, best[name].name, test) for name in best}
+    gains = {
+        name: gain(ranks, model.name, test)
+        for name, model in best.items()
+        if {f"{model.name}, tuned", f"{model.name}, defaults"} <= ranks.keys()
+    }
     for name, rows in gains.items():
         for metric, (by, low, high) in rows.items():
             noise = ", not more than noise" if low <= 0 <= high else ""
@@ -361,14 +384,10 @@ def finish(
             print(f"{name}: tuned - defaults in {metric}: {by_tuning}")
     if left_out:
         print(f"not compared with, would take longer than the training: {', '.join(left_out)}")
-    written = ["trials.csv", "results.json"]
     for name, model in best.items():
-        model.save(out / f"{name}.npz")
-        written.append(f"{name}.npz")
-        if isinstance(model, GRU4Rec):
-            write_config(out / "best.toml", data | run_settings({}), model)
-            written.append("best.toml")
-        written += plots(studies[name], out, name, f"{chosen['primary_metric']} on validation")
+        if f"{model.name}, tuned" in ranks:
+            model.save(out / f"{name}.npz")
+            written.append(f"{name}.npz")
     document = {
         "test": results,
         "tuned - defaults": gains,
@@ -408,8 +427,8 @@ def gain(
 def plots(study: optuna.Study, out: Path, name: str, primary: str) -> list[str]:
     """Draw Optuna's pictures of a study; returns the names of the files, none for few trials."""
     optuna = tuning.require_optuna()
-    complete = [t for t in study.get_trials(deepcopy=False) if t.state.name == "COMPLETE"]
-    if len(complete) < 4 or len({t.value for t in complete}) < 2:
+    done = complete(study)
+    if len(done) < 4 or len({t.value for t in done}) < 2:
         return []
     import matplotlib
 
@@ -483,6 +502,7 @@ def search(
     """
     if model not in MODELS:
         raise InputError(f"model: must be one of {', '.join(MODELS)}, not {model!r}")
+    cut_off_of(primary.lower())  # refuses what is no metric
     if workers > 1 and not storage:
         raise InputError("workers: more than one need a storage, such as storage='trials.journal'")
     log = as_sessions(train)
@@ -496,7 +516,7 @@ def search(
         model=model, space=ranges, train=first, validation=last, primary=primary.lower(),
         trials=trials, seed=seed, backend=backend, storage=storage, study=model, workers=workers,
         prune=pruning,
-        folder=Path(f"{storage}.workers") if storage and "://" not in storage else None,
+        folder=tuning.workers_of(storage),
     )  # fmt: skip
     if verbose:
         with Shown(job) as shown:

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from gru4rec_np import GRU4Rec, InputError, Shop, models
+from gru4rec_np import search as command_module
 from gru4rec_np.console import tuning
 from gru4rec_np.console.spaces import MODELS, SPACES, make, read_space, suggest
 from gru4rec_np.data.protocols import split
@@ -138,13 +139,14 @@ def test_steps_give_round_numbers(space):
         ("[bpreg]\nvalues = [1]\nwhen = { loss = 1 }", "bpreg: when: 'loss' must be a parameter"),
         ("[bpreg]\nvalues = [1]\nwhen = 3", "bpreg: when: must be like"),
         ("[bpreg]\nvalues = [1]\nrnage = 3", "bpreg: unknown 'rnage'; known are"),
-        ("base = 3", "base: must be the name of a space"),
-        ('base = "bpr-max"', "base: must be the name of a space that has no base"),
+        ("base = 3", "base: must be the name of another space, not 3"),
+        ('base = "space.toml"', "base: must be the name of another space, not 'space.toml'"),
         ('base = "bpr-mux"', "bpr-mux: no such file, and no space of that name; there are"),
         ("[layers", "not a TOML file"),
     ],
 )
-def test_a_wrong_space_is_one_line(tmp_path, text, says):
+def test_a_wrong_space_is_one_line(tmp_path, text, says, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     path = tmp_path / "space.toml"
     path.write_text(text)
     with pytest.raises(InputError) as error:
@@ -287,7 +289,7 @@ def test_a_trial_too_many_is_not_run(space, tmp_path):
     of = job(space, tmp_path, trials=1)
     study = tuning.open_study(of)
     study.ask()
-    study.optimize(lambda t: tuning._objective(of, study, "w", t), 1, catch=(tuning.Surplus,))
+    study.optimize(lambda t: tuning._objective(of, study, "w", t, []), 1, catch=(tuning.Surplus,))
     assert study.trials[1].state.name == "FAIL" and not tuning.counted(study.trials[1])
 
 
@@ -393,7 +395,97 @@ def test_four_workers_on_postgresql_one_killed(postgresql, space, tmp_path):
     assert len(retried) == len(set(retried)) and set(retried) <= {t.number for t in lost}
 
 
+def test_a_lost_trial_does_not_show_in_the_others(space, tmp_path):
+    """One worker, killed in its sixth trial: the retry and all later trials are as without it."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    of = job(space, tmp_path / "a", trials=5)
+    run(of)
+    study = tuning.open_study(of)
+    whole = run(job(space, tmp_path / "b", trials=12))
+    study.enqueue_trial(whole.trials[5].params)
+    lost = study.ask()
+    suggest(of.space, lost)
+    lost.set_user_attr("worker", "nobody")
+    run(dataclasses.replace(of, trials=12))
+    found = [(t.params, t.value) for t in tuning.finished(study)]
+    assert found == [(t.params, t.value) for t in whole.trials]
+
+
+def test_a_trial_that_another_worker_has_ended_is_not_counted(space, tmp_path, monkeypatch):
+    of = job(space, tmp_path, trials=2)
+    study = tuning.open_study(of)
+    train = tuning._train_and_judge
+    ended = []
+
+    def slow(job, study, worker, trial):
+        value = train(job, study, worker, trial)
+        if not ended:  # as another worker does that takes this one for dead
+            ended.append(trial.number)
+            study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+        return value
+
+    monkeypatch.setattr(tuning, "_train_and_judge", slow)
+    tuning.work(of, study)
+    assert ended == [0] and [t.number for t in tuning.finished(study)] == [1, 2]
+
+
+def test_an_error_of_ours_ends_the_search(space, monkeypatch):
+    monkeypatch.setattr(tuning, "_train_and_judge", mock.Mock(side_effect=ValueError("a bug")))
+    with pytest.raises(ValueError, match="a bug"):
+        run(job(space))
+
+
+def test_a_final_training_that_diverges_loses_no_settings(space, tmp_path, monkeypatch, capsys):
+    """best.toml and the pictures are there before it."""
+    fit = GRU4Rec.fit
+
+    def diverges(self, train, *args, **how):
+        if "on_epoch" not in how:
+            raise InputError("training diverged")
+        return fit(self, train, *args, **how)
+
+    monkeypatch.setattr(GRU4Rec, "fit", diverges)
+    monkeypatch.setattr(sys, "argv", ["search", *small(space, tmp_path / "out", 4)])
+    command_module.main()
+    assert "GRU4Rec, tuned: training diverged" in capsys.readouterr().err
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert list(results["test"]) == ["Markov"] and results["tuned - defaults"] == {}
+    assert (tmp_path / "out" / "best.toml").exists()
+    assert not (tmp_path / "out" / "gru4rec.npz").exists()
+
+
+def test_a_model_without_time_is_left_out(space, tmp_path, monkeypatch, capsys):
+    finished = tuning.run
+
+    clock = mock.Mock(**{"time.return_value": time.time()})
+    monkeypatch.setattr(command_module, "time", clock)
+
+    def first_only(job, after):
+        if job.model == "gru4rec":
+            return finished(job, after)
+        clock.time.return_value = job.deadline
+        return finished(dataclasses.replace(job, deadline=0.0), after)
+
+    monkeypatch.setattr(tuning, "run", first_only)
+    options = [*small(space, tmp_path / "out", 2), "--models", "gru4rec", "v-sknn"]
+    monkeypatch.setattr(sys, "argv", ["search", *options, "--timeout", "1h"])
+    command_module.main()
+    assert "v-sknn: no trial was trained to its end in the time" in capsys.readouterr().err
+    assert (tmp_path / "out" / "gru4rec.npz").exists()
+
+
+def test_a_password_is_not_shown():
+    place = "postgresql://shop:secret@localhost:1/trials"
+    assert tuning._shown(place) == "postgresql://shop:***@localhost:1/trials"
+
+
 # --- refusals -------------------------------------------------------------------------------------
+
+
+def test_an_unknown_metric_is_refused(space):
+    with pytest.raises(InputError, match="primary_metric: must be recall@K or mrr@K"):
+        search(TRAIN, space, 1, primary="map@20", verbose=False)
 
 
 def test_without_optuna_one_line_says_what_to_install(space):

@@ -160,8 +160,8 @@ def _tables(text: str | dict[str, Any], depth: int = 0) -> tuple[Path, dict[str,
     base = tables.pop("base", None)
     if base is None:
         return path, tables
-    if not isinstance(base, str) or depth:
-        raise InputError(f"{path}: base: must be the name of a space that has no base: {base!r}")
+    if not isinstance(base, str) or depth > 9:
+        raise InputError(f"{path}: base: must be the name of another space, not {base!r}")
     return path, _tables(base, depth + 1)[1] | tables
 
 

@@ -13,7 +13,9 @@ import hashlib
 import json
 import multiprocessing
 import os
+import re
 import signal
+import sys
 import time
 import uuid
 import warnings
@@ -95,6 +97,11 @@ class Job:
         )
 
 
+def workers_of(storage: str) -> Path | None:
+    """Where the workers of a journal are known to be alive, whatever their --out."""
+    return Path(f"{storage}.workers") if storage and "://" not in storage else None
+
+
 def require_optuna() -> Any:
     """The module optuna, quiet.
 
@@ -122,8 +129,7 @@ def open_study(job: Job) -> optuna.Study:
         InputError: the storage cannot be used, or the study is of another log or other settings.
     """
     optuna = require_optuna()
-    errors: tuple[type[Exception], ...] = ImportError, OSError, ValueError
-    errors += _database_errors()
+    errors: tuple[type[Exception], ...] = (ValueError, *_storage_errors())
     pruner = optuna.pruners.NopPruner()
     if job.prune:
         pruner = optuna.pruners.MedianPruner(n_startup_trials=STARTUP, n_warmup_steps=2)
@@ -139,14 +145,13 @@ def open_study(job: Job) -> optuna.Study:
         if known is None:
             study.set_user_attr("about", wanted)
     except errors as error:
-        where = job.storage or "memory"
-        raise InputError(f"--storage {where}: {str(error).splitlines()[0][:200]}") from None
+        raise _lost(job, error) from None
     if known not in (None, wanted):
         old, new = json.loads(known), json.loads(wanted)
         other = [name for name in new if old.get(name) != new[name]]
         raise InputError(
-            f"--storage {job.storage}: the study {job.study!r} has another {', '.join(other)}; "
-            "choose another --out or --study"
+            f"--storage {_shown(job.storage)}: the study {job.study!r} has another "
+            f"{', '.join(other)}; choose another --out or --study"
         )
     return study
 
@@ -169,15 +174,28 @@ def _storage(place: str, heartbeat: int) -> Any:
     )
 
 
-def _database_errors() -> tuple[type[Exception], ...]:
+def _storage_errors() -> tuple[type[Exception], ...]:
+    """What a storage raises that cannot be used, or that goes away."""
     from sqlalchemy.exc import SQLAlchemyError
 
-    return SQLAlchemyError, require_optuna().exceptions.OptunaError
+    optuna = require_optuna()
+    return ImportError, OSError, SQLAlchemyError, optuna.exceptions.OptunaError
+
+
+def _lost(job: Job, error: Exception) -> InputError:
+    """One line about an error of the storage."""
+    text = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+    return InputError(f"--storage {_shown(job.storage)}: {_shown(text)}")
+
+
+def _shown(place: str) -> str:
+    """A storage without its password."""
+    return re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:***@", place) or "memory"
 
 
 def _again(study: optuna.Study, lost: optuna.trial.FrozenTrial) -> None:
     """Put the hyperparameters of a lost trial in the queue."""
-    if lost.params:
+    if lost.params and "error" not in lost.user_attrs:
         study.enqueue_trial(lost.params, user_attrs={"retry_of": lost.number})
 
 
@@ -249,7 +267,8 @@ def work(
         while not stopped() and time.time() < job.deadline:
             _give_back(job, study)
             trials = study.get_trials(deepcopy=False)
-            drawn, trials = len(trials), [t for t in trials if counted(t)]
+            trials = [t for t in trials if counted(t)]
+            drawn = len(trials)  # not the lost ones: a retry takes their place
             if sum(t.state.is_finished() for t in trials) >= job.trials:
                 return
             waiting = any(t.state.name == "WAITING" for t in trials)
@@ -263,9 +282,22 @@ def work(
                 n_startup_trials=STARTUP,
                 constant_liar=job.workers > 1,
             )
-            study.optimize(
-                lambda trial: _objective(job, study, worker, trial), 1, catch=(InputError, Surplus)
-            )
+            ended: list[int] = []
+            try:
+                study.optimize(
+                    lambda trial: _objective(job, study, worker, trial, ended),  # noqa: B023
+                    n_trials=1,
+                    catch=(InputError, Surplus),
+                )
+            except (
+                ValueError,
+                AssertionError,
+                optuna.exceptions.UpdateFinishedTrialError,
+            ) as error:
+                # Another worker took this one for dead, after a pause of the machine, say, and
+                # failed its trial. Optuna refuses the result, which is not counted.
+                if isinstance(error, ValueError | AssertionError) and not ended:
+                    raise
             after(study)
 
 
@@ -287,18 +319,32 @@ def _known_as(folder: Path | None) -> Iterator[str]:
             folder.rmdir()
 
 
-def _objective(job: Job, study: optuna.Study, worker: str, trial: optuna.Trial) -> float:
-    """Train and judge one model.
+def _objective(
+    job: Job, study: optuna.Study, worker: str, trial: optuna.Trial, ended: list[int]
+) -> float:
+    """Train and judge one model. ended: gets the trial's number if it ends as a trial should.
 
     Raises:
         Surplus, TrialPruned, InputError (diverged, or refused by the model).
     """
     optuna = require_optuna()
+    try:
+        value = _train_and_judge(job, study, worker, trial)
+    except (optuna.TrialPruned, InputError, Surplus):
+        ended.append(trial.number)
+        raise
+    ended.append(trial.number)
+    return value
+
+
+def _train_and_judge(job: Job, study: optuna.Study, worker: str, trial: optuna.Trial) -> float:
+    """The metric of the trial's model; see `_objective`."""
+    optuna = require_optuna()
     trial.set_user_attr("worker", worker)
     before = [t for t in study.get_trials(deepcopy=False) if t.number < trial.number]
     if sum(map(counted, before)) >= job.trials:
         raise Surplus
-    began, cut_offs = time.perf_counter(), sorted({5, 20, cut_off_of(job.primary)})
+    began, cut_offs = time.perf_counter(), [5, 20]
     history: list[dict[str, float]] = []
 
     def on_epoch(row: dict[str, float]) -> None:
@@ -314,6 +360,7 @@ def _objective(job: Job, study: optuna.Study, worker: str, trial: optuna.Trial) 
         trial.set_user_attr("seconds", time.perf_counter() - began)
 
     try:
+        cut_offs = sorted({*cut_offs, cut_off_of(job.primary)})
         model: Any = make(MODELS[job.model], suggest(job.space, trial), job.seed, job.backend)
         if isinstance(model, Baseline):
             model.fit(job.train)
@@ -344,7 +391,7 @@ def run(job: Job, after: Callable[[optuna.Study], None]) -> optuna.Study:
     Raises:
         InputError: see `open_study`, or every worker has died.
     """
-    study = open_study(job)
+    study, errors = open_study(job), _storage_errors()
     after(study)
     asked: list[int] = []
 
@@ -362,6 +409,8 @@ def run(job: Job, after: Callable[[optuna.Study], None]) -> optuna.Study:
             work(job, study, 0, lambda: bool(asked), after)
         else:
             _in_processes(job, study, lambda: bool(asked), after)
+    except errors as error:
+        raise _lost(job, error) from error
     finally:
         for s, handler in usual.items():
             signal.signal(s, handler)
@@ -423,4 +472,12 @@ def _one_thread() -> Iterator[None]:
 def _process(job: Job, index: int, stop: Any) -> None:
     """A worker's process. Ctrl-C in a terminal reaches all processes; only the first heeds it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    work(job, open_study(job), index, stop.is_set)
+    errors = _storage_errors()
+    try:
+        work(job, open_study(job), index, stop.is_set)
+    except InputError as error:
+        say(f"worker {index + 1}: {error}")
+        sys.exit(1)
+    except errors as error:
+        say(f"worker {index + 1}: {_lost(job, error)}")
+        sys.exit(1)
