@@ -415,7 +415,11 @@ def test_the_command_says_what_is_wrong(folder, tmp_path, monkeypatch):
         number = taken.getsockname()[1]
         refuses(command("serve", folder / "shop", "--port", number), number, "cannot listen")
     monkeypatch.setitem(sys.modules, "uvicorn", None)
-    refuses(command("serve", folder / "shop"), "uvicorn is not installed", "gru4rec_np[serve]")
+    refuses(
+        command("serve", folder / "shop"),
+        "uvicorn is not installed",
+        "pip install starlette uvicorn",
+    )
 
 
 def test_titles_are_read(tmp_path):
