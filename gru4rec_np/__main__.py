@@ -16,7 +16,6 @@ COMMANDS = (
 def main() -> None:
     """Run the command on sys.argv."""
     parser = Parser(
-        prog="python -m gru4rec_np",
         usage="python -m gru4rec_np.COMMAND [options]",
         description="GRU4Rec in NumPy. Each command is a module; --help lists its options.",
         argument_default="",

@@ -99,11 +99,10 @@ class Method:
 def parser() -> cli.Parser:
     """The command's options."""
     p = cli.Parser(
-        prog="python -m gru4rec_np.compare",
+        "compare",
         usage="%(prog)s [--train FILE ... [--test FILE | --split 1d]] [options]",
         description=DESCRIPTION,
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,
     )
     p.add_argument(

@@ -90,7 +90,7 @@ def overview(notebooks: dict[int, Path], checks: Any) -> str:
 def main() -> None:
     """Run the command on sys.argv."""
     parser = cli.Parser(
-        prog="python -m gru4rec_np.course",
+        "course",
         description="The course's notebooks, which exercises are done, and what is next.",
     )
     parser.add_argument(

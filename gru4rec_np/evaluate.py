@@ -18,7 +18,7 @@ from gru4rec_np.ops.ranking import TIES
 def parser() -> cli.Parser:
     """The command's options."""
     p = cli.Parser(
-        prog="python -m gru4rec_np.evaluate",
+        "evaluate",
         description="Recall@K, MRR@K and NDCG@K of a trained model. Every event of a test session "
         "except its first is ranked among all items that the model knows.",
     )

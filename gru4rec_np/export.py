@@ -18,7 +18,7 @@ from gru4rec_np.models import onnx_graph
 def parser() -> cli.Parser:
     """The command's options."""
     p = cli.Parser(
-        prog="python -m gru4rec_np.export",
+        "export",
         description="Write GRU4Rec or NARM as an ONNX file; docs/model-file.md describes it.",
     )
     p.add_argument("model", metavar="RUN|model.npz", help="a run's folder, or a saved model")

@@ -212,10 +212,9 @@ def _check_arguments(parser: cli.Parser, args: argparse.Namespace) -> None:
 
 def _parser() -> cli.Parser:
     parser = cli.Parser(
-        prog="python -m gru4rec_np.prepare",
+        "prepare",
         description=DESCRIPTION,
         epilog=FORMATS,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     formats = [*READERS, "table", "lists", "check"]

@@ -43,11 +43,10 @@ recs.tsv and recs.parquet have a row for each item: SessionId, Rank, ItemId, Sco
 def parser() -> cli.Parser:
     """The command's options."""
     p = cli.Parser(
-        prog="python -m gru4rec_np.recommend",
+        "recommend",
         usage="%(prog)s DIR|model.npz (ITEM ... | --sessions FILE --out FILE) [options]",
         description="Rank the items that may follow in a session.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,
     )
     p.add_argument("model", metavar="DIR|model.npz", help="a run's folder, or a saved model")

@@ -66,11 +66,10 @@ examples:
 def parser() -> cli.Parser:
     """The command's options."""
     p = cli.Parser(
-        prog="python -m gru4rec_np.search",
+        "search",
         usage="%(prog)s [--train FILE ... [--test FILE | --split 1d]] [options]",
         description=DESCRIPTION,
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,
     )
     p.add_argument(

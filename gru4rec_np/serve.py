@@ -25,7 +25,7 @@ GRACE = 30
 def parser() -> cli.Parser:
     """The command's options."""
     p = cli.Parser(
-        prog="python -m gru4rec_np.serve",
+        "serve",
         description="Serve trained models over HTTP, with a page at / that shows what they compute "
         "as a session grows. Ctrl-C or SIGTERM stops it after the requests that are running.",
     )

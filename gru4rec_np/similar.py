@@ -13,7 +13,7 @@ from gru4rec_np.models.base import Network
 def main() -> None:
     """Run the command on sys.argv."""
     p = cli.Parser(
-        prog="python -m gru4rec_np.similar",
+        "similar",
         description="Rank items by the cosine of their rows of the output table.",
     )
     p.add_argument("model", metavar="DIR|model.npz", help="a run's folder, or a saved network")

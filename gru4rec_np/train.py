@@ -74,11 +74,10 @@ Say = Callable[[str], object]
 def parser() -> cli.Parser:
     """The command's options: data, hyperparameters, output."""
     p = cli.Parser(
-        prog="python -m gru4rec_np.train",
+        "train",
         usage="%(prog)s [--train FILE ... [--test FILE ... | --split 1d]] [options]",
         description=DESCRIPTION,
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,
     )
     p.add_argument(

@@ -23,11 +23,19 @@ from gru4rec_np.errors import InputError
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose errors are one line, without the usage before it."""
+    """The parser of a command. Its errors are one line, without the usage before it.
 
-    def __init__(self, **kwargs: Any) -> None:
-        kwargs.setdefault("formatter_class", argparse.ArgumentDefaultsHelpFormatter)
-        super().__init__(allow_abbrev=False, **kwargs)
+    Args:
+        command: the name of its module. kwargs: see `argparse.ArgumentParser`. With an epilog, the
+            texts keep their line breaks and defaults are not shown after each option.
+    """
+
+    def __init__(self, command: str = "", **kwargs: Any) -> None:
+        kind: Any = argparse.ArgumentDefaultsHelpFormatter
+        if "epilog" in kwargs:
+            kind = argparse.RawDescriptionHelpFormatter
+        prog = "python -m gru4rec_np" + f".{command}" * bool(command)
+        super().__init__(prog=prog, formatter_class=kind, allow_abbrev=False, **kwargs)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, one_line(f"error: {message} (see --help)") + "\n")
