@@ -6,20 +6,17 @@ A command: prints and writes files. Imports the search, the options and the mode
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import json
 import sys
 import time
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm import tqdm
 
 from gru4rec_np.console import baselines, cli, report, runs, tuning
+from gru4rec_np.console.findings import Shown, gain, plots, write_trials
 from gru4rec_np.console.options import (
     RUN_OPTIONS,
     add_data_options,
@@ -31,7 +28,15 @@ from gru4rec_np.console.options import (
     run_settings,
     write_config,
 )
-from gru4rec_np.console.spaces import MODELS, SPACES, Space, make, read_space, suggest
+from gru4rec_np.console.spaces import MODELS, SPACES, Space, make, read_space
+from gru4rec_np.console.trials import (
+    Job,
+    best_of,
+    complete,
+    finished,
+    parameters,
+    require_optuna,
+)
 from gru4rec_np.data.protocols import split
 from gru4rec_np.data.sessions import Sessions
 from gru4rec_np.data.shop import Shop
@@ -41,13 +46,12 @@ from gru4rec_np.files import write_text
 from gru4rec_np.models.base import Model, Network
 from gru4rec_np.models.gru4rec import GRU4Rec, cut_off_of
 from gru4rec_np.models.hyperparameters import Hyperparameters
-from gru4rec_np.ops.bootstrap import interval, resampled_means
 
 if TYPE_CHECKING:
     import optuna
 
 K = (5, 10, 20)
-JOURNAL = "trials.journal"
+JOURNAL, RESULTS = "trials.journal", "results.json"
 
 DESCRIPTION = """\
 Search for the hyperparameters that are best on a validation set, then train the best on the whole
@@ -149,7 +153,8 @@ def main() -> None:
     log = runs.name_of(data["train"] or ["shop"])
     folder = Path(out or f"runs/search-{log}")
     spaces = _spaces(names, space, not data["train"])
-    tuning.require_optuna()
+    require_optuna()
+    _require_own(folder, study or log)
     cli.check_output(folder, ["trials.csv"], [Path(f) for n in ("train", "test") for f in data[n]])
 
     with cli.surviving_output():
@@ -160,7 +165,7 @@ def main() -> None:
         deadline = time.time() + timeout
         studies: dict[str, Any] = {}
         for name in names:
-            job = tuning.Job(
+            job = Job(
                 model=name,
                 space=spaces[name],
                 train=train,
@@ -174,12 +179,11 @@ def main() -> None:
                 workers=workers,
                 prune=prune,
                 deadline=deadline,
-                folder=tuning.workers_of(storage or str(folder / JOURNAL)),
             )
             with Shown(job) as shown:
                 studies[name] = tuning.run(job, shown.look)
             write_trials(folder / "trials.csv", studies, spaces, job.primary)
-            done = len(tuning.finished(studies[name]))
+            done = len(finished(studies[name]))
             if done < trials and time.time() < deadline:
                 print(f"stopped after {done} of {trials} trials; the same command goes on")
                 sys.exit(130)
@@ -189,7 +193,20 @@ def main() -> None:
             cli.say(f"{name}: no trial was trained to its end in the time; it is left out")
             del studies[name]
         with runs.alone(folder):
-            finish(folder, studies, spaces, data, chosen, parts, shop, seed)
+            finish(folder, study or log, studies, spaces, data, chosen, parts, shop, seed)
+
+
+def _require_own(folder: Path, study: str) -> None:
+    """Raise InputError if the folder has the results of another search."""
+    try:
+        other = json.loads((folder / RESULTS).read_text(encoding="utf-8"))["study"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    if other != study:
+        raise InputError(
+            f"--out {folder}: {RESULTS} is of the search {other!r}, this one is {study!r}; choose "
+            "another folder"
+        )
 
 
 def _seconds(text: str | None) -> float:
@@ -216,118 +233,12 @@ def _spaces(names: Sequence[str], space: str | None, is_shop: bool) -> dict[str,
     return {name: read_space(text, MODELS[name]) for name, text in own.items()}
 
 
-class Shown:
-    """What a search shows while it runs: a bar, and a line for each trial that matters."""
-
-    def __init__(self, job: tuning.Job) -> None:
-        self.job, self._best = job, -np.inf
-        self._seen: set[int] | None = None
-
-    def __enter__(self) -> Shown:
-        self._bar = tqdm(
-            total=self.job.trials,
-            desc=self.job.model,
-            unit="trial",
-            dynamic_ncols=True,
-            disable=None,
-        )
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
-
-    def look(self, study: optuna.Study) -> None:
-        """Show what is new since the last look."""
-        done = tuning.finished(study)
-        if self._seen is None:  # trials of an earlier start say nothing about the speed
-            self._seen, self._bar.initial, self._bar.n = set(), len(done), len(done)
-        self._bar.update(len(done) - self._bar.n)
-        for trial in done:
-            if trial.number not in self._seen and (line := self._line(trial)):
-                tqdm.write(line, file=sys.stdout)
-                sys.stdout.flush()
-            self._seen.add(trial.number)
-        if np.isfinite(self._best):
-            self._bar.set_postfix_str(f"best {self.job.primary} {self._best:.4f}")
-
-    def _line(self, trial: optuna.trial.FrozenTrial) -> str:
-        if trial.state.name == "COMPLETE" and trial.value is not None and trial.value > self._best:
-            self._best = trial.value
-            values = " ".join(f"{n}={_short(v)}" for n, v in trial.params.items())
-            seconds = trial.user_attrs.get("seconds", 0.0)
-            metric = f"{self.job.primary} {trial.value:.4f}"
-            return f"trial {trial.number:3}  {metric}  {seconds:5.1f} s  {values}"
-        if "error" in trial.user_attrs:
-            why = trial.user_attrs["error"].split("; ")[0]
-            return f"trial {trial.number:3}  failed: {why[:200]}"
-        return ""
-
-
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
 # --- results --------------------------------------------------------------------------------------
-
-
-def write_trials(
-    path: Path, studies: dict[str, Any], spaces: dict[str, Space], primary: str
-) -> None:
-    """Write a line for each trial: its parameters, and its metrics after each epoch."""
-    rows: list[dict[str, Any]] = []
-    for name, study in studies.items():
-        for trial in tuning.finished(study):
-            row = {
-                "model": name,
-                "trial": trial.number,
-                "state": "FAILED" if trial.state.name == "FAIL" else trial.state.name,
-                primary: trial.value,
-                "seconds": trial.user_attrs.get("seconds"),
-                "error": trial.user_attrs.get("error"),
-                **parameters(spaces[name], trial),
-            }
-            for after in trial.user_attrs.get("history", []):
-                row |= {f"{m} epoch {after['epoch']}": v for m, v in after.items() if m != "epoch"}
-            rows.append(row)
-    fields = dict.fromkeys(field for row in rows for field in row if " epoch " not in field)
-    fields |= dict.fromkeys(field for row in rows for field in row)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fields, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
-
-
-def parameters(space: Space, trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
-    """All hyperparameters of a trial, those that the space fixes included."""
-    optuna = tuning.require_optuna()
-    try:
-        return suggest(space, optuna.trial.FixedTrial(trial.params))
-    except ValueError:  # it ended before it had drawn all of them
-        return dict(trial.params)
-
-
-def complete(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
-    """The trials that were trained to their end."""
-    return [t for t in study.get_trials(deepcopy=False) if t.state.name == "COMPLETE"]
-
-
-def best_of(study: optuna.Study) -> optuna.trial.FrozenTrial:
-    """The trial with the highest metric.
-
-    Raises:
-        InputError: none was trained to its end.
-    """
-    try:
-        return study.best_trial
-    except ValueError:
-        errors = [t.user_attrs["error"] for t in study.trials if "error" in t.user_attrs]
-        why = f"; the first: {errors[0]}" if errors else ""
-        raise InputError(f"search: no trial was trained to its end{why}") from None
 
 
 def finish(
     out: Path,
+    search_name: str,
     studies: dict[str, Any],
     spaces: dict[str, Space],
     data: dict[str, Any],
@@ -339,7 +250,7 @@ def finish(
     """Train the best on the whole training log, evaluate them once, print and write it all."""
     train, test = parts["train"], parts["test"]
     best: dict[str, Model] = {}
-    written = ["trials.csv", "results.json"]
+    written = ["trials.csv", RESULTS]
     for name, study in studies.items():  # before the training, which may diverge
         found = parameters(spaces[name], best_of(study))
         best[name] = make(MODELS[name], found, seed, data["backend"])
@@ -388,77 +299,20 @@ def finish(
             model.save(out / f"{name}.npz")
             written.append(f"{name}.npz")
     document = {
+        "study": search_name,
         "test": results,
         "tuned - defaults": gains,
         "best": {name: model.hyperparameters() for name, model in best.items()},
         "validation": {
             name: {"trial": best_of(s).number, chosen["primary_metric"]: best_of(s).value,
-                   "trials": len(tuning.finished(s))}
+                   "trials": len(finished(s))}
             for name, s in studies.items()
         },
     }  # fmt: skip
-    write_text(out / "results.json", json.dumps(document, indent=2) + "\n")
+    write_text(out / RESULTS, json.dumps(document, indent=2) + "\n")
     print(f"\nwritten to {out}/: {', '.join(written)}")
     if "best.toml" in written:
         print(f"to train again: python -m gru4rec_np.train --config {out / 'best.toml'}")
-
-
-def gain(
-    ranks: dict[str, np.ndarray], name: str, test: Sessions, k: int = 20
-) -> dict[str, tuple[float, float, float]]:
-    """What tuning brings in Recall@k and MRR@k: the difference, and its 95 % interval.
-
-    A paired bootstrap over the test sessions, see `bootstrap.resampled_means`.
-    """
-    session = np.searchsorted(test.offsets, test.cases, side="right")
-    out = {}
-    for metric in ("Recall", "MRR"):
-        values = [
-            np.where(found <= k, 1.0 if metric == "Recall" else 1 / found, 0.0)[None]
-            for found in (ranks[f"{name}, tuned"], ranks[f"{name}, defaults"])
-        ]
-        means = resampled_means(values, session)
-        low, high = interval(means[:, 0] - means[:, 1])
-        out[f"{metric}@{k}"] = float(values[0].mean() - values[1].mean()), float(low), float(high)
-    return out
-
-
-def plots(study: optuna.Study, out: Path, name: str, primary: str) -> list[str]:
-    """Draw Optuna's pictures of a study; returns the names of the files, none for few trials."""
-    optuna = tuning.require_optuna()
-    done = complete(study)
-    if len(done) < 4 or len({t.value for t in done}) < 2:
-        return []
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-    from optuna.visualization import matplotlib as draw
-
-    def figure_of(axes: Any) -> Any:
-        return np.ravel(axes)[0].figure
-
-    pictures = {
-        "history": lambda: draw.plot_optimization_history(study, target_name=primary),
-        "parameters": lambda: draw.plot_slice(study, target_name=primary),
-        "importance": lambda: draw.plot_param_importances(
-            study, target_name=primary, evaluator=optuna.importance.PedAnovaImportanceEvaluator()
-        ),
-    }
-    written = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for what, picture in pictures.items():
-            try:
-                figure = figure_of(picture())
-            except (RuntimeError, ValueError):  # too few values of a parameter for it
-                continue
-            if what != "parameters":
-                figure.set_size_inches(8, 4.5)
-            figure.savefig(out / f"{name}-{what}.png", dpi=120, bbox_inches="tight")
-            plt.close(figure)
-            written.append(f"{name}-{what}.png")
-    return written
 
 
 # --- from Python ----------------------------------------------------------------------------------
@@ -511,11 +365,10 @@ def search(
         first = log.keep_sessions(log.lengths >= 2).compact()
         last = as_sessions(validation).restrict(first.item_ids)
     ranges = read_space(space or model, MODELS[model])
-    job = tuning.Job(
+    job = Job(
         model=model, space=ranges, train=first, validation=last, primary=primary.lower(),
         trials=trials, seed=seed, backend=backend, storage=storage, study=model, workers=workers,
         prune=pruning,
-        folder=tuning.workers_of(storage),
     )  # fmt: skip
     if verbose:
         with Shown(job) as shown:

@@ -19,7 +19,7 @@ import pytest
 
 from gru4rec_np import GRU4Rec, InputError, Shop, models
 from gru4rec_np import search as command_module
-from gru4rec_np.console import tuning
+from gru4rec_np.console import trials, tuning
 from gru4rec_np.console.spaces import MODELS, SPACES, make, read_space, suggest
 from gru4rec_np.data.protocols import split
 from gru4rec_np.search import search
@@ -60,9 +60,8 @@ def job(space, tmp_path=None, **changes):
         "model": "gru4rec", "space": read_space(space, GRU4Rec), "train": TRAIN,
         "validation": VALIDATION, "primary": "mrr@20", "trials": 6, "seed": 1, "backend": "numpy",
         "storage": str(tmp_path / "journal") if tmp_path else "", "study": "s",
-        "folder": tmp_path / "workers" if tmp_path else None,
     }  # fmt: skip
-    return tuning.Job(**{**values, **changes})
+    return trials.Job(**{**values, **changes})
 
 
 def run(job):
@@ -203,7 +202,7 @@ def test_a_search_that_was_stopped_goes_on_as_if_it_had_not_been(space, tmp_path
     run(job(space, tmp_path / "a", trials=11))
     resumed = run(job(space, tmp_path / "a", trials=12))
     assert outcomes(resumed) == outcomes(run(job(space, tmp_path / "b", trials=12)))
-    assert not (tmp_path / "a" / "workers").exists()
+    assert not (tmp_path / "a" / "journal.workers").exists()
 
 
 def test_other_settings_are_not_mixed_in(space, tmp_path):
@@ -228,7 +227,7 @@ def test_a_diverged_trial_is_a_failed_trial_of_a_search_that_goes_on(tmp_path):
     assert states == {0.05: "COMPLETE", 1e30: "FAIL"}
     failed = [t for t in study.trials if t.state.name == "FAIL"]
     assert all("diverged" in t.user_attrs["error"] for t in failed)
-    assert len(tuning.finished(study)) == len(study.trials) == 8
+    assert len(trials.finished(study)) == len(study.trials) == 8
 
 
 def test_where_every_trial_fails_the_first_reason_is_named(tmp_path):
@@ -240,15 +239,15 @@ def test_where_every_trial_fails_the_first_reason_is_named(tmp_path):
 
 def test_pruning_stops_a_trial_early(space):
     """After ten trials that score 1, one that scores less stops after its second epoch."""
-    study = tuning.open_study(job(space))
-    for _ in range(tuning.STARTUP):
+    study = trials.open_study(job(space))
+    for _ in range(trials.STARTUP):
         trial = study.ask()
         for epoch in (1, 2, 3):
             trial.report(1.0, epoch)
         study.tell(trial, 1.0)
     path = Path(space)
     path.write_text(SPACE.replace("values = [2]", "values = [3]"))
-    slow = job(space, trials=tuning.STARTUP + 1)
+    slow = job(space, trials=trials.STARTUP + 1)
     tuning.work(slow, study)
     assert study.trials[-1].state.name == "PRUNED"
     assert len(study.trials[-1].user_attrs["history"]) == 2
@@ -259,14 +258,14 @@ def test_pruning_stops_a_trial_early(space):
 
 def test_a_dead_workers_trial_is_run_again_and_counted_once(space, tmp_path):
     of = job(space, tmp_path, trials=3)
-    study = tuning.open_study(of)
+    study = trials.open_study(of)
     lost = study.ask()
     parameters = suggest(of.space, lost)
     lost.set_user_attr("worker", "nobody")
     unclaimed = study.ask()  # its worker died before it could say that it had begun
-    with mock.patch.object(tuning, "SILENT", 0):
+    with mock.patch.object(trials, "SILENT", 0):
         run(of)
-    done = tuning.finished(study)
+    done = trials.finished(study)
     assert len(done) == 3 and lost.number not in {t.number for t in done}
     again = [t for t in done if t.user_attrs.get("retry_of") == lost.number]
     assert len(again) == 1 and again[0].params.items() <= parameters.items()
@@ -275,23 +274,23 @@ def test_a_dead_workers_trial_is_run_again_and_counted_once(space, tmp_path):
 
 def test_a_living_workers_trial_is_left_alone(space, tmp_path):
     of = job(space, tmp_path, trials=2)
-    study = tuning.open_study(of)
+    study = trials.open_study(of)
     with tuning._known_as(of.folder) as worker:
         trial = study.ask()
         trial.set_user_attr("worker", worker)
-        tuning._give_back(of, study)
+        trials.give_back(of, study)
         assert study.trials[0].state.name == "RUNNING"
-    tuning._give_back(of, study)
+    trials.give_back(of, study)
     assert study.trials[0].state.name == "FAIL"
 
 
 def test_a_trial_too_many_is_not_run(space, tmp_path):
     """Two workers may draw the last trial at the same moment."""
     of = job(space, tmp_path, trials=1)
-    study = tuning.open_study(of)
+    study = trials.open_study(of)
     study.ask()
     study.optimize(lambda t: tuning._objective(of, study, "w", t, []), 1, catch=(tuning.Surplus,))
-    assert study.trials[1].state.name == "FAIL" and not tuning.counted(study.trials[1])
+    assert study.trials[1].state.name == "FAIL" and not trials.counted(study.trials[1])
 
 
 def command(*options, **more):
@@ -322,6 +321,16 @@ def test_two_workers_from_the_command_line(space, tmp_path):
     _, model, _ = settings(["--config", str(out / "best.toml"), "--out", str(tmp_path / "x")])
     assert model.hyperparameters() == results["best"]["gru4rec"]
     assert models.load(out / "gru4rec.npz").hyperparameters() == model.hyperparameters()
+
+
+def test_results_of_another_search_stay(space, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "results.json").write_text('{"study": "clicks"}')
+    with command(*small(space, out, 1), cwd=tmp_path) as process:
+        text = process.communicate(timeout=60)[0]
+    assert process.returncode == 2 and "is of the search 'clicks', this one is 'shop'" in text
+    assert [path.name for path in out.iterdir()] == ["results.json"]
 
 
 def test_ctrl_c_ends_after_the_trials_that_run_and_the_same_command_goes_on(space, tmp_path):
@@ -373,7 +382,7 @@ def test_four_workers_on_postgresql_one_killed(postgresql, space, tmp_path):
     """No trial is lost, none is counted twice."""
     Path(space).write_text(SPACE.replace("values = [2]", "values = [20]"))
     of = job(space, storage=postgresql, workers=4, trials=10, heartbeat=1, prune=False)
-    study = tuning.open_study(of)
+    study = trials.open_study(of)
     killed = []
 
     def kill_one(study):
@@ -386,10 +395,10 @@ def test_four_workers_on_postgresql_one_killed(postgresql, space, tmp_path):
     with mock.patch.object(tuning, "POLL", 0.02):
         tuning.run(of, kill_one)
     assert killed
-    trials = study.trials
-    done = tuning.finished(study)
+    of_study = study.trials
+    done = trials.finished(study)
     assert len(done) == 10 and all(t.state.name == "COMPLETE" for t in done)
-    lost = [t for t in trials if t not in done]
+    lost = [t for t in of_study if t not in done]
     assert {t.state.name for t in lost} <= {"FAIL"}
     retried = [t.user_attrs["retry_of"] for t in done if "retry_of" in t.user_attrs]
     assert len(retried) == len(set(retried)) and set(retried) <= {t.number for t in lost}
@@ -401,20 +410,20 @@ def test_a_lost_trial_does_not_show_in_the_others(space, tmp_path):
     (tmp_path / "b").mkdir()
     of = job(space, tmp_path / "a", trials=5)
     run(of)
-    study = tuning.open_study(of)
+    study = trials.open_study(of)
     whole = run(job(space, tmp_path / "b", trials=12))
     study.enqueue_trial(whole.trials[5].params)
     lost = study.ask()
     suggest(of.space, lost)
     lost.set_user_attr("worker", "nobody")
     run(dataclasses.replace(of, trials=12))
-    found = [(t.params, t.value) for t in tuning.finished(study)]
+    found = [(t.params, t.value) for t in trials.finished(study)]
     assert found == [(t.params, t.value) for t in whole.trials]
 
 
 def test_a_trial_that_another_worker_has_ended_is_not_counted(space, tmp_path, monkeypatch):
     of = job(space, tmp_path, trials=2)
-    study = tuning.open_study(of)
+    study = trials.open_study(of)
     train = tuning._train_and_judge
     ended = []
 
@@ -427,7 +436,7 @@ def test_a_trial_that_another_worker_has_ended_is_not_counted(space, tmp_path, m
 
     monkeypatch.setattr(tuning, "_train_and_judge", slow)
     tuning.work(of, study)
-    assert ended == [0] and [t.number for t in tuning.finished(study)] == [1, 2]
+    assert ended == [0] and [t.number for t in trials.finished(study)] == [1, 2]
 
 
 def test_an_error_of_ours_ends_the_search(space, monkeypatch):
@@ -477,7 +486,7 @@ def test_a_model_without_time_is_left_out(space, tmp_path, monkeypatch, capsys):
 
 def test_a_password_is_not_shown():
     place = "postgresql://shop:secret@localhost:1/trials"
-    assert tuning._shown(place) == "postgresql://shop:***@localhost:1/trials"
+    assert trials._shown(place) == "postgresql://shop:***@localhost:1/trials"
 
 
 # --- refusals -------------------------------------------------------------------------------------
@@ -521,7 +530,7 @@ def test_memory_stays_flat(space):
     """A trial leaves nothing behind but what its study keeps."""
     resource = pytest.importorskip("resource")
     of = job(space, trials=40)
-    study = tuning.open_study(of)
+    study = trials.open_study(of)
     tuning.work(dataclasses.replace(of, trials=10), study)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began = time.time()

@@ -59,16 +59,20 @@ class Run:
     kept: bool
 
 
-def per_case(runs: Sequence[Run], k: int) -> dict[str, np.ndarray]:
-    """(seeds, cases) of each metric, whose means are Recall@k and MRR@k."""
-    ranks = np.stack([run.ranks for run in runs])
+def per_case(ranks: np.ndarray, k: int) -> dict[str, np.ndarray]:
+    """The values whose means are Recall@k and MRR@k, in the shape of ranks (seeds, cases)."""
     hit = ranks <= k
     return {"recall": hit.astype(float), "mrr": np.where(hit, 1 / ranks, 0)}
 
 
+def _ranks(runs: Sequence[Run]) -> np.ndarray:
+    """(seeds, cases)"""
+    return np.stack([run.ranks for run in runs])
+
+
 def means(runs: Sequence[Run], k: int) -> dict[str, float]:
     """Recall@k and MRR@k over cases and seeds."""
-    return {metric: float(values.mean()) for metric, values in per_case(runs, k).items()}
+    return {metric: float(values.mean()) for metric, values in per_case(_ranks(runs), k).items()}
 
 
 @one_blas_thread
@@ -89,7 +93,7 @@ def summary(
         and, with `REFERENCE` (if it is there) and the best method but the oracle for R:
         {M_to_R, M_to_R_low, M_to_R_high}, R being "knn" or "best", whose name is M_best.
     """
-    values = {name: per_case(found, k) for name, found in runs.items()}
+    values = {name: per_case(_ranks(found), k) for name, found in runs.items()}
     out: dict[str, dict[str, Any]] = {
         name: {
             "seeds": len(found),

@@ -1,24 +1,18 @@
-"""A hyperparameter search: trials, workers, storage. Optuna does the searching.
+"""A hyperparameter search: what a worker does, and many workers at once. Optuna does the searching.
 
-A study is one model's search. A *trial* trains the model with some hyperparameters and takes the
-metric of the validation set after the last epoch. Workers are processes, here or on other machines,
-that share a storage. `search.py` prints and writes what they find. Imports spaces.py and the
+A trial's value is the metric of the validation set after the last epoch. Workers are processes,
+here or on other machines. `search.py` prints and writes what they find. Imports trials.py and the
 models; Optuna where it is used.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
 import multiprocessing
 import os
-import re
 import signal
 import sys
 import time
 import uuid
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -28,8 +22,18 @@ import numpy as np
 
 from gru4rec_np.console import runs
 from gru4rec_np.console.cli import say
-from gru4rec_np.console.spaces import MODELS, Space, make, suggest
-from gru4rec_np.data.sessions import Sessions
+from gru4rec_np.console.spaces import MODELS, make, suggest
+from gru4rec_np.console.trials import (
+    STARTUP,
+    Job,
+    counted,
+    finished,
+    give_back,
+    open_study,
+    require_optuna,
+    storage_error,
+    storage_errors,
+)
 from gru4rec_np.errors import InputError
 from gru4rec_np.models.baselines import Baseline
 from gru4rec_np.models.gru4rec import cut_off_of
@@ -38,210 +42,10 @@ if TYPE_CHECKING:
     import optuna
 
 POLL = 0.5  # seconds between two looks at the storage
-SILENT = 60  # seconds after which a trial that no worker has claimed is taken for lost
-STARTUP = 10  # random trials before the sampler and the pruner learn from them
 
 
 class Surplus(Exception):
     """Raised by a trial that was drawn when enough were under way."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """What a worker needs to know.
-
-    Attributes:
-        model: a name of `MODELS`. space: what is searched.
-        train, validation: sessions over the training catalogue.
-        primary: the metric to maximise, recall@K or mrr@K.
-        trials: how many are to be finished in all, by all workers.
-        storage: a journal file, a URL of a database, or "" for this process's memory.
-        study: its name in the storage. prune: stop trials that fall behind.
-        deadline: of time.time(), after which no trial begins.
-        heartbeat: seconds between a database's heartbeats; after three without one, a worker counts
-            as dead.
-        folder: where workers of a journal are known to be alive.
-    """
-
-    model: str
-    space: Space
-    train: Sessions
-    validation: Sessions
-    primary: str
-    trials: int
-    seed: int
-    backend: str
-    storage: str
-    study: str
-    workers: int = 1
-    prune: bool = True
-    deadline: float = float("inf")
-    heartbeat: int = 20
-    folder: Path | None = None
-
-    def about(self) -> str:
-        """What all workers of a study must have in common, as JSON."""
-        log = hashlib.sha256()
-        for part in (self.train, self.validation):
-            for array in (part.items, part.offsets):
-                log.update(array.tobytes())
-        return json.dumps(
-            {
-                "model": self.model,
-                "log": log.hexdigest()[:16],
-                "space": [dataclasses.asdict(p) for p in self.space],
-                "primary_metric": self.primary,
-                "seed": self.seed,
-                "pruning": self.prune,
-            }
-        )
-
-
-def workers_of(storage: str) -> Path | None:
-    """Where the workers of a journal are known to be alive, whatever their --out."""
-    return Path(f"{storage}.workers") if storage and "://" not in storage else None
-
-
-def require_optuna() -> Any:
-    """The module optuna, quiet.
-
-    Raises:
-        InputError: it is not installed.
-    """
-    try:
-        import optuna
-    except ImportError:
-        raise InputError(
-            "search needs Optuna, which is not installed: pip install optuna"
-        ) from None
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-    return optuna
-
-
-# --- studies --------------------------------------------------------------------------------------
-
-
-def open_study(job: Job) -> optuna.Study:
-    """The job's study, made if it is not in the storage yet.
-
-    Raises:
-        InputError: the storage cannot be used, or the study is of another log or other settings.
-    """
-    optuna = require_optuna()
-    errors: tuple[type[Exception], ...] = (ValueError, *_storage_errors())
-    pruner = optuna.pruners.NopPruner()
-    if job.prune:
-        pruner = optuna.pruners.MedianPruner(n_startup_trials=STARTUP, n_warmup_steps=2)
-    try:
-        study = optuna.create_study(
-            storage=_storage(job.storage, job.heartbeat),
-            study_name=job.study,
-            direction="maximize",
-            pruner=pruner,
-            load_if_exists=True,
-        )
-        known, wanted = study.user_attrs.get("about"), job.about()
-        if known is None:
-            study.set_user_attr("about", wanted)
-    except errors as error:
-        raise _lost(job, error) from None
-    if known not in (None, wanted):
-        old, new = json.loads(known), json.loads(wanted)
-        other = [name for name in new if old.get(name) != new[name]]
-        raise InputError(
-            f"--storage {_shown(job.storage)}: the study {job.study!r} has another "
-            f"{', '.join(other)}; choose another --out or --study"
-        )
-    return study
-
-
-def _storage(place: str, heartbeat: int) -> Any:
-    """Optuna's storage of a journal file, a database's URL, or None for memory."""
-    optuna = require_optuna()
-    if not place:
-        return None
-    if "://" not in place:
-        return optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(place))
-    # The drivers that docs/search.md names.
-    for scheme, driver in (("postgresql", "psycopg"), ("mysql", "pymysql")):
-        place = place.replace(f"{scheme}://", f"{scheme}+{driver}://", 1)
-    return optuna.storages.RDBStorage(
-        place,
-        heartbeat_interval=heartbeat,
-        grace_period=3 * heartbeat,
-        heartbeat_stale_trial_callback=_again,
-    )
-
-
-def _storage_errors() -> tuple[type[Exception], ...]:
-    """What a storage raises that cannot be used, or that goes away."""
-    from sqlalchemy.exc import SQLAlchemyError
-
-    optuna = require_optuna()
-    return ImportError, OSError, SQLAlchemyError, optuna.exceptions.OptunaError
-
-
-def _lost(job: Job, error: Exception) -> InputError:
-    """One line about an error of the storage."""
-    text = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-    return InputError(f"--storage {_shown(job.storage)}: {_shown(text)}")
-
-
-def _shown(place: str) -> str:
-    """A storage without its password."""
-    return re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:***@", place) or "memory"
-
-
-def _again(study: optuna.Study, lost: optuna.trial.FrozenTrial) -> None:
-    """Put the hyperparameters of a lost trial in the queue."""
-    if lost.params and "error" not in lost.user_attrs:
-        study.enqueue_trial(lost.params, user_attrs={"retry_of": lost.number})
-
-
-def counted(trial: optuna.trial.FrozenTrial) -> bool:
-    """Whether it is one of the trials asked for: finished, pruned, diverged or under way.
-
-    A trial that its worker's death ended is not. A diverged one has an "error".
-    """
-    return trial.state.name != "FAIL" or "error" in trial.user_attrs
-
-
-def finished(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
-    """The trials that are done and count."""
-    trials = study.get_trials(deepcopy=False)
-    return [t for t in trials if t.state.is_finished() and counted(t)]
-
-
-def _give_back(job: Job, study: optuna.Study) -> None:
-    """Fail the trials whose worker is dead, and put them in the queue again."""
-    optuna = require_optuna()
-    if "://" in job.storage:
-        optuna.storages.fail_stale_trials(study)  # by their heartbeat
-        return
-    for trial in study.get_trials(deepcopy=False):
-        if trial.state.name != "RUNNING" or _is_alive(job, trial):
-            continue
-        with suppress(ValueError, optuna.exceptions.UpdateFinishedTrialError):  # another was first
-            study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
-            _again(study, trial)
-
-
-def _is_alive(job: Job, trial: optuna.trial.FrozenTrial) -> bool:
-    worker = trial.user_attrs.get("worker")
-    if job.folder is None:
-        return True
-    if worker is None:  # drawn a moment ago, or its worker died in that moment
-        began = trial.datetime_start
-        return began is None or time.time() - began.timestamp() < SILENT
-    place = job.folder / worker
-    if runs.fcntl is None or not place.exists():
-        return place.exists()
-    try:
-        with runs.alone(place):
-            return False
-    except InputError:
-        return True
 
 
 # --- a worker -------------------------------------------------------------------------------------
@@ -265,7 +69,7 @@ def work(
     optuna = require_optuna()
     with _known_as(job.folder) as worker:
         while not stopped() and time.time() < job.deadline:
-            _give_back(job, study)
+            give_back(job, study)
             trials = study.get_trials(deepcopy=False)
             trials = [t for t in trials if counted(t)]
             drawn = len(trials)  # not the lost ones: a retry takes their place
@@ -391,7 +195,7 @@ def run(job: Job, after: Callable[[optuna.Study], None]) -> optuna.Study:
     Raises:
         InputError: see `open_study`, or every worker has died.
     """
-    study, errors = open_study(job), _storage_errors()
+    study, errors = open_study(job), storage_errors()
     after(study)
     asked: list[int] = []
 
@@ -410,7 +214,7 @@ def run(job: Job, after: Callable[[optuna.Study], None]) -> optuna.Study:
         else:
             _in_processes(job, study, lambda: bool(asked), after)
     except errors as error:
-        raise _lost(job, error) from error
+        raise storage_error(job, error) from error
     finally:
         for s, handler in usual.items():
             signal.signal(s, handler)
@@ -472,12 +276,12 @@ def _one_thread() -> Iterator[None]:
 def _process(job: Job, index: int, stop: Any) -> None:
     """A worker's process. Ctrl-C in a terminal reaches all processes; only the first heeds it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    errors = _storage_errors()
+    errors = storage_errors()
     try:
         work(job, open_study(job), index, stop.is_set)
     except InputError as error:
         say(f"worker {index + 1}: {error}")
         sys.exit(1)
     except errors as error:
-        say(f"worker {index + 1}: {_lost(job, error)}")
+        say(f"worker {index + 1}: {storage_error(job, error)}")
         sys.exit(1)
