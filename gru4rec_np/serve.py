@@ -14,6 +14,7 @@ from pathlib import Path
 
 from gru4rec_np.backends import BACKENDS
 from gru4rec_np.console import cli
+from gru4rec_np.console.served import load_runs
 from gru4rec_np.console.titles import read_titles
 from gru4rec_np.errors import InputError
 
@@ -90,7 +91,7 @@ def main() -> None:
     try:
         import uvicorn
 
-        from gru4rec_np.console import service
+        from gru4rec_np.console.service import application
     except ImportError as error:
         if error.name and error.name.startswith("gru4rec_np"):
             raise
@@ -101,11 +102,11 @@ def main() -> None:
     # Uvicorn finishes what is running, then calls the handler that it found.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     titles = read_titles(args.names) if hasattr(args, "names") else {}
-    served = service.load_runs(runs, args.backend, titles)
+    served = load_runs(runs, args.backend, titles)
     listening = _listen(args.host, args.port)
     hosts = ["127.0.0.1", "localhost", args.host, *args.allow_host]
     config = uvicorn.Config(
-        service.application(served, hosts, args.live_sessions),
+        application(served, hosts, args.live_sessions),
         log_level="warning",
         access_log=False,
         server_header=False,

@@ -16,6 +16,7 @@ import pytest
 from test_commands import command, refuses
 
 from gru4rec_np import GRU4Rec, InputError, Shop
+from gru4rec_np.console.served import load_runs
 from gru4rec_np.console.titles import read_titles
 from gru4rec_np.models import NARM
 
@@ -65,7 +66,7 @@ def running(served, **options):
 
 @pytest.fixture(scope="module")
 def port(folder):
-    with running(service.load_runs([folder / "shop", folder / "narm"])) as port:
+    with running(load_runs([folder / "shop", folder / "narm"])) as port:
         yield port
 
 
@@ -174,7 +175,7 @@ def test_items_are_found_by_all_words(port, ids):
 
 
 def test_titles_come_with_the_items(folder, ids):
-    served = service.load_runs([folder / "narm"], titles={ids[4]: "A red bicycle"})
+    served = load_runs([folder / "narm"], titles={ids[4]: "A red bicycle"})
     with running(served) as port:
         _, answer = request(port, "GET", "/items?search=red+BICYCLE")
         assert answer["items"] == [{"item": ids[4], "name": "A red bicycle"}]
@@ -204,7 +205,7 @@ def test_the_least_recently_used_session_is_dropped(folder, ids):
     def recommended(name):
         return request(port, "GET", f"/sessions/{name}/recommend")[0] == 200
 
-    with running(service.load_runs([folder / "shop"]), most_sessions=2) as port:
+    with running(load_runs([folder / "shop"]), most_sessions=2) as port:
         for name in "ab":
             request(port, "POST", f"/sessions/{name}/clicks", {"item": ids[0]})
         assert recommended("a")
@@ -366,7 +367,7 @@ def test_a_body_that_never_comes_is_not_waited_for(port, monkeypatch):
 def test_a_model_file_replaced_while_serving_changes_nothing(models, ids, tmp_path):
     models["shop"].save(tmp_path / "model.npz")
     body = {"session": ids[:2]}
-    with running(service.load_runs([tmp_path])) as port:
+    with running(load_runs([tmp_path])) as port:
         before = request(port, "POST", "/recommend", body)
         models["narm"].save(tmp_path / "model.npz")
         assert request(port, "POST", "/recommend", body) == before

@@ -15,9 +15,9 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium o
 
 @pytest.fixture(scope="module")
 def port(folder):  # noqa: F811
-    from gru4rec_np.console import service
+    from gru4rec_np.console.served import load_runs
 
-    with running(service.load_runs([folder / "shop", folder / "narm"])) as port:
+    with running(load_runs([folder / "shop", folder / "narm"])) as port:
         yield port
 
 

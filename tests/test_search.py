@@ -533,8 +533,7 @@ def test_memory_stays_flat(space):
     study = trials.open_study(of)
     tuning.work(dataclasses.replace(of, trials=10), study)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    began = time.time()
     tuning.work(of, study)
-    assert time.time() > began and len(study.trials) == 40
+    assert len(study.trials) == 40
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 30_000  # KiB
     assert np.isfinite(study.best_value)

@@ -1,8 +1,8 @@
 """Models over HTTP: recommendations, sessions fed click by click, and the page that shows both.
 
-An ASGI application, for any ASGI server; serve.py runs it on Uvicorn. Models are read once, before
-it starts. Scoring runs in threads, whose number is that of the CPU's cores. docs/http.md documents
-the requests. Imports the models; Starlette is an extra.
+An ASGI application, for any ASGI server; serve.py runs it on Uvicorn. The models are those of
+served.py. They are read once, before it starts. Scoring runs in as many threads as there are cores.
+docs/http.md documents the requests. Starlette is an extra.
 """
 
 from __future__ import annotations
@@ -14,15 +14,11 @@ import re
 from asyncio import Lock
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
-from functools import cached_property
-from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
 import anyio
 import anyio.to_thread
-import numpy as np
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -31,15 +27,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from gru4rec_np import models
-from gru4rec_np.console.options import DATA_OPTIONS, read_config
-from gru4rec_np.data.shop import Shop
+from gru4rec_np.console.served import Served
 from gru4rec_np.errors import InputError
 from gru4rec_np.models.base import Model
-from gru4rec_np.models.baselines import Oracle
 from gru4rec_np.models.gru4rec import GRU4Rec, LiveSession
-from gru4rec_np.models.inside import Plane, inside, intents, plane
-from gru4rec_np.ops.ranking import top
 
 T = TypeVar("T")
 
@@ -48,8 +39,6 @@ MOST_SECONDS = 30  # for a body to arrive
 MOST_CLICKS = 1000  # of a session
 MOST_K = 1000
 MOST_SHOWN = 50  # clicks of a session on the page
-BELIEF_K = 10  # the model's best items that are compared with the belief
-EXAMPLES_FROM = 200  # simulated sessions
 SESSION_ID = re.compile(r"[A-Za-z0-9._~-]{1,128}")
 
 PAGE = Path(__file__).with_name("page.html")
@@ -60,128 +49,6 @@ PAGE_HEADERS = {
     "form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
 }
-
-
-# --- the models -----------------------------------------------------------------------------------
-
-
-class Served:
-    """A model in memory, with what the page needs to know of it.
-
-    Attributes:
-        oracle: of the simulated shop that the model was trained on, or None.
-        examples: sessions to begin with, of the simulated shop.
-    """
-
-    def __init__(
-        self, name: str, model: Model, oracle: Oracle | None, titles: Mapping[str, str]
-    ) -> None:
-        self.name, self.model, self.oracle = name, model, oracle
-        self._titles = titles
-        self.examples = [] if oracle is None else _examples(oracle.hp.shop, model)
-
-    def item(self, item: Any) -> dict[str, Any]:
-        """An item as JSON: its id, and its title if it has one."""
-        known = {"item": item if isinstance(item, int | float | str) else str(item)}
-        title = self._titles.get(str(item))
-        return known if title is None else known | {"name": title}
-
-    def ranked(self, best: Sequence[tuple[Any, float]]) -> list[dict[str, Any]]:
-        """A ranking as JSON; a score that is NaN or infinite becomes null."""
-        return [
-            self.item(item) | {"score": score if math.isfinite(score) else None}
-            for item, score in best
-        ]
-
-    def unknown(self, session: Sequence[Any]) -> list[Any]:
-        """The distinct items of a session that the model does not know."""
-        return list(dict.fromkeys(i for i in session if str(i) not in self.model._index))
-
-    @cached_property
-    def plane(self) -> Plane | None:
-        """The plane of `inside.plane`, computed when it is first needed."""
-        return plane(self.model)
-
-    @cached_property
-    def _texts(self) -> list[str]:
-        """(I,) for each item its id and title in lower case, to be searched."""
-        ids = self.model.item_ids.tolist()
-        return [f"{item} {self._titles.get(str(item), '')}".lower() for item in ids]
-
-    def find(self, search: str, skip: int, k: int) -> list[dict[str, Any]]:
-        """As JSON, k items that have all words of a search, from the one after `skip` of them."""
-        words = search[:200].lower().split()
-        matches = (i for i, text in enumerate(self._texts) if all(word in text for word in words))
-        places = list(islice(matches, skip, skip + k))
-        return [
-            self.item(item) for item in self.model.item_ids[np.array(places, np.int64)].tolist()
-        ]
-
-
-def load_runs(
-    runs: Sequence[str], backend: str = "numpy", titles: Mapping[str, str] | None = None
-) -> dict[str, Served]:
-    """Read the models of runs, by name, in their order.
-
-    A run's name is its folder's, or its whole path if two would have the same. A run of the
-    simulated shop also brings the model `oracle`, the best possible ranking.
-
-    Args:
-        runs: folders of runs, or saved models. backend: what runs a network.
-        titles: item id, as text, to title.
-
-    Raises:
-        InputError: a model or a configuration cannot be read.
-    """
-    served: dict[str, Served] = {}
-    short = [_name(run) for run in runs]
-    shops = list(dict.fromkeys(shop for shop in map(_shop_of, runs) if shop is not None))
-    for run, name in zip(runs, short, strict=True):
-        model = models.load(run, backend)
-        name = name if short.count(name) == 1 and name != Oracle.name else str(run)
-        served[name] = Served(name, model, _oracle(shops, model.item_ids), titles or {})
-    oracle = next((one.oracle for one in served.values() if one.oracle), None)
-    if oracle is not None:
-        served[Oracle.name] = Served(Oracle.name, oracle, oracle, titles or {})
-    return served
-
-
-def _oracle(shops: Sequence[Shop], item_ids: np.ndarray) -> Oracle | None:
-    """The oracle of the first shop that sells all of these items."""
-    for shop in shops:
-        oracle = Oracle(shop)
-        oracle._set_catalogue(item_ids)
-        with suppress(InputError):  # an item is not of this shop
-            oracle._derive()
-            return oracle
-    return None
-
-
-def _examples(shop: Shop, model: Model) -> list[list[Any]]:
-    """Some sessions of the shop of 4 to 8 items, all known to the model."""
-    sessions = shop.simulate(EXAMPLES_FROM, seed=shop.seed + 2)
-    drawn = (sessions.session(s).tolist() for s in range(EXAMPLES_FROM))
-    fitting = (s for s in drawn if 4 <= len(s) <= 8 and all(i in model._index for i in s))
-    return list(islice(fitting, 20))
-
-
-def _name(run: str) -> str:
-    path = Path(run).resolve()
-    return path.stem if path.suffix == ".npz" and path.stem != "model" else _folder(path).name
-
-
-def _folder(path: Path) -> Path:
-    return path if path.is_dir() else path.parent
-
-
-def _shop_of(run: str) -> Shop | None:
-    """The simulated shop that a run was trained on; None for a log, and for a model by itself."""
-    path = _folder(Path(run)) / "config.toml"
-    if not path.is_file():
-        return None
-    values = {name: default for name, (default, _) in DATA_OPTIONS.items()}
-    values |= read_config(str(path))
-    return None if values["train"] else Shop(values["shop_items"], values["shop_seed"])
 
 
 # --- what comes in --------------------------------------------------------------------------------
@@ -359,7 +226,7 @@ class Service:
     """The requests. One object serves one application.
 
     Args:
-        served: from `load_runs`, at least one; the first is the default.
+        served: from `served.load_runs`, at least one; the first is the default.
         most_sessions: live sessions kept; the least recently used goes when there is one more.
     """
 
@@ -392,7 +259,7 @@ class Service:
 
     async def models(self, request: Request) -> Response:
         """GET /models"""
-        return _json({"models": [_about(one) for one in self.served.values()]})
+        return _json({"models": [one.about() for one in self.served.values()]})
 
     async def items(self, request: Request) -> Response:
         """GET /items?model=&search=&skip=&k=: items whose id or title has all words of a search."""
@@ -418,24 +285,12 @@ class Service:
         values = await _body(request, ("session", "k", "model"), "session")
         session, k = _session(values["session"], MOST_SHOWN), _k(values.get("k", 20))
         one = self._model(values)
-        return _json(await self._run(_look_inside, one, session, k))
+        return _json(await self._run(one.inside, session, k))
 
     async def map(self, request: Request) -> Response:
         """GET /map?model=: for the page, the plane in which it draws hidden states."""
         one = self._model(_query(request, ("model",)))
-        found = await self._run(lambda: one.plane)
-        if found is None:
-            return _json({"model": one.name, "points": None})
-        items = [str(item) for item in one.model.item_ids[found.items].tolist()]
-        return _json(
-            {
-                "model": one.name,
-                "points": _rounded(found.points),
-                "items": items,
-                "share": _rounded(found.share),
-                "orders": [order.tolist() for order in found.orders],
-            }
-        )
+        return _json(await self._run(one.map))
 
     def _live(self, request: Request, one: Served, make: bool) -> _Live:
         """The live session of a request, as the most recently used one."""
@@ -484,62 +339,13 @@ class Service:
         return Response(status_code=204)
 
 
-def _about(one: Served) -> dict[str, Any]:
-    """A model as JSON."""
-    about = {
-        "name": one.name,
-        "kind": one.model.name,
-        "items": len(one.model.item_ids),
-        "examples": [[one.item(item) for item in session] for session in one.examples],
-    }
-    if isinstance(one.model, Oracle):
-        return about
-    return about | {"hyperparameters": one.model.hyperparameters()}
-
-
-def _rounded(values: np.ndarray) -> list[Any]:
-    """Nested lists with 4 decimals, which is more than a picture shows."""
-    return np.round(np.nan_to_num(values.astype(np.float64)), 4).tolist()
-
-
-def _look_inside(one: Served, session: list[Any], k: int) -> dict[str, Any]:
-    """The answer to POST /inside."""
-    model = one.model
-    places, items = model._known(session)
-    scores = model._scores_after(items)
-    best = top(scores, model.item_ids, k)
-    answer: dict[str, Any] = {
-        "model": one.name,
-        "items": one.ranked(best),
-        "median": float(np.nan_to_num(np.median(scores))),
-        "known": places.tolist(),
-        "layers": None,
-        "path": None,
-        "attention": None,
-        "intents": None,
-    }
-    seen, drawn = inside(model, items), one.plane
-    if seen is not None and drawn is not None:
-        answer["layers"] = [
-            {gate: _rounded(values) for gate, values in layer.items()} for layer in seen.layers
-        ]
-        answer["path"] = _rounded(drawn.at(seen.states))
-        if seen.attention is not None:
-            answer["attention"] = _rounded(seen.attention)
-    if one.oracle is not None:
-        first = [model._index[str(item)] for item, _ in best[:BELIEF_K]]
-        answer["intents"] = intents(one.oracle, items, np.array(first))
-        answer["intents_k"] = len(first)
-    return answer
-
-
 def application(
     served: Mapping[str, Served], hosts: Sequence[str], most_sessions: int = 10_000
 ) -> Starlette:
     """The ASGI application.
 
     Args:
-        served: from `load_runs`. hosts: names that a request's Host header may have.
+        served: from `served.load_runs`. hosts: names that a request's Host header may have.
         most_sessions: see `Service`.
     """
     service = Service(served, most_sessions)

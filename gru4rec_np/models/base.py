@@ -193,15 +193,31 @@ class Model(Estimator, ABC):
         candidates: Iterable[Any] | None,
     ) -> list[tuple[Any, float]]:
         """What `recommend` returns, from scores (I,) and the indices of the session's items."""
-        allowed = np.full(len(scores), candidates is None)
-        if candidates is not None:
-            allowed[self._indices(candidates, "candidates")] = True
-        is_seen = isinstance(exclude, str) and exclude == "seen"
-        allowed[list(seen) if is_seen else self._indices(exclude, "exclude")] = False
+        if candidates is None and isinstance(exclude, tuple) and not exclude:
+            return top(scores, self.item_ids, k)  # the usual case, without a copy of the scores
+        allowed, is_seen = self._allowed(exclude, candidates)
+        if is_seen:
+            allowed[list(seen)] = False
         rows = np.flatnonzero(allowed)
         best = top(scores[rows], rows, k) if len(rows) else []
         ids = self.item_ids[np.array([row for row, _ in best], np.int64)].tolist()
         return [(item, score) for item, (_, score) in zip(ids, best, strict=True)]
+
+    def _allowed(
+        self, exclude: str | Iterable[Any], candidates: Iterable[Any] | None
+    ) -> tuple[np.ndarray, bool]:
+        """(I,) bool, the items that may be recommended; and whether those of a session may not.
+
+        Raises:
+            InputError: exclude or candidates are no ids.
+        """
+        allowed = np.full(len(self.item_ids), candidates is None)
+        if candidates is not None:
+            allowed[self._indices(candidates, "candidates")] = True
+        is_seen = isinstance(exclude, str) and exclude == "seen"
+        if not is_seen:
+            allowed[self._indices(exclude, "exclude")] = False
+        return allowed, is_seen
 
     def _indices(self, items: Any, what: str) -> list[int]:
         """The indices of those items that are in the catalogue.
@@ -260,12 +276,7 @@ class Model(Estimator, ABC):
         """
         check_k(k)
         known, answerable = self._known_sessions(sessions)
-        is_seen = isinstance(exclude, str) and exclude == "seen"
-        allowed = np.full(len(self.item_ids), candidates is None)
-        if candidates is not None:
-            allowed[self._indices(candidates, "candidates")] = True
-        if not is_seen:
-            allowed[self._indices(exclude, "exclude")] = False
+        allowed, is_seen = self._allowed(exclude, candidates)
         rows = np.flatnonzero(allowed)
         S, width = len(answerable), min(k, len(self.item_ids))
         items, best = np.full((S, width), -1), np.full((S, width), np.nan)
