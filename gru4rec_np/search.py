@@ -86,8 +86,9 @@ def parser() -> cli.Parser:
     p.add_argument(
         "--space",
         metavar="NAME|FILE",
-        help="what gru4rec, or the only model of --models, may be: a TOML file, or a shipped one: "
-        f"{', '.join(SPACES)} (default: that of the model's name; small for the shop)",
+        help="the ranges of gru4rec's hyperparameters, or of the only model's of --models: a TOML "
+        f"file, or a shipped space: {', '.join(SPACES)} (default: that of the model's name; small "
+        "for the shop)",
     )
     p.add_argument(
         "--trials",
@@ -118,7 +119,9 @@ def parser() -> cli.Parser:
         metavar="NAME",
         help="the search's name in the storage (default: the log's name)",
     )
-    p.add_argument("--seed", type=int, metavar="N", help="of trials and models (default: 0)")
+    p.add_argument(
+        "--seed", type=int, metavar="N", help="seed of the trials and the models, >= 0 (default: 0)"
+    )
     p.add_argument(
         "--pruning",
         action=argparse.BooleanOptionalAction,
@@ -128,8 +131,13 @@ def parser() -> cli.Parser:
     p.add_argument(
         "--out", metavar="DIR", help="folder of the results (default: runs/search-<log's name>)"
     )
-    for name, default in (("validation", "1d"), ("primary_metric", "mrr@20"), ("baselines", None)):
-        add_option(p, name, default or RUN_OPTIONS[name][0], RUN_OPTIONS[name][1])
+    validation = (
+        "hold out a part of the training sessions, written as for --split; trials are judged on it "
+        "after their last epoch"
+    )
+    add_option(p, "validation", "1d", validation)
+    add_option(p, "primary_metric", "mrr@20", "what trials are judged by: recall@K or mrr@K")
+    add_option(p, "baselines", *RUN_OPTIONS["baselines"])
     add_data_options(p)
     return p
 

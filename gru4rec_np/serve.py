@@ -44,7 +44,7 @@ def parser() -> cli.Parser:
     p.add_argument(
         "--allow-host",
         nargs="+",
-        default=[],
+        default=argparse.SUPPRESS,
         metavar="NAME",
         help="names that clients may call this server by, besides --host and localhost; the Host "
         "header is checked, and *.example.com allows all names below example.com",
@@ -104,7 +104,7 @@ def main() -> None:
     titles = read_titles(args.names) if hasattr(args, "names") else {}
     served = load_runs(runs, args.backend, titles)
     listening = _listen(args.host, args.port)
-    hosts = ["127.0.0.1", "localhost", args.host, *args.allow_host]
+    hosts = ["127.0.0.1", "localhost", args.host, *getattr(args, "allow_host", [])]
     config = uvicorn.Config(
         application(served, hosts, args.live_sessions),
         log_level="warning",

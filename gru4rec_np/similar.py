@@ -3,6 +3,8 @@
 A command: parses options and prints. Imports the models and what is below it.
 """
 
+import argparse
+
 from gru4rec_np import models
 from gru4rec_np.console import cli
 from gru4rec_np.console.titles import read_titles
@@ -19,9 +21,14 @@ def main() -> None:
     p.add_argument("model", metavar="DIR|model.npz", help="a run's folder, or a saved network")
     p.add_argument("item", metavar="ITEM", help="the item to compare with")
     p.add_argument("-k", type=cli.positive, default=20, metavar="K", help="how many items, >= 1")
-    p.add_argument("--names", metavar="FILE", help="a table of item and title, with a header")
+    p.add_argument(
+        "--names",
+        metavar="FILE",
+        default=argparse.SUPPRESS,
+        help="what items are called: a table of two columns, item and title, with a header",
+    )
     args = p.parse_args()
-    titles = read_titles(args.names) if args.names else {}
+    titles = read_titles(args.names) if "names" in args else {}
     model = models.load(args.model, "numpy")
     if not isinstance(model, Network):
         raise InputError(f"{args.model}: {model.name} has no table of items, as networks have")

@@ -38,7 +38,7 @@ else:
 DATA_OPTIONS: dict[str, tuple[Any, str]] = {
     "train": ([], "training log: TSV, CSV or Parquet; several files are read as one log. "
                   "Without it the simulated shop is used"),
-    "test": ([], "test log, used as it is; several files are evaluated one by one. Without it "
+    "test": ([], "test log, used as it is; train and evaluate take several, one by one. Without it "
                  "--split cuts the training log"),
     "split": ("1d", "test set: 2d is the last two days, 0.1 the last tenth of the sessions"),
     "session_column": (COLUMNS[0], "name of the session id column; two names like user,session "
