@@ -87,6 +87,21 @@ def test_neither_the_sessions_beside_nor_the_threads_show(monkeypatch):
         np.testing.assert_array_equal(one, two)
 
 
+def test_a_long_session_is_fed_by_itself(monkeypatch):
+    """To the bit as a live session; and the others are as they were."""
+    model = MODELS["gru"]
+    usual = model.session_vectors(SESSIONS)
+    monkeypatch.setattr("gru4rec_np.models.gru4rec.LONG", 5)
+    vectors = model.session_vectors(SESSIONS)
+    live = model.session()
+    for item in SESSIONS[3]:
+        live.feed(item)
+    assert (vectors[3] == live.vector).all()
+    short = [len(s) <= 5 and s != ["nobody"] for s in SESSIONS]
+    assert (vectors[short] == usual[short]).all()
+    np.testing.assert_allclose(vectors, usual, atol=1e-6)
+
+
 def test_frames_and_the_progress():
     seen = []
     sessions = Sessions.from_lists(SESSIONS)

@@ -23,6 +23,8 @@ from gru4rec_np.models.training import Training
 from gru4rec_np.ops.cells import State
 from gru4rec_np.ops.ranking import PADDED_ROWS, padded
 
+LONG = 1000  # clicks; a longer session is fed by itself, not among MANY lanes
+
 
 class GRU4Rec(Network):
     """Session-based recommendation with a recurrent network: GRUs, LSTMs or simple units.
@@ -151,16 +153,24 @@ class GRU4Rec(Network):
         return out[:n].copy(), state
 
     def _vectors(self, sessions: Sessions, which: np.ndarray) -> np.ndarray:
+        V_y = self.weights["V_y"]
+        vectors = np.empty((len(which), V_y.shape[1]), V_y.dtype)
+        alone = int(np.count_nonzero(sessions.lengths[which] > LONG))  # too long for idle lanes
+        for i, s in enumerate(which[:alone]):
+            live = self.session()
+            for item in sessions.items[sessions.offsets[s] : sessions.offsets[s + 1]]:
+                live.feed_index(int(item))
+            vectors[i] = live.vector
         # Always MANY lanes, so that the bits do not depend on the sessions beside.
-        first, lengths = sessions.offsets[which], sessions.lengths[which]
-        state, found = network.zero_state(self.hp, MANY), []
-        for t in range(lengths[0]):
-            going = first[: np.count_nonzero(lengths > t)]
+        first, lengths = sessions.offsets[which[alone:]], sessions.lengths[which[alone:]]
+        state = network.zero_state(self.hp, MANY)
+        for t in range(max(lengths, default=0)):
+            going, go_on = (int(np.count_nonzero(lengths > e)) for e in (t, t + 1))
             x = np.zeros(MANY, np.int32)
-            x[: len(going)] = sessions.items[going + t]
+            x[:going] = sessions.items[first[:going] + t]
             out, state, _ = network.recurrent(self.weights, self.hp, self.ops, x, state)
-            found.append(out[np.count_nonzero(lengths > t + 1) : len(going)])
-        return np.concatenate(found[::-1])
+            vectors[alone + go_on : alone + going] = out[go_on:going]
+        return vectors
 
     def _output(self) -> tuple[np.ndarray, np.ndarray]:
         return self.weights["V_y"], self.weights["b_y"]
