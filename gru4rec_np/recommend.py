@@ -85,7 +85,7 @@ def parser() -> cli.Parser:
 
 def main() -> None:
     """Run the command on sys.argv."""
-    args = vars(parser().parse_args())
+    args = vars(parser().parse_intermixed_args())  # items may follow options
     for name in (n for n, value in args.items() if value == ""):
         raise InputError(f"{name}: is empty; leave the option out, or give it a value")
     items, files = args.get("items", []), args.get("sessions")

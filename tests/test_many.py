@@ -88,6 +88,17 @@ def test_one_session_with_titles_and_candidates(run, capsys):
     assert any(line.endswith("Jeans, blue") for line in lines)
 
 
+@pytest.mark.parametrize(
+    "order", ["-k 3 {0} {1}", "{0} -k 3 {1}", "{0} {1} -k 3", "-k 3 -- {0} {1}"]
+)
+def test_items_stand_before_or_after_options(run, folder, capsys, order):
+    """`make demo` has them after."""
+    run(recommend, "model.npz", *order.format(*ITEMS[:2]).split())
+    shown = [line.split()[1] for line in capsys.readouterr().out.splitlines()[1:]]
+    model = GRU4Rec.load(folder / "model.npz", backend="numpy")
+    assert shown == [item for item, _ in model.recommend(ITEMS[:2], 3)]
+
+
 def test_similar_items(run, folder, capsys):
     run(similar, "model.npz", ITEMS[0], "-k", "60", "--names", "titles.tsv")
     lines = capsys.readouterr().out.splitlines()
