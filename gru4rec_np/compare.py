@@ -44,6 +44,7 @@ from gru4rec_np.console.options import (
     load_data,
     parse,
     read_config,
+    require_one_test,
 )
 from gru4rec_np.data.sessions import Sessions
 from gru4rec_np.data.shop import Shop
@@ -332,8 +333,7 @@ def main() -> None:
     """Run the command on sys.argv."""
     given = parse(parser(), sys.argv[1:])
     data = data_settings(given)
-    if len(data["test"]) > 1:
-        raise InputError("test: a comparison takes one test file")
+    require_one_test(data, "a comparison")
     k = given.get("k", 20)
     shop = None if data["train"] else Shop(n_items=data["shop_items"], seed=data["shop_seed"])
     rows = methods(

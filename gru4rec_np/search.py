@@ -25,6 +25,7 @@ from gru4rec_np.console.options import (
     held_out,
     load_data,
     parse,
+    require_one_test,
     run_settings,
     write_config,
 )
@@ -154,8 +155,7 @@ def main() -> None:
         raise InputError(f"seed: must be a whole number >= 0, not {seed}")
     data = data_settings(given)
     chosen = run_settings({"validation": "1d", "primary_metric": "mrr@20", **given})
-    if len(data["test"]) > 1:
-        raise InputError("test: a search takes one test file")
+    require_one_test(data, "a search")
     if not chosen["validation"]:
         raise InputError("validation: a search needs one")
     log = runs.name_of(data["train"] or ["shop"])

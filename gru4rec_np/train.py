@@ -26,6 +26,7 @@ from gru4rec_np.console.options import (
     DATA_OPTIONS,
     HEADER,
     RUN_OPTIONS,
+    TABLE_OPTIONS,
     add_data_options,
     add_option,
     data_settings,
@@ -33,6 +34,7 @@ from gru4rec_np.console.options import (
     load_data,
     parse,
     read_config,
+    require_used,
     run_settings,
     unused,
     write_config,
@@ -51,8 +53,8 @@ from gru4rec_np.models.training import Diverged
 K = (5, 10, 20)
 
 FILES = ("model.npz", "config.toml", "history.csv", "metrics.json", "curves.png")
-TRAINING = "training.npz"  # the checkpoint of an unfinished run
-SETTINGS = "training.toml"  # its configuration, config.toml once the run is finished
+TRAINING = "training.npz"  # the last checkpoint; of a finished run with --keep-training
+SETTINGS = "training.toml"  # the configuration of an unfinished run, config.toml of a finished one
 DIVERGED = "diverged"  # .npz and .toml, what these become when the loss diverged
 
 DESCRIPTION = """\
@@ -66,7 +68,8 @@ examples:
   python -m gru4rec_np.train --train clicks.tsv --split 1d
   python -m gru4rec_np.train --train train.tsv --test test.tsv --params \
 loss=bpr-max,constrained_embedding=True
-  python -m gru4rec_np.train --train train.tsv --test test.tsv --config rsc15-100k-bpr-max"""
+  python -m gru4rec_np.train --train train.tsv --test test.tsv --config rsc15-100k-bpr-max
+  python -m gru4rec_np.train --start-from runs/clicks --train tomorrow.tsv --epochs 2"""
 
 Say = Callable[[str], object]
 
@@ -92,7 +95,7 @@ def parser() -> cli.Parser:
     p.add_argument(
         "--resume",
         metavar="DIR",
-        help="resume the run in DIR, bit-identically; allows no other option",
+        help="resume the run in DIR, bit-identically; allows no other option but --n-epochs",
     )
     shipped = ", or of a shipped configuration: " + ", ".join(CONFIGURATIONS)
     p.add_argument(
@@ -138,12 +141,20 @@ def settings(argv: list[str], say: Say = lambda line: None) -> tuple[dict[str, A
     out, config, params = (given.pop(name, None) for name in ("out", "config", "params"))
     overwrite, resume = given.pop("overwrite", False), given.pop("resume", None)
     if resume is not None:
-        if given or overwrite or (out, config, params) != (None, None, None):
-            raise InputError("resume: allows no other option; the run's are in its folder")
+        if set(given) - {"n_epochs"} or overwrite or (out, config, params) != (None, None, None):
+            raise InputError(
+                "resume: allows no other option but --n-epochs; the run's are in its folder"
+            )
         out, config = resume, _unfinished(Path(resume))
 
     values: dict[str, Any] = read_config(config) if config else {}
+    if "start_from" in given:
+        if config is not None or params is not None:
+            raise InputError("start_from: not with --config or --params, the run's values hold")
+        values = _settings_of(_run_of(given["start_from"]))
     logs = {name: given.get(name, values.get(name, [])) for name in ("train", "test")}
+    if "start_from" in given and "train" not in given:
+        raise InputError("start_from: needs the new sessions, --train FILE")
     if "train" in given or "test" in given:  # what the file says of its own log may not fit
         values = {name: value for name, value in values.items() if name not in unused(logs)}
     if params is not None:
@@ -154,18 +165,49 @@ def settings(argv: list[str], say: Say = lambda line: None) -> tuple[dict[str, A
         values[name] = text
 
     data = data_settings(values) | run_settings(values)
+    require_used(data, values)
     baselines.names_of(data["baselines"])
-    model = GRU4Rec(
-        **{name: value for name, value in values.items() if name not in data},
-        backend=data["backend"],
-    )
+    hp = {name: value for name, value in values.items() if name not in data}
+    if data["start_from"]:
+        if data["baselines"] not in ("auto", "none"):
+            raise InputError("baselines: not with --start-from, they would know the new log only")
+        model = GRU4Rec.load(data["start_from"], data["backend"])
+        kept = _run_of(data["start_from"]) / TRAINING
+        if kept.is_file():
+            model.read_memory(kept)
+        else:
+            cli.say(
+                f"warning: {kept} is missing, so {model.adapt}'s memory starts fresh and the model "
+                "may become worse; train with --keep-training keeps it"
+            )
+        model.set_params(**hp)
+    else:
+        model = GRU4Rec(**hp, backend=data["backend"])
     if out is None:
         folder = runs.unused_folder(Path("runs", runs.name_of(data["train"] or ["shop"])))
     else:
         folder = Path(out)
     if resume is None:
         require_free(folder, overwrite)
-    return data | {"overwrite": overwrite or resume is not None}, model, folder
+    if data["start_from"] and folder.resolve() == _run_of(data["start_from"]).resolve():
+        raise InputError(f"--out {folder}: is the run to start from; choose another folder")
+    return data | {"overwrite": overwrite, "resume": resume is not None}, model, folder
+
+
+def _run_of(model: str) -> Path:
+    """The folder of a run, which may be given by its model file."""
+    return Path(model) if Path(model).is_dir() else Path(model).parent
+
+
+def _settings_of(run: Path) -> dict[str, Any]:
+    """Hyperparameters and columns of a run, as far as its folder has them."""
+    config = run / "config.toml"
+    values = read_config(str(config)) if config.is_file() else {}
+    return {
+        name: value
+        for name, value in values.items()
+        if name in FIELDS or name in TABLE_OPTIONS or name in ("backend", "ties")
+    }
 
 
 def _with_params(
@@ -204,7 +246,7 @@ def require_free(out: Path, overwrite: bool) -> None:
     Args:
         overwrite: the results of an earlier run may be replaced.
     """
-    if (out / TRAINING).exists():
+    if (out / TRAINING).exists() and (out / SETTINGS).exists():
         raise InputError(
             f"--out {out}: an unfinished run is there; --resume {out} continues it, or delete "
             f"{out / TRAINING}"
@@ -233,7 +275,6 @@ def _unfinished(folder: Path) -> str:
             f"resume: {folder}: nothing to resume, there is no {TRAINING}: the run is finished, or "
             "was stopped in its first steps"
         )
-    # Before version 0.2 the configuration was config.toml from the start.
     name = SETTINGS if (folder / SETTINGS).exists() else "config.toml"
     return str(folder / name)
 
@@ -269,11 +310,20 @@ def train_with_progress(
         sys.stdout.flush()
         if keeper.asked is not None:  # during the evaluation of the epoch
             keeper.after_chunk(model.training)
-        elif row["epoch"] == model.hp.n_epochs:
+        elif row["epoch"] == model.hp.n_epochs or data["keep_training"]:
             keeper.keep(model.training)  # so that --resume need not train again
 
-    resume = keeper.path if keeper.path.exists() else None
-    model.fit(train, on_chunk, on_epoch, validation, data["patience"], resume, primary=primary)
+    start = data["start_from"]
+    fit = partial(model.fit_more, keep_counts=data["keep_counts"]) if start else model.fit
+    fit(
+        train,
+        on_chunk=on_chunk,
+        on_epoch=on_epoch,
+        validation=validation,
+        patience=data["patience"],
+        resume=keeper.path if data["resume"] else None,
+        primary=primary,
+    )
 
 
 def write_results(
@@ -289,7 +339,8 @@ def write_results(
     rows.writerows(model.history)
 
     write_text(out / "history.csv", text.getvalue())
-    write_text(out / "metrics.json", json.dumps(results, indent=2) + "\n")
+    if results:
+        write_text(out / "metrics.json", json.dumps(results, indent=2) + "\n")
     updates = len(model.losses) // len(model.history)
     report.plot_curves(out / "curves.png", model.losses, updates, ranks)
 
@@ -300,12 +351,14 @@ def main() -> None:
     data, model, out = settings(sys.argv[1:], lines.append)
     cli.check_output(out, FILES, [Path(f) for name in ("train", "test") for f in data[name]])
     with cli.surviving_output():
-        parts, shop = load_data(data)
+        parts, shop = load_data(data, model.item_ids if data["start_from"] else None)
         is_new = not out.exists()
         out.mkdir(parents=True, exist_ok=True)
         try:
             with runs.alone(out):
-                if not data["overwrite"]:  # another run may have finished here meanwhile
+                if (
+                    not data["overwrite"] and not data["resume"]
+                ):  # another run may have finished here meanwhile
                     require_free(out, False)
                 run(data, model, out, parts, shop, lines)
         finally:
@@ -328,16 +381,19 @@ def run(
         parts: from `load_data`. lines: printed before the training.
     """
     tests = {name: part for name, part in parts.items() if name.startswith("test")}
+    known = model.item_ids if data["start_from"] else None
     if data["validation"]:
-        parts["train"], parts["validation"] = held_out(parts["train"], data)
+        parts["train"], parts["validation"] = held_out(parts["train"], data, known)
         tests = {name: test.restrict(parts["train"].item_ids) for name, test in tests.items()}
         parts.update(tests)
     train, validation = parts["train"], parts.get("validation")
-    methods, left_out = baselines.chosen(data["baselines"], model.hp, train, tests, shop)
+    wanted = "none" if not tests or known is not None else data["baselines"]
+    methods, left_out = baselines.chosen(wanted, model.hp, train, tests, shop)
     if shop:
         print(f"simulated shop: {shop.n_items:,} items, seed {shop.seed}")
     print(report.describe(parts), "", *lines, sep="\n")
-    for line in advice.cautions(model.hp, train, tests, not data["test"]):
+    judged = {} if known is not None else tests  # tomorrow's log may be smaller than its test set
+    for line in advice.cautions(model.hp, train, judged, not data["test"]):
         cli.say(f"warning: {line}")
     print(
         f"GRU4Rec: {model.unit} layers {_short(model.layers)}, input {model.input}, "
@@ -345,6 +401,12 @@ def run(
         f"({model.ops.why})",
         flush=True,
     )
+    if known is not None:
+        print(
+            f"going on from {data['start_from']}: {len(known):,} items are known, "
+            f"{train.n_items - len(known):,} are new",
+            flush=True,
+        )
     interval = runs.parse_interval(data["checkpoint"])
     begin = partial(write_config, out / SETTINGS, data, model)
     keeper = runs.Keeper(out / TRAINING, *interval, begin)
@@ -352,7 +414,7 @@ def run(
         with keeper:
             train_with_progress(model, train, validation, data, keeper)
     except Diverged as error:
-        if not keeper.path.exists():
+        if not data["resume"] and not keeper.has_kept:
             raise
         (out / SETTINGS).replace(out / f"{DIVERGED}.toml")
         keeper.path.replace(out / f"{DIVERGED}.npz")
@@ -372,8 +434,9 @@ def run(
         if validation and len(model.history) < model.n_epochs:
             print(f"no better epoch in {data['patience']}: stopped")
         finish(data, model, out, parts, tests, methods)
-        for name in (SETTINGS, TRAINING):  # without the latter the run is finished
-            (out / name).unlink(missing_ok=True)
+        (out / SETTINGS).unlink(missing_ok=True)  # without it the run is finished
+        if not data["keep_training"]:
+            (out / TRAINING).unlink(missing_ok=True)
 
     if left_out:
         print(
@@ -383,8 +446,9 @@ def run(
     line = advice.fitting_config(model.hp, train.n_events) or ""
     if line:
         print(line)
-    print(f"\nwritten to {out}/: {', '.join(FILES)}")
-    items = [str(item) for item in next(iter(tests.values())).session(0)[:2]]
+    written = [name for name in (*FILES, TRAINING) if (out / name).exists()]
+    print(f"\nwritten to {out}/: {', '.join(written)}")
+    items = [str(item) for item in next(iter(tests.values()), train).session(0)[:2]]
     example = [str(out), *["--"] * any(item.startswith("-") for item in items), *items]
     print("try:", shlex.join(["python", "-m", "gru4rec_np.recommend", *example]))
 
@@ -414,10 +478,10 @@ def finish(
             f"ties {data['ties']}"
         )
         print(report.table(figures, K))
-    if ordered[-1].name == "oracle":
+    if tests and ordered[-1].name == "oracle":
         print(report.about_oracle(parts))
-    first = next(iter(ranks.values()))
-    write_results(out, model, results if len(tests) > 1 else results["test"], first)
+    first = next(iter(ranks.values()), {})
+    write_results(out, model, results["test"] if list(results) == ["test"] else results, first)
 
 
 @contextlib.contextmanager

@@ -9,10 +9,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Container
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tomli_w
 
 from gru4rec_np.backends import BACKENDS
@@ -40,7 +42,8 @@ DATA_OPTIONS: dict[str, tuple[Any, str]] = {
                   "Without it the simulated shop is used"),
     "test": ([], "test log, used as it is; train and evaluate take several, one by one. Without it "
                  "--split cuts the training log"),
-    "split": ("1d", "test set: 2d is the last two days, 0.1 the last tenth of the sessions"),
+    "split": ("1d", "test set: 2d is the last two days, 0.1 the last tenth of the sessions; none: "
+                    "train on the whole log"),
     "session_column": (COLUMNS[0], "name of the session id column; two names like user,session "
                                    "make one key"),
     "item_column": (COLUMNS[1], "name of the item id column"),
@@ -72,6 +75,13 @@ RUN_OPTIONS: dict[str, tuple[Any, str]] = {
                           "bpr-mf, item-knn, v-sknn, markov, oracle, with commas between. auto: "
                           "those expected to take less time than the training, or under ten "
                           "seconds"),
+    "start_from": ("", "go on from the model of an earlier run with the sessions of --train, "
+                       "which may have new items. Hyperparameters and columns are those of the "
+                       "run, unless given"),
+    "keep_counts": (False, "with --start-from, negative sampling and logQ count the events of the "
+                           "earlier trainings too"),
+    "keep_training": (False, "keep training.npz of the finished run, so that --start-from has the "
+                             "optimiser's memory, and --resume DIR --n-epochs N can train more"),
     "checkpoint": ("5m", "write a checkpoint every 5m (minutes) or every 5000 (steps); 0: only at "
                          "the start, at the end and when the run is stopped"),
 }  # fmt: skip
@@ -85,6 +95,7 @@ TABLE_OPTIONS = (
 METAVARS = {
     "train": "FILE", "test": "FILE", "split": "D|S", "validation": "D|S", "checkpoint": "N|Nm",
     "primary_metric": "METRIC", "baselines": "NAMES", "separator": "CHAR", "time_unit": "UNIT",
+    "start_from": "DIR|model.npz",
     "session_gap": "TIME", "layout": "LAYOUT", "keep": "COLUMN=VALUE",
 }  # fmt: skip
 
@@ -127,6 +138,8 @@ def run_settings(given: dict[str, Any]) -> dict[str, Any]:
             "patience: must be a whole number >= 0, and 0 without --validation, not "
             f"{run['patience']}"
         )
+    if run["keep_counts"] and not run["start_from"]:
+        raise InputError("keep_counts: has no use without --start-from")
     run["primary_metric"] = run["primary_metric"].lower()
     cut_off_of(run["primary_metric"])
     runs.parse_interval(run["checkpoint"])
@@ -170,7 +183,16 @@ def unused(data: dict[str, Any]) -> dict[str, str]:
         found |= dict.fromkeys(
             SPLIT_OPTIONS, "has no use with --test, whose files are used as they are"
         )
+    elif data.get("start_from"):
+        found |= dict.fromkeys(SPLIT_OPTIONS, "has no use with --start-from, which splits no log")
     return found
+
+
+def require_used(data: dict[str, Any], given: Container[str]) -> None:
+    """Raise InputError if one of the given options has no effect, see `unused`."""
+    for name, why in unused(data).items():
+        if name in given:
+            raise InputError(f"{name}: {why}")
 
 
 def _check_data(data: dict[str, Any], given: set[str]) -> None:
@@ -188,9 +210,7 @@ def _check_data(data: dict[str, Any], given: set[str]) -> None:
         raise InputError(f"ties: must be one of {', '.join(TIES)}, not {data['ties']!r}")
     if data["test"] and not data["train"]:
         raise InputError("test: a test log needs a training log, --train FILE")
-    for name, why in unused(data).items():
-        if name in given:
-            raise InputError(f"{name}: {why}")
+    require_used(data, given)
     if data["merge_repeats"] and not data["train"]:
         raise InputError("merge_repeats: not with the simulated shop, whose oracle knows repeats")
     for name in ("min_item_support", "min_session_length", "shop_sessions", "shop_items"):
@@ -198,7 +218,8 @@ def _check_data(data: dict[str, Any], given: set[str]) -> None:
             raise InputError(f"{name}: must be a whole number >= 1 and <= {MOST}, not {data[name]}")
     if data["shop_seed"] < 0:
         raise InputError(f"shop_seed: must be a whole number >= 0, not {data['shop_seed']}")
-    cli.parse_split(data["split"])
+    if data["split"] != "none":
+        cli.parse_split(data["split"])
     table_keywords(data)
     for test in data["test"]:
         for train in data["train"]:
@@ -275,15 +296,28 @@ def table_keywords(data: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def load_data(data: dict[str, Any]) -> tuple[dict[str, Sessions], Shop | None]:
+def require_one_test(data: dict[str, Any], what: str) -> None:
+    """Raise InputError unless the data options give one test set, which `what` needs."""
+    if len(data["test"]) > 1:
+        raise InputError(f"test: {what} takes one test file")
+    if data["split"] == "none" and not data["test"]:
+        raise InputError(f"split: {what} needs a test set, not none")
+
+
+def load_data(
+    data: dict[str, Any], known: np.ndarray | None = None
+) -> tuple[dict[str, Sessions], Shop | None]:
     """Training and test sessions over the training catalogue, and the shop if it is simulated.
 
     Args:
         data: from `data_settings`.
+        known: the item ids of a model to go on from, which the catalogue begins with. The training
+            log is then used as it is.
 
     Returns:
-        {"raw": the log before cleaning and splitting, if it was split, "train": ..., "test": ...},
-        the shop or None. With several test files there is a part "test PATH" for each.
+        {"raw": the log before cleaning and splitting, unless used as it is, "train": ..., "test":
+        ...}, the shop or None. With several test files there is a part "test PATH" for each, with
+        split=none and no test files none.
 
     Raises:
         InputError: a file that cannot be used, or nothing to train on or test with.
@@ -294,10 +328,12 @@ def load_data(data: dict[str, Any]) -> tuple[dict[str, Sessions], Shop | None]:
     else:
         shop = Shop(n_items=data["shop_items"], seed=data["shop_seed"])
         log = shop.simulate(data["shop_sessions"], seed=data["shop_seed"] + 1)
-    if data["test"]:
+    if data["test"] or known is not None:
         train = log.keep_sessions(log.lengths >= 2).compact()
         if train.n_sessions == 0:
             raise InputError(f"{', '.join(data['train'])}: no session has 2 events or more")
+        if known is not None:
+            train = train.extend(known)
         parts = {"train": train}
         for path, name in test_names(data).items():
             try:
@@ -313,20 +349,27 @@ def load_data(data: dict[str, Any]) -> tuple[dict[str, Sessions], Shop | None]:
                 log, data["min_item_support"], data["min_session_length"], not data["merge_repeats"]
             )
             watch(1, 2)
+            if data["split"] == "none":
+                train = cleaned.keep_sessions(cleaned.lengths >= 2).compact()
+                if train.n_sessions == 0:
+                    raise InputError("no session has 2 events or more")
+                return {"raw": log, "train": train}, shop
             train, test = split(cleaned, **cli.parse_split(data["split"]))
         return {"raw": log, "train": train, "test": test}, shop
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
 
 
-def held_out(train: Sessions, data: dict[str, Any]) -> tuple[Sessions, Sessions]:
-    """Training sessions, and those of the validation set.
+def held_out(
+    train: Sessions, data: dict[str, Any], known: np.ndarray | None = None
+) -> tuple[Sessions, Sessions]:
+    """Training sessions, and those of the validation set. known: see `load_data`.
 
     Raises:
         InputError: nothing is left of one of them.
     """
     try:
-        return split(train, **cli.parse_split(data["validation"], "validation"))
+        return split(train, **cli.parse_split(data["validation"], "validation"), known=known)
     except InputError as error:
         raise InputError(f"validation: {error}") from None
 
@@ -355,7 +398,9 @@ def write_config(path: Path, data: dict[str, Any], model: Model) -> None:
     config = {name: data[name] for name in (*DATA_OPTIONS, *RUN_OPTIONS)}
     for name in ("train", "test"):
         config[name] = [os.path.abspath(file) for file in data[name]]
+    if data["start_from"]:
+        config["start_from"] = os.path.abspath(data["start_from"])
     config |= model.hyperparameters()
-    for name in unused(data):
+    for name in unused(config):
         del config[name]
     write_text(path, HEADER + tomli_w.dumps({n: v for n, v in config.items() if v not in ("", [])}))

@@ -180,15 +180,16 @@ def plot_curves(
     ranks: Mapping[str, tuple[np.ndarray, np.ndarray]],
     k: int = 20,
 ) -> None:
-    """Plot a run: the loss during training, Recall and MRR by position in the session.
+    """Plot a run: the loss during training; with ranks, Recall and MRR by position in the session.
 
     Args:
         path: a .png or .svg file.
         losses: (updates,) the loss of each. steps_per_epoch: updates in an epoch.
         ranks: method to what its `ranks` returned.
     """
-    figure = new_figure(figsize=(13, 4))
-    loss_axis, recall_axis, mrr_axis = axes = figure.subplots(1, 3)
+    figure = new_figure(figsize=(13, 4) if ranks else (6, 4))
+    axes = figure.subplots(1, 3 if ranks else 1, squeeze=False)[0]
+    loss_axis = axes[0]
 
     width = max(1, min(len(losses) // 20, steps_per_epoch // 10))
     smooth = np.convolve(losses, np.full(width, 1 / width), "valid")
@@ -201,6 +202,21 @@ def plot_curves(
         ylabel=f"loss, mean of {width} updates" if width > 1 else "loss",
     )
 
+    for axis in axes:
+        axis.grid(alpha=0.3)
+        axis.spines[["top", "right"]].set_visible(False)
+    if ranks:
+        _plot_by_position(figure, axes[1], axes[2], ranks, k)
+    write_whole(path, lambda part: figure.savefig(part, dpi=110))
+
+
+def _plot_by_position(
+    figure: Any,
+    recall_axis: Any,
+    mrr_axis: Any,
+    ranks: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    k: int,
+) -> None:
     positions = np.arange(1, LAST_POSITION + 1)
     for name, (rank, before) in ranks.items():
         style: dict[str, Any] = {
@@ -220,12 +236,8 @@ def plot_curves(
             ylim=(0, None),
         )
         axis.set_xticks(positions, [*map(str, positions[:-1]), f"{LAST_POSITION}+"])
-    for axis in axes:
-        axis.grid(alpha=0.3)
-        axis.spines[["top", "right"]].set_visible(False)
     handles, labels = recall_axis.get_legend_handles_labels()
     figure.legend(handles[::-1], labels[::-1], loc="outside right center", frameon=False)
-    write_whole(path, lambda part: figure.savefig(part, dpi=110))
 
 
 def plot_comparison(

@@ -113,7 +113,7 @@ class Keeper:
         self.path, self.steps, self.seconds, self._begin = path, steps, seconds, begin
         self.asked: int | None = None
         self._done = self._kept = 0  # steps
-        self._when: float | None = None  # no checkpoint is written yet
+        self._when: float | None = None  # of the last checkpoint
 
     def __enter__(self) -> Keeper:
         names = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
@@ -149,6 +149,11 @@ class Keeper:
             self.keep(training)
         if self.asked is not None:
             raise Stopped
+
+    @property
+    def has_kept(self) -> bool:
+        """Whether it has written a checkpoint."""
+        return self._when is not None
 
     def keep(self, training: Training) -> None:
         """Write a checkpoint now.

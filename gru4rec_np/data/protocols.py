@@ -153,6 +153,7 @@ def split(
     share: float | None = None,
     by: By = "end",
     full_hour: bool = False,
+    known: np.ndarray | None = None,
 ) -> tuple[Sessions, Sessions]:
     """Split by time into training and test sessions; the test set has the training catalogue.
 
@@ -166,6 +167,7 @@ def split(
             "start": one whose first event is; training loses its events from the cut on (all
             other sets).
         full_hour: count `days` from the full hour after the log's last event.
+        known: item ids that the catalogue begins with, those of a model to go on from.
 
     Returns:
         train, test. Training sessions shorter than 2 are dropped. Test events of items that train
@@ -179,4 +181,5 @@ def split(
     train, test = cut_by_time(data, days, share, by, full_hour)
     # A session of one event trains no network. Dropped, so that all methods have the same items.
     train = _long(train, 2).compact()
+    train = train if known is None else train.extend(known)
     return train, test.restrict(train.item_ids)

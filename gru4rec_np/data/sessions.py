@@ -184,6 +184,30 @@ class Sessions:
         index[used] = np.arange(len(used))
         return dataclasses.replace(self, items=index[self.items], item_ids=self.item_ids[used])
 
+    def extend(self, item_ids: np.ndarray) -> Sessions:
+        """These sessions over a catalogue that begins with another one, usually a model's.
+
+        Items that it lacks follow, in the order of this catalogue. Items are matched by `index_of`.
+
+        Args:
+            item_ids: (I,) the other catalogue.
+
+        Raises:
+            InputError: ids of items that it lacks are of another type.
+        """
+        index = index_of(item_ids)
+        new = np.array([index.get(str(i), -1) for i in self.item_ids.tolist()], np.int32)
+        unknown = np.flatnonzero(new < 0)
+        new[unknown] = len(item_ids) + np.arange(len(unknown))
+        more = self.item_ids[unknown]
+        if len(more) and more.dtype != item_ids.dtype:
+            old, other = (_type_name(ids) for ids in (item_ids, more))
+            raise InputError(
+                f"item ids: those of the model are {old}, {str(more[0])[:60]!r} is {other}"
+            )
+        ids = np.concatenate([item_ids, more]) if len(more) else item_ids
+        return dataclasses.replace(self, items=new[self.items], item_ids=ids)
+
     def restrict(self, item_ids: np.ndarray) -> Sessions:
         """These sessions over another catalogue, usually the training set's.
 
@@ -255,6 +279,10 @@ def _one_type(values: Iterable[Any], what: str) -> type:
     if kind not in _ID_TYPES:
         raise InputError(f"{what}: values of type {kind.__name__} are no ids")
     return kind
+
+
+def _type_name(ids: np.ndarray) -> str:
+    return {"i": "whole numbers", "O": "text"}.get(ids.dtype.kind, str(ids.dtype))
 
 
 def _day(time: float) -> str:

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from gru4rec_np.backends import Ops, one_blas_thread, quiet
+from gru4rec_np.backends import Memory, Ops, one_blas_thread, quiet
 from gru4rec_np.backends import load as load_backend
 from gru4rec_np.data.sessions import Sessions, check_cut_offs, check_k, index_of, item_list
 from gru4rec_np.data.tables import Watch, as_sessions
@@ -68,6 +68,24 @@ class Model(Estimator, ABC):
     @abstractmethod
     def fit(self, train: Any) -> Model:
         """Train on sessions."""
+
+    @abstractmethod
+    def fit_more(self, new: Any) -> Model:
+        """Go on with new sessions. Items that the model does not know are added to its catalogue.
+
+        New items come after the known ones, whose order stays.
+        """
+
+    @contextmanager
+    def _unchanged_if_refused(self) -> Iterator[None]:
+        """The model stays what it was if the block raises InputError."""
+        before = vars(self).copy()
+        try:
+            yield
+        except InputError:
+            vars(self).clear()
+            vars(self).update(before)
+            raise
 
     @abstractmethod
     def _ranks(
@@ -372,10 +390,15 @@ class Network(Model):
         losses: (updates,) float64, the mean loss over the events of each update, in order.
         history: one dict per epoch: epoch, loss (mean over its events), events, seconds,
             events_per_second.
+        support: (I,) int64, the events of each item that the last training counted, for its
+            sampler and logQ. None in a model from an older file, which has no counts.
+        memory: the optimiser's, after `fit`, see `optim.init_state`; None in a model from a file.
     """
 
     ops: Ops
     weights: dict[str, np.ndarray]
+    support: np.ndarray | None = None
+    memory: Memory | None = None
     losses: np.ndarray
     history: list[dict[str, float]]
 
@@ -483,10 +506,39 @@ class Network(Model):
         """The shape of each weight, by name."""
 
     def _arrays(self) -> dict[str, np.ndarray]:
-        return {f"weights/{name}": array for name, array in self.weights.items()}
+        arrays = {f"weights/{name}": array for name, array in self.weights.items()}
+        return arrays if self.support is None else {**arrays, "support": self.support}
 
     def _restore(self, arrays: dict[str, np.ndarray]) -> None:
         self.weights = checkpoint.take_weights(arrays, self._shapes(len(self.item_ids)))
+        self.support = arrays.get("support")
+        if self.support is not None:
+            kind, shape = self.support.dtype, self.support.shape
+            if kind != np.int64 or shape != self.item_ids.shape or (self.support < 0).any():
+                raise ValueError(f"support is {kind} {shape}, no count for each item")
+
+    def _more(self, new: Any, keep_counts: bool) -> tuple[Sessions, np.ndarray]:
+        """What `fit_more` trains on.
+
+        Returns:
+            sessions of 2 events or more, over the model's catalogue and the new items after it;
+            and the support of each item (I,) int64, with that of the model if keep_counts.
+
+        Raises:
+            InputError: the model is not trained or has no support to keep, or ids do not fit.
+        """
+        self._require_fit()
+        new = as_sessions(new)
+        new = new.keep_sessions(new.lengths >= 2).compact().extend(self.item_ids)
+        support = new.support
+        if keep_counts:
+            if self.support is None:
+                raise InputError(
+                    "keep_counts: the model is from an older file, which has no counts; go on "
+                    "without keep_counts"
+                )
+            support[: len(self.support)] += self.support
+        return new, support
 
 
 def places_in(rows: np.ndarray, items: np.ndarray) -> np.ndarray:

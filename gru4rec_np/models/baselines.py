@@ -33,13 +33,16 @@ class Baseline(Model):
         Hyperparameters: if it has some.
         parts: what it learns and saves: attribute name to shape, with "I" for the number of items
             and None for any number. Each is an array or a sparse array.
-        _learn(train, watch): sets the parts, and calls watch with the work done and the total.
+        kept: parts that only `fit_more` needs. They are None in a model from an older file.
+        _learn(train, watch): sets the parts, and calls watch with the work done and the total. A
+            part that it adds to is a class attribute too, empty. It has zeros for new items.
         scores(sessions, cases): (n, I) floats, the score of each item after the events of each case
             so far; sessions over the training catalogue, (n,) cases as in `Sessions.cases`. A
             case's scores do not depend on the other cases.
     """
 
     parts: ClassVar[dict[str, tuple]]
+    kept: ClassVar[dict[str, tuple]] = {}
 
     def fit(self: B, train: Any, watch: Watch | None = None) -> B:
         """Learn from training sessions.
@@ -60,6 +63,44 @@ class Baseline(Model):
         train = as_sessions(train).compact()
         if train.n_sessions == 0:
             raise InputError(f"{self.name}: there is no session to learn from")
+        with self._unchanged_if_refused():
+            for name in self.parts | self.kept:
+                vars(self).pop(name, None)
+            return self._take_in(train, watch)
+
+    def fit_more(self: B, new: Any, watch: Watch | None = None) -> B:
+        """Learn from new sessions too. Items that are not known join `item_ids`, at its end.
+
+        The result equals that of `fit` on the old sessions followed by the new ones, for the same
+        order of items. BPR-MF alone goes on by SGD on the new sessions, from its vectors.
+
+        Args:
+            new, watch: as `train` and `watch` of `fit`.
+
+        Returns:
+            self.
+
+        Raises:
+            InputError: there is no session, the model is not trained or is from an older file, or
+                ids of new items are of another type. The model stays what it was.
+        """
+        self._require_fit()
+        for name in self.kept:
+            if getattr(self, name) is None:
+                raise InputError(
+                    f"{self.name}: the model is from an older file, which lacks {name}: fit it "
+                    "anew on both logs"
+                )
+        new = as_sessions(new).compact().extend(self.item_ids)
+        if new.n_sessions == 0:
+            raise InputError(f"{self.name}: there is no session to learn from")
+        with self._unchanged_if_refused():
+            return self._take_in(new, watch)
+
+    def _take_in(self: B, train: Sessions, watch: Watch | None) -> B:
+        for name, shape in (self.parts | self.kept).items():
+            if hasattr(self, name):
+                setattr(self, name, _grown(getattr(self, name), shape, train.n_items))
         self._learn(train, watch or (lambda done, of: None))
         self._set_catalogue(train.item_ids)
         self._derive()
@@ -67,7 +108,7 @@ class Baseline(Model):
 
     @abstractmethod
     def _learn(self, train: Sessions, watch: Watch) -> None:
-        """Set `parts`."""
+        """Set `parts` and `kept`, see the class."""
 
     @abstractmethod
     def scores(self, sessions: Sessions, cases: np.ndarray) -> np.ndarray:
@@ -104,8 +145,10 @@ class Baseline(Model):
 
     def _arrays(self) -> dict[str, np.ndarray]:
         arrays = {}
-        for name in self.parts:
+        for name in self.parts | self.kept:
             part = getattr(self, name)
+            if part is None:
+                continue
             if issparse(part):
                 for field in SPARSE:
                     arrays[f"learnt/{name}/{field}"] = getattr(part, field)
@@ -114,13 +157,24 @@ class Baseline(Model):
         return arrays
 
     def _restore(self, arrays: dict[str, np.ndarray]) -> None:
-        for name, shape in self.parts.items():
+        for name, shape in (self.parts | self.kept).items():
             wanted = tuple(len(self.item_ids) if n == "I" else n for n in shape)
-            setattr(self, name, _unpack(arrays, f"learnt/{name}", wanted))
+            older = name in self.kept and not any(a.startswith(f"learnt/{name}") for a in arrays)
+            setattr(self, name, None if older else _unpack(arrays, f"learnt/{name}", wanted))
         self._derive()
 
 
 SPARSE = ("data", "indices", "indptr")  # the arrays of a sparse array
+
+
+def _grown(part: Any, shape: tuple, n_items: int) -> Any:
+    """A part of a method, with zeros for new items in each dimension that is one of items."""
+    wanted = tuple(n_items if n == "I" else m for n, m in zip(shape, part.shape, strict=True))
+    if issparse(part):
+        indptr = np.pad(part.indptr, (0, wanted[0] - part.shape[0]), "edge")
+        return csr_array((part.data, part.indices, indptr), shape=wanted)
+    more = [(0, new - old) for new, old in zip(wanted, part.shape, strict=True)]
+    return np.pad(part, more)
 
 
 def _unpack(arrays: dict[str, np.ndarray], name: str, shape: tuple) -> Any:
@@ -187,10 +241,13 @@ class POP(Baseline):
 
     name = "POP"
     parts: ClassVar = {"pop": ("I",)}
+    kept: ClassVar = {"support": ("I",)}
+    support: np.ndarray = np.zeros(0)
 
     def _learn(self, train: Sessions, watch: Watch) -> None:
-        self.pop = train.support / (1 + train.support)
-        self.pop[np.argsort(-train.support, kind="stable")[100:]] = 0
+        self.support = self.support + train.support
+        self.pop = self.support / (1 + self.support)
+        self.pop[np.argsort(-self.support, kind="stable")[100:]] = 0
 
     def scores(self, sessions: Sessions, cases: np.ndarray) -> np.ndarray:
         return np.broadcast_to(self.pop, (len(cases), len(self.pop)))
@@ -223,12 +280,14 @@ class Markov(Baseline):
 
     name = "Markov"
     parts: ClassVar = {"follows": ("I", "I")}
+    follows: csr_array = csr_array((0, 0))
 
     def _learn(self, train: Sessions, watch: Watch) -> None:
         cases = train.cases
         pairs = train.items[cases], train.items[cases + 1]
         # SciPy sums duplicate entries, so these are counts.
-        self.follows = csr_array((np.ones(len(cases)), pairs), shape=2 * (train.n_items,))
+        new = csr_array((np.ones(len(cases)), pairs), shape=2 * (train.n_items,))
+        self.follows = self.follows + new
 
     def scores(self, sessions: Sessions, cases: np.ndarray) -> np.ndarray:
         return self.follows[sessions.items[cases]].toarray()

@@ -57,6 +57,9 @@ class BPRMF(Baseline):
     With its own event in u, an item's product with itself would dominate. A step sums the gradients
     of `batch_size` triples.
 
+    `fit_more` goes on by SGD on the new sessions, from the vectors of the known items and fresh
+    ones of the new. Unlike that of the other methods, its result is not that of both logs at once.
+
     The defaults were best on the last day of RSC15's first 100,000 clicks, without their test set
     (docs/results.md).
     """
@@ -80,12 +83,16 @@ class BPRMF(Baseline):
     hp: Hyperparameters
     name = "BPR-MF"
     parts: ClassVar = {"V": ("I", None)}
+    V: np.ndarray = np.zeros((0, 1), np.float32)
 
     @np.errstate(over="ignore", invalid="ignore")  # V is checked after each epoch
     def _learn(self, train: Sessions, watch: Watch) -> None:
         rng = np.random.default_rng(self.hp.seed)
         n_items, rate = train.n_items, self.hp.learning_rate
-        self.V = rng.normal(0, 0.1, (n_items, self.hp.factors)).astype(np.float32)
+        V = rng.normal(0, 0.1, (n_items, self.hp.factors)).astype(np.float32)
+        known = self.V.any(axis=1)  # a new item's row is 0
+        V[known] = self.V[known]
+        self.V = V
         counts = by_session(train, np.float32)
         of_events = np.flatnonzero(np.repeat(train.lengths > 1, train.lengths))
         for epoch in range(1, self.hp.n_epochs + 1):

@@ -19,7 +19,7 @@ from gru4rec_np.data.tables import as_sessions
 from gru4rec_np.errors import InputError
 from gru4rec_np.models import hyperparameters, network
 from gru4rec_np.models.base import MANY, Network, OnChunk, progress
-from gru4rec_np.models.training import Training
+from gru4rec_np.models.training import Training, read_memory
 from gru4rec_np.ops.cells import State
 from gru4rec_np.ops.ranking import PADDED_ROWS, padded
 
@@ -85,15 +85,81 @@ class GRU4Rec(Network):
         """
         train = as_sessions(train)
         train = train.keep_sessions(train.lengths >= 2).compact()
+        training = Training(self.hp, self.ops, train)
+        return self._train(
+            training, on_chunk, on_epoch, validation, patience, resume, verbose, primary
+        )
+
+    def fit_more(self, new: Any, keep_counts: bool = False, **options: Any) -> GRU4Rec:
+        """Go on with new sessions: weights and optimiser memory continue, items are added.
+
+        A new item starts from the mean of the items that it shares sessions with, see
+        `going_on.start_from`. `n_epochs` counts passes over the new sessions. `history` and
+        `losses` are those of this training alone.
+
+        A model from a file has no optimiser memory, unless `read_memory` has read it. With fresh
+        memory Adagrad's first steps are so large that the model may become worse.
+
+        Args:
+            new: as `train` of `fit`. Items that the model does not know join `item_ids`, at its
+                end.
+            keep_counts: the sampler and logQ count the events of the trainings before, too; else
+                those of the new sessions alone.
+            options: on_chunk, on_epoch, validation, patience, resume, verbose, primary, as in
+                `fit`. To resume, the model must be the one that the stopped training started from.
+
+        Returns:
+            self.
+
+        Raises:
+            InputError: as in `fit`; the model stays what it was. Or the model is not trained, has
+                no counts to keep, or ids of new items are of another type.
+        """
+        new, support = self._more(new, keep_counts)
+        training = Training(self.hp, self.ops, new, support)
+        training.start_from(self.weights, self.memory)
+        with self._unchanged_if_refused():
+            return self._train(training, **options)
+
+    def read_memory(self, path: str | Path) -> None:
+        """Take the optimiser's memory from the checkpoint of the training that gave the model.
+
+        Raises:
+            InputError: the model is not trained, or the file is no checkpoint of such a training.
+        """
+        self._require_fit()
+        self.memory = read_memory(path, self.weights, self.hp)
+
+    def set_params(self, **values: Any) -> GRU4Rec:
+        """As `Network.set_params`. Another optimiser forgets the memory of the one before."""
+        before = self.hp.adapt
+        super().set_params(**values)
+        if self.hp.adapt != before:
+            self.memory = None
+        return self
+
+    def _train(
+        self,
+        training: Training,
+        on_chunk: OnChunk | None = None,
+        on_epoch: Callable[[dict[str, float]], None] | None = None,
+        validation: Any = None,
+        patience: int = 0,
+        resume: str | Path | None = None,
+        verbose: bool | None = None,
+        primary: str = "recall@20",
+    ) -> GRU4Rec:
+        """Run a training and take its results; see `fit`."""
         if patience < 0 or (patience and validation is None):
             raise InputError(
                 f"patience: must be a whole number >= 0, and 0 without validation, not {patience}"
             )
-        self.training = Training(self.hp, self.ops, train)
         if resume is not None:
-            self.training.load(resume)
-        self._set_catalogue(train.item_ids)
-        self.weights, self.history = self.training.weights, self.training.history
+            training.load(resume)
+        self.training = training
+        self._set_catalogue(training.train.item_ids)
+        self.weights, self.memory = training.weights, training.memory
+        self.support, self.history = training.support, training.history
         self.losses = np.empty(0)
         judge = None
         if validation is not None:

@@ -30,6 +30,7 @@ from gru4rec_np.data.batches import draw_negatives, guide_table, negative_distri
 from gru4rec_np.data.sessions import Sessions
 from gru4rec_np.data.tables import as_sessions
 from gru4rec_np.errors import InputError
+from gru4rec_np.models import going_on
 from gru4rec_np.models.base import Network, progress
 from gru4rec_np.models.hyperparameters import WIDEST, Checked, declare, flag, number, whole
 from gru4rec_np.models.network import Gradients, drop, dropout_mask
@@ -483,8 +484,6 @@ class NARM(Network):
 
     # --- training ---------------------------------------------------------------------------------
 
-    @np.errstate(over="ignore", invalid="ignore", divide="ignore")  # the loss is checked instead
-    @one_blas_thread
     def fit(
         self,
         train: Any,
@@ -507,14 +506,68 @@ class NARM(Network):
         """
         train = as_sessions(train)
         train = train.keep_sessions(train.lengths >= 2).compact()
+        return self._train(train, train.support, None, on_epoch, verbose)
+
+    def fit_more(
+        self,
+        new: Any,
+        keep_counts: bool = False,
+        on_epoch: Callable[[dict[str, float]], None] | None = None,
+        verbose: bool | None = None,
+    ) -> NARM:
+        """Go on with new sessions: weights and Adam's memory continue, items are added.
+
+        A new item starts from the mean of the items that it shares sessions with, see
+        `going_on.start_from`. A model from a file has no memory, which then starts fresh. With
+        `decay` the learning rate falls from its first value again. `history` and `losses` are
+        those of this training alone.
+
+        Args:
+            new: as `train` of `fit`. Items that the model does not know join `item_ids`, at its
+                end.
+            keep_counts: with n_sample, negatives are drawn by the events of the trainings before,
+                too; else by those of the new sessions alone.
+            on_epoch, verbose: as in `fit`.
+
+        Returns:
+            self.
+
+        Raises:
+            InputError: as in `fit`; the model stays what it was. Or the model is not trained, has
+                no counts to keep, or ids of new items are of another type.
+        """
+        new, support = self._more(new, keep_counts)
+        with self._unchanged_if_refused():
+            return self._train(new, support, (self.weights, self.memory), on_epoch, verbose)
+
+    @np.errstate(over="ignore", invalid="ignore", divide="ignore")  # the loss is checked instead
+    @one_blas_thread
+    def _train(
+        self,
+        train: Sessions,
+        support: np.ndarray,
+        old: tuple[Weights, Memory | None] | None,
+        on_epoch: Callable[[dict[str, float]], None] | None,
+        verbose: bool | None,
+    ) -> NARM:
+        """Train on sessions of 2 events or more.
+
+        Args:
+            support: (I,) events of each item, which negatives are drawn by.
+            old: weights and memory to go on from, see `going_on.start_from`; None for fresh ones.
+        """
         if train.n_sessions == 0:
             raise InputError("nothing to train on: no session with 2 events or more")
         hp, rng = self.hp, np.random.default_rng(self.hp.seed)
         self._set_catalogue(train.item_ids)
-        self.weights, self.history = init_weights(hp, train.n_items, rng), []
-        memory = {name: init_state(p, "adam", 0) for name, p in self.weights.items()}
-        log_support = np.log(train.support).astype(np.float32)
-        negatives = negative_distribution(train.support, hp.sample_alpha)
+        self.support, self.history = support, []
+        self.weights = init_weights(hp, train.n_items, rng)
+        self.memory = {name: init_state(p, "adam", 0) for name, p in self.weights.items()}
+        if old is not None:
+            going_on.start_from(self.weights, self.memory, *old, train)
+        # An item without events is no target. It is a negative only if sample_alpha is 0.
+        log_support = np.log(np.maximum(support, 1)).astype(np.float32)
+        negatives = negative_distribution(support, hp.sample_alpha)
         guide = guide_table(negatives)
         session, first, n = pieces(train.lengths - 1, LONGEST)
         first += train.offsets[session]
@@ -542,7 +595,7 @@ class NARM(Network):
                     rate = hp.learning_rate
                     if hp.decay:
                         rate *= 1 - len(losses) / n_updates
-                    self._update(memory, g, rate)
+                    self._update(g, rate)
                     losses.append(loss)
                     total_loss += loss * len(x)
                     done += len(x)
@@ -562,8 +615,10 @@ class NARM(Network):
         self.losses = np.array(losses)
         return self
 
-    def _update(self, memory: Memory, g: Gradients, rate: float) -> None:
+    def _update(self, g: Gradients, rate: float) -> None:
         """One step of Adam, in place. Only the rows of emb that have a gradient change."""
+        memory = self.memory
+        assert memory is not None  # since _train
         rows, of_rows = g.rows["emb"]
         if self.hp.grad_cap:
             clip([*g.dense.values(), of_rows], self.hp.grad_cap)

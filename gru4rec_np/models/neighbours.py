@@ -10,7 +10,7 @@ import itertools
 from typing import ClassVar
 
 import numpy as np
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, vstack
 
 from gru4rec_np.data.sessions import Sessions
 from gru4rec_np.data.tables import Watch
@@ -27,7 +27,8 @@ class ItemKNN(Baseline):
     sim(i, j) = c_ij / ((s_i + lmbd)^alpha (s_j + lmbd)^(1 - alpha)), where c_ij is the sum over
     sessions of count_i count_j, and s the support (Hidasi et al. 2016, §4.1; Davidson et al. 2010).
     Each item keeps its `neighbours` nearest; equals keep the order of the items. Time and memory
-    grow with the pairs of items that share a session, not with all pairs.
+    grow with the pairs of items that share a session, not with all pairs. All c_ij of these are
+    kept, for `fit_more`.
     """
 
     @dataclasses.dataclass(frozen=True)
@@ -46,18 +47,25 @@ class ItemKNN(Baseline):
     hp: Hyperparameters
     name = "Item-KNN"
     parts: ClassVar = {"similarity": ("I", "I")}
+    kept: ClassVar = {"together": ("I", "I"), "support": ("I",)}
+    together: csr_array = csr_array((0, 0))  # c
+    support: np.ndarray = np.zeros(0)
 
     def _learn(self, train: Sessions, watch: Watch) -> None:
         counts = by_session(train, np.float64)
         by_item = counts.T.tocsr()
-        size = train.support + self.hp.lmbd
+        self.support = self.support + train.support
+        size = self.support + self.hp.lmbd
         own, others = size**self.hp.alpha, size ** (1 - self.hp.alpha)
-        parts = []
+        parts, together = [], []
         # An item's row of c has at most as many items as all its sessions have clicks.
         clicks = np.minimum(by_item.astype(bool) @ train.lengths, train.n_items).cumsum()
         blocks = np.searchsorted(clicks, np.arange(PAIRS_AT_ONCE, clicks[-1], PAIRS_AT_ONCE))
         for first, last in itertools.pairwise(np.unique([0, *blocks, train.n_items]).tolist()):
-            c = (by_item[first:last] @ counts).tocoo()
+            block = self.together[first:last] + by_item[first:last] @ counts
+            block.sort_indices()
+            together.append(block)
+            c = block.tocoo()
             other = c.col != c.row + first  # an item is not its own neighbour
             i, j, c = c.row[other] + first, c.col[other], c.data[other]
             c /= own[i] * others[j]
@@ -68,6 +76,7 @@ class ItemKNN(Baseline):
             watch(last, train.n_items)
         values, rows, columns = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
         self.similarity = csr_array((values, (rows, columns)), shape=2 * (train.n_items,))
+        self.together = vstack(together, format="csr")
 
     def scores(self, sessions: Sessions, cases: np.ndarray) -> np.ndarray:
         return self.similarity[sessions.items[cases]].toarray()
@@ -93,6 +102,7 @@ class VSKNN(Baseline):
     d(n) is 1 if n has the last click, 2 if the click before it is the last that n has, and so on. S
     is the number of training sessions, S_i of those with item i. d and the factor of rarity are
     from the published code of the paper's authors. decay=False, idf=0 is the paper's formula.
+    For `fit_more`, S, S_i and the times at which the sessions ended are kept.
 
     The most recent sessions are those that ended last. Only the last `CLICKS` clicks of the current
     session count. The defaults were best on the last day of RSC15's first 100,000 clicks, without
@@ -117,20 +127,29 @@ class VSKNN(Baseline):
     hp: Hyperparameters
     name = "V-SKNN"
     parts: ClassVar = {"sessions": (None, "I"), "rarity": ("I",)}
+    kept: ClassVar = {"ended": (None,), "n_with": ("I",), "n_sessions": (1,)}
+    sessions: csr_array = csr_array((0, 0), dtype=np.float32)
+    ended, n_with, n_sessions = np.zeros(0), np.zeros(0), np.zeros(1)
 
     def _learn(self, train: Sessions, watch: Watch) -> None:
         train = train.keep_sessions(train.lengths > 0)
         sets = by_session(train, np.float32)
         sets.data[:] = 1
-        ended = train.times[train.offsets[1:] - 1]
-        sets = sets[np.argsort(ended, kind="stable")]
-        n_with = np.bincount(sets.indices, minlength=train.n_items)
-        self.rarity = np.log(train.n_sessions / n_with)
+        self.n_with = self.n_with + np.bincount(sets.indices, minlength=train.n_items)
+        self.n_sessions = self.n_sessions + train.n_sessions
+        self.rarity = np.log(self.n_sessions / self.n_with)
+        # Sessions dropped before are not among the most recent of the longer log either.
+        sets = vstack([self.sessions, sets], format="csr")
+        ended = np.concatenate([self.ended, train.ends])
+        order = np.argsort(ended, kind="stable")
+        sets, ended = sets[order], ended[order]
         # A session that is not among the `sample` most recent of one of its items is never used.
-        kept = np.unique(self._latest(sets).indices)
-        self.sessions = sets[kept]
+        recent_ones = np.unique(self._latest(sets).indices)
+        self.sessions, self.ended = sets[recent_ones], ended[recent_ones]
 
     def _derive(self) -> None:
+        if self.ended is not None and len(self.ended) != self.sessions.shape[0]:
+            raise ValueError(f"{len(self.ended)} times for {self.sessions.shape[0]} sessions")
         self.sessions = self.sessions.astype(np.float32, copy=False)  # files may have float64
         self._candidates = self._latest(self.sessions)
 

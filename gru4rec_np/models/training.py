@@ -1,7 +1,8 @@
 """The training of GRU4Rec: the loop over epochs and steps, and its checkpoints.
 
-A checkpoint holds everything that the rest of a run depends on: weights, optimiser memory, the
-lanes' states, the random generator. So a resumed run is bit-identical to one that never stopped.
+A training begins with fresh weights, or goes on from a model. A checkpoint holds everything that
+the rest of a run depends on: weights, optimiser memory, the lanes' states, the random generator. So
+a resumed run is bit-identical to one that never stopped.
 """
 
 from __future__ import annotations
@@ -15,7 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from gru4rec_np.backends import Ops, Stepper, multiplications, one_blas_thread
+from gru4rec_np.backends import (
+    Memory,
+    Ops,
+    Stepper,
+    Weights,
+    multiplications,
+    one_blas_thread,
+)
 from gru4rec_np.data.batches import (
     guide_table,
     negative_distribution,
@@ -23,11 +31,12 @@ from gru4rec_np.data.batches import (
 )
 from gru4rec_np.data.sessions import Sessions
 from gru4rec_np.errors import InputError
-from gru4rec_np.models import checkpoint, network
+from gru4rec_np.models import checkpoint, going_on, network
 from gru4rec_np.models.hyperparameters import Hyperparameters
 from gru4rec_np.ops.optim import init_state
 
 CHUNK = (64, 512)  # the fewest and the most steps, see chunk_of
+IN_TRAINING = "GRU4Rec, in training"  # what a checkpoint says that it holds
 EXPLODED = 1000  # a loss of this many times the first one counts as diverged
 
 
@@ -58,6 +67,7 @@ class Training:
     Args:
         hp: hyperparameters. ops: the hot operations, see `backends.load`.
         train: sessions over the training catalogue, each of 2 events or more.
+        support: (I,) events of each item, for the sampler and logQ; those of `train` if None.
 
     Attributes:
         weights: name to array, see network.py. memory: the optimiser's, see `optim.init_state`.
@@ -71,7 +81,9 @@ class Training:
         InputError: too few sessions to train on.
     """
 
-    def __init__(self, hp: Hyperparameters, ops: Ops, train: Sessions) -> None:
+    def __init__(
+        self, hp: Hyperparameters, ops: Ops, train: Sessions, support: np.ndarray | None = None
+    ) -> None:
         # A single lane needs extra samples as negatives.
         self.min_lanes = 1 if hp.n_sample else 2
         if train.n_sessions < self.min_lanes:
@@ -80,6 +92,8 @@ class Training:
                 f"{self.min_lanes} needed with n_sample={hp.n_sample}"
             )
         self.hp, self.ops, self.train = hp, ops, train
+        self.support = train.support if support is None else support
+        self._start: str | None = None  # a hash of what it goes on from
         self.chunk = chunk_of(hp, ops)
         self.rng = np.random.default_rng(hp.seed)
         self.weights = network.init_weights(hp, train.n_items, self.rng)
@@ -92,6 +106,19 @@ class Training:
         self._lanes: network.State | None = None
         self._epoch_began: Mapping[str, Any] = {}  # the generator's state then
         self._stepper: Stepper | None = None
+
+    def start_from(self, weights: Weights, memory: Memory | None) -> None:
+        """Go on from a model's weights, see `going_on.start_from`. Call it before `run` and `load`.
+
+        Args:
+            weights: those of a model whose catalogue is the first part of this one.
+            memory: of the same optimiser; None for fresh memory.
+        """
+        going_on.start_from(self.weights, self.memory, weights, memory, self.train)
+        found = hashlib.sha256(np.ascontiguousarray(self.support).data)
+        for arrays in (self.weights, *self.memory.values()):
+            _add_to(found, arrays)
+        self._start = found.hexdigest()
 
     @np.errstate(over="ignore", invalid="ignore", divide="ignore")  # the loss is checked instead
     @one_blas_thread
@@ -115,9 +142,10 @@ class Training:
         Raises:
             Diverged: the loss stopped being a number or exploded.
         """
-        hp, train, rng, chunk = self.hp, self.train, self.rng, self.chunk
-        log_support = np.log(train.support).astype(np.float32)
-        negatives = negative_distribution(train.support, hp.sample_alpha)
+        hp, rng, chunk = self.hp, self.rng, self.chunk
+        # An item without events is no target. It is a negative only if sample_alpha is 0.
+        log_support = np.log(np.maximum(self.support, 1)).astype(np.float32)
+        negatives = negative_distribution(self.support, hp.sample_alpha)
         guide = guide_table(negatives)
         state = self.weights, self.memory
         stepper = self.ops.stepper(hp, *state, log_support)
@@ -214,10 +242,8 @@ class Training:
     def _log(self) -> str:
         """A hash of the training log, computed once for all checkpoints."""
         log = hashlib.sha256()
-        for array in (self.train.items, self.train.offsets):
-            log.update(np.ascontiguousarray(array).data)
-        for array in checkpoint.pack_ids(self.train.item_ids).values():
-            log.update(np.ascontiguousarray(array).data)
+        _add_to(log, {"items": self.train.items, "offsets": self.train.offsets})
+        _add_to(log, checkpoint.pack_ids(self.train.item_ids))
         return log.hexdigest()
 
     def _facts(self) -> dict[str, Any]:
@@ -228,6 +254,7 @@ class Training:
             "hyperparameters": fixed,
             "backend": self.ops.name,
             "log": self._log,
+            "start": self._start,
         }
 
     def save(self, path: str | Path) -> None:
@@ -239,7 +266,7 @@ class Training:
         if self._stepper:
             self._stepper.fetch()
         about = {
-            "model": "GRU4Rec, in training",
+            "model": IN_TRAINING,
             **self._facts(),
             "epoch": self.epoch,
             "step": self.step,
@@ -265,20 +292,24 @@ class Training:
 
         Raises:
             InputError: the file is missing, damaged, not ours, or of a run with another log, other
-                hyperparameters or another backend, which could not give the same bits.
+                hyperparameters, another backend or another model to start from, which could not
+                give the same bits.
         """
         about, arrays = checkpoint.load(path)
         try:
-            if about["model"] != "GRU4Rec, in training":
+            if about["model"] != IN_TRAINING:
                 raise ValueError(f"it holds a finished model, {about['model']}")
             for name, value in self._facts().items():
-                if about[name] != value:
+                # Files of earlier versions have no "start".
+                if (about.get(name) if name == "start" else about[name]) != value:
                     what = "another log" if name == "log" else f"other {name}"
                     if name == "hyperparameters":
                         changed = [n for n in value if about[name].get(n) != value[n]]
                         what += f": {', '.join(changed)}"
                     elif name == "backend":
                         what = f"another backend, {about[name]} instead of {value}"
+                    elif name == "start":
+                        what = "another model to start from, or without one"
                     raise ValueError(f"it was trained with {what}")
             for n, p in self.weights.items():
                 _take(p, arrays[f"weights/{n}"], n)
@@ -306,6 +337,8 @@ class Training:
                 if not ((zero.history >= -1) & (zero.history < self.train.n_items)).all():
                     raise ValueError("the lanes' history has items that are none")
                 self._lanes = zero
+            if self.epoch - (self.step == 0) > self.hp.n_epochs:
+                raise ValueError(f"it is in epoch {self.epoch}, n_epochs is {self.hp.n_epochs}")
             if about["best"]:
                 best = {n: np.empty_like(p) for n, p in self.weights.items()}
                 for n, p in best.items():
@@ -314,6 +347,41 @@ class Training:
                 self.best = float(score), int(epoch), best
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise InputError(f"{path}: cannot resume from this file: {error}") from error
+
+
+def read_memory(path: str | Path, weights: Weights, hp: Hyperparameters) -> Memory:
+    """The optimiser's memory in the checkpoint of a finished training.
+
+    Args:
+        weights, hp: of the model that the training gave.
+
+    Raises:
+        InputError: the file is missing, damaged or not ours, or of another model or optimiser.
+    """
+    # With validation, the model has the weights of the best epoch.
+    about, arrays = checkpoint.load(path)
+    try:
+        if about["model"] != IN_TRAINING:
+            raise ValueError(f"it holds a finished model, {about['model']}")
+        final = "best" if about["best"] else "weights"
+        if not all(np.array_equal(arrays[f"{final}/{n}"], p) for n, p in weights.items()):
+            raise ValueError("it has other weights")
+        for name in ("adapt", "momentum"):
+            if about["hyperparameters"][name] != hp.as_dict()[name]:
+                raise ValueError(f"it was trained with {name}={about['hyperparameters'][name]}")
+        memory = {n: init_state(p, hp.adapt, hp.momentum) for n, p in weights.items()}
+        for n, m in memory.items():
+            for k, a in m.items():
+                _take(a, arrays[f"memory/{n}/{k}"], f"{n}'s {k}")
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: not the optimiser's memory of this model: {error}") from error
+    return memory
+
+
+def _add_to(found: Any, arrays: Mapping[str, np.ndarray]) -> None:
+    """Add the bytes of arrays to a hash."""
+    for array in arrays.values():
+        found.update(np.ascontiguousarray(array).data)
 
 
 def _take(into: np.ndarray, array: np.ndarray, name: str) -> None:
