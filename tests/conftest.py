@@ -1,6 +1,7 @@
 """Settings of every test. Hypothesis draws the same examples each time; `make explore` others."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,13 @@ settings.register_profile("same", deadline=None, print_blob=True, derandomize=Tr
 settings.register_profile("explore", deadline=None, print_blob=True)
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "same")
 settings.load_profile(PROFILE)
+
+# A shell starts background jobs, and nohup every job, with signals ignored. Children inherit that,
+# and the tests of stopping would see no stop.
+for name, handler in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.SIG_DFL)):
+    number = getattr(signal, name, None)  # Windows has no SIGHUP
+    if number is not None and signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, handler)
 
 only_explored = pytest.mark.skipif(PROFILE != "explore", reason="takes minutes: `make explore`")
 
