@@ -53,7 +53,7 @@ from gru4rec_np.models.training import Diverged
 K = (5, 10, 20)
 
 FILES = ("model.npz", "config.toml", "history.csv", "metrics.json", "curves.png")
-TRAINING = "training.npz"  # the last checkpoint; of a finished run with --keep-training
+TRAINING = "training.npz"  # the last checkpoint; of a finished run with keep_training
 SETTINGS = "training.toml"  # the configuration of an unfinished run, config.toml of a finished one
 DIVERGED = "diverged"  # .npz and .toml, what these become when the loss diverged
 
@@ -69,7 +69,7 @@ examples:
   python -m gru4rec_np.train --train train.tsv --test test.tsv --params \
 loss=bpr-max,constrained_embedding=True
   python -m gru4rec_np.train --train train.tsv --test test.tsv --config rsc15-100k-bpr-max
-  python -m gru4rec_np.train --start-from runs/clicks --train tomorrow.tsv --epochs 2"""
+  python -m gru4rec_np.train --start-from runs/clicks --train tomorrow.tsv --keep-counts"""
 
 Say = Callable[[str], object]
 
@@ -145,7 +145,7 @@ def settings(argv: list[str], say: Say = lambda line: None) -> tuple[dict[str, A
             raise InputError(
                 "resume: allows no other option but --n-epochs; the run's are in its folder"
             )
-        out, config = resume, _unfinished(Path(resume))
+        out, config = resume, _to_resume(Path(resume), "n_epochs" in given)
 
     values: dict[str, Any] = read_config(config) if config else {}
     if "start_from" in given:
@@ -178,7 +178,7 @@ def settings(argv: list[str], say: Say = lambda line: None) -> tuple[dict[str, A
         else:
             cli.say(
                 f"warning: {kept} is missing, so {model.adapt}'s memory starts fresh and the model "
-                "may become worse; train with --keep-training keeps it"
+                "may become worse"
             )
         model.set_params(**hp)
     else:
@@ -264,19 +264,23 @@ def require_free(out: Path, overwrite: bool) -> None:
                 raise InputError(f"--out {out}: {config} is not of this program, and stays")
 
 
-def _unfinished(folder: Path) -> str:
-    """The configuration of a run that can be resumed.
+def _to_resume(folder: Path, finished: bool) -> str:
+    """The configuration of a run that can be resumed. finished: also of a finished one.
 
     Raises:
         InputError: there is none.
     """
     if not (folder / TRAINING).is_file():
         raise InputError(
-            f"resume: {folder}: nothing to resume, there is no {TRAINING}: the run is finished, or "
-            "was stopped in its first steps"
+            f"resume: {folder}: nothing to resume, there is no {TRAINING}; the run was stopped in "
+            "its first steps, or finished without keep_training"
         )
-    name = SETTINGS if (folder / SETTINGS).exists() else "config.toml"
-    return str(folder / name)
+    is_finished = not (folder / SETTINGS).exists()
+    if is_finished and not finished:
+        raise InputError(
+            f"resume: {folder}: nothing to resume, the run is finished; --n-epochs N trains more"
+        )
+    return str(folder / ("config.toml" if is_finished else SETTINGS))
 
 
 def train_with_progress(
@@ -310,7 +314,7 @@ def train_with_progress(
         sys.stdout.flush()
         if keeper.asked is not None:  # during the evaluation of the epoch
             keeper.after_chunk(model.training)
-        elif row["epoch"] == model.hp.n_epochs or data["keep_training"]:
+        elif row["epoch"] == model.hp.n_epochs or data["patience"]:  # it may be the last one
             keeper.keep(model.training)  # so that --resume need not train again
 
     start = data["start_from"]

@@ -103,7 +103,14 @@ def run(logs):
 
 def test_train_leaves_its_files_and_a_table(run):
     out, printed = run
-    names = {"model.npz", "config.toml", "history.csv", "metrics.json", "curves.png"}
+    names = {
+        "model.npz",
+        "config.toml",
+        "history.csv",
+        "metrics.json",
+        "curves.png",
+        "training.npz",
+    }
     assert {p.name for p in out.iterdir()} == names
     for name in names:
         assert name in printed
@@ -436,9 +443,11 @@ def test_help_shows_no_none(name):
 def test_the_examples_in_the_help_stand_on_one_line_each():
     lines = command("train", "--help").stdout.splitlines()
     examples = [shlex.split(line)[3:] for line in lines if line.startswith("  python -m")]
-    assert len(examples) == 3
-    for arguments in examples:
+    assert len(examples) == 4
+    for arguments in examples[:3]:
         settings(arguments)
+    with pytest.raises(InputError, match="runs/clicks: no such model file"):
+        settings(examples[3])
 
 
 def test_the_oracle_is_called_exact_only_if_it_sees_every_event(tmp_path):

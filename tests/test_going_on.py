@@ -301,8 +301,9 @@ def folder(tmp_path_factory):
     write(place / "new.tsv", NEW)
     options = "--layers 8 --batch-size 8 --n-sample 16 --n-epochs 2 --seed 3 --backend numpy \
 --dropout-p-embed 0"
-    done = run(f"train --train old.tsv --split none --min-item-support 1 {options} --out run "
-               "--keep-training", place)  # fmt: skip
+    done = run(
+        f"train --train old.tsv --split none --min-item-support 1 {options} --out run", place
+    )
     assert done.returncode == 0, done.stderr
     return place
 
@@ -314,7 +315,6 @@ def test_the_command_is_fit_more(folder):
     found = GRU4Rec.load(folder / "runs/new")
     old, new = (read_table(folder / name) for name in ("old.tsv", "new.tsv"))
     same(found, GRU4Rec(**SMALL, backend="numpy").fit(old).fit_more(new, keep_counts=True))
-    assert not (folder / "runs/new/training.npz").exists()
     again = run("train --config runs/new/config.toml --out again", folder)
     assert again.returncode == 0, again.stderr
     same(GRU4Rec.load(folder / "again"), found)
@@ -323,11 +323,12 @@ def test_the_command_is_fit_more(folder):
 def test_without_a_test_set(folder):
     (folder / "alone").mkdir()
     shutil.copy(folder / "run/model.npz", folder / "alone")
-    done = run("train --start-from alone/model.npz --train new.tsv --out bare", folder)
+    done = run("train --start-from alone/model.npz --train new.tsv --out bare --no-keep-training",
+               folder)  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines() == [
         "warning: alone/training.npz is missing, so adagrad's memory starts fresh and the model "
-        "may become worse; train with --keep-training keeps it"
+        "may become worse"
     ]
     assert "written to bare/: model.npz, config.toml, history.csv, curves.png\n" in done.stdout
     assert not (folder / "bare/metrics.json").exists()
@@ -356,6 +357,7 @@ REFUSED = {
     "--start-from run --train new.tsv --params layers=8": "start_from: not with --config or",
     "--start-from run --train new.tsv --out run --overwrite": "--out run: is the run to start",
     "--start-from run --train ids.tsv": "item ids: those of the model are text, '5' is whole",
+    "--resume run": "resume: run: nothing to resume, the run is finished; --n-epochs N trains more",
     "--keep-counts": "keep_counts: has no use without --start-from",
     "--resume run --n-epochs 1": "run/training.npz: cannot resume from this file: it is in epoch 3",
     "--train old.tsv --out run": "--out run: run/model.npz is there already",

@@ -96,7 +96,7 @@ def test_asked_to_stop(log, whole, tmp_path, number):
     finish("--resume", tmp_path)
     same(whole, tmp_path)
     again = finish("--resume", tmp_path, status=2)
-    assert "nothing to resume, there is no training.npz" in again.stderr
+    assert "nothing to resume, the run is finished; --n-epochs N trains more" in again.stderr
 
 
 def test_asked_to_stop_while_the_last_epoch_is_judged(log, tmp_path, monkeypatch, capsys):
@@ -149,7 +149,7 @@ def test_killed_at_any_time(log, whole, tmp_path):
         attempts += 1
         out, killed = tmp_path / str(attempts), 0
         while True:
-            goes_on = (out / "training.npz").exists()
+            goes_on = all((out / f"training.{e}").exists() for e in ("npz", "toml"))
             if not goes_on and (out / "model.npz").exists():
                 break  # killed after its last file
             args = ["--resume", out] if goes_on else ["--train", log, "--out", out, *OPTIONS]
@@ -236,7 +236,7 @@ def test_minutes(tmp_path, monkeypatch):
     ("args", "words"),
     [
         (["--resume", "nowhere"], "resume: nowhere: nothing to resume"),
-        (["--resume", "x", "--epochs", "3"], "resume: allows no other option"),
+        (["--resume", "x", "--layers", "3"], "resume: allows no other option but --n-epochs"),
         (["--resume", "x", "--out", "y"], "resume: allows no other option"),
         (["--resume", "x", "--overwrite"], "resume: allows no other option"),
         (["--patience", "2"], "patience: .* 0 without --validation, not 2"),
@@ -377,6 +377,7 @@ def test_an_overwrite_that_is_stopped_leaves_the_old_run_whole(tmp_path, monkeyp
     args = ["--train", log, *TINY, "--out", tmp_path / "out"]
     assert run_here("train", *args).returncode == 0
     before = contents(tmp_path / "out")
+    del before[tmp_path / "out/training.npz"]
     with monkeypatch.context() as patch:
         patch.setattr(runs.Keeper, "__enter__", enter_and_stop)
         done = run_here("train", *args, "--overwrite", "--loss", "bpr")
@@ -388,7 +389,7 @@ def test_an_overwrite_that_is_stopped_leaves_the_old_run_whole(tmp_path, monkeyp
     assert run_here("train", "--resume", tmp_path / "out").returncode == 0
     assert GRU4Rec.load(tmp_path / "out", backend="numpy").loss == "bpr"
     assert 'loss = "bpr"' in (tmp_path / "out/config.toml").read_text()
-    assert contents(tmp_path / "out").keys() == before.keys()
+    assert contents(tmp_path / "out").keys() == before.keys() | {tmp_path / "out/training.npz"}
 
 
 enter = runs.Keeper.__enter__
@@ -436,7 +437,7 @@ def test_the_model_is_kept_whatever_fails_after_it(
     resumed = run_here("train", "--resume", out)
     assert resumed.returncode == 0 and "epoch 1/1" not in resumed.stdout  # not trained again
     assert (out / "model.npz").read_bytes() == kept
-    assert {p.name for p in out.iterdir()} == set(train.FILES)
+    assert {p.name for p in out.iterdir()} == {*train.FILES, train.TRAINING}
 
 
 def test_a_full_disk_when_the_model_is_written(log, whole, tmp_path, monkeypatch):
@@ -468,7 +469,7 @@ def test_streams_that_cannot_be_written(tmp_path, redirect, status, words):
     )
     assert done.returncode == status and "Traceback" not in done.stderr, done.stderr
     assert words in done.stderr
-    assert {p.name for p in (tmp_path / "out").iterdir()} == set(train.FILES)
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {*train.FILES, train.TRAINING}
 
 
 def test_nohup_keeps_a_hangup_ignored(monkeypatch):

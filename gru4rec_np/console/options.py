@@ -80,8 +80,8 @@ RUN_OPTIONS: dict[str, tuple[Any, str]] = {
                        "run, unless given"),
     "keep_counts": (False, "with --start-from, negative sampling and logQ count the events of the "
                            "earlier trainings too"),
-    "keep_training": (False, "keep training.npz of the finished run, so that --start-from has the "
-                             "optimiser's memory, and --resume DIR --n-epochs N can train more"),
+    "keep_training": (True, "keep training.npz of the finished run, which has the optimiser's "
+                            "memory, for --start-from and for --resume DIR --n-epochs N"),
     "checkpoint": ("5m", "write a checkpoint every 5m (minutes) or every 5000 (steps); 0: only at "
                          "the start, at the end and when the run is stopped"),
 }  # fmt: skip
