@@ -168,7 +168,7 @@ def gradients(hp, W, problem):
     return full, lambda: run()[0]
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(configurations(), lengths)
 def test_gradient_of_the_whole_network(hp, n):
     W, problem = random_problem(hp, n)

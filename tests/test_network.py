@@ -108,7 +108,7 @@ def gradients(hp, W, window, state):
     return full, loss
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(configurations())
 def test_gradient_of_the_whole_network(hp):
     W, window, state = random_network(hp)
