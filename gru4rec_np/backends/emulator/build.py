@@ -1,4 +1,4 @@
-"""Compiles a .cu file to a shared library with g++, cached in the user's cache folder.
+"""Compiles a .cu file to a library or a program with g++, cached in the user's cache folder.
 
 Imports the errors and where the emulator's C++ is.
 """
@@ -23,9 +23,9 @@ HERE = KERNELS / "emulator"
 MAX_THREADS = 1024  # of a block
 MAX_DYNAMIC = 227 << 10  # bytes of dynamic shared memory: the most of any GPU so far
 LIMITS = (f"-DMAX_THREADS={MAX_THREADS}", f"-DMAX_DYNAMIC={MAX_DYNAMIC}")  # for runtime.h
-# A frame must fit a fiber's stack of 128 KiB (runtime.cpp).
 COMMON = ("-std=gnu++17", "-fPIC", "-fvisibility=hidden", "-fno-extern-tls-init", "-g",
-          "-gdwarf-4", "-Wno-attributes", "-Werror=frame-larger-than=98304")  # fmt: skip
+          "-gdwarf-4", "-Wno-attributes")  # fmt: skip
+FRAMES = ("-Werror=frame-larger-than=98304",)  # that fit a fiber's stack of 128 KiB (runtime.cpp)
 SPEED = ("-O2", "-ffp-contract=off")
 DEBUG = ("-O0",)
 # A call before each access to memory and each index into an array. The last two options keep one
@@ -33,8 +33,10 @@ DEBUG = ("-O0",)
 CHECKS = ("-O1", "-ffp-contract=off", "-fsanitize=thread", "-fsanitize=bounds-strict",
           "--param=tsan-instrument-func-entry-exit=0", "-fno-thread-jumps",
           "-fno-tree-sra")  # fmt: skip
+PROGRAM = ("-DEMU_PROGRAM", "-fno-threadsafe-statics")  # no guards, which would be atomic
 RUNTIME = ("runtime.cpp",)
 CHECKED_RUNTIME = ("runtime.cpp", "checks.cpp", "profile.cpp")
+PROGRAM_RUNTIME = (*CHECKED_RUNTIME, "program.cpp")
 DYNAMIC_NAME = b"dynamic shared memory"
 
 # What emulated.h makes of `__global__` and of `extern __shared__ T name[]`.
@@ -43,6 +45,14 @@ KERNEL = re.compile(
     r"__attribute__\(\(noinline, emu_global\)\)\s*void\s+(\w+)\s*\(([^)]*)\)"
 )
 DYNAMIC = re.compile(r"\bextern\s+thread_local\b[^;]*?(\w+)\s*\[\s*\]\s*;")
+NOINLINE = re.compile(r"(?<!\(\()\b__noinline__\b")  # not where it is a name of g++'s attribute
+
+# kernel<<<configuration>>>(arguments): its beginning, and what delimits its parts. Strings are
+# matched too, so that what they hold is not taken for any of these.
+STRING = r""""(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])'"""
+LAUNCH = re.compile(STRING + r"|([\w:]+(?:\s*<[^<>;{}]*(?:<[^<>;{}]*>[^<>;{}]*)*>)?)\s*<<\s*<")
+DELIMITER = re.compile(STRING + r"|>>\s*>|[()\[\]{}]")
+UNCHECKED = '__attribute__((no_sanitize("thread")))'
 
 
 def compile_library(
@@ -56,18 +66,10 @@ def compile_library(
     Raises:
         InputError: there is no g++, or it cannot compile the file.
     """
-    if sys.platform != "linux":
-        raise InputError(f"backend: cuda-emulated runs on Linux, not on {sys.platform}")
     path = path.resolve()  # so that a debugger finds it, and the cache serves from any folder
     define = ("-DEMU_CHECKS",) if checks else ()
-    flags = (*COMMON, *define, *(CHECKS if checks else DEBUG if debug else SPEED))
-    # Macros come after the header, which one such as T would change.
-    others = [option for option in options if not option.startswith("-D")]
-    macros = [option[2:].partition("=")[::2] for option in options if option not in others]
-    defines = [f"#define {name} {value or 1}" for name, value in macros]
-    text = "\n".join(['#include "emulated.h"', *defines, f'# 1 "{path}"', source])
-    folders = (f"-I{HERE}", f"-I{path.parent}")
-    text = _run("-E", "-x", "c++", *flags, *folders, *others, "-", text=text)
+    flags = (*COMMON, *FRAMES, *define, *(CHECKS if checks else DEBUG if debug else SPEED))
+    text = _preprocessed(path, source, options, flags)
     signatures = {}
     for template, name, parameters in KERNEL.findall(text):
         if not template:
@@ -75,11 +77,80 @@ def compile_library(
             signatures[name] = [words[-1] for words in listed if words]
     text += _tail(text, list(signatures))
     parts = CHECKED_RUNTIME if checks else RUNTIME
-    runtime = (*COMMON, *define, *LIMITS, *(DEBUG if debug else SPEED), "-c")
-    objects = [_cached(f"{part}.o", "", runtime, HERE / part) for part in parts]
+    runtime = (*define, *(DEBUG if debug else SPEED))
+    return _linked(f"{path.stem}.so", text, flags, parts, runtime, "-shared"), signatures
+
+
+def compile_program(path: Path, source: str) -> Path:
+    """The program of a .cu file with a main and with the text `source`, with checks.
+
+    Raises:
+        InputError: there is no g++, or it cannot compile the file. One line, of the first error.
+    """
+    require_compiler("gru4rec_np.emulate")
+    path = path.resolve()
+    flags = (*COMMON, *PROGRAM, "-DEMU_CHECKS", *CHECKS)
+    try:
+        text = with_launches(_preprocessed(path, source, (), flags))
+        text += _tail(text, [])
+        runtime = ("-DEMU_CHECKS", *SPEED)
+        return _linked(f"{path.stem}.exe", text, flags, PROGRAM_RUNTIME, runtime, "-pie")
+    except InputError as error:
+        if "undefined reference to `main'" in str(error):
+            raise InputError(f"{path.name}: has no main()") from None
+        lines = [line for line in str(error).splitlines() if "error: " in line] or [str(error)]
+        raise InputError(lines[0].replace(str(path), path.name)) from None
+
+
+def with_launches(text: str) -> str:
+    """A preprocessed source with its `kernel<<<...>>>(...)` as C++: see cuda_runtime.h."""
+    parts, at = [], 0
+    for launch in LAUNCH.finditer(text):
+        name = launch[1]
+        if name is None:  # a string
+            continue
+        configuration, end = _until(">>>", text, launch.end())
+        arguments, end = _until("(", text, end)
+        if arguments.strip():  # between >>> and (
+            continue
+        arguments, end = _until(")", text, end)
+        call = f"[=](auto... emu_a) {UNCHECKED} {{ {name}(emu_a...); }}"
+        parts += [text[at : launch.start()], f'EmuLauncher({configuration})("{name}", {call}']
+        parts += [", " if arguments.strip() else "", arguments, ")"]
+        at = end
+    return "".join(parts) + text[at:]
+
+
+def _until(closing: str, text: str, start: int) -> tuple[str, int]:
+    """What stands before the next `closing` that is not within brackets, and where that ends."""
+    depth = 0
+    for token in DELIMITER.finditer(text, start):
+        if depth == 0 and re.sub(r"\s", "", token[0]) == closing:
+            return text[start : token.start()], token.end()
+        depth += (token[0] in "([{") - (token[0] in ")]}")
+    return text[start:], len(text)
+
+
+def _preprocessed(path: Path, source: str, options: tuple[str, ...], flags: tuple) -> str:
+    # Macros come after the header, which one such as T would change.
+    others = [option for option in options if not option.startswith("-D")]
+    macros = [option[2:].partition("=")[::2] for option in options if option not in others]
+    defines = [f"#define {name} {value or 1}" for name, value in macros]
+    text = "\n".join(['#include "emulated.h"', *defines, f'# 1 "{path}"', source])
+    folders = (f"-I{HERE}", f"-I{path.parent}")
+    text = _run("-E", "-x", "c++", *flags, *folders, *others, "-", text=text)
+    return NOINLINE.sub("__attribute__((noinline))", text)
+
+
+def _linked(
+    name: str, text: str, flags: tuple, parts: tuple[str, ...], runtime: tuple, kind: str
+) -> Path:
+    """A preprocessed source compiled with `flags`, linked to `parts` of the emulator."""
+    own = (*COMMON, *LIMITS, *runtime, "-c")
+    objects = [_cached(f"{part}.o", "", own, HERE / part) for part in parts]
     # In two steps, since linking with -fsanitize would add g++'s own runtime for it.
-    kernels = _cached(f"{path.stem}.o", text, (*flags, "-c", "-x", "c++", "-fpreprocessed"), "-")
-    return _cached(f"{path.stem}.so", "", ("-shared",), kernels, *objects), signatures
+    compiled = _cached(f"{name}.o", text, (*flags, "-c", "-x", "c++", "-fpreprocessed"), "-")
+    return _cached(name, "", (kind,), compiled, *objects)
 
 
 def shared_arrays(library: Path) -> list[tuple[bytes, int, int]]:
@@ -129,12 +200,12 @@ def _cached(name: str, text: str, flags: tuple, *inputs: str | Path) -> Path:
     return path
 
 
-def require_compiler() -> None:
-    """Raises InputError, which says what to install, if there is no g++."""
+def require_compiler(what: str = "backend: cuda-emulated") -> None:
+    """Raises InputError, which says what to install, if there is no g++ or no Linux."""
+    if sys.platform != "linux":
+        raise InputError(f"{what} runs on Linux, not on {sys.platform}")
     if shutil.which("g++") is None:
-        raise InputError(
-            "backend: cuda-emulated needs g++: install a C++ compiler (apt install g++)"
-        )
+        raise InputError(f"{what} needs g++: install a C++ compiler (apt install g++)")
 
 
 @cache
