@@ -243,9 +243,11 @@ static inline void check_word(Region &r, char *p, uint8_t bytes, int kind, uint3
 static void check_host(char *p, uint64_t size, int kind, uint32_t pc) {
     const Region *r = find_global(p);
     if (r == nullptr) return;
-    if (!r->managed || r->freed || p < r->begin || p + size > r->end)
-        fault(r->managed ? "out of bounds" : "host", "%s at <pc %x> by the host: %s", KINDS[kind], pc,
+    if (!r->managed)
+        fault("wrong memory", "%s at <pc %x> by the host of memory of the device: %s", KINDS[kind], pc,
               place(*r, p).text);
+    if (p < r->begin || p + size > r->end || r->freed)
+        fault("out of bounds", "%s at <pc %x> by the host: %s", KINDS[kind], pc, place(*r, p).text);
     for (char *q = p; q < p + size; q += 4) {
         const Word &word = r->words[(uintptr_t)q / 4 - (uintptr_t)r->begin / 4];
         const Access *last[] = {&word.write, &word.atomics.last, &word.reads.last};
@@ -266,8 +268,9 @@ static inline void check(char *p, uint64_t size, uint64_t alignment, int kind, v
     Region *r = find(p);
     if (r == nullptr) {
         if (p >= &__ehdr_start && p < &_end) return;  // constants
-        fault("out of bounds", "%s at <pc %x> by %s of %p, which belongs to no array", KINDS[kind],
-              pc, describe(t).text, (void *)p);
+        fault(host_fault ? "wrong memory" : "out of bounds",
+              "%s at <pc %x> by %s of %p, which belongs to no array", KINDS[kind], pc,
+              describe(t).text, (void *)p);
     }
     if (p < r->begin || p + size > r->end || r->freed)
         fault("out of bounds", "%s at <pc %x> by %s: %s", KINDS[kind], pc, describe(t).text,
@@ -313,6 +316,19 @@ void __tsan_write_range(void *p, long size) {
     check((char *)p, size, 1, WRITE, __builtin_return_address(0));
 }
 void __tsan_init() {}
+
+void *emu_memmove(void *to, const void *from, size_t size) {
+    if (size == 0) return to;
+    check((char *)from, size, 1, READ, __builtin_return_address(0));
+    check((char *)to, size, 1, WRITE, __builtin_return_address(0));
+    return memmove(to, from, size);
+}
+void *emu_memcpy(void *, const void *, size_t) __attribute__((alias("emu_memmove")));
+void *emu_memset(void *to, int value, size_t size) {
+    if (size == 0) return to;
+    check((char *)to, size, 1, WRITE, __builtin_return_address(0));
+    return memset(to, value, size);
+}
 
 void emu_atomic(void *p, int size, void *pc) {
     used_atomics = true;

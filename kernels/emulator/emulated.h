@@ -19,6 +19,15 @@
 #include <stdio.h>
 #include <string.h>
 
+#if defined EMU_CHECKS && !defined EMU_RUNTIME
+// Calls of these go to checks.cpp, which looks at the whole range.
+extern "C" {
+void *memcpy(void *, const void *, size_t) noexcept __asm__("emu_memcpy");
+void *memmove(void *, const void *, size_t) noexcept __asm__("emu_memmove");
+void *memset(void *, int, size_t) noexcept __asm__("emu_memset");
+}
+#endif
+
 // --- the language ---------------------------------------------------------------------------------
 
 // emu_global means nothing to g++: build.py finds kernels by it.

@@ -34,9 +34,12 @@ extern "C" const size_t emu_stack_bytes;
     _exit(written < 0 ? 2 : 1);
 }
 
+__attribute__((constructor)) static void watch_host() {
+    host_fault = [](const char *text) { report("host", text); };
+}
+
 static void begin() {
     if (stack_memory) return;
-    host_fault = [](const char *text) { report("host", text); };
     stack_memory = (char *)mmap(nullptr, emu_stack_bytes, PROT_READ | PROT_WRITE,
                                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (stack_memory == MAP_FAILED || !open_arena(arrays, MAX_ARRAYS))
@@ -121,8 +124,8 @@ cudaError_t cudaMemcpy(void *to, const void *from, size_t size, cudaMemcpyKind k
     for (auto &end : ends) {
         if (kind == cudaMemcpyDefault || (end.array && end.array->managed)) continue;
         if ((end.array != nullptr) != end.on_device)
-            fault("host", "cudaMemcpy at <at %s:%d>: its kind says that the %s is memory of the %s, "
-                  "and it is not", file, line, end.what, end.on_device ? "device" : "host");
+            fault("wrong memory", "cudaMemcpy at <at %s:%d>: its kind says that the %s is memory of "
+                  "the %s, and it is not", file, line, end.what, end.on_device ? "device" : "host");
     }
     memmove(to, from, size);
     if (target && target->written) {
@@ -139,7 +142,7 @@ cudaError_t cudaMemset(void *to, int value, size_t size, const char *file, int l
     begin();
     if (size == 0) return cudaSuccess;
     Region *target = array_of(to, size, "cudaMemset", file, line);
-    if (!target) fault("host", "cudaMemset at <at %s:%d> of memory of the host", file, line);
+    if (!target) fault("wrong memory", "cudaMemset at <at %s:%d> of memory of the host", file, line);
     memset(to, value, size);
     if (target->written) memset(target->written + ((char *)to - target->begin), 1, size);
     return cudaSuccess;
@@ -153,6 +156,41 @@ cudaError_t emu_symbol(void *to, const void *from, size_t whole, size_t size, si
               file, line, size, offset, whole);
     memcpy(to, from, size);
     return cudaDeviceSynchronize();
+}
+
+// --- what g++'s instrumentation calls for std::atomic and virtual functions -------------------------
+
+extern "C" {
+#define EMU_NOTE_ATOMIC(T) emu_atomic((void *)p, sizeof(T), __builtin_return_address(0))
+#define EMU_TSAN_RMW(bits, T, name)                              \
+    T __tsan_atomic##bits##_##name(volatile T *p, T v, int) {    \
+        EMU_NOTE_ATOMIC(T);                                      \
+        return __atomic_##name(p, v, __ATOMIC_SEQ_CST);          \
+    }
+#define EMU_TSAN_CAS(bits, T, name)                                                              \
+    int __tsan_atomic##bits##_compare_exchange_##name(volatile T *p, T *old, T v, int, int) {    \
+        EMU_NOTE_ATOMIC(T);                                                                      \
+        return __atomic_compare_exchange_n(p, old, v, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);    \
+    }
+#define __atomic_exchange __atomic_exchange_n
+#define EMU_TSAN_ATOMIC(bits, T)                                                      \
+    T __tsan_atomic##bits##_load(const volatile T *p, int) {                          \
+        EMU_NOTE_ATOMIC(T);                                                           \
+        return __atomic_load_n(p, __ATOMIC_SEQ_CST);                                  \
+    }                                                                                 \
+    void __tsan_atomic##bits##_store(volatile T *p, T v, int) {                       \
+        EMU_NOTE_ATOMIC(T);                                                           \
+        __atomic_store_n(p, v, __ATOMIC_SEQ_CST);                                     \
+    }                                                                                 \
+    EMU_TSAN_RMW(bits, T, exchange) EMU_TSAN_RMW(bits, T, fetch_add)                  \
+    EMU_TSAN_RMW(bits, T, fetch_sub) EMU_TSAN_RMW(bits, T, fetch_and)                 \
+    EMU_TSAN_RMW(bits, T, fetch_or) EMU_TSAN_RMW(bits, T, fetch_xor)                  \
+    EMU_TSAN_CAS(bits, T, strong) EMU_TSAN_CAS(bits, T, weak)
+EMU_TSAN_ATOMIC(8, uint8_t) EMU_TSAN_ATOMIC(16, uint16_t) EMU_TSAN_ATOMIC(32, uint32_t)
+EMU_TSAN_ATOMIC(64, uint64_t)
+void __tsan_atomic_thread_fence(int) {}
+void __tsan_vptr_update(void **, void *) {}
+void __tsan_vptr_read(void **) {}
 }
 
 // --- the device, its errors, events ---------------------------------------------------------------

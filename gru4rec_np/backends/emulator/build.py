@@ -28,11 +28,13 @@ COMMON = ("-std=gnu++17", "-fPIC", "-fvisibility=hidden", "-fno-extern-tls-init"
 FRAMES = ("-Werror=frame-larger-than=98304",)  # that fit a fiber's stack of 128 KiB (runtime.cpp)
 SPEED = ("-O2", "-ffp-contract=off")
 DEBUG = ("-O0",)
-# A call before each access to memory and each index into an array. The last two options keep one
-# access of the source one access: no copies of it for other paths, no float4 in parts.
+# A call before each access to memory and each index into an array. -fno-thread-jumps and
+# -fno-tree-sra keep one access of the source one access: no copies of it for other paths, no float4
+# in parts. A memcpy stays a call, which is checked.
 CHECKS = ("-O1", "-ffp-contract=off", "-fsanitize=thread", "-fsanitize=bounds-strict",
           "--param=tsan-instrument-func-entry-exit=0", "-fno-thread-jumps",
-          "-fno-tree-sra")  # fmt: skip
+          "-fno-tree-sra", "-fno-builtin-memcpy", "-fno-builtin-memmove",
+          "-fno-builtin-memset")  # fmt: skip
 PROGRAM = ("-DEMU_PROGRAM", "-fno-threadsafe-statics")  # no guards, which would be atomic
 RUNTIME = ("runtime.cpp",)
 CHECKED_RUNTIME = ("runtime.cpp", "checks.cpp", "profile.cpp")
@@ -44,7 +46,7 @@ KERNEL = re.compile(
     r'(template\s*<[^;{}]*>\s*)?(?:extern\s*"C"\s*)?'
     r"__attribute__\(\(noinline, emu_global\)\)\s*void\s+(\w+)\s*\(([^)]*)\)"
 )
-DYNAMIC = re.compile(r"\bextern\s+thread_local\b[^;]*?(\w+)\s*\[\s*\]\s*;")
+DYNAMIC = re.compile(r"(\bextern\s+thread_local\b[^;]*?(\w+)\s*\[\s*\])\s*;")
 NOINLINE = re.compile(r"(?<!\(\()\b__noinline__\b")  # not where it is a name of g++'s attribute
 
 # kernel<<<configuration>>>(arguments): its beginning, and what delimits its parts. Strings are
@@ -75,7 +77,7 @@ def compile_library(
         if not template:
             listed = [re.findall(r"\w+", parameter) for parameter in parameters.split(",")]
             signatures[name] = [words[-1] for words in listed if words]
-    text += _tail(text, list(signatures))
+    text = _with_tail(text, list(signatures))
     parts = CHECKED_RUNTIME if checks else RUNTIME
     runtime = (*define, *(DEBUG if debug else SPEED))
     return _linked(f"{path.stem}.so", text, flags, parts, runtime, "-shared"), signatures
@@ -87,19 +89,20 @@ def compile_program(path: Path, source: str) -> Path:
     Raises:
         InputError: there is no g++, or it cannot compile the file. One line, of the first error.
     """
-    require_compiler("gru4rec_np.emulate")
+    require_compiler("emulate")
     path = path.resolve()
     flags = (*COMMON, *PROGRAM, "-DEMU_CHECKS", *CHECKS)
     try:
-        text = with_launches(_preprocessed(path, source, (), flags))
-        text += _tail(text, [])
+        text = _with_tail(with_launches(_preprocessed(path, source, (), flags)), [])
         runtime = ("-DEMU_CHECKS", *SPEED)
         return _linked(f"{path.stem}.exe", text, flags, PROGRAM_RUNTIME, runtime, "-pie")
     except InputError as error:
         if "undefined reference to `main'" in str(error):
             raise InputError(f"{path.name}: has no main()") from None
-        lines = [line for line in str(error).splitlines() if "error: " in line] or [str(error)]
-        raise InputError(lines[0].replace(str(path), path.name)) from None
+        said = str(error).splitlines()
+        found = re.compile("undefined reference|fatal error: |error: ")
+        line = next((line for line in said if found.search(line)), said[-1])
+        raise InputError(line.replace(str(path), path.name)) from None
 
 
 def with_launches(text: str) -> str:
@@ -110,10 +113,10 @@ def with_launches(text: str) -> str:
         if name is None:  # a string
             continue
         configuration, end = _until(">>>", text, launch.end())
-        arguments, end = _until("(", text, end)
-        if arguments.strip():  # between >>> and (
-            continue
+        between, end = _until("(", text, end)
         arguments, end = _until(")", text, end)
+        if between.strip() or end > len(text):  # no launch: g++ will say so
+            continue
         call = f"[=](auto... emu_a) {UNCHECKED} {{ {name}(emu_a...); }}"
         parts += [text[at : launch.start()], f'EmuLauncher({configuration})("{name}", {call}']
         parts += [", " if arguments.strip() else "", arguments, ")"]
@@ -122,13 +125,16 @@ def with_launches(text: str) -> str:
 
 
 def _until(closing: str, text: str, start: int) -> tuple[str, int]:
-    """What stands before the next `closing` that is not within brackets, and where that ends."""
+    """What stands before the next `closing` that is not within brackets, and where that ends.
+
+    Without one, the end is past the end of the text.
+    """
     depth = 0
     for token in DELIMITER.finditer(text, start):
         if depth == 0 and re.sub(r"\s", "", token[0]) == closing:
             return text[start : token.start()], token.end()
         depth += (token[0] in "([{") - (token[0] in ")]}")
-    return text[start:], len(text)
+    return "", len(text) + 1
 
 
 def _preprocessed(path: Path, source: str, options: tuple[str, ...], flags: tuple) -> str:
@@ -164,17 +170,19 @@ def shared_arrays(library: Path) -> list[tuple[bytes, int, int]]:
     return sorted({*arrays, (DYNAMIC_NAME, dynamic, 0)}, key=lambda array: array[1])
 
 
-def _tail(text: str, names: list[str]) -> str:
-    """What a preprocessed source lacks: the list of its kernels, the dynamic shared memory."""
+def _with_tail(text: str, names: list[str]) -> str:
+    """A preprocessed source with what it lacks: the list of its kernels, dynamic shared memory."""
     entries = "".join(f'emu_kernel<&{name}>("{name}"), ' for name in names)
-    labels = dict.fromkeys(["emu_dynamic", *DYNAMIC.findall(text)])
-    # One block of thread-local memory, under all its names.
+    labels = dict.fromkeys(["emu_dynamic", *(name for _, name in DYNAMIC.findall(text))])
+    # One block of thread-local memory, under all its names. Within a namespace the name is mangled:
+    # there __asm__ names the block, which g++ in turn ignores in a template.
+    text = DYNAMIC.sub(r'\1 __asm__("emu_dynamic");', text)
     assembly = ['.section .tbss, \\"awT\\", @nobits', ".balign 256"]
     for label in labels:
         assembly += [f".hidden {label}", f".globl {label}", f".type {label}, @tls_object"]
         assembly += [f"{label}:"]
     assembly += [f".zero {MAX_DYNAMIC}", ".text"]
-    return f"""
+    return f"""{text}
 # 1 "list of kernels"
 extern "C" __attribute__((visibility("default")))
 const EmuKernel emu_kernels[] = {{ {entries}{{}} }};

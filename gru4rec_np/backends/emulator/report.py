@@ -22,7 +22,7 @@ class Fault(Exception):
     Attributes:
         kind: "race", "race between blocks", "out of bounds", "misaligned", "uninitialised",
             "const", "barrier", "warp", "deadlock", "order" or "stack overflow"; of a program also
-            "host", "race with the host", "launch", "free" or "memory".
+            "wrong memory", "race with the host", "launch", "free" or "memory".
         lines: (file, line) of each access or barrier that causes it, the later access first.
     """
 
@@ -45,7 +45,10 @@ REMEDIES = {
     "warp": "All threads that the mask names must reach the same call.",
     "deadlock": "All threads must reach the barriers that others wait at.",
     "order": "The result depends on which thread comes first. Let one thread write each place.",
-    "host": "Copy between host and device with cudaMemcpy, in the direction of its kind.",
+    "stack overflow": "Use smaller local arrays, or shared or global memory.",
+    "wrong memory": "Kernels use memory of cudaMalloc and cudaMallocManaged, host code all other. "
+    "cudaMemcpy copies between them, in the direction of its kind.",
+    "free": "Call cudaFree once, with the pointer that cudaMalloc returned.",
     "launch": "A block has 1 to 1024 threads, a grid at least one block. More than 48 KiB of "
     "dynamic shared memory needs cudaFuncSetAttribute.",
 }
