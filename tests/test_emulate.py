@@ -645,9 +645,9 @@ def test_faults_of_groups(body, kind):
 
 
 def test_launches_are_rewritten():
-    text = 'f(); n::k<A<int>, 3> <<<g(1, 2), b>>> (x, ")", y[0]); "k<<<1>>>(2)"'
+    text = 'f(); n::k<A<int>, 3> <<<g(1, 2), b>>> (x, ")", y[__null]); "k<<<1>>>(2)"'
     text = build.with_launches(text)
     assert text.startswith('f(); EmuLauncher(g(1, 2), b)("n::k<A<int>, 3>", [=](auto... emu_a)')
-    assert text.endswith('n::k<A<int>, 3>(emu_a...); }, x, ")", y[0]); "k<<<1>>>(2)"')
+    assert text.endswith('n::k<A<int>, 3>(emu_a...); }, x, ")", y[nullptr]); "k<<<1>>>(2)"')
     for other in ("a << b < c", "k<<<1, 2>>>", "k<<<1, 2", "x<<<y"):
         assert build.with_launches(other) == other

@@ -5,8 +5,6 @@
 
 #include "emulated.h"
 
-#include <stdlib.h>
-
 enum cudaError_t {
     cudaSuccess = 0,
     cudaErrorInvalidValue = 1,
@@ -52,6 +50,8 @@ template <class T> EMU_INLINE int emu_item(T **) { return sizeof(T); }
     emu_malloc((void **)(pointer), size, emu_item(pointer), 0, #pointer)
 #define cudaMallocManaged(pointer, size, ...) \
     emu_malloc((void **)(pointer), size, emu_item(pointer), 1, #pointer)
+// The device can use pinned memory of the host, too.
+#define cudaMallocHost(pointer, size) cudaMallocManaged(pointer, size)
 
 EMU_INLINE cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t size, cudaMemcpyKind kind,
                                        cudaStream_t = nullptr, EMU_LINE) {
@@ -71,11 +71,9 @@ EMU_INLINE cudaError_t cudaMemcpyFromSymbol(void *to, const T &symbol, size_t si
                                             cudaMemcpyKind = cudaMemcpyDeviceToHost, EMU_LINE) {
     return emu_symbol(to, (const char *)&symbol + offset, sizeof symbol, size, offset, file, line);
 }
-template <class T> EMU_INLINE cudaError_t cudaMallocHost(T **pointer, size_t size) {
-    *pointer = (T *)malloc(size);
-    return *pointer || size == 0 ? cudaSuccess : cudaErrorMemoryAllocation;
+EMU_INLINE cudaError_t cudaFreeHost(void *pointer, EMU_LINE) {
+    return cudaFree(pointer, file, line);
 }
-EMU_INLINE cudaError_t cudaFreeHost(void *pointer) { return free(pointer), cudaSuccess; }
 
 // --- the device, its errors, events ---------------------------------------------------------------
 

@@ -60,9 +60,11 @@ void *memset(void *, int, size_t) noexcept __asm__("emu_memset");
 EMU_VECTORS(char, signed char, 2, 4)
 EMU_VECTORS(uchar, unsigned char, 2, 4)
 EMU_VECTORS(short, short, 4, 8)
+EMU_VECTORS(ushort, unsigned short, 4, 8)
 EMU_VECTORS(int, int, 8, 16)
 EMU_VECTORS(uint, unsigned, 8, 16)
 EMU_VECTORS(longlong, long long, 16, 16)
+EMU_VECTORS(ulonglong, unsigned long long, 16, 16)
 EMU_VECTORS(float, float, 8, 16)
 EMU_VECTORS(double, double, 16, 16)
 struct dim3 {

@@ -46,13 +46,15 @@ KERNEL = re.compile(
     r'(template\s*<[^;{}]*>\s*)?(?:extern\s*"C"\s*)?'
     r"__attribute__\(\(noinline, emu_global\)\)\s*void\s+(\w+)\s*\(([^)]*)\)"
 )
-DYNAMIC = re.compile(r"(\bextern\s+thread_local\b[^;]*?(\w+)\s*\[\s*\])\s*;")
-NOINLINE = re.compile(r"(?<!\(\()\b__noinline__\b")  # not where it is a name of g++'s attribute
+DYNAMIC = re.compile(r"(extern\s+thread_local\b[^;]*?(\w+)\s*\[\s*\])\s*;")
+NOINLINE = re.compile(r"__noinline__(?<!\(\(__noinline__)")  # not where it is g++'s attribute
 
-# kernel<<<configuration>>>(arguments): its beginning, and what delimits its parts. Strings are
-# matched too, so that what they hold is not taken for any of these.
+# kernel<<<configuration>>>(arguments): its kernel, and what delimits its parts. Strings are matched
+# too, so that what they hold is not taken for any of these.
 STRING = r""""(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])'"""
-LAUNCH = re.compile(STRING + r"|([\w:]+(?:\s*<[^<>;{}]*(?:<[^<>;{}]*>[^<>;{}]*)*>)?)\s*<<\s*<")
+LAUNCH = re.compile(STRING + r"|<<\s*<")
+KERNEL_NAME = re.compile(r"([\w:]+(?:\s*<[^<>;{}]*(?:<[^<>;{}]*>[^<>;{}]*)*>)?)\s*$")
+LONGEST_NAME = 500
 DELIMITER = re.compile(STRING + r"|>>\s*>|[()\[\]{}]")
 UNCHECKED = '__attribute__((no_sanitize("thread")))'
 
@@ -109,16 +111,19 @@ def with_launches(text: str) -> str:
     """A preprocessed source with its `kernel<<<...>>>(...)` as C++: see cuda_runtime.h."""
     parts, at = [], 0
     for launch in LAUNCH.finditer(text):
-        name = launch[1]
-        if name is None:  # a string
+        before = text[max(at, launch.start() - LONGEST_NAME) : launch.start()]
+        kernel = launch[0].startswith("<") and KERNEL_NAME.search(before)
+        if not kernel:
             continue
+        name, start = kernel[1], launch.start() - len(kernel[0])
         configuration, end = _until(">>>", text, launch.end())
         between, end = _until("(", text, end)
         arguments, end = _until(")", text, end)
         if between.strip() or end > len(text):  # no launch: g++ will say so
             continue
+        arguments = re.sub(r"\b__null\b", "nullptr", arguments)  # NULL, which is an integer to auto
         call = f"[=](auto... emu_a) {UNCHECKED} {{ {name}(emu_a...); }}"
-        parts += [text[at : launch.start()], f'EmuLauncher({configuration})("{name}", {call}']
+        parts += [text[at:start], f'EmuLauncher({configuration})("{name}", {call}']
         parts += [", " if arguments.strip() else "", arguments, ")"]
         at = end
     return "".join(parts) + text[at:]
@@ -138,6 +143,8 @@ def _until(closing: str, text: str, start: int) -> tuple[str, int]:
 
 
 def _preprocessed(path: Path, source: str, options: tuple[str, ...], flags: tuple) -> str:
+    if sys.platform != "linux":
+        raise InputError(f"the CUDA emulator runs on Linux, not on {sys.platform}")
     # Macros come after the header, which one such as T would change.
     others = [option for option in options if not option.startswith("-D")]
     macros = [option[2:].partition("=")[::2] for option in options if option not in others]
@@ -209,9 +216,7 @@ def _cached(name: str, text: str, flags: tuple, *inputs: str | Path) -> Path:
 
 
 def require_compiler(what: str = "backend: cuda-emulated") -> None:
-    """Raises InputError, which says what to install, if there is no g++ or no Linux."""
-    if sys.platform != "linux":
-        raise InputError(f"{what} runs on Linux, not on {sys.platform}")
+    """Raises InputError, which says what to install, if there is no g++."""
     if shutil.which("g++") is None:
         raise InputError(f"{what} needs g++: install a C++ compiler (apt install g++)")
 
