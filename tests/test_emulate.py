@@ -567,6 +567,45 @@ def nearest_half(exact):
     return positive[min(near, key=lambda k: (distance[k], k % 2))]
 
 
+# Prints a sum of the bits of many results, of the host's functions.
+ON_HOST = """#include <cuda_fp16.h>
+#include <cstdio>
+int main() {
+    unsigned state = 1;
+    unsigned long long sum = 0;
+    auto half = [&] {
+        state = state * 1664525 + 1013904223;
+        return __ushort_as_half((unsigned short)(state >> 16));
+    };
+    auto add = [&](unsigned bits) { sum = sum * 31 + bits; };
+    auto bits = [](__half h) { return __hisnan(h) ? 0x7fff : __half_as_ushort(h); };
+    for (int i = 0; i < 100000; i++) {
+        __half x = half(), y = half();
+        __half2 p = __halves2half2(x, y), q = __halves2half2(y, half());
+        add(bits(x + y)), add(bits(x - y)), add(bits(x * y)), add(bits(x / y));
+        add(bits(__hmax(x, y))), add(bits(__hmin(x, y)));
+        add(bits(__hadd_sat(x, y))), add(bits(__hsub_sat(x, y))), add(bits(__hmul_sat(x, y)));
+        add(__heq(x, y) + 2 * __hne(x, y) + 4 * __hlt(x, y) + 8 * __hgeu(x, y) + 16 * (x != y));
+        add(__hbeq2(p, q) + 2 * __hble2(p, q) + 4 * (p != q) + 8 * (__hisinf(x) + 1));
+        add(bits(__low2half(__hgt2(p, q)))), add(bits(__high2half(p / q)));
+        add(bits(__double2half((double)__half2float(x) * __half2float(y) * 1.0001)));
+    }
+    printf("%llx\\n", sum);
+}
+"""
+
+
+@needs_compiler
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="there is no nvcc")
+def test_halves_are_those_of_nvidia(tmp_path, capfd):
+    (tmp_path / "host.cu").write_text(ON_HOST)
+    subprocess.run(["nvcc", "-o", tmp_path / "host", tmp_path / "host.cu"], check=True)
+    subprocess.run([tmp_path / "host"], check=True)
+    expected = capfd.readouterr().out
+    assert run_program(tmp_path / "host.cu") == 0
+    assert capfd.readouterr().out == expected
+
+
 # --- cooperative groups ---------------------------------------------------------------------------
 
 

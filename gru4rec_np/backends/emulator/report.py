@@ -33,7 +33,8 @@ class Fault(Exception):
 
 
 REMEDIES = {
-    "race": "Put __syncthreads() between the two, or give each thread a place of its own.",
+    "race": "Put __syncthreads() between the two, or __syncwarp() within a warp, or give each "
+    "thread a place of its own.",
     "race between blocks": "No barrier orders blocks. Let one block write each place, or use "
     "atomics. Does the index depend on blockIdx?",
     "race with the host": "Call cudaDeviceSynchronize() after the launch.",
