@@ -2,7 +2,7 @@
 // .cu file that has a main. Python gives in the environment
 //
 //     EMU_SHARED: "offset size name" of each shared array, a line each; of 0 bytes: dynamic memory
-//     EMU_REPORT: the file descriptor that takes "kernel|kind|message" of a fault
+//     EMU_REPORT: the file descriptor that takes a fault: the kernel, and in a new line "kind|message"
 
 #define EMU_PROGRAM
 #include "runtime.h"
@@ -28,7 +28,7 @@ extern "C" const size_t emu_stack_bytes;
 // Ends the program with a report.
 [[noreturn]] static void report(const char *kernel, const char *fault) {
     fflush(nullptr);
-    const std::string text = std::string(kernel) + "|" + fault + "\n";
+    const std::string text = std::string(kernel) + "\n" + fault + "\n";
     const char *descriptor = getenv("EMU_REPORT");
     ssize_t written = write(descriptor ? atoi(descriptor) : 2, text.data(), text.size());
     _exit(written < 0 ? 2 : 1);

@@ -104,7 +104,7 @@ def run_program(path: str | Path, arguments: Sequence[str] = (), source: str | N
         report.seek(0)
         text = report.read().decode(errors="replace").strip()
     if text:
-        kernel, _, fault = text.partition("|")
+        kernel, _, fault = text.partition("\n")
         raise fault_of(fault, kernel, binary)
     return done.returncode
 

@@ -115,7 +115,7 @@ def with_launches(text: str) -> str:
         kernel = launch[0].startswith("<") and KERNEL_NAME.search(before)
         if not kernel:
             continue
-        name, start = kernel[1], launch.start() - len(kernel[0])
+        name, start = " ".join(kernel[1].split()), launch.start() - len(kernel[0])
         configuration, end = _until(">>>", text, launch.end())
         between, end = _until("(", text, end)
         arguments, end = _until(")", text, end)
