@@ -9,7 +9,7 @@ from gru4rec_np.console.cli import Parser, run
 
 COMMANDS = (
     "train", "evaluate", "recommend", "similar", "serve", "export", "compare", "search", "prepare",
-    "course",
+    "emulate", "course",
 )  # fmt: skip
 
 

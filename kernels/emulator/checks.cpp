@@ -35,11 +35,10 @@ struct Several {
 struct Word {  // what is known of 4 bytes
     Access write;
     Several reads, atomics;
-    Time initialised_in;  // for shared memory: the start of the block that wrote `initialised`
-    uint8_t initialised;  // bytes, one bit each
 };
 
-static Time now, block_start, last_barrier;
+static Time now, launch_start, block_start, last_barrier;
+static Time synchronised;  // the host has seen what kernels did until then
 // seen[t][i]: thread t has seen all that thread i of its warp did before this time.
 static Time seen[MAX_THREADS][32];
 struct Block { Time start; uint3 index; };
@@ -47,23 +46,12 @@ static std::vector<Block> blocks;
 
 // --- memory ---------------------------------------------------------------------------------------
 
-// An array that the kernel may use.
-struct Region {
-    const char *name;
-    char *data;       // global: the caller's, copied before the launch and after it
-    uint64_t size;    // bytes
-    uint64_t offset;  // global: past an address that is a multiple of 256; shared: in all of it
-    int item;         // bytes of an element; shared: 0, not known
-    int constant;     // nothing may be written
-    char *begin, *end;
-    Word *words;      // of the address `begin` rounded down to 4
-};
-
 // Each global array lies in the middle of 4 GiB of its own, so that a wrong index hardly ever hits
 // another array.
 constexpr uint64_t ROOM = 1ull << 32;
 static char *arena, *arena_end;
 static Region *globals;
+static int n_globals;
 
 static Region *shared;  // by ascending addresses
 static int n_shared;
@@ -90,8 +78,62 @@ static inline Region *find(const char *p) {
             for (last = n_shared - 1; last > 0 && p < shared[last].begin;) last--;
         return &shared[last];
     }
-    if (p >= arena && p < arena_end) return globals + (p - arena) / ROOM;
-    return nullptr;
+    return find_global(p);
+}
+
+Region *find_global(const void *p) {
+    if (p < arena || p >= arena_end) return nullptr;
+    const int i = ((const char *)p - arena) / ROOM;
+    return i < n_globals ? globals + i : nullptr;
+}
+
+void open_shared(Region *arrays, int n, uint64_t dynamic_offset) {
+    shared = arrays;
+    n_shared = n;
+    shared_begin = emu_dynamic - dynamic_offset;
+    const uint64_t bytes = MAX_DYNAMIC + shared[n - 1].offset + shared[n - 1].size;
+    shared_end = shared_begin + bytes;
+    Word *words = zeros<Word>(bytes / 4 + 2);
+    char *written = zeros<char>(bytes);
+    for (int i = 0; i < n; i++) {
+        Region &r = shared[i];
+        r.begin = shared_begin + r.offset;
+        r.end = r.begin + r.size;
+        r.words = words + r.offset / 4;
+        r.written = written + r.offset;
+    }
+}
+
+static void close_shared() {
+    const uint64_t bytes = shared_end - shared_begin;
+    munmap(shared[0].words - shared[0].offset / 4, (bytes / 4 + 2) * sizeof(Word));
+    munmap(shared[0].written - shared[0].offset, bytes);
+}
+
+bool open_arena(Region *arrays, int n) {
+    globals = arrays;
+    n_globals = 0;
+    arena = (char *)mmap(nullptr, (n + 1) * ROOM, PROT_NONE,
+                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (arena == MAP_FAILED) return false;
+    arena_end = arena + n * ROOM;
+    return true;
+}
+
+bool open_global(int i) {
+    Region &r = globals[i];
+    if (i >= n_globals) n_globals = i + 1;
+    if (r.size >= ROOM / 2 - 512) return false;
+    char *middle = arena + i * ROOM + ROOM / 2;
+    if (mprotect(middle, r.size + 512, PROT_READ | PROT_WRITE)) return false;
+    r.begin = middle + r.offset % 256;
+    r.end = r.begin + r.size;
+    r.words = zeros<Word>(n_words(r));
+    return r.words != nullptr;
+}
+
+void close_global(Region &r) {
+    munmap(r.words, n_words(r) * sizeof(Word));
 }
 
 // --- messages -------------------------------------------------------------------------------------
@@ -111,8 +153,12 @@ static Text describe(const Access &a) {
     return text;
 }
 
-static Text place(const Region &r, const char *p) {
+Text place(const Region &r, const char *p) {
     Text text;
+    if (r.freed) {
+        snprintf(text.text, sizeof text.text, "%s, which cudaFree has released", r.name);
+        return text;
+    }
     if (r.item == 0) {
         snprintf(text.text, sizeof text.text, "byte %lld of %s (%llu bytes)",
                  (long long)(p - r.begin), r.name, (unsigned long long)r.size);
@@ -126,8 +172,8 @@ static Text place(const Region &r, const char *p) {
 
 static const char *KINDS[] = {"read", "write", "atomic"};
 
-// The first read of shared memory that no thread had written. If a thread writes it before the next
-// barrier, a race is reported instead, which says more.
+// The first read of memory that nobody had written. If a thread writes it before the next barrier, a
+// race is reported instead, which says more.
 static Text never_written;
 
 static void check_initialised() {
@@ -139,7 +185,8 @@ static void check_initialised() {
 // Whether an earlier access of some of these bytes is not ordered before what `t` does now.
 static inline bool unordered(const Access &a, uint8_t bytes, const Thread &t, bool is_shared) {
     if (a.time == 0 || !(a.bytes & bytes)) return false;
-    if (a.time < block_start) return !is_shared;  // each block has shared memory of its own
+    if (a.time < block_start)  // each block has shared memory of its own; launches are ordered
+        return !is_shared && a.time >= launch_start;
     if (a.time < last_barrier || a.thread == t.id) return false;
     return (a.thread ^ t.id) >= 32 || a.time >= seen[t.id][a.thread & 31];
 }
@@ -184,16 +231,6 @@ static inline void check_word(Region &r, char *p, uint8_t bytes, int kind, uint3
     if (kind != ATOMIC && (other = race_with(word.atomics, bytes, t, is_shared)))
         report_race(*other, ATOMIC, kind, pc, r, p);
 
-    if (is_shared) {
-        if (word.initialised_in != block_start) {
-            word.initialised_in = block_start;
-            word.initialised = 0;
-        }
-        if (kind == WRITE) word.initialised |= bytes;
-        else if ((word.initialised & bytes) != bytes && never_written.text[0] == 0)
-            snprintf(never_written.text, sizeof never_written.text, "%s at <pc %x> by %s: %s",
-                     KINDS[kind], pc, describe(t).text, place(r, p).text);
-    }
     Access a = {now, pc, (uint16_t)t.id, bytes};
     if (kind == WRITE) word.write = a;
     else add(kind == READ ? word.reads : word.atomics, a);
@@ -201,17 +238,41 @@ static inline void check_word(Region &r, char *p, uint8_t bytes, int kind, uint3
 
 // --- every access ---------------------------------------------------------------------------------
 
+// An access by the host's code of a program: of memory that it shares with the device, after a
+// synchronisation.
+static void check_host(char *p, uint64_t size, int kind, uint32_t pc) {
+    const Region *r = find_global(p);
+    if (r == nullptr) return;
+    if (!r->managed)
+        fault("wrong memory", "%s at <pc %x> by the host of memory of the device: %s", KINDS[kind], pc,
+              place(*r, p).text);
+    if (p < r->begin || p + size > r->end || r->freed)
+        fault("out of bounds", "%s at <pc %x> by the host: %s", KINDS[kind], pc, place(*r, p).text);
+    for (char *q = p; q < p + size; q += 4) {
+        const Word &word = r->words[(uintptr_t)q / 4 - (uintptr_t)r->begin / 4];
+        const Access *last[] = {&word.write, &word.atomics.last, &word.reads.last};
+        for (int i = 0; i < (kind == READ ? 2 : 3); i++)
+            if (last[i]->time > synchronised)
+                fault("race with the host", "%s at <pc %x> by the host and %s at <pc %x> by a kernel, "
+                      "with no cudaDeviceSynchronize between: %s", KINDS[kind], pc,
+                      KINDS[i == 0 ? WRITE : i == 1 ? ATOMIC : READ], last[i]->pc,
+                      place(*r, p).text);
+    }
+}
+
 static inline void check(char *p, uint64_t size, uint64_t alignment, int kind, void *return_to) {
+    const uint32_t pc = (char *)return_to - &__ehdr_start - 1;
+    if (current == nullptr) return check_host(p, size, kind, pc);
     const Thread &t = *current;
     if (p >= t.stack_low && p < t.stack_high) return;  // local variables
-    const uint32_t pc = (char *)return_to - &__ehdr_start - 1;
     Region *r = find(p);
     if (r == nullptr) {
         if (p >= &__ehdr_start && p < &_end) return;  // constants
-        fault("out of bounds", "%s at <pc %x> by %s of %p, which belongs to no array", KINDS[kind],
-              pc, describe(t).text, (void *)p);
+        fault(host_fault ? "wrong memory" : "out of bounds",
+              "%s at <pc %x> by %s of %p, which belongs to no array", KINDS[kind], pc,
+              describe(t).text, (void *)p);
     }
-    if (p < r->begin || p + size > r->end)
+    if (p < r->begin || p + size > r->end || r->freed)
         fault("out of bounds", "%s at <pc %x> by %s: %s", KINDS[kind], pc, describe(t).text,
               place(*r, p).text);
     if ((uintptr_t)p % alignment)
@@ -222,11 +283,17 @@ static inline void check(char *p, uint64_t size, uint64_t alignment, int kind, v
               describe(t).text, place(*r, p).text);
     if (profiling) profile_access(p, size, kind, r >= shared && r < shared + n_shared, pc);
     if (r->constant) return;  // never written, so no race
-    for (char *end = p + size; p < end;) {
-        int first = (uintptr_t)p % 4, n = 4 - first < end - p ? 4 - first : end - p;
-        check_word(*r, p, ((1 << n) - 1) << first, kind, pc);
-        p += n;
+    for (char *q = p, *end = p + size; q < end;) {
+        int first = (uintptr_t)q % 4, n = 4 - first < end - q ? 4 - first : end - q;
+        check_word(*r, q, ((1 << n) - 1) << first, kind, pc);
+        q += n;
     }
+    if (r->written == nullptr) return;
+    char *written = r->written + (p - r->begin);
+    if (kind == WRITE) memset(written, 1, size);
+    else if (memchr(written, 0, size) && never_written.text[0] == 0)
+        snprintf(never_written.text, sizeof never_written.text, "%s at <pc %x> by %s: %s",
+                 KINDS[kind], pc, describe(t).text, place(*r, p).text);
 }
 
 extern "C" {
@@ -250,6 +317,19 @@ void __tsan_write_range(void *p, long size) {
 }
 void __tsan_init() {}
 
+void *emu_memmove(void *to, const void *from, size_t size) {
+    if (size == 0) return to;
+    check((char *)from, size, 1, READ, __builtin_return_address(0));
+    check((char *)to, size, 1, WRITE, __builtin_return_address(0));
+    return memmove(to, from, size);
+}
+void *emu_memcpy(void *, const void *, size_t) __attribute__((alias("emu_memmove")));
+void *emu_memset(void *to, int value, size_t size) {
+    if (size == 0) return to;
+    check((char *)to, size, 1, WRITE, __builtin_return_address(0));
+    return memset(to, value, size);
+}
+
 void emu_atomic(void *p, int size, void *pc) {
     used_atomics = true;
     check((char *)p, size, size, ATOMIC, pc);
@@ -263,7 +343,8 @@ struct ArrayIndex {
 };
 void __ubsan_handle_out_of_bounds(ArrayIndex *where, uintptr_t index) {
     fault("out of bounds", "index %lld of an array of type %s at <at %s:%u> by %s", (long long)index,
-          where->array->name, where->file, where->line, describe(*current).text);
+          where->array->name, where->file, where->line,
+          current ? describe(*current).text : "the host");
 }
 }
 
@@ -278,7 +359,10 @@ void note_block() {
     first_arrived = nullptr;
     never_written.text[0] = 0;
     // NaN as a float, and an index out of bounds, if it is read without having been written.
-    for (int i = 0; i < n_shared; i++) memset(shared[i].begin, 0xff, shared[i].size);
+    for (int i = 0; i < n_shared; i++) {
+        memset(shared[i].begin, 0xff, shared[i].size);
+        memset(shared[i].written, 0, shared[i].size);
+    }
 }
 
 void note_barrier() {
@@ -345,6 +429,17 @@ void check_warp(const Thread &by) {
 
 bool used_atomics;
 
+void synchronise() { synchronised = now; }
+
+const char *check_launch(const EmuKernel *kernel, const unsigned *grid, const unsigned *block,
+                         void **values, char *stack_memory, unsigned seed) {
+    launch_start = ++now;
+    blocks.clear();
+    memset(seen, 0, sizeof seen);
+    used_atomics = false;
+    return emu_launch(kernel, grid, block, values, stack_memory, seed);
+}
+
 // As emu_launch, on copies of the global arrays. `pointers` has two numbers for each argument: its
 // region, or -1, and the offset in it.
 EXPORT const char *emu_check(const EmuKernel *kernel, const unsigned *grid, const unsigned *block,
@@ -352,33 +447,11 @@ EXPORT const char *emu_check(const EmuKernel *kernel, const unsigned *grid, cons
                              Region *shared_arrays, int n_shared_arrays, uint64_t dynamic_offset,
                              Region *arrays, int n_arrays, const int64_t *pointers,
                              int profile) {
-    shared = shared_arrays;
-    n_shared = n_shared_arrays;
-    shared_begin = shared_end = emu_dynamic - dynamic_offset;
-    const uint64_t shared_bytes = MAX_DYNAMIC + shared[n_shared - 1].offset +
-                                  shared[n_shared - 1].size;
-    Word *shared_words = zeros<Word>(shared_bytes / 4 + 2);
-    for (int i = 0; i < n_shared; i++) {
-        Region &r = shared[i];
-        r.begin = shared_begin + r.offset;
-        r.end = r.begin + r.size;
-        r.words = shared_words + r.offset / 4;
-    }
-    shared_end = shared_begin + shared_bytes;
-
-    globals = arrays;
-    arena = (char *)mmap(nullptr, (n_arrays + 1) * ROOM, PROT_NONE,
-                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (arena == MAP_FAILED) return "memory|no address space for the arrays";
-    arena_end = arena + n_arrays * ROOM;
+    open_shared(shared_arrays, n_shared_arrays, dynamic_offset);
+    if (!open_arena(arrays, n_arrays)) return "memory|no address space for the arrays";
     for (int i = 0; i < n_arrays; i++) {
-        Region &r = arrays[i];
-        char *middle = arena + i * ROOM + ROOM / 2;
-        mprotect(middle, r.size + 512, PROT_READ | PROT_WRITE);
-        r.begin = middle + r.offset % 256;
-        r.end = r.begin + r.size;
-        r.words = zeros<Word>(n_words(r));
-        memcpy(r.begin, r.data, r.size);
+        if (!open_global(i)) return "memory|no memory for the arrays";
+        memcpy(arrays[i].begin, arrays[i].data, arrays[i].size);
     }
     std::vector<char *> addresses(kernel->count);
     std::vector<void *> own_values(values, values + kernel->count);
@@ -389,20 +462,17 @@ EXPORT const char *emu_check(const EmuKernel *kernel, const unsigned *grid, cons
     }
 
     now = 0;
-    blocks.clear();
-    memset(seen, 0, sizeof seen);
-    used_atomics = false;
     profiling = profile;
     if (profiling) profile_begin();
-    const char *fault = emu_launch(kernel, grid, block, own_values.data(), stack_memory, seed);
+    const char *fault = check_launch(kernel, grid, block, own_values.data(), stack_memory, seed);
     if (profiling) profile_end();
 
     for (int i = 0; i < n_arrays; i++) {
         if (!arrays[i].constant) memcpy(arrays[i].data, arrays[i].begin, arrays[i].size);
-        munmap(arrays[i].words, n_words(arrays[i]) * sizeof(Word));
+        close_global(arrays[i]);
     }
     munmap(arena, (n_arrays + 1) * ROOM);
-    munmap(shared_words, (shared_bytes / 4 + 2) * sizeof(Word));
+    close_shared();
     return fault;
 }
 

@@ -5,8 +5,10 @@
 #pragma once
 
 #ifndef EMU_RUNTIME
-// C's headers and the overloads below: <cmath> would double the time to compile.
+// For kernels alone C's headers and the overloads below: <cmath> would double the time to compile.
+#ifndef EMU_PROGRAM
 #define _GLIBCXX_INCLUDE_NEXT_C_HEADERS
+#endif
 #include <math.h>
 #include <stdlib.h>
 #undef _GLIBCXX_INCLUDE_NEXT_C_HEADERS
@@ -16,6 +18,15 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+
+#if defined EMU_CHECKS && !defined EMU_RUNTIME
+// Calls of these go to checks.cpp, which looks at the whole range.
+extern "C" {
+void *memcpy(void *, const void *, size_t) noexcept __asm__("emu_memcpy");
+void *memmove(void *, const void *, size_t) noexcept __asm__("emu_memmove");
+void *memset(void *, int, size_t) noexcept __asm__("emu_memset");
+}
+#endif
 
 // --- the language ---------------------------------------------------------------------------------
 
@@ -29,7 +40,7 @@
 #define __shared__ thread_local
 #define __launch_bounds__(...)
 #define __forceinline__ inline __attribute__((always_inline))
-#define __noinline__ __attribute__((noinline))
+// __noinline__ is made an attribute by build.py: as a macro it would change libstdc++'s headers.
 #define __align__(n) __attribute__((aligned(n)))
 #define __CUDACC__ 1
 #define __CUDA_ARCH__ 800
@@ -49,9 +60,11 @@
 EMU_VECTORS(char, signed char, 2, 4)
 EMU_VECTORS(uchar, unsigned char, 2, 4)
 EMU_VECTORS(short, short, 4, 8)
+EMU_VECTORS(ushort, unsigned short, 4, 8)
 EMU_VECTORS(int, int, 8, 16)
 EMU_VECTORS(uint, unsigned, 8, 16)
 EMU_VECTORS(longlong, long long, 16, 16)
+EMU_VECTORS(ulonglong, unsigned long long, 16, 16)
 EMU_VECTORS(float, float, 8, 16)
 EMU_VECTORS(double, double, 16, 16)
 struct dim3 {
@@ -219,6 +232,7 @@ EMU_INLINE double min(double a, double b) { return fmin(a, b); }
 EMU_INLINE double max(double a, double b) { return fmax(a, b); }
 EMU_MINMAX_MIXED(double, float)
 
+#ifndef EMU_PROGRAM  // else <math.h> has them
 // As in CUDA, only pow mixes float and double.
 #define EMU_FLOAT1(name) EMU_INLINE float name(float x) { return name##f(x); }
 EMU_FLOAT1(exp) EMU_FLOAT1(exp2) EMU_FLOAT1(expm1) EMU_FLOAT1(log) EMU_FLOAT1(log2)
@@ -238,6 +252,7 @@ EMU_INLINE float fma(float a, float b, float c) { return fmaf(a, b, c); }
 EMU_INLINE float abs(float x) { return fabsf(x); }
 EMU_INLINE double abs(double x) { return fabs(x); }
 EMU_INLINE long long abs(long long x) { return x < 0 ? -x : x; }
+#endif
 
 EMU_INLINE float rsqrtf(float x) { return 1.0f / sqrtf(x); }
 EMU_INLINE float rsqrt(float x) { return rsqrtf(x); }
@@ -356,3 +371,7 @@ template <auto kernel> constexpr EmuKernel emu_kernel(const char *name) {
     using Signature = EmuSignature<decltype(kernel)>;
     return {name, emu_run<kernel>, Signature::parameters, Signature::count};
 }
+
+#ifdef EMU_PROGRAM
+#include "cuda_runtime.h"
+#endif

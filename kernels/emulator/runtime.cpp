@@ -21,6 +21,7 @@ Thread threads[MAX_THREADS];
 Thread *current;
 int n_threads;
 char fault_text[4096];
+void (*host_fault)(const char *);
 
 static constexpr size_t STACK = 128 << 10;
 static constexpr uint64_t CANARY = 0x5afe57ac4b0770f5;
@@ -271,6 +272,7 @@ void fault(const char *kind, const char *format, ...) {
     va_start(values, format);
     vsnprintf(fault_text + n, sizeof fault_text - n, format, values);
     va_end(values);
+    if (current == nullptr && host_fault) host_fault(fault_text);
     Context abandoned;
     switch_to(current ? contexts[current->id] : abandoned, main_context);
     __builtin_unreachable();

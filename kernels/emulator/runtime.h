@@ -34,6 +34,9 @@ Text describe(const Thread &);
 [[noreturn]] void fault(const char *kind, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
+// If set, called by `fault` with "kind|message" for a fault of the host's code.
+extern void (*host_fault)(const char *text);
+
 // Called from Python.
 #define EXPORT extern "C" __attribute__((visibility("default")))
 EXPORT const char *emu_launch(const EmuKernel *, const unsigned *grid, const unsigned *block,
@@ -41,6 +44,32 @@ EXPORT const char *emu_launch(const EmuKernel *, const unsigned *grid, const uns
 
 // checks.cpp
 enum Kind { READ, WRITE, ATOMIC };
+struct Word;
+
+// An array that the kernel may use.
+struct Region {
+    const char *name;
+    char *data;       // global: the caller's, copied before the launch and after it
+    uint64_t size;    // bytes
+    uint64_t offset;  // global: past an address that is a multiple of 256; shared: in all of it
+    int item;         // bytes of an element; shared: 0, not known
+    int constant;     // nothing may be written
+    char *begin, *end;
+    Word *words;      // of the address `begin` rounded down to 4
+    char *written;    // for each byte, whether anybody wrote it; null: all of them
+    int managed;      // the host may use it too
+    int freed;
+};
+void open_shared(Region *arrays, int n, uint64_t dynamic_offset);
+bool open_arena(Region *arrays, int n);  // address space for n global arrays
+bool open_global(int i);                 // memory for arrays[i], of its size and offset
+void close_global(Region &);
+Region *find_global(const void *);
+Text place(const Region &, const char *p);  // for messages
+// As emu_launch, with checks.
+const char *check_launch(const EmuKernel *, const unsigned *grid, const unsigned *block,
+                         void **values, char *stack_memory, unsigned seed);
+void synchronise();  // the host waits for the device
 extern bool used_atomics;
 void note_block();                    // a block begins
 void note_barrier();                  // all of its threads have reached a barrier

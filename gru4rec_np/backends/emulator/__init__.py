@@ -4,16 +4,20 @@
     module.get_function("twice")((grid,), (block,), (array, np.int32(3)))
 
 `Module` and its kernels are called as CuPy's `RawModule` and `RawKernel` are. With `checks`, a
-launch looks for faults and raises the first as a `Fault`: see kernels/emulator/README.md. Imports
-the errors.
+launch looks for faults and raises the first as a `Fault`: see kernels/emulator/README.md.
+`run_program` runs a file that has a main. Imports the errors.
 """
 
 from __future__ import annotations
 
 import ctypes
 import mmap
+import os
 import re
+import subprocess
+import tempfile
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +27,24 @@ from gru4rec_np.backends.emulator.build import (
     DYNAMIC_NAME,
     MAX_THREADS,
     compile_library,
+    compile_program,
     shared_arrays,
 )
-from gru4rec_np.backends.emulator.report import Fault, Line, Report, Traffic, source_lines
+from gru4rec_np.backends.emulator.report import (
+    REMEDIES,
+    Fault,
+    Line,
+    Report,
+    Traffic,
+    fault_of,
+    source_lines,
+)
 from gru4rec_np.errors import InputError
 
-__all__ = ["Fault", "Kernel", "Line", "Module", "Report", "Traffic", "without_barriers"]
+__all__ = [
+    "REMEDIES", "Fault", "Kernel", "Line", "Module", "Report", "Traffic", "run_program",
+    "without_barriers",
+]  # fmt: skip
 
 MAX_BLOCK = (MAX_THREADS, MAX_THREADS, 64)
 MAX_GRID = (2**31 - 1, 65535, 65535)
@@ -48,6 +64,49 @@ def without_barriers(source: str) -> list[tuple[int, str]]:
             line = source.count("\n", 0, found.start()) + 1
             variants.append((line, source[: found.start()] + ";" + source[found.end() :]))
     return variants
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: is not a text in UTF-8") from None
+
+
+def run_program(path: str | Path, arguments: Sequence[str] = (), source: str | None = None) -> int:
+    """Compile a .cu file that has a main, with checks, and run it in a process of its own.
+
+    Args:
+        path: the file; its folder is on the include path.
+        arguments: the program's.
+        source: what to compile instead of the file's text.
+
+    Returns:
+        its exit status; of a program that a signal ended, minus the signal.
+
+    Raises:
+        InputError: there is no such file or no g++, or it cannot compile the file.
+        Fault: a kernel, a launch or a call of the CUDA runtime has a fault.
+    """
+    path = Path(path)
+    binary = compile_program(path, _text_of(path) if source is None else source)
+    shared = "".join(
+        f"{offset} {size} {name.decode()}\n" for name, offset, size in shared_arrays(binary)
+    )
+    with tempfile.TemporaryFile() as report:
+        given = {"EMU_SHARED": shared, "EMU_REPORT": str(report.fileno())}
+        done = subprocess.run(
+            [path, *arguments], executable=binary, env={**os.environ, **given},
+            pass_fds=[report.fileno()],
+        )  # fmt: skip
+        report.seek(0)
+        text = report.read().decode(errors="replace").strip()
+    if text:
+        kernel, _, fault = text.partition("\n")
+        raise fault_of(fault, kernel, binary)
+    return done.returncode
 
 
 class Module:
@@ -76,12 +135,7 @@ class Module:
         orders: int = 3,
     ) -> None:
         self.path = Path(path)
-        if source is None:
-            try:
-                source = self.path.read_text(encoding="utf-8")
-            except OSError as error:
-                raise InputError(f"{path}: {error.strerror}") from None
-        self.source = source
+        self.source = source = _text_of(self.path) if source is None else source
         self.checks = checks
         self.orders = orders
         self.binary, signatures = compile_library(self.path, source, tuple(options), checks, debug)
@@ -181,7 +235,7 @@ class Kernel:
             *more,
         )
         if fault is not None:
-            raise self._fault(fault.decode())
+            raise fault_of(fault.decode(), self.name, self.module.binary)
 
     def _run_checked(
         self, grid: tuple, block: tuple, args: tuple, values: list, shared_mem: int, profile: bool
@@ -286,24 +340,6 @@ class Kernel:
 
     # --- what was found ---------------------------------------------------------------------------
 
-    def _fault(self, text: str) -> Fault:
-        kind, _, message = text.partition("|")
-        lines = []
-
-        def show(found: re.Match) -> str:
-            if found[1]:
-                frames = source_lines(self.module.binary, (found[1],))[0] or [("?", 0)]
-            else:
-                path, _, line = found[2].rpartition(":")
-                frames = [(path, int(line))]
-            frames = [(Path(path).name, line) for path, line in frames]
-            lines.append(frames[0])
-            inlined = "".join(f", called at {file}:{line}" for file, line in frames[1:])
-            return f"{frames[0][0]}:{frames[0][1]}{inlined}"
-
-        message = re.sub(r"<pc (\w+)>|<at ([^>]+)>", show, message)
-        return Fault(kind, f"{self.name}: {kind}: {message}", tuple(lines))
-
     def _report(self) -> Report:
         module = self.module
         library = module._library
@@ -344,7 +380,7 @@ class _Region(ctypes.Structure):
     _fields_ = (
         ("name", _text), ("data", _pointer), ("size", _uint64), ("offset", _uint64),
         ("item", _int), ("constant", _int), ("begin", _pointer), ("end", _pointer),
-        ("words", _pointer),
+        ("words", _pointer), ("written", _pointer), ("managed", _int), ("freed", _int),
     )  # fmt: skip
 
 

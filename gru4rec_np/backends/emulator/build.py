@@ -1,4 +1,4 @@
-"""Compiles a .cu file to a shared library with g++, cached in the user's cache folder.
+"""Compiles a .cu file to a library or a program with g++, cached in the user's cache folder.
 
 Imports the errors and where the emulator's C++ is.
 """
@@ -23,18 +23,22 @@ HERE = KERNELS / "emulator"
 MAX_THREADS = 1024  # of a block
 MAX_DYNAMIC = 227 << 10  # bytes of dynamic shared memory: the most of any GPU so far
 LIMITS = (f"-DMAX_THREADS={MAX_THREADS}", f"-DMAX_DYNAMIC={MAX_DYNAMIC}")  # for runtime.h
-# A frame must fit a fiber's stack of 128 KiB (runtime.cpp).
 COMMON = ("-std=gnu++17", "-fPIC", "-fvisibility=hidden", "-fno-extern-tls-init", "-g",
-          "-gdwarf-4", "-Wno-attributes", "-Werror=frame-larger-than=98304")  # fmt: skip
+          "-gdwarf-4", "-Wno-attributes")  # fmt: skip
+FRAMES = ("-Werror=frame-larger-than=98304",)  # that fit a fiber's stack of 128 KiB (runtime.cpp)
 SPEED = ("-O2", "-ffp-contract=off")
 DEBUG = ("-O0",)
-# A call before each access to memory and each index into an array. The last two options keep one
-# access of the source one access: no copies of it for other paths, no float4 in parts.
+# A call before each access to memory and each index into an array. -fno-thread-jumps and
+# -fno-tree-sra keep one access of the source one access: no copies of it for other paths, no float4
+# in parts. A memcpy stays a call, which is checked.
 CHECKS = ("-O1", "-ffp-contract=off", "-fsanitize=thread", "-fsanitize=bounds-strict",
           "--param=tsan-instrument-func-entry-exit=0", "-fno-thread-jumps",
-          "-fno-tree-sra")  # fmt: skip
+          "-fno-tree-sra", "-fno-builtin-memcpy", "-fno-builtin-memmove",
+          "-fno-builtin-memset")  # fmt: skip
+PROGRAM = ("-DEMU_PROGRAM", "-fno-threadsafe-statics")  # no guards, which would be atomic
 RUNTIME = ("runtime.cpp",)
 CHECKED_RUNTIME = ("runtime.cpp", "checks.cpp", "profile.cpp")
+PROGRAM_RUNTIME = (*CHECKED_RUNTIME, "program.cpp")
 DYNAMIC_NAME = b"dynamic shared memory"
 
 # What emulated.h makes of `__global__` and of `extern __shared__ T name[]`.
@@ -42,7 +46,17 @@ KERNEL = re.compile(
     r'(template\s*<[^;{}]*>\s*)?(?:extern\s*"C"\s*)?'
     r"__attribute__\(\(noinline, emu_global\)\)\s*void\s+(\w+)\s*\(([^)]*)\)"
 )
-DYNAMIC = re.compile(r"\bextern\s+thread_local\b[^;]*?(\w+)\s*\[\s*\]\s*;")
+DYNAMIC = re.compile(r"(extern\s+thread_local\b[^;]*?(\w+)\s*\[\s*\])\s*;")
+NOINLINE = re.compile(r"__noinline__(?<!\(\(__noinline__)")  # not where it is g++'s attribute
+
+# kernel<<<configuration>>>(arguments): its kernel, and what delimits its parts. Strings are matched
+# too, so that what they hold is not taken for any of these.
+STRING = r""""(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])'"""
+LAUNCH = re.compile(STRING + r"|<<\s*<")
+KERNEL_NAME = re.compile(r"([\w:]+(?:\s*<[^<>;{}]*(?:<[^<>;{}]*>[^<>;{}]*)*>)?)\s*$")
+LONGEST_NAME = 500
+DELIMITER = re.compile(STRING + r"|>>\s*>|[()\[\]{}]")
+UNCHECKED = '__attribute__((no_sanitize("thread")))'
 
 
 def compile_library(
@@ -56,11 +70,81 @@ def compile_library(
     Raises:
         InputError: there is no g++, or it cannot compile the file.
     """
-    if sys.platform != "linux":
-        raise InputError(f"backend: cuda-emulated runs on Linux, not on {sys.platform}")
     path = path.resolve()  # so that a debugger finds it, and the cache serves from any folder
     define = ("-DEMU_CHECKS",) if checks else ()
-    flags = (*COMMON, *define, *(CHECKS if checks else DEBUG if debug else SPEED))
+    flags = (*COMMON, *FRAMES, *define, *(CHECKS if checks else DEBUG if debug else SPEED))
+    text = _preprocessed(path, source, options, flags)
+    signatures = {}
+    for template, name, parameters in KERNEL.findall(text):
+        if not template:
+            listed = [re.findall(r"\w+", parameter) for parameter in parameters.split(",")]
+            signatures[name] = [words[-1] for words in listed if words]
+    text = _with_tail(text, list(signatures))
+    parts = CHECKED_RUNTIME if checks else RUNTIME
+    runtime = (*define, *(DEBUG if debug else SPEED))
+    return _linked(f"{path.stem}.so", text, flags, parts, runtime, "-shared"), signatures
+
+
+def compile_program(path: Path, source: str) -> Path:
+    """The program of a .cu file with a main and with the text `source`, with checks.
+
+    Raises:
+        InputError: there is no g++, or it cannot compile the file. One line, of the first error.
+    """
+    require_compiler("emulate")
+    path = path.resolve()
+    flags = (*COMMON, *PROGRAM, "-DEMU_CHECKS", *CHECKS)
+    try:
+        text = _with_tail(with_launches(_preprocessed(path, source, (), flags)), [])
+        runtime = ("-DEMU_CHECKS", *SPEED)
+        return _linked(f"{path.stem}.exe", text, flags, PROGRAM_RUNTIME, runtime, "-pie")
+    except InputError as error:
+        if "undefined reference to `main'" in str(error):
+            raise InputError(f"{path.name}: has no main()") from None
+        said = str(error).splitlines()
+        found = re.compile("undefined reference|fatal error: |error: ")
+        line = next((line for line in said if found.search(line)), said[-1])
+        raise InputError(line.replace(str(path), path.name)) from None
+
+
+def with_launches(text: str) -> str:
+    """A preprocessed source with its `kernel<<<...>>>(...)` as C++: see cuda_runtime.h."""
+    parts, at = [], 0
+    for launch in LAUNCH.finditer(text):
+        before = text[max(at, launch.start() - LONGEST_NAME) : launch.start()]
+        kernel = launch[0].startswith("<") and KERNEL_NAME.search(before)
+        if not kernel:
+            continue
+        name, start = " ".join(kernel[1].split()), launch.start() - len(kernel[0])
+        configuration, end = _until(">>>", text, launch.end())
+        between, end = _until("(", text, end)
+        arguments, end = _until(")", text, end)
+        if between.strip() or end > len(text):  # no launch: g++ will say so
+            continue
+        arguments = re.sub(r"\b__null\b", "nullptr", arguments)  # NULL, which is an integer to auto
+        call = f"[=](auto... emu_a) {UNCHECKED} {{ {name}(emu_a...); }}"
+        parts += [text[at:start], f'EmuLauncher({configuration})("{name}", {call}']
+        parts += [", " if arguments.strip() else "", arguments, ")"]
+        at = end
+    return "".join(parts) + text[at:]
+
+
+def _until(closing: str, text: str, start: int) -> tuple[str, int]:
+    """What stands before the next `closing` that is not within brackets, and where that ends.
+
+    Without one, the end is past the end of the text.
+    """
+    depth = 0
+    for token in DELIMITER.finditer(text, start):
+        if depth == 0 and re.sub(r"\s", "", token[0]) == closing:
+            return text[start : token.start()], token.end()
+        depth += (token[0] in "([{") - (token[0] in ")]}")
+    return "", len(text) + 1
+
+
+def _preprocessed(path: Path, source: str, options: tuple[str, ...], flags: tuple) -> str:
+    if sys.platform != "linux":
+        raise InputError(f"the CUDA emulator runs on Linux, not on {sys.platform}")
     # Macros come after the header, which one such as T would change.
     others = [option for option in options if not option.startswith("-D")]
     macros = [option[2:].partition("=")[::2] for option in options if option not in others]
@@ -68,18 +152,18 @@ def compile_library(
     text = "\n".join(['#include "emulated.h"', *defines, f'# 1 "{path}"', source])
     folders = (f"-I{HERE}", f"-I{path.parent}")
     text = _run("-E", "-x", "c++", *flags, *folders, *others, "-", text=text)
-    signatures = {}
-    for template, name, parameters in KERNEL.findall(text):
-        if not template:
-            listed = [re.findall(r"\w+", parameter) for parameter in parameters.split(",")]
-            signatures[name] = [words[-1] for words in listed if words]
-    text += _tail(text, list(signatures))
-    parts = CHECKED_RUNTIME if checks else RUNTIME
-    runtime = (*COMMON, *define, *LIMITS, *(DEBUG if debug else SPEED), "-c")
-    objects = [_cached(f"{part}.o", "", runtime, HERE / part) for part in parts]
+    return NOINLINE.sub("__attribute__((noinline))", text)
+
+
+def _linked(
+    name: str, text: str, flags: tuple, parts: tuple[str, ...], runtime: tuple, kind: str
+) -> Path:
+    """A preprocessed source compiled with `flags`, linked to `parts` of the emulator."""
+    own = (*COMMON, *LIMITS, *runtime, "-c")
+    objects = [_cached(f"{part}.o", "", own, HERE / part) for part in parts]
     # In two steps, since linking with -fsanitize would add g++'s own runtime for it.
-    kernels = _cached(f"{path.stem}.o", text, (*flags, "-c", "-x", "c++", "-fpreprocessed"), "-")
-    return _cached(f"{path.stem}.so", "", ("-shared",), kernels, *objects), signatures
+    compiled = _cached(f"{name}.o", text, (*flags, "-c", "-x", "c++", "-fpreprocessed"), "-")
+    return _cached(name, "", (kind,), compiled, *objects)
 
 
 def shared_arrays(library: Path) -> list[tuple[bytes, int, int]]:
@@ -93,17 +177,19 @@ def shared_arrays(library: Path) -> list[tuple[bytes, int, int]]:
     return sorted({*arrays, (DYNAMIC_NAME, dynamic, 0)}, key=lambda array: array[1])
 
 
-def _tail(text: str, names: list[str]) -> str:
-    """What a preprocessed source lacks: the list of its kernels, the dynamic shared memory."""
+def _with_tail(text: str, names: list[str]) -> str:
+    """A preprocessed source with what it lacks: the list of its kernels, dynamic shared memory."""
     entries = "".join(f'emu_kernel<&{name}>("{name}"), ' for name in names)
-    labels = dict.fromkeys(["emu_dynamic", *DYNAMIC.findall(text)])
-    # One block of thread-local memory, under all its names.
+    labels = dict.fromkeys(["emu_dynamic", *(name for _, name in DYNAMIC.findall(text))])
+    # One block of thread-local memory, under all its names. Within a namespace the name is mangled:
+    # there __asm__ names the block, which g++ in turn ignores in a template.
+    text = DYNAMIC.sub(r'\1 __asm__("emu_dynamic");', text)
     assembly = ['.section .tbss, \\"awT\\", @nobits', ".balign 256"]
     for label in labels:
         assembly += [f".hidden {label}", f".globl {label}", f".type {label}, @tls_object"]
         assembly += [f"{label}:"]
     assembly += [f".zero {MAX_DYNAMIC}", ".text"]
-    return f"""
+    return f"""{text}
 # 1 "list of kernels"
 extern "C" __attribute__((visibility("default")))
 const EmuKernel emu_kernels[] = {{ {entries}{{}} }};
@@ -129,12 +215,10 @@ def _cached(name: str, text: str, flags: tuple, *inputs: str | Path) -> Path:
     return path
 
 
-def require_compiler() -> None:
+def require_compiler(what: str = "backend: cuda-emulated") -> None:
     """Raises InputError, which says what to install, if there is no g++."""
     if shutil.which("g++") is None:
-        raise InputError(
-            "backend: cuda-emulated needs g++: install a C++ compiler (apt install g++)"
-        )
+        raise InputError(f"{what} needs g++: install a C++ compiler (apt install g++)")
 
 
 @cache

@@ -5,6 +5,7 @@ Imports where the emulator's C++ is.
 
 from __future__ import annotations
 
+import re
 import subprocess
 from dataclasses import dataclass, field
 from functools import cache
@@ -20,7 +21,8 @@ class Fault(Exception):
 
     Attributes:
         kind: "race", "race between blocks", "out of bounds", "misaligned", "uninitialised",
-            "const", "barrier", "warp", "deadlock", "order" or "stack overflow".
+            "const", "barrier", "warp", "deadlock", "order" or "stack overflow"; of a program also
+            "wrong memory", "race with the host", "launch", "free" or "memory".
         lines: (file, line) of each access or barrier that causes it, the later access first.
     """
 
@@ -28,6 +30,49 @@ class Fault(Exception):
         super().__init__(message)
         self.kind = kind
         self.lines = lines
+
+
+REMEDIES = {
+    "race": "Put __syncthreads() between the two, or __syncwarp() within a warp, or give each "
+    "thread a place of its own.",
+    "race between blocks": "No barrier orders blocks. Let one block write each place, or use "
+    "atomics. Does the index depend on blockIdx?",
+    "race with the host": "Call cudaDeviceSynchronize() after the launch.",
+    "out of bounds": "Check the index against the length before the access.",
+    "misaligned": "A vector type needs an address that is a multiple of its size.",
+    "uninitialised": "Write a value there before the read: by a copy, cudaMemset or a kernel.",
+    "barrier": "All threads of a block must reach the same __syncthreads(), none by a branch and "
+    "none after a return of others.",
+    "warp": "All threads that the mask names must reach the same call.",
+    "deadlock": "All threads must reach the barriers that others wait at.",
+    "order": "The result depends on which thread comes first. Let one thread write each place.",
+    "stack overflow": "Use smaller local arrays, or shared or global memory.",
+    "wrong memory": "Kernels use memory of cudaMalloc and cudaMallocManaged, host code all other. "
+    "cudaMemcpy copies between them, in the direction of its kind.",
+    "free": "Call cudaFree once, with the pointer that cudaMalloc returned.",
+    "launch": "A block has 1 to 1024 threads, a grid at least one block. More than 48 KiB of "
+    "dynamic shared memory needs cudaFuncSetAttribute.",
+}
+
+
+def fault_of(text: str, kernel: str, binary: Path) -> Fault:
+    """The fault that the emulator reports as "kind|message", with its lines in the source."""
+    kind, _, message = text.partition("|")
+    lines = []
+
+    def show(found: re.Match) -> str:
+        if found[1]:
+            frames = source_lines(binary, (found[1],))[0] or [("?", 0)]
+        else:
+            path, _, line = found[2].rpartition(":")
+            frames = [(path, int(line))]
+        frames = [(Path(path).name, line) for path, line in frames]
+        lines.append(frames[0])
+        inlined = "".join(f", called at {file}:{line}" for file, line in frames[1:])
+        return f"{frames[0][0]}:{frames[0][1]}{inlined}"
+
+    message = re.sub(r"<pc (\w+)>|<at ([^>]+)>", show, message)
+    return Fault(kind, f"{kernel}: {kind}: {message}", tuple(lines))
 
 
 @cache

@@ -1,0 +1,2 @@
+// cooperative_groups.h has reduce.
+#include "../cooperative_groups.h"
