@@ -1,8 +1,12 @@
 """tutorials/gru4rec_on_one_page.py computes what the package does."""
 
 import gru4rec_on_one_page as page
+import matplotlib.pyplot as plt
 import numpy as np
+import one_step
+import pytest
 
+import run
 from gru4rec_np import GRU4Rec, Shop
 from gru4rec_np.backends import Ops
 from gru4rec_np.data.batches import session_parallel
@@ -63,3 +67,50 @@ def test_it_ranks_as_the_package_does():
     recall, mrr = page.evaluate(w, page.lists(LOG))
     np.testing.assert_allclose([recall, mrr], [*found.values()], atol=2e-3)
     assert recall > 0.1
+
+
+# --- the picture of a step ------------------------------------------------------------------------
+
+
+def test_the_pictures_numbers_are_those_of_the_page():
+    shop, rng = Shop(), np.random.default_rng(0)
+    sessions = page.lists(shop.simulate(2_000))
+    support = np.bincount(np.concatenate(sessions), minlength=shop.n_items)
+    q = support**page.ALPHA / (support**page.ALPHA).sum()
+    log_support = np.log(np.maximum(support, 1))
+    w = page.init(shop.n_items, page.H, rng)
+    a = {name: np.zeros_like(p) for name, p in w.items()}
+    h = np.zeros((page.B, page.H))
+    for t, (x, y, keep, new) in enumerate(page.steps(sessions, page.B)):
+        h = np.where(new[:, None], 0, h[keep])
+        samples = rng.choice(shop.n_items, page.S, p=q)
+        if t == 200:
+            break
+        _, h = page.train_step(w, a, x, y, samples, h, log_support)
+    items = np.concatenate([y, samples])
+    log_q = np.concatenate([log_support[y], page.ALPHA * log_support[samples]])
+    h_new, (_, _, r, z, n) = page.gru(w, x, h)
+    _, ds = page.cross_entropy(w, h_new, items, log_q)
+    s = h_new[1] @ w["V"][y[1]] + w["b_y"][y[1]] - log_q[1]
+    found = {
+        "x": x[1], "y": y[1], "h": h[1, 0], "r": r[1, 0], "z": z[1, 0], "n": n[1, 0],
+        "h_new": h_new[1, 0], "s": s, "p": ds[1, 1] + 1,
+    }  # fmt: skip
+    assert found == pytest.approx(one_step.CLICK, abs=0.005)
+    assert f"{shop.item_ids[x[1]]}".rpartition(".")[0] in one_step.ABOUT
+    assert f"{shop.item_ids[y[1]]}".rpartition(".")[0] in one_step.ABOUT
+    assert f"B = {page.B} lanes, H = {page.H} units, S = {page.S}" in one_step.ABOUT
+
+
+@pytest.mark.parametrize("number", run.notebooks())
+def test_every_notebook_shows_its_part_of_the_step(number, capsys, monkeypatch):
+    assert f"one_step.show({number})" in run.notebooks()[number].read_text(encoding="utf-8")
+    monkeypatch.setattr(plt, "show", plt.close)
+    one_step.show(number)
+    text = page.__file__ and open(page.__file__, encoding="utf-8").read().splitlines()
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == (number not in (0, 9)) or number in (3, 7)
+    for (title, first, last), line in zip(one_step.lines_of(number), printed, strict=True):
+        assert (
+            text[first - 1].startswith(f"# --- {title} (notebook") and f"{first} to {last}" in line
+        )

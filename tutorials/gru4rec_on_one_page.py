@@ -16,7 +16,7 @@ B, H, S, EPOCHS = 32, 100, 512, 3
 LEARNING_RATE, ALPHA, EPSILON = 0.1, 0.75, 1e-6
 
 
-# --- data: sessions side by side (notebook 5) -----------------------------------------------------
+# --- data: sessions side by side (notebooks 1 and 5) ----------------------------------------------
 
 
 def steps(sessions, B):
@@ -57,7 +57,7 @@ def init(n_items, H, rng):
     return {"V": glorot(n_items, H), "b_y": np.zeros(n_items), "W": W, "U": U, "b": np.zeros(3 * H)}
 
 
-# --- forward (notebooks 3 and 6) ------------------------------------------------------------------
+# --- forward (notebooks 3, 6 and 7) ---------------------------------------------------------------
 
 
 def sigmoid(x):
@@ -113,7 +113,7 @@ def gru_backward(w, dh_new, cache):
     return da @ w["W"].T, {"W": e.T @ da, "U": dU, "b": da.sum(axis=0)}
 
 
-# --- one training step (notebook 8) ---------------------------------------------------------------
+# --- one training step (notebooks 7, 8, 10 and 11) ------------------------------------------------
 
 
 def adagrad(p, a, g, rows=...):
@@ -169,7 +169,7 @@ def train(sessions, n_items, rng):
     return w
 
 
-# --- evaluation (notebook 2) ----------------------------------------------------------------------
+# --- evaluation (notebooks 2 and 12) --------------------------------------------------------------
 
 
 def evaluate(w, sessions, k=20):
