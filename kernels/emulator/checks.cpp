@@ -281,7 +281,7 @@ static inline void check(char *p, uint64_t size, uint64_t alignment, int kind, v
     if (kind != READ && r->constant)
         fault("const", "%s at <pc %x> by %s through a pointer to const: %s", KINDS[kind], pc,
               describe(t).text, place(*r, p).text);
-    if (profiling) profile_access(p, size, kind, r >= shared && r < shared + n_shared, pc);
+    if (profiling) profile_access(p, size, kind, *r, r >= shared && r < shared + n_shared, pc);
     if (r->constant) return;  // never written, so no race
     for (char *q = p, *end = p + size; q < end;) {
         int first = (uintptr_t)q % 4, n = 4 - first < end - q ? 4 - first : end - q;

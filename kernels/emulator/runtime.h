@@ -81,5 +81,5 @@ extern bool profiling;
 void profile_begin();
 void profile_end();
 void profile_block();
-void profile_access(const char *p, int size, int kind, bool is_shared, uint32_t pc);
+void profile_access(const char *p, int size, int kind, const Region &, bool is_shared, uint32_t pc);
 void profile_barrier(const Thread &);

@@ -7,6 +7,7 @@ Imports the emulator, the kernels' options and the checks.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,6 +17,7 @@ import numpy as np
 
 from gru4rec_np.backends.cuda.device import blocks, compiler_options
 from gru4rec_np.backends.emulator import Fault, Module, Report, build
+from gru4rec_np.backends.emulator.replay import frame
 from gru4rec_np.errors import InputError
 from gru4rec_np.files import KERNELS
 
@@ -149,6 +151,30 @@ def cost(number: str, source: Any) -> None:
     score = launch.score(report, args)
     ending = "the goal is met" if score <= launch.goal * 1.02 else f"{launch.goal:.3g} can be had"
     print(f"Score: {score:.3g} times the sectors that must move; {ending}.")
+
+
+def replay(number: str, source: Any) -> Any:
+    """Show a right answer's run step by step, on the first case that is small enough."""
+    from IPython.display import HTML
+
+    exercise = find(number)
+    launch: Launch = exercise.run
+    if not isinstance(source, str) or HOLE in source:
+        print(f"Once {number} is right, its run is shown here step by step.")
+        return None
+    args = min(exercise.cases(np.random.default_rng(0)), key=_size)
+    try:
+        report = launch.run(source, args, profile=True)[1]
+    except Wrong as error:
+        print(error)
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # IPython would have an address instead of the page itself
+        return HTML(frame(report, f"{launch.name}.cu"))
+
+
+def _size(args: tuple) -> int:
+    return sum(arg.size for arg in args if isinstance(arg, np.ndarray))
 
 
 # --- messages -------------------------------------------------------------------------------------

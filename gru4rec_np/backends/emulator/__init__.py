@@ -35,6 +35,7 @@ from gru4rec_np.backends.emulator.report import (
     Fault,
     Line,
     Report,
+    Step,
     Traffic,
     fault_of,
     source_lines,
@@ -42,8 +43,8 @@ from gru4rec_np.backends.emulator.report import (
 from gru4rec_np.errors import InputError
 
 __all__ = [
-    "REMEDIES", "Fault", "Kernel", "Line", "Module", "Report", "Traffic", "run_program",
-    "without_barriers",
+    "REMEDIES", "Fault", "Kernel", "Line", "Module", "Report", "Step", "Traffic",
+    "run_program", "without_barriers",
 ]  # fmt: skip
 
 MAX_BLOCK = (MAX_THREADS, MAX_THREADS, 64)
@@ -267,7 +268,7 @@ class Kernel:
                     raise Fault("order", f"{self.name}: order: the order of threads changes {name}")
         for array, result in zip(before, results[0], strict=True):
             array[:] = result
-        return self._report() if profile else None
+        return self._report(int(np.prod(block))) if profile else None
 
     # --- arguments --------------------------------------------------------------------------------
 
@@ -340,10 +341,10 @@ class Kernel:
 
     # --- what was found ---------------------------------------------------------------------------
 
-    def _report(self) -> Report:
+    def _report(self, threads: int) -> Report:
         module = self.module
         library = module._library
-        report = Report(self.name, sources={module.path.name: module.source})
+        report = Report(self.name, sources={module.path.name: module.source}, threads=threads)
         sites = ctypes.POINTER(_Site)()
         found = sites[: library.emu_sites(ctypes.byref(sites))]
         places = source_lines(self.module.binary, tuple(f"{site.pc:x}" for site in found))
@@ -355,6 +356,22 @@ class Kernel:
         barriers = ctypes.POINTER(_Barrier)()
         for barrier in barriers[: library.emu_barriers(ctypes.byref(barriers))]:
             report.line(barrier.file.decode(), barrier.line).barriers += barrier.count
+        place_of = {site.pc: place for site, place in zip(found, places, strict=True)}
+        steps = ctypes.POINTER(_Step)()
+        for step in steps[: library.emu_steps(ctypes.byref(steps))]:
+            if step.kind < 0:
+                met = Path(step.file.decode()).name, step.bytes
+                report.steps.append(Step(step.block, 0, "barrier", met))
+                continue
+            path, number = (place_of[step.pc] or [("?", 0)])[0]
+            lanes = [i for i in range(32) if step.threads >> i & 1]
+            report.steps.append(
+                Step(
+                    step.block, step.warp, ("read", "write", "atomic")[step.kind],
+                    (Path(path).name, number), step.array.decode(), step.bytes,
+                    bool(step.is_shared), step.size, {i: step.offset[i] for i in lanes},
+                )
+            )  # fmt: skip
         return report
 
 
@@ -394,3 +411,11 @@ class _Site(ctypes.Structure):
 
 class _Barrier(ctypes.Structure):
     _fields_ = (("file", _text), ("line", _int64), ("count", _int64))
+
+
+class _Step(ctypes.Structure):
+    _fields_ = (
+        ("block", _int32), ("warp", _int32), ("kind", _int32), ("is_shared", _int32),
+        ("size", _int32), ("pc", _uint32), ("threads", _uint32), ("array", _text),
+        ("file", _text), ("bytes", _uint64), ("offset", _uint64 * 32),
+    )  # fmt: skip
