@@ -205,6 +205,7 @@ static inline void check(char *p, uint64_t size, uint64_t alignment, int kind, v
     const Thread &t = *current;
     if (p >= t.stack_low && p < t.stack_high) return;  // local variables
     const uint32_t pc = (char *)return_to - &__ehdr_start - 1;
+    if (time_is_up) endless("<pc %x>", pc);
     Region *r = find(p);
     if (r == nullptr) {
         if (p >= &__ehdr_start && p < &_end) return;  // constants

@@ -5,6 +5,8 @@
 #define EMU_RUNTIME
 #include "emulated.h"
 
+#include <signal.h>
+
 enum State { FRESH, RUNS, AT_BARRIER, AT_WARP, DONE };
 
 struct Thread {  // of the running block
@@ -33,6 +35,11 @@ Text describe(const Thread &);
 // <at path:line> for a line, which is shown without its folder.
 [[noreturn]] void fault(const char *kind, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
+
+// Ends a launch that takes too long; `where` as in a message of `fault`. Called at accesses and
+// barriers, once its time is up.
+extern volatile sig_atomic_t time_is_up;
+[[noreturn]] void endless(const char *where, ...) __attribute__((format(printf, 1, 2)));
 
 // Called from Python.
 #define EXPORT extern "C" __attribute__((visibility("default")))
