@@ -132,14 +132,14 @@ def changing(x, y):
         (lambda x, y: (x + y, (x @ y).T), "product: it is transposed"),
         (lambda x, y: (x @ y, x + y), "the right things in the wrong order (sum, product)"),
         (lambda x, y: [x - y, y @ x], "sum: the second is subtracted; product: the product is"),
-        (lambda x, y: (x + y, (x @ y) * 0), "product: it is 0.0 everywhere"),
+        (lambda x, y: (x + y, (x @ y) * 0), "product: all of it is 0.0"),
         (
             lambda x, y: (x + y, (x @ y) * (1 - 2 * np.eye(3))),
             "product: on the diagonal, and only there, its sign is the opposite of the right one",
         ),
         (
             lambda x, y: (x + y, (x @ y) * [0, 1, 1]),
-            "product: in column 0, and only there, it is 0.0 everywhere",
+            "product: in column 0, and only there, all of it is 0.0",
         ),
         (
             lambda x, y: (x + y, (x @ y) * [[1], [1], [2]]),

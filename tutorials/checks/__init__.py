@@ -58,7 +58,7 @@ class Exercise:
     run: Callable[[Any, tuple], Any] = lambda answer, args: answer(*args)
     tolerance: float = 1e-6
     given: Callable | None = None
-    goal: Callable[[Any, Sequence[tuple]], str] = lambda answer, cases: ""
+    goal: Callable[[Any, Sequence[tuple]], str] | None = None
 
 
 class Wrong(Exception):
@@ -145,7 +145,7 @@ def _judge(exercise: Exercise, answer: Any) -> Verdict:
     if any(part is Ellipsis for f in found for part in f):
         return _half(exercise, cases, found, expected)
     if all(_same(f, e, exercise.tolerance) for f, e in zip(found, expected, strict=True)):
-        text = exercise.goal(answer, cases)
+        text = exercise.goal(answer, cases) if exercise.goal else ""
         return Verdict("short" if text else "right", text)
     return Verdict("wrong", _named_mistake(exercise, cases, found, expected))
 
@@ -419,11 +419,11 @@ def _factor(found: list, expected: list, tolerance: float, sizes: Sequence[dict]
     ratio = sum((g * w).sum() for g, w in zip(got, want, strict=True))
     ratio = float(ratio / (sum((w * w).sum() for w in want) or 1))
     if not any(g.any() for g in got):
-        return f"it is {np.zeros(1, np.asarray(found[0]).dtype)[0]} everywhere"
+        return f"all of it is {np.zeros(1, np.asarray(found[0]).dtype)[0]}"
     if not all_are(ratio for _ in want) or abs(ratio) <= 1e-12:
         return ""
-    if abs(ratio + 1) < 1e-9:
-        return "its sign is the opposite of the right one, everywhere"
+    if abs(ratio + 1) < tolerance:
+        return "its sign is the opposite of the right one"
     return f"every entry is {ratio:.6g} times the right one: a factor is off"
 
 
