@@ -83,7 +83,7 @@ def test_a_forgotten_return_is_no_hole():
     for answer in (nothing_returned, lambda x, y: print(end="")):
         verdict = judge(TOY, answer)
         assert verdict.state == "wrong"
-        assert verdict.text.startswith("it returns None: `return` is missing")
+        assert verdict.text.startswith("it returns None: is `return` missing?")
     assert "product: it is None" in judge(TOY, filled_in_place).text
 
 
@@ -251,7 +251,7 @@ def test_what_is_said_of_solutions_that_return_otherwise(exercise):
     forgetful = copy.deepcopy(tree)
     forgetful.body[-1] = ast.Expr(last.value)
     forgetful.body.insert(-1, ast.parse("_ = 0").body[0])
-    assert "`return` is missing" in judge(exercise, of_tree(forgetful, dict(names))).text
+    assert "is `return` missing?" in judge(exercise, of_tree(forgetful, dict(names))).text
 
     found = answer(*exercise.cases(np.random.default_rng(0))[0])
     if not isinstance(found, tuple):
@@ -267,7 +267,7 @@ def test_what_is_said_of_solutions_that_return_otherwise(exercise):
 
 # What a reader wrote, and words of what he is told. `np` and what the notebook gives are there.
 ANSWERS = [
-    ("0.1", "def f(ranks, k):\n    share = np.mean(ranks <= k)", "`return` is missing"),
+    ("0.1", "def f(ranks, k):\n    share = np.mean(ranks <= k)", "is `return` missing?"),
     ("0.2", "lambda ranks, before, n, k: np.mean(ranks[before == n - 1] <= k)", "n - 1 clicks"),
     ("0.2", "lambda ranks, before, n, k: np.mean(ranks[before == n + 1] <= k)", "n + 1 clicks"),
     (
@@ -275,7 +275,7 @@ ANSWERS = [
         "def f(scores, targets):\n"
         "    t = scores[np.arange(len(targets)), targets][:, None]\n"
         "    (scores >= t).sum(axis=1)",
-        "`return` is missing",
+        "is `return` missing?",
     ),
     ("2.2", "lambda ranks, k: [np.mean(ranks <= k), np.mean((ranks <= k) / ranks)]", "right"),
     (
@@ -308,7 +308,7 @@ ANSWERS = [
         "def f(c, size):\n"
         "    sim = c / np.sqrt(size[:, None] * size)\n"
         "    return np.fill_diagonal(sim, 0)",
-        "None, as what np.fill_diagonal gives",
+        "as np.fill_diagonal does, returns None too",
     ),
     (
         "10.5",

@@ -150,7 +150,10 @@ def _judge(exercise: Exercise, answer: Any) -> Verdict:
     return Verdict("wrong", _named_mistake(exercise, cases, found, expected))
 
 
-_NONE = "`return` is missing, or what is returned is None, as what np.fill_diagonal gives"
+_NONE = (
+    "is `return` missing? What changes an array in place, as np.fill_diagonal does, returns "
+    "None too"
+)
 
 
 def has_hole(answer: Any) -> bool:
