@@ -130,7 +130,10 @@ def changing(x, y):
         (lambda x, y: (2 * (x + y), x @ y), "sum: every entry is 2 times"),
         (lambda x, y: (3 * (x + y), 3 * (x @ y)), "sum, product: every entry is 3 times"),
         (lambda x, y: (x + y, (x @ y).T), "product: it is transposed"),
-        (lambda x, y: (x @ y, x + y), "the right things in the wrong order (sum, product)"),
+        (
+            lambda x, y: (x @ y, x + y),
+            "the right things in the wrong order; asked is (sum, product)",
+        ),
         (lambda x, y: [x - y, y @ x], "sum: the second is subtracted; product: the product is"),
         (lambda x, y: (x + y, (x @ y) * 0), "product: all of it is 0.0"),
         (
@@ -318,7 +321,7 @@ ANSWERS = [
         "    return p - lr * g[0] / np.sqrt(a + eps), a",
         "p and a are as they were",
     ),
-    ("6.3", "lambda x: np.maximum(x, 0) + np.log1p(np.exp(-x))", "|x| in the exponent"),
+    ("6.3", "lambda x: np.maximum(x, 0) + np.log1p(np.exp(-x))", "not log(1 + e^-x)"),
 ]
 BPR = """def f(r):
     n, d = r.shape[1] - 1, r - np.diagonal(r)[:, None]

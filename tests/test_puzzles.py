@@ -76,12 +76,12 @@ PLANTED = {
     "no maximum below the line": (
         "11.4",
         {"sum += expf(y[k] - top)": "sum += expf(y[k])"},
-        "The maximum is not subtracted in the sum below the fraction line",
+        "Below the fraction line, in the sum, the maximum is not subtracted",
     ),
     "maximum below the line only": (
         "11.4",
         {"expf(y[k] - top) / sum": "expf(y[k]) / sum"},
-        "The maximum is subtracted in the sum below the fraction line only",
+        "Above the fraction line the maximum is not subtracted",
     ),
     "rows of N": ("11.5", {"A[row * K": "A[row * N"}, "row r begins at r * K, not at r * N"),
     "rows of K": (
@@ -148,7 +148,7 @@ PLANTED = {
     "past the row": (
         "11.2",
         {"k < H": "k < H + 1"},
-        "Block 0 goes one past the end of its own row, to the first number of the next",
+        "Block 0 goes one past the end of its own row: the last of 96 numbers is number 95",
     ),
     "no barrier before": (
         "11.3",
@@ -158,8 +158,8 @@ PLANTED = {
     "no barrier in the loop": (
         "11.3",
         {"        __syncthreads();\n": ""},
-        "line 10 (write and read): if (t < half) part[t] += part[t + half];\nWhat one thread "
-        "writes on this line, another one reads on the same line: in the next turn of the loop",
+        "line 10 (write and read): if (t < half) part[t] += part[t + half];\nOne thread "
+        "writes on this line what another thread reads on it. In a loop, that is the next turn",
     ),
     "barrier in a branch": (
         "11.3",
@@ -291,7 +291,7 @@ def test_what_the_notebook_says_of_a_sum_by_one_thread():
     alone = by_halves[:begin] + alone + by_halves[end:].replace("part[0]", "mine")
     verdict = judge(exercise, alone)
     assert verdict.state == "short"
-    assert re.fullmatch(r"its score is 1.01, but it asks shared memory 1,\d+ times.*", verdict.text)
+    assert re.fullmatch(r"its score is 1.01, but it makes 1,\d+ requests of shared.*", verdict.text)
     args = exercise.cases(np.random.default_rng(0))[0]
     seen = [exercise.run.run(text, args, profile=True)[1] for text in (by_halves, alone)]
     score, same = (exercise.run.score(report, args) for report in seen)

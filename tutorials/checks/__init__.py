@@ -212,7 +212,7 @@ def _named_mistake(
         things = "1 thing" if n == 1 else f"{n} things"
         return f"it must return {things}{_named(exercise)}, not {len(found[0])}"
     if _reordered(found, expected, exercise.tolerance):
-        return f"these are the right things in the wrong order{_named(exercise)}"
+        return f"the right things in the wrong order; asked is{_named(exercise) or ' another'}"
     return _by_parts(exercise, found, expected, made, range(n), _sizes(exercise, cases))
 
 

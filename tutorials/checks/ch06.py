@@ -588,8 +588,8 @@ EXERCISES = [
             ),
             "1 + e^-60 is rounded to 1, so the logarithm is 0: np.log1p(y) is log(1 + y) without "
             "computing 1 + y": lambda x: np.maximum(x, 0) + np.log(1 + np.exp(-np.abs(x))),
-            "for negative x that is softplus(-x): in max(x, 0) + log(1 + e^-|x|), max is "
-            "outside and |x| in the exponent": lambda x: _softplus(np.abs(x)),
+            "for negative x that is softplus(-x): it must be max(x, 0), not |x|, and log(1 + "
+            "e^-|x|), not log(1 + e^-x)": lambda x: _softplus(np.abs(x)),
         },
         hints=[
             "Take e^x out of the sum: log(1 + e^x) = x + log(e^-x + 1). For which x is that "

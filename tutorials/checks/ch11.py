@@ -441,10 +441,10 @@ EXERCISES = [
             "the exponentials are not divided by their sum": lambda y: np.exp(
                 y - y.max(axis=1, keepdims=True)
             ),
-            "the maximum is not subtracted in the sum below the fraction line": (
+            "below the fraction line, in the sum, the maximum is not subtracted": (
                 _softmax_shifted_once("above")
             ),
-            "the maximum is subtracted in the sum below the fraction line only": (
+            "above the fraction line the maximum is not subtracted": (
                 _softmax_shifted_once("below")
             ),
             "each thread subtracts the maximum of its own numbers; block_max gives that of the "
@@ -506,7 +506,7 @@ EXERCISES = [
             "product",
             _launch_product,
             goal=2.76,
-            far="without tiles, each number is read again for each that is made of it",
+            far="without tiles, each number of A is read again for each column of C",
         ),
         tolerance=1e-5,
     ),
@@ -529,8 +529,8 @@ EXERCISES = [
             "that is the mean of an item's rows; their sum is asked for": lambda x, d: (
                 _scatter_wrong(x, d, "mean")
             ),
-            "G is 0 as before: does every block return? x[b] == x[b], so only rows before b "
-            "count, other < b": lambda x, d: np.zeros_like(_scatter(x, d)),
+            "G is still 0: every block returns, or nothing is written. x[b] equals itself, so look "
+            "only at the rows before b: other < b": lambda x, d: np.zeros_like(_scatter(x, d)),
         },
         hints=[
             "The block of the first row with an item adds up all its rows. What do the others do?",

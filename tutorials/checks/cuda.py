@@ -40,8 +40,8 @@ ADVICE = {
     "block_sum or block_max: not inside an `if` that some of them skip or a loop that some leave "
     "earlier, nor after a `return` of some.",
     "order": "Some value depends on which thread came first.",
-    "endless": "The loop around this line does not end. Does its condition become false? What it "
-    "counts with must change in each turn, and 0 / 2 is 0.",
+    "endless": "The loop around this line does not end: what it counts with must change in each "
+    "turn, and its condition become false. (Half of 0 is 0 again.)",
 }
 ADVICE["warp"] = ADVICE["barrier"]
 ALL_WRITE = (
@@ -49,9 +49,8 @@ ALL_WRITE = (
     "threadIdx.x. Only one of them may write what is one number for the whole block."
 )
 ONE_LINE = (
-    "What one thread writes on this line, another one reads on the same line: in the next turn of "
-    "the loop, if it is in one. Then __syncthreads() must stand in the loop, after this line and "
-    "outside of the `if`."
+    "One thread writes on this line what another thread reads on it. In a loop, that is the next "
+    "turn: put __syncthreads() after this line, inside the loop and outside of the `if`."
 )
 
 
@@ -92,7 +91,7 @@ class Launch:
     least: Callable[..., int] | None = None
     repeatable: bool = False
     on_chip: int = 0
-    far: str = "threads side by side should take numbers side by side, and all of them some"
+    far: str = "use all threads, and let threads side by side take numbers side by side"
     between: Callable[[tuple, int, int], str] | None = None
 
     def __call__(self, source: Any, args: tuple) -> Any:
@@ -152,11 +151,11 @@ class Launch:
         assert report is not None
         score, turns = self.score(report, cases[0]), on_chip(report)
         if score > FAR * self.goal:
-            return f"its score is {score:.3g}, and {self.goal:.3g} can be had: {self.far}"
+            return f"its score is {score:.3g}, where {self.goal:.3g} can be had: {self.far}"
         if self.on_chip and turns > FAR * self.on_chip:
             return (
-                f"its score is {score:.3g}, but it asks shared memory {turns:,} times, one after "
-                f"another, and {self.on_chip} can be had: most threads only wait"
+                f"its score is {score:.3g}, but it makes {turns:,} requests of shared memory, one "
+                f"after another, where {self.on_chip} are enough: most threads only wait"
             )
         return ""
 
@@ -261,8 +260,8 @@ def explain(
     elif fault.kind == "race between blocks" and array is not None:
         if sizes == 1 and column == 0 and row - 1 in at:
             advice = (
-                f"Block {row - 1} goes one past the end of its own row, to the first number of the "
-                "next: the last number of a row is one less than their number, so < and not <="
+                f"Block {row - 1} goes one past the end of its own row: the last of "
+                f"{array.shape[1]} numbers is number {array.shape[1] - 1}, so `<`, not `<=`."
             )
     elif fault.kind == "out of bounds" and array is not None:
         advice += f" A matrix of {array.shape[1]} columns has row r at r * {array.shape[1]}."
