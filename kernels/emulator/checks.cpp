@@ -205,7 +205,6 @@ static inline void check(char *p, uint64_t size, uint64_t alignment, int kind, v
     const Thread &t = *current;
     if (p >= t.stack_low && p < t.stack_high) return;  // local variables
     const uint32_t pc = (char *)return_to - &__ehdr_start - 1;
-    if (time_is_up) endless("<pc %x>", pc);
     Region *r = find(p);
     if (r == nullptr) {
         if (p >= &__ehdr_start && p < &_end) return;  // constants
@@ -218,6 +217,7 @@ static inline void check(char *p, uint64_t size, uint64_t alignment, int kind, v
     if ((uintptr_t)p % alignment)
         fault("misaligned", "%s of %d bytes at <pc %x> by %s, %d past a multiple: %s", KINDS[kind],
               (int)size, pc, describe(t).text, (int)((uintptr_t)p % alignment), place(*r, p).text);
+    if (time_is_up) endless("<pc %x>", pc);
     if (kind != READ && r->constant)
         fault("const", "%s at <pc %x> by %s through a pointer to const: %s", KINDS[kind], pc,
               describe(t).text, place(*r, p).text);

@@ -28,6 +28,11 @@ extern Thread threads[MAX_THREADS];
 extern Thread *current;
 extern int n_threads, n_alive;  // of the block: all threads, and those that have not returned
 
+// Ends a launch that takes too long; `where` as in a message of `fault`. Called at accesses and
+// barriers, once its time is up.
+extern volatile sig_atomic_t time_is_up;
+[[noreturn]] void endless(const char *where, ...) __attribute__((format(printf, 1, 2)));
+
 struct Text { char text[320]; };
 Text describe(const Thread &);
 
@@ -35,11 +40,6 @@ Text describe(const Thread &);
 // <at path:line> for a line, which is shown without its folder.
 [[noreturn]] void fault(const char *kind, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
-
-// Ends a launch that takes too long; `where` as in a message of `fault`. Called at accesses and
-// barriers, once its time is up.
-extern volatile sig_atomic_t time_is_up;
-[[noreturn]] void endless(const char *where, ...) __attribute__((format(printf, 1, 2)));
 
 // Called from Python.
 #define EXPORT extern "C" __attribute__((visibility("default")))

@@ -61,7 +61,8 @@ class Module:
         debug: compile without optimisation, to step through with gdb.
         orders: with checks, in how many orders of blocks and threads to run a kernel. The first is
             ascending and gives the result; the second is descending.
-        seconds: of CPU time that a launch may take in one order before it is stopped; 0: any.
+        seconds: of CPU time that a launch may take in one order, 0 for any. After them it is
+            stopped with a `Fault` of the kind "endless".
 
     Raises:
         InputError: there is no g++, or it cannot compile the file.

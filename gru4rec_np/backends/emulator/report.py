@@ -20,7 +20,7 @@ class Fault(Exception):
 
     Attributes:
         kind: "race", "race between blocks", "out of bounds", "misaligned", "uninitialised",
-            "const", "barrier", "warp", "deadlock", "order", "endless" or "stack overflow".
+            "const", "barrier", "warp", "deadlock", "order" or "stack overflow".
         lines: (file, line) of each access or barrier that causes it, the later access first.
     """
 
