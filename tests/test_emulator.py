@@ -42,9 +42,10 @@ def numbers(*shape, dtype=np.float32):
         "for (int half = 4; half >= 0; half /= 2) {\n __syncthreads(); // HERE\n }",
         "for (int k = 0; k < n;) // HERE\n out[0] += x[k]; // HERE",
         "volatile int k = 0;\n while (k < n) // HERE\n k = 0; // HERE",
+        "volatile float y[4] = {};\n for (int k = 0; k < n;) // HERE\n y[n % 4] += 1; // HERE",
         "volatile float y;\n for (int k = 0; k < n;) y = __shfl_sync(0xffffffff, x[k], 0); // HERE",
     ],
-    ids=["barrier", "memory", "neither", "shuffle"],
+    ids=["barrier", "memory", "neither", "locals", "shuffle"],
 )
 def test_a_kernel_that_never_ends_is_stopped(loop, checks):
     source = 'extern "C" __global__ void kernel(const float *x, int n, volatile float *out) {\n'

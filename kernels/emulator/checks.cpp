@@ -217,7 +217,6 @@ static inline void check(char *p, uint64_t size, uint64_t alignment, int kind, v
     if ((uintptr_t)p % alignment)
         fault("misaligned", "%s of %d bytes at <pc %x> by %s, %d past a multiple: %s", KINDS[kind],
               (int)size, pc, describe(t).text, (int)((uintptr_t)p % alignment), place(*r, p).text);
-    if (time_is_up) endless("<pc %x>", pc);
     if (kind != READ && r->constant)
         fault("const", "%s at <pc %x> by %s through a pointer to const: %s", KINDS[kind], pc,
               describe(t).text, place(*r, p).text);
@@ -233,9 +232,11 @@ static inline void check(char *p, uint64_t size, uint64_t alignment, int kind, v
 extern "C" {
 #define EMU_TSAN(prefix, size, alignment)                                     \
     void prefix##read##size(void *p) {                                        \
+        stop_if_late(__builtin_return_address(0));                            \
         check((char *)p, size, alignment, READ, __builtin_return_address(0)); \
     }                                                                         \
     void prefix##write##size(void *p) {                                       \
+        stop_if_late(__builtin_return_address(0));                            \
         check((char *)p, size, alignment, WRITE, __builtin_return_address(0));\
     }
 EMU_TSAN(__tsan_, 1, 1) EMU_TSAN(__tsan_, 2, 2) EMU_TSAN(__tsan_, 4, 4)
@@ -253,6 +254,7 @@ void __tsan_init() {}
 
 void emu_atomic(void *p, int size, void *pc) {
     used_atomics = true;
+    stop_if_late(pc);
     check((char *)p, size, size, ATOMIC, pc);
 }
 

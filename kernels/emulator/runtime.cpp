@@ -66,6 +66,8 @@ emu_switch:
 static void switch_to(Context &from, Context &to) { emu_switch(&from, to); }
 #endif
 
+static void stop_if_late(const char *file, int line);
+
 static char *stacks;  // MAX_THREADS of them, from the caller
 static int free_stacks[MAX_THREADS], n_free;
 static void fiber();
@@ -195,7 +197,7 @@ int emu_in_warp() { return current->id & 31; }
 
 int emu_barrier(int vote, const char *file, int line) {
     asm volatile("" ::: "memory");
-    if (time_is_up) endless("<at %s:%d>", file, line);
+    stop_if_late(file, line);
     Thread &t = *current;
     t.what = "__syncthreads";
     t.file = file;
@@ -239,7 +241,7 @@ static void complete_warp(Thread &by) {
 EmuWarp emu_warp(const char *what, unsigned mask, uint64_t value, int source, const char *file,
                  int line) {
     asm volatile("" ::: "memory");
-    if (time_is_up) endless("<at %s:%d>", file, line);
+    stop_if_late(file, line);
     Thread &t = *current;
     t.what = what;
     t.file = file;
@@ -309,13 +311,17 @@ static void report_deadlock() {
 EXPORT double emu_seconds = 0;  // of CPU time that a launch may take; 0: any
 volatile sig_atomic_t time_is_up;
 
-void endless(const char *where, ...) {
-    char text[4200];
-    va_list values;
-    va_start(values, where);
-    vsnprintf(text, sizeof text, where, values);
-    va_end(values);
-    fault("endless", "%s is at %s after %g seconds", describe(*current).text, text, emu_seconds);
+extern char __ehdr_start __attribute__((visibility("hidden")));
+
+void endless(void *pc) {
+    fault("endless", "%s is at <pc %lx> after %g seconds", describe(*current).text,
+          (unsigned long)((char *)pc - &__ehdr_start), emu_seconds);
+}
+
+static void stop_if_late(const char *file, int line) {
+    if (time_is_up)
+        fault("endless", "%s is at <at %s:%d> after %g seconds", describe(*current).text, file,
+              line, emu_seconds);
 }
 
 // A signal may come in the middle of malloc, so only a flag is set: the next access or barrier ends
@@ -327,11 +333,9 @@ static void on_time(int, siginfo_t *, void *registers) {
         return;
     }
 #ifdef __x86_64__
-    char *pc = (char *)((ucontext_t *)registers)->uc_mcontext.gregs[REG_RIP];
-    extern char __ehdr_start __attribute__((visibility("hidden")));
-    endless("<pc %lx>", (unsigned long)(pc - &__ehdr_start));
+    endless((void *)((ucontext_t *)registers)->uc_mcontext.gregs[REG_RIP]);
 #else
-    endless("a loop");
+    endless((void *)((ucontext_t *)registers)->uc_mcontext.pc);
 #endif
 }
 

@@ -28,10 +28,10 @@ extern Thread threads[MAX_THREADS];
 extern Thread *current;
 extern int n_threads, n_alive;  // of the block: all threads, and those that have not returned
 
-// Ends a launch that takes too long; `where` as in a message of `fault`. Called at accesses and
-// barriers, once its time is up.
+// Ends a launch that takes too long, at an instruction of the kernel.
 extern volatile sig_atomic_t time_is_up;
-[[noreturn]] void endless(const char *where, ...) __attribute__((format(printf, 1, 2)));
+[[noreturn]] void endless(void *pc);
+inline void stop_if_late(void *pc) { if (time_is_up && current) endless(pc); }
 
 struct Text { char text[320]; };
 Text describe(const Thread &);
