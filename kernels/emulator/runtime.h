@@ -31,7 +31,9 @@ extern int n_threads, n_alive;  // of the block: all threads, and those that hav
 // Ends a launch that takes too long, at an instruction of the kernel.
 extern volatile sig_atomic_t time_is_up;
 [[noreturn]] void endless(void *pc);
-inline void stop_if_late(void *pc) { if (time_is_up && current) endless(pc); }
+inline void stop_if_late(void *return_to) {
+    if (time_is_up && current) endless((char *)return_to - 1);
+}
 
 struct Text { char text[320]; };
 Text describe(const Thread &);
