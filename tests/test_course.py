@@ -360,10 +360,22 @@ ANSWERS += [
             "sigmoid(d) * sigmoid(-d) / n",
             "that is σ', the slope of σ",
         ),
-        ("6.4", BPR, "/ n, dr", "/ n, dr / len(r)", "gradient: every entry is 1/r.shape[0]"),
+        (
+            "6.4",
+            BPR,
+            "/ n, dr",
+            "/ n, dr / len(r)",
+            "gradient: every entry is 1/r.shape[0] of the right one: do not divide",
+        ),
         ("6.4", BPR, "loss.sum(axis=1) / n, dr", "dr, loss.sum(axis=1) / n", "wrong order"),
         ("6.5", TOP1, "-slope.sum", "slope.sum", "so that descent pushes it up; loss is right"),
-        ("6.5", TOP1, "dr / n", "dr / n / len(r)", "gradient: every entry is 1/r.shape[0]"),
+        (
+            "6.5",
+            TOP1,
+            "dr / n",
+            "dr / n / len(r)",
+            "gradient: every entry is 1/r.shape[0] of the right one: do not divide",
+        ),
         ("6.5", TOP1, "dr / n", "np.fill_diagonal(dr, 0)", "gradient: it is None"),
         ("6.8", MAX, "- size)", ")", "Σ_k s_k r_k² is missing"),
         ("6.8", MAX, "dr, -(", "dr, (", "the target's sign is turned"),
@@ -423,10 +435,10 @@ def test_a_factor_is_one_in_all_cases():
     cases = lambda rng: [(rng.normal(size=shape),) for shape in ((4, 2), (3, 5))]  # noqa: E731
     toy = Exercise("0.9", "t", lambda x: x, cases)
     for answer, factor in (
-        (lambda x: x / len(x), "1/x.shape[0] of the right one"),
-        (lambda x: x * x.shape[1], "x.shape[1] times the right one"),
+        (lambda x: x / len(x), "1/x.shape[0] of the right one: do not divide by x.shape[0]"),
+        (lambda x: x * x.shape[1], "x.shape[1] times the right one: divide by x.shape[1]"),
     ):
-        assert judge(toy, answer).text == f"every entry is {factor}: a factor is off"
+        assert judge(toy, answer).text == f"every entry is {factor}"
     toy = Exercise("0.9", "t", lambda x: x > 1, lambda rng: [(np.arange(1.0, 4),)])
     assert (
         judge(toy, lambda x: x < 3).text

@@ -414,9 +414,9 @@ def _factor(found: list, expected: list, tolerance: float, sizes: Sequence[dict]
         if len(set(values)) == 1:
             continue
         if all_are(values):
-            return f"every entry is {name} times the right one: a factor is off"
+            return f"every entry is {name} times the right one: divide by {name}"
         if all_are(1 / value for value in values):
-            return f"every entry is 1/{name} of the right one: a factor is off"
+            return f"every entry is 1/{name} of the right one: do not divide by {name}"
     if sum(np.count_nonzero(w) for w in want) < 3:
         return ""  # any two numbers have a factor
     ratio = sum((g * w).sum() for g, w in zip(got, want, strict=True))
