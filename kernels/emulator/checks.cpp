@@ -299,9 +299,11 @@ static inline void check(char *p, uint64_t size, uint64_t alignment, int kind, v
 extern "C" {
 #define EMU_TSAN(prefix, size, alignment)                                     \
     void prefix##read##size(void *p) {                                        \
+        stop_if_late(__builtin_return_address(0));                            \
         check((char *)p, size, alignment, READ, __builtin_return_address(0)); \
     }                                                                         \
     void prefix##write##size(void *p) {                                       \
+        stop_if_late(__builtin_return_address(0));                            \
         check((char *)p, size, alignment, WRITE, __builtin_return_address(0));\
     }
 EMU_TSAN(__tsan_, 1, 1) EMU_TSAN(__tsan_, 2, 2) EMU_TSAN(__tsan_, 4, 4)
@@ -332,6 +334,7 @@ void *emu_memset(void *to, int value, size_t size) {
 
 void emu_atomic(void *p, int size, void *pc) {
     used_atomics = true;
+    stop_if_late(pc);
     check((char *)p, size, size, ATOMIC, pc);
 }
 

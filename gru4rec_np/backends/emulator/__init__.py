@@ -121,6 +121,8 @@ class Module:
         debug: compile without optimisation, to step through with gdb.
         orders: with checks, in how many orders of blocks and threads to run a kernel. The first is
             ascending and gives the result; the second is descending.
+        seconds: of CPU time that a launch may take in one order, 0 for any. After them it is
+            stopped with a `Fault` of the kind "endless".
 
     Raises:
         InputError: there is no g++, or it cannot compile the file.
@@ -134,11 +136,13 @@ class Module:
         source: str | None = None,
         debug: bool = False,
         orders: int = 3,
+        seconds: float = 0,
     ) -> None:
         self.path = Path(path)
         self.source = source = _text_of(self.path) if source is None else source
         self.checks = checks
         self.orders = orders
+        self.seconds = seconds
         self.binary, signatures = compile_library(self.path, source, tuple(options), checks, debug)
         self._library = ctypes.CDLL(str(self.binary))
         self._shared = shared_arrays(self.binary) if checks else []
@@ -224,6 +228,7 @@ class Kernel:
         if not _stacks:
             size = ctypes.c_size_t.in_dll(library, "emu_stack_bytes").value
             _stacks.append(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+        ctypes.c_double.in_dll(library, "emu_seconds").value = self.module.seconds
         launch = getattr(library, function)
         launch.restype = ctypes.c_char_p
         fault = launch(
