@@ -1,13 +1,19 @@
 """The course's checks: right answers pass, open ones are met kindly, each mistake is named."""
 
+import ast
+import copy
+import re
+
 import numpy as np
 import pytest
 
 import checks
+import run
 from checks import Exercise, judge
 from gru4rec_np import Sessions, course
 
 EVERY = [e for number in range(13) for e in checks.chapter(number)]
+PYTHON = [e for e in EVERY if not e.number.startswith("11.")]
 MISTAKES = [(e, name) for e in EVERY for name in e.mistakes]
 
 
@@ -37,6 +43,7 @@ TOY = Exercise(
 def test_right():
     assert judge(TOY, lambda x, y: (y + x, x.dot(y))).state == "right"
     assert judge(TOY, lambda x, y: ((x + y).astype(np.float32), x @ y)).state == "right"
+    assert judge(TOY, lambda x, y: [x + y, x @ y]).state == "right"
 
 
 def test_two_numbers_may_come_in_an_array():
@@ -52,7 +59,61 @@ def unwritten(x, y):
 @pytest.mark.parametrize("hole", [lambda x, y: ..., lambda x, y: None, unwritten])
 def test_open(hole):
     assert judge(TOY, hole).state == "open"
-    assert judge(TOY, lambda x, y: (x + y, ...)).state == "open"
+
+
+def partly_filled(x, y):
+    total = x + y  # noqa: F841
+    ...
+
+
+def nothing_returned(x, y):
+    total = x + y
+    product = x @ y  # noqa: F841
+    total += 0
+
+
+def filled_in_place(x, y):
+    total, product = x + y, x @ y
+    return total, np.fill_diagonal(product, 0)
+
+
+def test_a_forgotten_return_is_no_hole():
+    assert judge(TOY, partly_filled).state == "open"
+    assert judge(TOY, lambda x, y: (..., ...)).state == "open"
+    for answer in (nothing_returned, lambda x, y: print(end="")):
+        verdict = judge(TOY, answer)
+        assert verdict.state == "wrong"
+        assert verdict.text.startswith("it returns None: is `return` missing?")
+    assert "product: it is None" in judge(TOY, filled_in_place).text
+
+
+def test_a_right_half_is_called_right(monkeypatch, capsys):
+    verdict = judge(TOY, lambda x, y: (x + y, ...))
+    assert (verdict.state, verdict.text) == ("half", "sum is right; product is still to do")
+    verdict = judge(TOY, lambda x, y: (x - y, ...))
+    assert verdict.state == "wrong"
+    assert verdict.text == "sum: the second is subtracted; product is still to do"
+    assert "sum is right" in judge(TOY, lambda x, y: (x + y, x * y)).text
+    monkeypatch.setattr(checks, "chapter", lambda number: [TOY])
+    assert checks.check("0.9", lambda x, y: (x + y, ...)) is two
+    assert capsys.readouterr().out == "… 0.9: sum is right; product is still to do.\n"
+    assert checks.progress() == []
+
+
+def test_right_but_beside_the_point(monkeypatch, capsys):
+    slow = Exercise(**{**vars(TOY), "goal": lambda answer, cases: "it takes an hour"})
+    monkeypatch.setattr(checks, "chapter", lambda number: [slow])
+    mine = lambda x, y: (x + y, x @ y)  # noqa: E731
+    assert checks.check("0.9", mine) is mine
+    said = capsys.readouterr().out
+    assert said == "≈ 0.9 is right, but the goal is not met: it takes an hour.\n"
+    assert checks.progress() == []
+
+
+def test_no_warning_of_numpy_is_shown(recwarn):
+    warns = lambda x, y: (x / np.zeros(3), np.mean([]) + x)  # noqa: E731
+    assert judge(TOY, warns).state == "wrong"
+    assert not recwarn.list
 
 
 def changing(x, y):
@@ -69,10 +130,29 @@ def changing(x, y):
         (lambda x, y: (2 * (x + y), x @ y), "sum: every entry is 2 times"),
         (lambda x, y: (3 * (x + y), 3 * (x @ y)), "sum, product: every entry is 3 times"),
         (lambda x, y: (x + y, (x @ y).T), "product: it is transposed"),
+        (
+            lambda x, y: (x @ y, x + y),
+            "the right things in the wrong order; asked is (sum, product)",
+        ),
+        (lambda x, y: [x - y, y @ x], "sum: the second is subtracted; product: the product is"),
+        (lambda x, y: (x + y, (x @ y) * 0), "product: all of it is 0.0"),
+        (
+            lambda x, y: (x + y, (x @ y) * (1 - 2 * np.eye(3))),
+            "product: on the diagonal, and only there, its sign is the opposite of the right one",
+        ),
+        (
+            lambda x, y: (x + y, (x @ y) * [0, 1, 1]),
+            "product: in column 0, and only there, all of it is 0.0",
+        ),
+        (
+            lambda x, y: (x + y, (x @ y) * [[1], [1], [2]]),
+            "product: in row 2, and only there, every entry is 2 times the right one",
+        ),
         (lambda x, y: (x + y, (x @ y)[:2]), "product: its shape is (2, 3), expected (3, 3)"),
         (lambda x, y: x + y, "must return 2 things (sum, product)"),
         (lambda x, y: (x, y, x), "must return 2 things (sum, product), not 3"),
         (lambda x, y: (x + y, x * y), "product: entry ["),
+        (lambda x, y: (x + y, x @ y + [0, x[0, 0], 1]), "(6 of 9 entries differ, all in columns 1"),
         (lambda x, y: (x + np.nan, x @ y), "sum: 9 of 9 entries are NaN"),
         (lambda x, y: (x["a"], y), "it stopped with IndexError"),
         (changing, "it changes its arguments"),
@@ -91,7 +171,7 @@ def test_a_dataclass_is_compared_by_its_fields():
     exercise = Exercise("0.9", "t", lambda log: log, lambda rng: [(log,)])
     assert judge(exercise, lambda log: log.keep_sessions(log.lengths > 0)).state == "right"
     verdict = judge(exercise, lambda log: log.keep_sessions(np.array([True, False])))
-    assert verdict.text == "its items: its shape is (2,), expected (4,)."
+    assert verdict.text == "its items: its shape is (2,), expected (4,)"
     assert "expected" in judge(exercise, lambda log: 7).text
 
 
@@ -142,7 +222,182 @@ def test_a_planted_mistake_is_named(exercise, name):
     verdict = judge(direct, planted)
     assert verdict.state == "wrong"
     if not verdict.text.startswith("it stopped with"):
-        assert verdict.text == name
+        said, *right = verdict.text.split(name)
+        assert not said and re.fullmatch(r"(; .* (is|are) right)?", *right)
+
+
+def solved(chapter):
+    """The functions of a chapter's solutions by exercise, and what they need, by name."""
+    names = {}
+    exec((run.TUTORIALS / "solutions" / f"ch{chapter:02}.py").read_text(encoding="utf-8"), names)
+    trees = {number: ast.parse(code) for number, code in run.solutions(chapter).items()}
+    return names, {number: tree.body[-1] for number, tree in trees.items()}
+
+
+def of_tree(function, names):
+    """The function of a syntax tree, without a source that could be looked up."""
+    module = ast.fix_missing_locations(ast.Module([function], []))
+    exec(compile(module, "<answer>", "exec"), names)
+    return names[function.name]
+
+
+@pytest.mark.parametrize("exercise", PYTHON, ids=lambda e: e.number)
+def test_what_is_said_of_solutions_that_return_otherwise(exercise):
+    names, trees = solved(int(exercise.number.split(".")[0]))
+    tree = trees[exercise.number]
+    last = tree.body[-1]
+    answer = of_tree(tree, dict(names))
+    assert judge(exercise, answer).state == "right"
+    if not isinstance(last, ast.Return):
+        return  # it works in place
+
+    forgetful = copy.deepcopy(tree)
+    forgetful.body[-1] = ast.Expr(last.value)
+    forgetful.body.insert(-1, ast.parse("_ = 0").body[0])
+    assert "is `return` missing?" in judge(exercise, of_tree(forgetful, dict(names))).text
+
+    found = answer(*exercise.cases(np.random.default_rng(0))[0])
+    if not isinstance(found, tuple):
+        return
+    assert judge(exercise, lambda *args: list(answer(*args))).state in ("right", "wrong")
+    backwards = judge(exercise, lambda *args: answer(*args)[::-1])
+    assert backwards.state == "wrong"
+    named = any(backwards.text.startswith(name) for name in exercise.mistakes)
+    assert named or re.search("order|a tuple of four", backwards.text)
+    half = judge(exercise, lambda *args: (answer(*args)[0], *[...] * (len(found) - 1)))
+    assert "right" in half.text
+
+
+# What a reader wrote, and words of what he is told. `np` and what the notebook gives are there.
+ANSWERS = [
+    ("0.1", "def f(ranks, k):\n    share = np.mean(ranks <= k)", "is `return` missing?"),
+    ("0.2", "lambda ranks, before, n, k: np.mean(ranks[before == n - 1] <= k)", "n - 1 clicks"),
+    ("0.2", "lambda ranks, before, n, k: np.mean(ranks[before == n + 1] <= k)", "n + 1 clicks"),
+    (
+        "2.1",
+        "def f(scores, targets):\n"
+        "    t = scores[np.arange(len(targets)), targets][:, None]\n"
+        "    (scores >= t).sum(axis=1)",
+        "is `return` missing?",
+    ),
+    ("2.2", "lambda ranks, k: [np.mean(ranks <= k), np.mean((ranks <= k) / ranks)]", "right"),
+    (
+        "2.2",
+        "lambda ranks, k: [np.mean((ranks <= k) / ranks), np.mean(ranks <= k)]",
+        "first recall, then MRR",
+    ),
+    ("2.2", "lambda ranks, k: [np.mean(ranks < k), np.mean((ranks < k) / ranks)]", "<=, not <"),
+    (
+        "2.3",
+        "def f(items, offsets, n_items):\n"
+        "    m = np.zeros((n_items, n_items))\n"
+        "    for a, z in zip(offsets[:-1], offsets[1:]):\n"
+        "        m[items[a : z - 1], items[a + 1 : z]] += 1\n"
+        "    return m",
+        "several times in a session is counted once",
+    ),
+    (
+        "2.3",
+        "def f(items, offsets, n_items):\n"
+        "    m = np.zeros((n_items, n_items))\n"
+        "    for a, z in zip(offsets[:-1], offsets[1:]):\n"
+        "        for i, j in zip(items[a : z - 1], items[a + 1 : z]):\n"
+        "            m[i, j] += i != j\n"
+        "    return m",
+        "an item that follows itself counts, too",
+    ),
+    (
+        "2.6",
+        "def f(c, size):\n"
+        "    sim = c / np.sqrt(size[:, None] * size)\n"
+        "    return np.fill_diagonal(sim, 0)",
+        "as np.fill_diagonal does, returns None too",
+    ),
+    (
+        "10.5",
+        "def f(p, a, rows, g, lr, eps):\n"
+        "    a = a.copy()\n"
+        "    a[rows] += g * g\n"
+        "    return p - lr * g[0] / np.sqrt(a + eps), a",
+        "p and a are as they were",
+    ),
+    ("6.3", "lambda x: np.maximum(x, 0) + np.log1p(np.exp(-x))", "not log(1 + e^-x)"),
+]
+BPR = """def f(r):
+    n, d = r.shape[1] - 1, r - np.diagonal(r)[:, None]
+    loss, dr = softplus(d), sigmoid(d) / n
+    np.fill_diagonal(loss, 0)
+    np.fill_diagonal(dr, 0)
+    np.fill_diagonal(dr, -dr.sum(axis=1))
+    return loss.sum(axis=1) / n, dr"""
+TOP1 = """def f(r):
+    n, d = r.shape[1] - 1, r - np.diagonal(r)[:, None]
+    above, size = sigmoid(d), sigmoid(r * r)
+    loss, slope = above + size, above * (1 - above)
+    np.fill_diagonal(loss, 0)
+    np.fill_diagonal(slope, 0)
+    dr = slope + 2 * r * size * (1 - size)
+    np.fill_diagonal(dr, -slope.sum(axis=1))
+    return loss.sum(axis=1) / n, dr / n"""
+MAX = """def f(r, bpreg):
+    r_i = np.diagonal(r)[:, None]
+    s = negatives_softmax(r)
+    p = negatives_softmax(r - softplus(r - r_i))
+    size = (s * r * r).sum(axis=1, keepdims=True)
+    dr = s - p * sigmoid(r_i - r) + bpreg * s * (2 * r + r * r - size)
+    np.fill_diagonal(dr, -(p * sigmoid(r - r_i)).sum(axis=1))
+    return dr"""
+ANSWERS += [
+    (number, source.replace(old, new), words)
+    for number, source, old, new, words in (
+        ("6.4", BPR, "/ n, dr", "/ n, ...", "loss is right; gradient is still to do"),
+        ("6.4", BPR, "/ n, dr", "/ r.shape[1], ...", "loss: it is divided by N"),
+        ("6.4", BPR, "-dr.sum", "dr.sum", "so that descent pushes it up; loss is right"),
+        (
+            "6.4",
+            BPR,
+            "sigmoid(d) / n",
+            "sigmoid(d) * sigmoid(-d) / n",
+            "that is σ', the slope of σ",
+        ),
+        (
+            "6.4",
+            BPR,
+            "/ n, dr",
+            "/ n, dr / len(r)",
+            "gradient: every entry is 1/r.shape[0] of the right one: do not divide",
+        ),
+        ("6.4", BPR, "loss.sum(axis=1) / n, dr", "dr, loss.sum(axis=1) / n", "wrong order"),
+        ("6.5", TOP1, "-slope.sum", "slope.sum", "so that descent pushes it up; loss is right"),
+        (
+            "6.5",
+            TOP1,
+            "dr / n",
+            "dr / n / len(r)",
+            "gradient: every entry is 1/r.shape[0] of the right one: do not divide",
+        ),
+        ("6.5", TOP1, "dr / n", "np.fill_diagonal(dr, 0)", "gradient: it is None"),
+        ("6.8", MAX, "- size)", ")", "Σ_k s_k r_k² is missing"),
+        ("6.8", MAX, "dr, -(", "dr, (", "the target's sign is turned"),
+        ("6.8", MAX, "- size)", "+ size)", "the target's entry are right"),
+        (
+            "6.8",
+            MAX,
+            "p = negatives_softmax(r - softplus(r - r_i))",
+            "p = s * sigmoid(r_i - r); p = p / p.sum(axis=1, keepdims=True)",
+            "it is right for small numbers; for such as 1e4",
+        ),
+    )
+]
+
+
+@pytest.mark.parametrize(("number", "source", "words"), ANSWERS)
+def test_what_a_reader_is_told(number, source, words, recwarn):
+    names, _ = solved(int(number.split(".")[0]))
+    exec(source if source.startswith("def") else f"f = {source}", names)
+    verdict = judge(checks.find(number), names["f"])
+    assert words in (verdict.text or verdict.state)
+    assert not recwarn.list
 
 
 # --- the command ----------------------------------------------------------------------------------
@@ -176,7 +431,14 @@ def test_a_factor_is_one_in_all_cases():
     assert (
         judge(toy, lambda x: 2 * x).text == "every entry is 2 times the right one: a factor is off"
     )
-    assert judge(toy, lambda x: x * len(x)).text.startswith("entry [2] is 9, expected 3")
+    assert judge(toy, lambda x: x * x[-1]).text.startswith("entry [2] is 9, expected 3")
+    cases = lambda rng: [(rng.normal(size=shape),) for shape in ((4, 2), (3, 5))]  # noqa: E731
+    toy = Exercise("0.9", "t", lambda x: x, cases)
+    for answer, factor in (
+        (lambda x: x / len(x), "1/x.shape[0] of the right one: do not divide by x.shape[0]"),
+        (lambda x: x * x.shape[1], "x.shape[1] times the right one: divide by x.shape[1]"),
+    ):
+        assert judge(toy, answer).text == f"every entry is {factor}"
     toy = Exercise("0.9", "t", lambda x: x > 1, lambda rng: [(np.arange(1.0, 4),)])
     assert (
         judge(toy, lambda x: x < 3).text

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,45 @@ def compiled(source, name="kernel", **more):
 
 def numbers(*shape, dtype=np.float32):
     return np.random.default_rng(7).random(shape).astype(dtype)
+
+
+@pytest.mark.parametrize("checks", [False, True], ids=["plain", "checks"])
+@pytest.mark.parametrize(
+    "loop",
+    [
+        "for (int half = 4; half >= 0; half /= 2) {\n __syncthreads(); // HERE\n }",
+        "for (int k = 0; k < n;) // HERE\n out[0] += x[k]; // HERE",
+        "volatile int k = 0;\n while (k < n) // HERE\n k = 0; // HERE",
+        "volatile float y[4] = {};\n for (int k = 0; k < n;) // HERE\n y[n % 4] += 1; // HERE",
+        "volatile float y;\n for (int k = 0; k < n;) y = __shfl_sync(0xffffffff, x[k], 0); // HERE",
+    ],
+    ids=["barrier", "memory", "neither", "locals", "shuffle"],
+)
+def test_a_kernel_that_never_ends_is_stopped(loop, checks):
+    source = 'extern "C" __global__ void kernel(const float *x, int n, volatile float *out) {\n'
+    source += f"{loop}\n}}\n"
+    x, out = np.ones(8, np.float32), np.zeros(1, np.float32)
+    endless = compiled(source, checks=checks, seconds=0.1)
+    began = time.process_time()
+    with pytest.raises(Fault, match=r"endless: thread .* is at test.cu.* after 0.1 s") as fault:
+        endless((1,), (32,), (x, np.int32(8), out))
+    assert time.process_time() - began < 5
+    lines = [i + 1 for i, text in enumerate(source.splitlines()) if "HERE" in text]
+    assert fault.value.kind == "endless"
+    assert fault.value.lines[0][1] in lines
+    if "k < n" in loop:  # the next launch has as much time again
+        endless((1,), (32,), (x, np.int32(0), out))
+
+
+def test_a_limit_is_no_alarm():
+    doubled = compiled(
+        'extern "C" __global__ void kernel(float *x) { x[threadIdx.x] *= 2; }', seconds=0.5
+    )
+    x = numbers(32)
+    expected = 2 * x
+    doubled((1,), (32,), (x,))
+    sum(range(30_000_000))  # more than its seconds, but after it
+    assert np.array_equal(x, expected)
 
 
 # --- what kernels compute -------------------------------------------------------------------------

@@ -48,8 +48,84 @@ def _notebook():
     return nbformat.read(run.notebooks()[11], as_version=4)
 
 
+ADDS = "NaN plus something is NaN. Write the result with `=`, not with += or atomicAdd"
+EACH_ALL = "All threads write the same place. Share the work: each takes numbers of its own"
+STRIDED = "for (int k = threadIdx.x; k < H; k += blockDim.x)"
+
 # Each: the exercise, replacements in its solution, and words of the verdict.
 PLANTED = {
+    "each thread all weights": (
+        "11.1",
+        {
+            "    const int i = blockIdx.x * blockDim.x + threadIdx.x;\n": "",
+            "if (i < n)": "for (int i = 0; i < n; i++)",
+        },
+        EACH_ALL,
+    ),
+    "each thread the whole row": ("11.2", {STRIDED: "for (int k = 0; k < H; k++)"}, EACH_ALL),
+    "an atomic sum of NaN": (
+        "11.3",
+        {"if (t == 0) out[row] = part[0]": "atomicAdd(&out[row], mine)"},
+        ADDS,
+    ),
+    "a loop without an end": (
+        "11.3",
+        {"half > 0": "half >= 0"},
+        "after 5 seconds.\n    line 11: __syncthreads();\nThe loop around this line does not end",
+    ),
+    "no maximum below the line": (
+        "11.4",
+        {"sum += expf(y[k] - top)": "sum += expf(y[k])"},
+        "Below the fraction line, in the sum, the maximum is not subtracted",
+    ),
+    "maximum below the line only": (
+        "11.4",
+        {"expf(y[k] - top) / sum": "expf(y[k]) / sum"},
+        "Above the fraction line the maximum is not subtracted",
+    ),
+    "rows of N": ("11.5", {"A[row * K": "A[row * N"}, "row r begins at r * K, not at r * N"),
+    "rows of K": (
+        "11.5",
+        {"B[(k0 + y) * N": "B[(k0 + y) * K"},
+        "A matrix of 64 columns has row r at r * 64",
+    ),
+    "one tile": ("11.5", {"k0 < K;": "k0 < 16;"}, "Only the first tile is in the result"),
+    "every block returns": ("11.6", {"other < b;": "other <= b;"}, "other < b"),
+    "mean": (
+        "11.6",
+        {
+            "float sum = 0;": "float sum = 0, many = 0;",
+            "sum += d[other * H + k];": "{ many++; sum += d[other * H + k]; }",
+            "= sum;": "= sum / many;",
+        },
+        "That is the mean of an item's rows",
+    ),
+    "past the row of G": (
+        "11.6",
+        {"k < H": "k <= H"},
+        "A row of G has the numbers 0 to 95: one of the two goes past the end",
+    ),
+    "guard of rows": ("11.7", {"i >= B * H": "i >= B"}, "Only the first B numbers are written"),
+    "no reset gate": ("11.7", {"+ r * hU": "+ hU"}, "The reset gate is missing"),
+    "reset of h": (
+        "11.7",
+        {"+ r * hU[at + 2 * H]": "+ r * h[i]"},
+        "R scales hU_n, not h",
+    ),
+    "whole numbers": (
+        "11.8",
+        {
+            "softplus(d) / (N - 1)": "1 / (N - 1) * softplus(d)",
+            "sigmoid(d) / (N - 1)": "1 / (N - 1) * sigmoid(d)",
+        },
+        "1 / (N - 1) divides whole numbers",
+    ),
+    "whole numbers in the loss": (
+        "11.8",
+        {"softplus(d) / (N - 1)": "1 / (N - 1) * softplus(d)"},
+        "losses: all is 0: 1 / (N - 1) divides whole numbers",
+    ),
+    "pushed down": ("11.8", {"-sum": "sum"}, "The target's sign is turned"),
     "no guard": ("11.1", {"if (i < n) ": ""}, "out of bounds: read at line 4 by thread"),
     "a guard one too low": ("11.1", {"i < n": "i < n - 1"}, "The last weight is never written"),
     "a guard one too high": ("11.1", {"i < n": "i <= n"}, "element 10000 of p (10000 elements)"),
@@ -59,10 +135,11 @@ PLANTED = {
         "race between blocks: write at line 4 by thread 0 of block 1",
     ),
     "uphill": ("11.1", {"p[i] - ": "p[i] + "}, "It goes up the slope"),
-    "adds to nothing": ("11.1", {"out[i] = ": "out[i] += "}, "All of out is NaN"),
+    "adds to nothing": ("11.1", {"out[i] = ": "out[i] += "}, ADDS),
+    "nothing written": ("11.1", {"out[i] = ": "float y = "}, "Nothing is written to out"),
     "does not compile": ("11.1", {"p[i] -": "q[i] -"}, "It does not compile: "),
     "another name": ("11.1", {"void sgd": "void step"}, "has no kernel 'sgd'; it has step"),
-    "the block's own row": ("11.2", {"row = x[lane]": "row = lane"}, "Block b copies row b"),
+    "the block's own row": ("11.2", {"row = x[b]": "row = b"}, "Block b copies row b"),
     "one round only": (
         "11.2",
         {"for (int k = threadIdx.x; k < H; k += blockDim.x)": "int k = threadIdx.x; if (k < H)"},
@@ -71,7 +148,7 @@ PLANTED = {
     "past the row": (
         "11.2",
         {"k < H": "k < H + 1"},
-        "race between blocks: write at line 4 by thread 0 of block 1",
+        "Block 0 goes one past the end of its own row: the last of 96 numbers is number 95",
     ),
     "no barrier before": (
         "11.3",
@@ -81,7 +158,8 @@ PLANTED = {
     "no barrier in the loop": (
         "11.3",
         {"        __syncthreads();\n": ""},
-        "race: write at line 10",
+        "line 10 (write and read): if (t < half) part[t] += part[t + half];\nOne thread "
+        "writes on this line what another thread reads on it. In a loop, that is the next turn",
     ),
     "barrier in a branch": (
         "11.3",
@@ -141,22 +219,22 @@ PLANTED = {
     ),
     "all add at once": (
         "11.6",
-        {"        if (x[other] == x[lane]) return;\n": ";"},
-        "race between blocks: write at line 9",
+        {"        if (x[other] == x[b]) return;\n": ";"},
+        "are the same item, so both blocks write to the same row of G",
     ),
     "atomics": (
         "11.6",
         {
-            "        if (x[other] == x[lane]) return;\n": ";",
-            "if (x[other] == x[lane]) sum += d": "if (other == lane) sum = d",
-            "G[x[lane] * H + k] = sum": "atomicAdd(&G[x[lane] * H + k], sum)",
+            "        if (x[other] == x[b]) return;\n": ";",
+            "if (x[other] == x[b]) sum += d": "if (other == b) sum = d",
+            "G[x[b] * H + k] = sum": "atomicAdd(&G[x[b] * H + k], sum)",
         },
         "its last bits depend on which thread comes first",
     ),
     "first lane only": (
         "11.6",
-        {"int other = lane; other < n": "int other = lane; other < lane + 1"},
-        "Only the first lane of each item counts",
+        {"int other = b; other < n": "int other = b; other < b + 1"},
+        "Only the first row of each item counts",
     ),
     "gates swapped": (
         "11.7",
@@ -166,17 +244,17 @@ PLANTED = {
     "rows of H": ("11.7", {"i / H * 3 * H + i % H": "i"}, "A row of xW and hU has 3H numbers"),
     "three matrices": (
         "11.7",
-        {"i / H * 3 * H + i % H": "i", "at + H]": "at + n * H]", "at + 2 * H]": "at + 2 * n * H]"},
+        {"i / H * 3 * H + i % H": "i", "at + H]": "at + B * H]", "at + 2 * H]": "at + 2 * B * H]"},
         "XW and hU are not three matrices one after another",
     ),
     "target its own negative": (
         "11.8",
-        {"        if (j == lane) continue;\n": ""},
+        {"        if (j == b) continue;\n": ""},
         "The target is counted among its own negatives",
     ),
     "no pull": (
         "11.8",
-        {"dr[lane] = -sum": "dr[lane] = 0"},
+        {"dr[b] = -sum": "dr[b] = 0"},
         "The target's own gradient is missing",
     ),
     "sums, not means": ("11.8", {" / (N - 1)": ""}, "Losses and gradients are sums"),
@@ -192,7 +270,7 @@ PLANTED = {
 
 
 @pytest.mark.parametrize("name", PLANTED)
-def test_a_mistaken_kernel_is_told_what_is_wrong(name):
+def test_a_mistaken_kernel_is_told_what_is_wrong(name, recwarn):
     number, changes, words = PLANTED[name]
     source = solution(number)
     for old, new in changes.items():
@@ -200,6 +278,8 @@ def test_a_mistaken_kernel_is_told_what_is_wrong(name):
         source = source.replace(old, new)
     verdict = judge(find(number), source)
     assert verdict.state == "wrong"
+    assert "threadIdx.x == 0" not in verdict.text
+    assert not recwarn.list
     assert words.lower() in verdict.text.lower()
     assert not re.search(r"(^|\s)/\w", verdict.text)  # no path of this machine
 
@@ -209,7 +289,9 @@ def test_what_the_notebook_says_of_a_sum_by_one_thread():
     begin, end = by_halves.index("    for (int half"), by_halves.index("    if (t == 0)")
     alone = "    if (t == 0) for (int j = 1; j < 128; j++) mine += part[j];\n"
     alone = by_halves[:begin] + alone + by_halves[end:].replace("part[0]", "mine")
-    assert judge(exercise, alone).state == "right"
+    verdict = judge(exercise, alone)
+    assert verdict.state == "short"
+    assert re.fullmatch(r"its score is 1.01, but it makes 1,\d+ requests of shared.*", verdict.text)
     args = exercise.cases(np.random.default_rng(0))[0]
     seen = [exercise.run.run(text, args, profile=True)[1] for text in (by_halves, alone)]
     score, same = (exercise.run.score(report, args) for report in seen)
@@ -217,6 +299,76 @@ def test_what_the_notebook_says_of_a_sum_by_one_thread():
     requests = [report.total("shared_loads").requests for report in seen]
     assert requests[0] == 136
     assert requests[1] > 1000
+
+
+# Right, but beside the point: the exercise, replacements in its solution, and the score.
+SHORT = {
+    "one thread": (
+        "11.1",
+        {
+            "    if (i < n)": "    if (i > 0) return;\n"
+            "    for (int j = 0; j < n; j++) out[j] = p[j] - rate * g[j];\n    if (false)"
+        },
+        "8",
+    ),
+    "one thread a row": (
+        "11.2",
+        {STRIDED: "if (threadIdx.x == 0) for (int k = 0; k < H; k++)"},
+        "8",
+    ),
+    "one thread reads": (
+        "11.3",
+        {"k = t; k < N; k += blockDim.x": "k = 0; k < N && t == 0; k++"},
+        "8",
+    ),
+    "atomics": (
+        "11.3",
+        {
+            "part[t] = mine;": "if (t == 0) part[0] = 0;",
+            "    for (int half = 64": "    atomicAdd(&part[0], mine);\n    __syncthreads();\n"
+            "    for (int half = 0",
+        },
+        "1.01",
+    ),
+    "no tiles": (
+        "11.5",
+        {
+            "k0 += SIDE) {": "k0++)",
+            "        A_tile[y][x] = row < M && k0 + x < K ? A[row * K + k0 + x] : 0;\n": "",
+            "        B_tile[y][x] = k0 + y < K && column < N ? B[(k0 + y) * N + column] : 0;\n": "",
+            "        for (int j = 0; j < SIDE; j++) sum += A_tile[y][j] * B_tile[j][x];\n"
+            "        __syncthreads();\n    }\n": "",
+            "        __syncthreads();\n": "        if (row < M && column < N)\n"
+            "            sum += A[row * K + k0] * B[k0 * N + column];\n",
+        },
+        "20.1",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_a_right_kernel_that_misses_the_goal(name, capsys):
+    number, changes, score = SHORT[name]
+    source = solution(number)
+    for old, new in changes.items():
+        assert old in source
+        source = source.replace(old, new)
+    verdict = judge(find(number), source)
+    assert verdict.state == "short"
+    assert verdict.text.startswith(f"its score is {score}, ")
+    cuda.cost(number, source)
+    said = capsys.readouterr().out
+    assert f"Score: {score} times" in said
+    assert f"the goal is not met: {verdict.text}." in said
+    assert "the goal is met" not in said
+
+
+def test_another_order_of_halves_is_right():
+    source = solution("11.3").replace(
+        "for (int half = 64; half > 0; half /= 2)", "for (int half = 1; half < 128; half *= 2)"
+    )
+    source = source.replace("if (t < half)", "if (t % (2 * half) == 0)")
+    assert judge(find("11.3"), source).state == "right"
 
 
 def test_without_a_compiler_it_is_said_what_to_install(monkeypatch):

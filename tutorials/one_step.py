@@ -6,6 +6,7 @@ one_step.show(4)        the part that notebook 4 is about, and its lines on the 
 
 import math
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -31,8 +32,8 @@ BOXES = {
     "batch": ("32 sessions\nside by side", 0, 2, (1, 5)),
     "x": ("click x  (B,)\n{x}", 1.15, 2, (1, 5)),
     "e": ("its row of V\ne  (B, H)", 2.3, 2, (3, 7)),
-    "gru": ("GRU: new state h'  (B, H)\n= (1-z) h + z n\nunit 0: {h_new:.3f} =\n(1-{z:.2f})({h:.2f}) + {z:.2f}({n:.2f})",
-            3.75, 2, (3, 9, 10, 11)),
+    "gru": ("GRU: new state h'  (B, H)\n= (1-z) h + z n\nunit 0: {h_new:.3f} =\n"
+            "(1-{z:.2f})({h:.2f}) + {z:.2f}({n:.2f})", 3.75, 2, (3, 9, 10, 11)),
     "h": ("state h  (B, H)\nof the click before", 3.75, 3.25, (3, 5)),
     "s": ("scores s  (B, N)\nh' · rows of V\n+ b_y - log q\ntarget: {s:.2f}", 5.35, 2, (6, 7, 11)),
     "p": ("softmax p  (B, N)\ntarget: {p:.4f}", 6.75, 2, (6,)),
@@ -59,7 +60,7 @@ def lines_of(number: int) -> list[tuple[str, int, int]]:
              if (m := re.fullmatch(r"# --- (.*?) -+", line))]  # fmt: skip
     heads.append((len(text) + 1, ""))
     found = []
-    for (first, title), (end, _) in zip(heads, heads[1:], strict=False):
+    for (first, title), (end, _) in pairwise(heads):
         if str(number) in re.findall(r"\d+", title.partition("(")[2]):
             found.append((title.partition(" (")[0], first, end - 1))
     return found
@@ -68,7 +69,7 @@ def lines_of(number: int) -> list[tuple[str, int, int]]:
 def show(number: int) -> None:
     """Draw the step, with what notebook `number` is about in yellow, and name its lines."""
     values = CLICK | {"loss": -math.log(CLICK["p"]), "ds": CLICK["p"] - 1}
-    fig, ax = plt.subplots(figsize=(11, 3.8))
+    _, ax = plt.subplots(figsize=(11, 3.8))
     drawn = {}
     for name, (text, x, y, numbers) in BOXES.items():
         box = {

@@ -281,7 +281,7 @@ static inline void check(char *p, uint64_t size, uint64_t alignment, int kind, v
     if (kind != READ && r->constant)
         fault("const", "%s at <pc %x> by %s through a pointer to const: %s", KINDS[kind], pc,
               describe(t).text, place(*r, p).text);
-    if (profiling) profile_access(p, size, kind, r >= shared && r < shared + n_shared, pc);
+    if (profiling) profile_access(p, size, kind, *r, r >= shared && r < shared + n_shared, pc);
     if (r->constant) return;  // never written, so no race
     for (char *q = p, *end = p + size; q < end;) {
         int first = (uintptr_t)q % 4, n = 4 - first < end - q ? 4 - first : end - q;
@@ -299,9 +299,11 @@ static inline void check(char *p, uint64_t size, uint64_t alignment, int kind, v
 extern "C" {
 #define EMU_TSAN(prefix, size, alignment)                                     \
     void prefix##read##size(void *p) {                                        \
+        stop_if_late(__builtin_return_address(0));                            \
         check((char *)p, size, alignment, READ, __builtin_return_address(0)); \
     }                                                                         \
     void prefix##write##size(void *p) {                                       \
+        stop_if_late(__builtin_return_address(0));                            \
         check((char *)p, size, alignment, WRITE, __builtin_return_address(0));\
     }
 EMU_TSAN(__tsan_, 1, 1) EMU_TSAN(__tsan_, 2, 2) EMU_TSAN(__tsan_, 4, 4)
@@ -332,6 +334,7 @@ void *emu_memset(void *to, int value, size_t size) {
 
 void emu_atomic(void *p, int size, void *pc) {
     used_atomics = true;
+    stop_if_late(pc);
     check((char *)p, size, size, ATOMIC, pc);
 }
 

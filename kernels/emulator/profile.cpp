@@ -11,6 +11,8 @@
 #include <vector>
 
 struct Request {  // of a warp
+    uint64_t number;         // in the order in which their first threads came
+    const Region *array;
     uint32_t threads = 0;    // of the warp, a bit for each that takes part
     uint64_t address[32];
 };
@@ -34,20 +36,34 @@ struct Barrier {
     int64_t line, count;  // one for each time a block meets there
 };
 
+// For a replay: a request, or the meeting of a block's threads at a barrier (kind -1).
+struct Step {
+    int32_t block, warp, kind, is_shared, size;
+    uint32_t pc, threads;
+    const char *array, *file;  // of a barrier its file
+    uint64_t bytes;            // of the array; of a barrier its line
+    uint64_t offset[32];       // of each thread's access in the array
+};
+constexpr size_t MOST_STEPS = 4096;
+
 bool profiling;
+static uint64_t n_requests;
+static int block;  // the running one's number
+static std::vector<Step> steps;
 static std::map<std::pair<int, uint32_t>, Pending> pending;  // by warp and instruction
 static std::map<uint32_t, Site> by_pc;
 static std::map<std::pair<const char *, int>, int64_t> by_line;
 static std::vector<Site> sites;
 static std::vector<Barrier> barriers;
 
-void profile_access(const char *p, int size, int kind, bool is_shared, uint32_t pc) {
+void profile_access(const char *p, int size, int kind, const Region &array, bool is_shared,
+                    uint32_t pc) {
     auto found = by_pc.try_emplace(pc, Site{pc, kind, is_shared, size, 0, 0, 0, 0, 0});
     found.first->second.is_shared = is_shared;
     Pending &waits = pending[{current->id / 32, pc}];
     const int in_warp = current->id % 32;
     const uint32_t k = waits.done[in_warp]++;
-    if (k == waits.requests.size()) waits.requests.emplace_back();
+    if (k == waits.requests.size()) waits.requests.push_back({n_requests++, &array});
     waits.requests[k].threads |= 1u << in_warp;
     waits.requests[k].address[in_warp] = (uint64_t)p;
 }
@@ -89,7 +105,29 @@ static void count_shared(Site &site, const Request &r) {
     }
 }
 
+// Each warp's requests since the last barrier in their order, the warps' in turns.
+static void keep_steps() {
+    std::map<int, std::map<uint64_t, std::pair<uint32_t, const Request *>>> by_warp;
+    for (auto &[key, waits] : pending)
+        for (const Request &r : waits.requests) by_warp[key.first][r.number] = {key.second, &r};
+    while (!by_warp.empty() && steps.size() < MOST_STEPS) {
+        for (auto warp = by_warp.begin(); warp != by_warp.end();) {
+            const auto [pc, r] = warp->second.begin()->second;
+            const Site &site = by_pc[pc];
+            Step step{block, warp->first, site.kind, site.is_shared, site.size, pc, r->threads,
+                      r->array->name, nullptr, r->array->size, {}};
+            for (int i = 0; i < 32; i++)
+                if (r->threads >> i & 1)
+                    step.offset[i] = r->address[i] - (uint64_t)r->array->begin;
+            steps.push_back(step);
+            warp->second.erase(warp->second.begin());
+            warp = warp->second.empty() ? by_warp.erase(warp) : std::next(warp);
+        }
+    }
+}
+
 static void flush() {
+    keep_steps();
     for (auto &[key, waits] : pending) {
         Site &site = by_pc[key.second];
         for (const Request &r : waits.requests) {
@@ -105,14 +143,22 @@ static void flush() {
 void profile_barrier(const Thread &t) {
     flush();
     by_line[{t.file, t.line}]++;
+    if (steps.size() < MOST_STEPS)
+        steps.push_back({block, 0, -1, 0, 0, 0, 0, nullptr, t.file, (uint64_t)t.line, {}});
 }
 
-void profile_block() { flush(); }
+void profile_block() {
+    flush();
+    block++;
+}
 
 void profile_begin() {
     pending.clear();
     by_pc.clear();
     by_line.clear();
+    steps.clear();
+    block = -1;
+    n_requests = 0;
 }
 
 void profile_end() {
@@ -131,4 +177,9 @@ EXPORT int emu_sites(const Site **first) {
 EXPORT int emu_barriers(const Barrier **first) {
     *first = barriers.data();
     return barriers.size();
+}
+
+EXPORT int emu_steps(const Step **first) {
+    *first = steps.data();
+    return steps.size();
 }

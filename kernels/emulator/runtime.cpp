@@ -3,14 +3,16 @@
 
 #include "runtime.h"
 
+#include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <ucontext.h>
+#include <unistd.h>
 
 #ifndef __x86_64__
 #define EMU_UCONTEXT
-#endif
-#ifdef EMU_UCONTEXT
-#include <ucontext.h>
 #endif
 
 extern "C" {
@@ -64,6 +66,8 @@ emu_switch:
 )");
 static void switch_to(Context &from, Context &to) { emu_switch(&from, to); }
 #endif
+
+static void stop_if_late(const char *file, int line);
 
 static char *stacks;  // MAX_THREADS of them, from the caller
 static int free_stacks[MAX_THREADS], n_free;
@@ -194,6 +198,7 @@ int emu_in_warp() { return current->id & 31; }
 
 int emu_barrier(int vote, const char *file, int line) {
     asm volatile("" ::: "memory");
+    stop_if_late(file, line);
     Thread &t = *current;
     t.what = "__syncthreads";
     t.file = file;
@@ -237,6 +242,7 @@ static void complete_warp(Thread &by) {
 EmuWarp emu_warp(const char *what, unsigned mask, uint64_t value, int source, const char *file,
                  int line) {
     asm volatile("" ::: "memory");
+    stop_if_late(file, line);
     Thread &t = *current;
     t.what = what;
     t.file = file;
@@ -302,6 +308,66 @@ static void report_deadlock() {
              blockIdx.y, blockIdx.z, text, n_threads - n_alive);
 }
 
+// --- a launch that never ends ---------------------------------------------------------------------
+
+EXPORT double emu_seconds = 0;  // of CPU time that a launch may take; 0: any
+volatile sig_atomic_t time_is_up;
+
+extern char __ehdr_start __attribute__((visibility("hidden")));
+
+void endless(void *pc) {
+    fault("endless", "%s is at <pc %lx> after %g seconds", describe(*current).text,
+          (unsigned long)((char *)pc - &__ehdr_start), emu_seconds);
+}
+
+static void stop_if_late(const char *file, int line) {
+    if (time_is_up)
+        fault("endless", "%s is at <at %s:%d> after %g seconds", describe(*current).text, file,
+              line, emu_seconds);
+}
+
+// A signal may come in the middle of malloc, so only a flag is set: the next access or barrier ends
+// the launch. If there is none before the next signal, the kernel is in a loop without any.
+static void on_time(int, siginfo_t *, void *registers) {
+    if (current == nullptr) return;
+    if (!time_is_up) {
+        time_is_up = 1;
+        return;
+    }
+#ifdef __x86_64__
+    endless((void *)((ucontext_t *)registers)->uc_mcontext.gregs[REG_RIP]);
+#else
+    endless((void *)((ucontext_t *)registers)->uc_mcontext.pc);
+#endif
+}
+
+static struct Clock {  // signals this thread when its seconds are over, and each second after
+    int timer, is_set;
+    struct sigaction before;
+
+    void start() {
+        time_is_up = is_set = 0;
+        if (emu_seconds <= 0) return;
+        struct sigaction action = {};
+        action.sa_sigaction = on_time;
+        action.sa_flags = SA_SIGINFO | SA_NODEFER | SA_RESTART;  // on_time may not return
+        sigaction(SIGRTMIN + 5, &action, &before);
+        sigevent event = {};
+        event.sigev_notify = SIGEV_THREAD_ID;
+        event.sigev_signo = SIGRTMIN + 5;
+        event._sigev_un._tid = syscall(SYS_gettid);
+        // The system's calls: not every C library has these functions without -lrt.
+        is_set = syscall(SYS_timer_create, CLOCK_THREAD_CPUTIME_ID, &event, &timer) == 0;
+        double whole = (long)emu_seconds;
+        itimerspec after = {{1, 0}, {(time_t)whole, (long)((emu_seconds - whole) * 1e9)}};
+        if (is_set) syscall(SYS_timer_settime, timer, 0, &after, nullptr);
+    }
+    void stop() {
+        if (is_set) syscall(SYS_timer_delete, timer);
+        if (emu_seconds > 0) sigaction(SIGRTMIN + 5, &before, nullptr);
+    }
+} limit;
+
 // --- a launch -------------------------------------------------------------------------------------
 
 // The order of threads or blocks. Seed 0: ascending; 1: descending; others: shuffled.
@@ -352,6 +418,7 @@ const char *emu_launch(const EmuKernel *kernel, const unsigned *grid, const unsi
     int n_blocks = grid[0] * grid[1] * grid[2];
     int *blocks = (int *)malloc(n_blocks * sizeof(int));
     shuffle(blocks, n_blocks, seed);
+    limit.start();
     for (int i = 0; i < n_blocks && fault_text[0] == 0; i++) {
         unsigned b = blocks[i];
         blockIdx = {b % grid[0], b / grid[0] % grid[1], b / (grid[0] * grid[1])};
@@ -360,6 +427,7 @@ const char *emu_launch(const EmuKernel *kernel, const unsigned *grid, const unsi
 #endif
         run_block();
     }
+    limit.stop();
     free(blocks);
     return fault_text[0] ? fault_text : nullptr;
 }

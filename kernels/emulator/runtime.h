@@ -5,6 +5,8 @@
 #define EMU_RUNTIME
 #include "emulated.h"
 
+#include <signal.h>
+
 enum State { FRESH, RUNS, AT_BARRIER, AT_WARP, DONE };
 
 struct Thread {  // of the running block
@@ -25,6 +27,13 @@ struct Thread {  // of the running block
 extern Thread threads[MAX_THREADS];
 extern Thread *current;
 extern int n_threads, n_alive;  // of the block: all threads, and those that have not returned
+
+// Ends a launch that takes too long, at an instruction of the kernel.
+extern volatile sig_atomic_t time_is_up;
+[[noreturn]] void endless(void *pc);
+inline void stop_if_late(void *return_to) {
+    if (time_is_up && current) endless((char *)return_to - 1);
+}
 
 struct Text { char text[320]; };
 Text describe(const Thread &);
@@ -81,5 +90,5 @@ extern bool profiling;
 void profile_begin();
 void profile_end();
 void profile_block();
-void profile_access(const char *p, int size, int kind, bool is_shared, uint32_t pc);
+void profile_access(const char *p, int size, int kind, const Region &, bool is_shared, uint32_t pc);
 void profile_barrier(const Thread &);

@@ -6,12 +6,17 @@ for notebook 4. Imports NumPy and the package's file writer; the chapters import
 
 from __future__ import annotations
 
+import ast
 import copy
+import dis
 import importlib
+import inspect
 import json
 import os
+import textwrap
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +45,7 @@ class Exercise:
         run: (answer, arguments) to the result that is compared, where calling will not do.
         tolerance: relative; absolute too, times the largest entry of what is expected.
         given: what a notebook goes on with in place of a wrong answer, where that is not `right`.
+        goal: (answer, cases) to why a right answer misses the point; "" if it does not.
     """
 
     number: str
@@ -52,6 +58,7 @@ class Exercise:
     run: Callable[[Any, tuple], Any] = lambda answer, args: answer(*args)
     tolerance: float = 1e-6
     given: Callable | None = None
+    goal: Callable[[Any, Sequence[tuple]], str] | None = None
 
 
 class Wrong(Exception):
@@ -60,10 +67,11 @@ class Wrong(Exception):
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is to be said of an answer: state "right", "open" or "wrong", and the words.
+    """What is to be said of an answer, and the words.
 
-    An answer is open while it returns nothing or raises NotImplementedError, whose text, if it has
-    one, says what to do.
+    The states: "right"; "short", which is right but misses the goal; "open", while it returns ...
+    or raises NotImplementedError, whose text, if it has one, says what to do; "half", some parts
+    right and the others open; "wrong".
     """
 
     state: str
@@ -96,7 +104,15 @@ def find(number: str) -> Exercise:
 
 
 def judge(exercise: Exercise, answer: Any) -> Verdict:
-    """Run an answer on the exercise's cases and compare."""
+    """Run an answer on the exercise's cases and compare. Warnings of NaN and the like are not
+    shown: what came of them is said.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return _judge(exercise, answer)
+
+
+def _judge(exercise: Exercise, answer: Any) -> Verdict:
     cases = list(exercise.cases(np.random.default_rng(0)))
     found, expected = [], []
     for args in cases:
@@ -109,30 +125,70 @@ def judge(exercise: Exercise, answer: Any) -> Verdict:
             return Verdict("wrong", str(error))
         except Exception as error:  # whatever a reader's code may raise
             return Verdict("wrong", _stopped(error))
-        if result is None or result is Ellipsis:
+        if result is Ellipsis or (result is None and has_hole(answer)):
             return Verdict("open")
+        if result is None:
+            return Verdict("wrong", f"it returns None: {_NONE}")
         want = exercise.right(*copy.deepcopy(args))
-        if isinstance(want, tuple) and isinstance(result, np.ndarray):
-            if result.shape == (len(want),):
-                result = tuple(result)  # np.quantile(x, [low, high]) is as good as two numbers
-        if isinstance(want, tuple) and not isinstance(result, tuple):
-            n = len(want)
-            return Verdict("wrong", f"it must return {n} things{_named(exercise)}")
-        if isinstance(want, tuple) and any(part is None or part is Ellipsis for part in result):
+        several = isinstance(want, tuple)
+        vector = several and isinstance(result, np.ndarray) and result.shape == (len(want),)
+        if several and (isinstance(result, list) or vector):
+            result = tuple(result)  # [low, high] or np.quantile(x, [low, high]) is as good
+        if several and not isinstance(result, tuple):
+            return Verdict("wrong", f"it must return {len(want)} things{_named(exercise)}")
+        if several and len(result) == len(want) and all(part is Ellipsis for part in result):
             return Verdict("open")
         if not _same(given, args, 0):
             return Verdict("wrong", "it changes its arguments; work on a copy")
         found.append(result if isinstance(result, tuple) else (result,))
-        expected.append(want if isinstance(want, tuple) else (want,))
+        expected.append(want if several else (want,))
+    if any(part is Ellipsis for f in found for part in f):
+        return _half(exercise, cases, found, expected)
     if all(_same(f, e, exercise.tolerance) for f, e in zip(found, expected, strict=True)):
-        return Verdict("right")
+        text = exercise.goal(answer, cases) if exercise.goal else ""
+        return Verdict("short" if text else "right", text)
     return Verdict("wrong", _named_mistake(exercise, cases, found, expected))
 
 
-def _named_mistake(
-    exercise: Exercise, cases: list[tuple], found: list[tuple], expected: list[tuple]
-) -> str:
-    """The mistake that gives what was found, whole or in parts; else how it differs."""
+_NONE = (
+    "is `return` missing? What changes an array in place, as np.fill_diagonal does, returns "
+    "None too"
+)
+
+
+def has_hole(answer: Any) -> bool:
+    """Whether a function is as it was shipped: no code, or three dots for a statement."""
+    answer = getattr(answer, "py_func", answer)  # of one that Numba compiles
+    code = getattr(answer, "__code__", None)
+    idle = {"RESUME", "LOAD_CONST", "RETURN_CONST", "RETURN_VALUE", "POP_TOP", "NOP"}
+    if code is None or all(step.opname in idle for step in dis.get_instructions(code)):
+        return True
+    try:
+        body = ast.walk(ast.parse(textwrap.dedent(inspect.getsource(answer))))
+    except (OSError, TypeError, SyntaxError):  # no source is kept
+        return False
+    values = [node.value for node in body if isinstance(node, ast.Expr)]
+    return any(isinstance(value, ast.Constant) and value.value is Ellipsis for value in values)
+
+
+def _half(exercise: Exercise, cases: list, found: list[tuple], expected: list[tuple]) -> Verdict:
+    """The verdict on an answer of which some parts are still three dots."""
+    n = len(expected[0])
+    if any(len(f) != n for f in found):
+        return Verdict("wrong", _named_mistake(exercise, cases, found, expected))
+    names = exercise.parts or [f"thing {i + 1}" for i in range(n)]
+    done = [i for i in range(n) if all(f[i] is not Ellipsis for f in found)]
+    rest = f"{_list(names[i] for i in range(n) if i not in done)} still to do"
+    texts = _by_parts(
+        exercise, found, expected, _made(exercise, cases), done, _sizes(exercise, cases)
+    )
+    if texts:
+        return Verdict("wrong", f"{texts}; {rest}")
+    return Verdict("half", f"{_list(names[i] for i in done)} right; {rest}")
+
+
+def _made(exercise: Exercise, cases: list[tuple]) -> dict[str, list[tuple]]:
+    """What each mistake gives."""
     made = {}
     for name, mistake in exercise.mistakes.items():
         try:
@@ -140,31 +196,82 @@ def _named_mistake(
         except Exception:  # it is one that shows by raising
             continue
         made[name] = [r if isinstance(r, tuple) else (r,) for r in results]
+    return made
+
+
+def _named_mistake(
+    exercise: Exercise, cases: list[tuple], found: list[tuple], expected: list[tuple]
+) -> str:
+    """The mistake that gives what was found, whole or in parts; else how it differs."""
+    made = _made(exercise, cases)
     for name, results in made.items():
         if all(_same(f, r, exercise.tolerance) for f, r in zip(found, results, strict=True)):
-            return name
-    if len({len(f) for f in found} | {len(e) for e in expected}) > 1:
-        things = "1 thing" if len(expected[0]) == 1 else f"{len(expected[0])} things"
+            return name + _and_right(exercise, found, expected)
+    n = len(expected[0])
+    if {len(f) for f in found} != {n}:
+        things = "1 thing" if n == 1 else f"{n} things"
         return f"it must return {things}{_named(exercise)}, not {len(found[0])}"
+    if _reordered(found, expected, exercise.tolerance):
+        return f"the right things in the wrong order; asked is{_named(exercise) or ' another'}"
+    return _by_parts(exercise, found, expected, made, range(n), _sizes(exercise, cases))
 
+
+def _by_parts(
+    exercise: Exercise,
+    found: list[tuple],
+    expected: list[tuple],
+    made: dict[str, list[tuple]],
+    parts: Sequence[int],
+    sizes: Sequence[dict],
+) -> str:
+    """What is wrong with each of these parts, and which are right; "" if all are."""
     said: dict[str, list[str]] = {}  # what is wrong, to the parts where it shows
-    for i in range(len(expected[0])):
+    tolerance = exercise.tolerance
+    for i in parts:
         mine, want = [f[i] for f in found], [e[i] for e in expected]
-        tolerance = exercise.tolerance
-        if all(_same(m, w, tolerance) for m, w in zip(mine, want, strict=True)):
+        if _all_same(mine, want, tolerance):
             continue
         for name, results in made.items():
             theirs = [r[i] for r in results]
-            same = all(_same(m, t, tolerance) for m, t in zip(mine, theirs, strict=True))
-            if same and not all(_same(t, w, tolerance) for t, w in zip(theirs, want, strict=True)):
+            if _all_same(mine, theirs, tolerance) and not _all_same(theirs, want, tolerance):
                 text = name
                 break
         else:
-            text = _difference(mine, want, tolerance)
+            text = _difference(mine, want, tolerance, sizes)
         said.setdefault(text, []).extend(exercise.parts[i : i + 1])
+    if not said:
+        return ""
     lines = [f"{', '.join(at)}: {text}" if at else text for text, at in said.items()]
     rest = f"; and {len(lines) - 2} more: mend the first one first" if len(lines) > 2 else ""
-    return "; ".join(lines[:2]) + rest
+    return "; ".join(lines[:2]) + rest + _and_right(exercise, found, expected)
+
+
+def _and_right(exercise: Exercise, found: list[tuple], expected: list[tuple]) -> str:
+    """The end of a message: which parts are right, if any."""
+    pairs = zip(zip(*found, strict=True), zip(*expected, strict=True), strict=False)
+    same = [_all_same(mine, want, exercise.tolerance) for mine, want in pairs]
+    right = [name for name, is_right in zip(exercise.parts, same, strict=False) if is_right]
+    return f"; {_list(right)} right" if right else ""
+
+
+def _all_same(a: Sequence, b: Sequence, tolerance: float) -> bool:
+    return all(_same(x, y, tolerance) for x, y in zip(a, b, strict=True))
+
+
+def _reordered(found: list[tuple], expected: list[tuple], tolerance: float) -> bool:
+    """Whether the parts are right but for their order."""
+    mine, want = (list(zip(*parts, strict=True)) for parts in (found, expected))
+    at = [
+        next((j for j, part in enumerate(want) if _all_same(one, part, tolerance)), None)
+        for one in mine
+    ]
+    return len(at) > 1 and None not in at and len(set(at)) == len(at)
+
+
+def _list(names: Iterable[str]) -> str:
+    """The subject of a sentence: "a is", "a and b are"."""
+    *first, last = names
+    return f"{', '.join(first)} and {last} are" if first else f"{last} is"
 
 
 def _named(exercise: Exercise) -> str:
@@ -207,11 +314,17 @@ def _same(a: Any, b: Any, tolerance: float) -> bool:
         return False
 
 
-def _difference(found: list, expected: list, tolerance: float) -> str:
-    """How a result differs from what is expected, with the usual suspects tried first."""
+def _difference(found: list, expected: list, tolerance: float, sizes: Sequence[dict] = ()) -> str:
+    """How a result differs from what is expected, with the usual suspects tried first.
+
+    Args:
+        sizes: of each case, names of the whole numbers that a factor may be.
+    """
     for got, want in zip(found, expected, strict=True):
         if _same(got, want, tolerance):
             continue
+        if got is None:
+            return f"it is None: {_NONE}"
         if is_dataclass(want) and type(got) is type(want):
             for f in fields(want):
                 pair = [getattr(got, f.name)], [getattr(want, f.name)]
@@ -224,45 +337,113 @@ def _difference(found: list, expected: list, tolerance: float) -> str:
         except (TypeError, ValueError):
             return f"{_short(got)} where {_short(want)} is expected"
         if got.shape != want.shape:
-            turned = " Transposed?" if got.ndim == 2 and got.shape == want.shape[::-1] else ""
-            return f"its shape is {got.shape}, expected {want.shape}.{turned}"
+            turned = ": transposed?" if got.ndim == 2 and got.shape == want.shape[::-1] else ""
+            asked = f"{want.shape}" if want.ndim else "one number"
+            return f"its shape is {got.shape}, expected {asked}{turned}"
         if got.size == 0:
             continue
         if np.isnan(got).any() and not np.isnan(want).any():
+            if not got.ndim:
+                return "it is NaN"
             first = [int(i) for i in np.argwhere(np.isnan(got))[0]]
             return f"{np.isnan(got).sum()} of {got.size} entries are NaN, the first at {first}"
         if got.ndim == 2 and got.shape[0] == got.shape[1] and _same(got.T, want, tolerance):
             return "it is transposed"
-        ratio = _ratio(found, expected, tolerance)
-        if ratio is not None and abs(ratio + 1) < 1e-9:
-            return "its sign is the opposite of the right one, everywhere"
-        if ratio is not None:
-            return f"every entry is {ratio:.6g} times the right one: a factor is off"
+        if text := _factor(found, expected, tolerance, sizes):
+            return text
+        places = list(_places(found, expected, tolerance))
+        for where, mine, right in places:
+            if text := _factor(mine, right, tolerance, sizes):
+                return f"{where}, and only there, {text}"
         gap = np.abs(got - want)
         at = np.unravel_index(int(np.nanargmax(gap)), want.shape)
         place = f"entry {[int(i) for i in at]}" if want.ndim else "it"
         wrong = int((gap > tolerance * max(1e-300, float(np.abs(want).max()))).sum())
-        share = f" ({wrong} of {want.size} entries differ)" if want.size > 1 else ""
+        where = f", all {places[0][0]}" if places else ""
+        share = f" ({wrong} of {want.size} entries differ{where})" if want.size > 1 else ""
         truth = np.asarray(expected[0]).dtype == bool
         mine, right = (bool(x[at]) if truth else f"{x[at]:.6g}" for x in (got, want))
         return f"{place} is {mine}, expected {right}{share}"
     return "it differs from what is expected"
 
 
-def _ratio(found: list, expected: list, tolerance: float) -> float | None:
-    """The factor by which all that was found differs from what is expected, in every case.
+def _places(found: list, expected: list, tolerance: float) -> Iterator[tuple[str, list, list]]:
+    """The places outside of which all is right, and what was found and is expected there.
 
-    None if there is no such factor, or so few numbers that any two would have one.
+    Places are the diagonal of a matrix and the columns, or rows, from the first wrong one to the
+    last, by their numbers in the first matrix that is wrong.
+    """
+    pairs = [(np.asarray(f), np.asarray(e)) for f, e in zip(found, expected, strict=True)]
+    if any(f.ndim != 2 or f.shape != e.shape for f, e in pairs):
+        return
+    wrong = [~np.isclose(f, e, tolerance, tolerance * np.abs(e).max()) for f, e in pairs]
+    masks = {"on the diagonal": [np.eye(*w.shape, dtype=bool) for w in wrong]}
+    for name, axis in (("column", 1), ("row", 0)):
+        at = [np.flatnonzero(w.any(axis=1 - axis)) for w in wrong]
+        inside = [np.zeros(w.shape, bool) for w in wrong]
+        for mask, run in zip(inside, at, strict=True):
+            if run.size:
+                np.moveaxis(mask, axis, 0)[run[0] : run[-1] + 1] = True
+        first, last = next((run[0], run[-1]) for run in at if run.size)
+        where = f"in {name} {first}" if first == last else f"in {name}s {first} to {last}"
+        masks[where] = inside
+    for where, inside in masks.items():
+        pairs_of_masks = list(zip(wrong, inside, strict=True))
+        if all((w <= m).all() and not (w.any() and m.all()) for w, m in pairs_of_masks):
+            chosen = list(zip(pairs, inside, strict=True))
+            yield where, [f[m] for (f, _), m in chosen], [e[m] for (_, e), m in chosen]
+
+
+def _factor(found: list, expected: list, tolerance: float, sizes: Sequence[dict]) -> str:
+    """In words, the factor between what was found and what is expected; "" if there is none.
+
+    It is the same in every case, or in every case the size that has the same name.
     """
     got = [np.asarray(f, float) for f in found]
     want = [np.asarray(e, float) for e in expected]
     if any(g.shape != w.shape or not np.isfinite(w).all() for g, w in zip(got, want, strict=True)):
-        return None
+        return ""
+
+    def all_are(factors: Iterable[float]) -> bool:
+        scaled = [w * factor for w, factor in zip(want, factors, strict=True)]
+        return _all_same(got, scaled, tolerance)
+
+    names = set.intersection(*map(set, sizes)) if sizes else set()
+    for name in sorted(names):
+        values = [size[name] for size in sizes]
+        if len(set(values)) == 1:
+            continue
+        if all_are(values):
+            return f"every entry is {name} times the right one: divide by {name}"
+        if all_are(1 / value for value in values):
+            return f"every entry is 1/{name} of the right one: do not divide by {name}"
+    if sum(np.count_nonzero(w) for w in want) < 3:
+        return ""  # any two numbers have a factor
     ratio = sum((g * w).sum() for g, w in zip(got, want, strict=True))
     ratio = float(ratio / (sum((w * w).sum() for w in want) or 1))
-    alike = all(_same(g, w * ratio, tolerance) for g, w in zip(got, want, strict=True))
-    enough = sum(np.count_nonzero(w) for w in want) >= 3
-    return ratio if alike and enough and abs(ratio) > 1e-12 else None
+    if not any(g.any() for g in got):
+        return f"all of it is {np.zeros(1, np.asarray(found[0]).dtype)[0]}"
+    if not all_are(ratio for _ in want) or abs(ratio) <= 1e-12:
+        return ""
+    if abs(ratio + 1) < tolerance:
+        return "its sign is the opposite of the right one"
+    return f"every entry is {ratio:.6g} times the right one: a factor is off"
+
+
+def _sizes(exercise: Exercise, cases: list[tuple]) -> list[dict[str, int]]:
+    """The whole numbers among the arguments of each case, and the lengths of the arrays' axes."""
+    parameters = inspect.signature(exercise.right).parameters.values()
+    names = [p.name for p in parameters if p.kind is not p.VAR_POSITIONAL]
+    sizes = []
+    for args in cases:
+        size = {}
+        for name, value in zip(names, args, strict=False):
+            if isinstance(value, np.ndarray):
+                size |= {f"{name}.shape[{i}]": n for i, n in enumerate(value.shape) if n > 1}
+            elif isinstance(value, int) and value > 1:
+                size[name] = value
+        sizes.append(size)
+    return sizes
 
 
 def _short(value: Any) -> str:
@@ -299,13 +480,18 @@ def check(number: str, answer: Any) -> Any:
         print(f"✓ {number} is right: {exercise.title}.")
         return answer
     more = f' hint("{number}") helps.' if exercise.hints else ""
+    text = verdict.text  # as it stands: it may begin with the name of a variable
     if verdict.state == "open":
-        todo = verdict.text or "fill the hole, run the cell again"
+        todo = text or "fill the hole, run the cell again"
         print(f"… {number} not yet: {exercise.title}; {todo}.{more}")
-    else:
-        text = verdict.text  # as it stands: it may begin with the name of a variable
-        print(f"✗ {number}: {text}{'' if text[-1] in '.?!' else '.'}{more}")
-    return exercise.given or exercise.right
+        return exercise.given or exercise.right
+    start = {
+        "half": f"… {number}: ",
+        "short": f"≈ {number} is right, but the goal is not met: ",
+        "wrong": f"✗ {number}: ",
+    }
+    print(f"{start[verdict.state]}{text}{'' if text[-1] in '.?!' else '.'}{more}")
+    return answer if verdict.state == "short" else exercise.given or exercise.right
 
 
 def hint(number: str) -> None:

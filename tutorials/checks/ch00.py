@@ -24,6 +24,9 @@ EXERCISES = [
             "that is one answer for each case; their share is asked for, one number": (
                 lambda ranks, k: ranks <= k
             ),
+            "that is the number of cases; how many have a rank of k or better?": (
+                lambda ranks, k: len(ranks)
+            ),
             "it takes 5, whatever k is": lambda ranks, k: np.mean(ranks <= 5),
             "divide by the number of cases, not by k": lambda ranks, k: np.sum(ranks <= k) / k,
         },
@@ -37,8 +40,8 @@ EXERCISES = [
         title="Recall@K after n clicks",
         right=lambda ranks, before, n, k: _recall(ranks[before == n], k),
         cases=lambda rng: [
-            (rng.integers(1, 12, 200).astype(float), rng.integers(1, 5, 200), n, k)
-            for n, k in ((1, 5), (3, 2))
+            (rng.integers(1, 12, 200).astype(float), rng.integers(1, 6, 200), n, k)
+            for n, k in ((2, 5), (4, 2))
         ],
         mistakes={
             "divide by the number of cases with n clicks, not by that of all cases": (
@@ -49,6 +52,12 @@ EXERCISES = [
             ),
             "those with n clicks only, not n or more": lambda ranks, before, n, k: _recall(
                 ranks[before >= n], k
+            ),
+            "n is off by one: that is Recall@k after n - 1 clicks": lambda ranks, before, n, k: (
+                _recall(ranks[before == n - 1], k)
+            ),
+            "n is off by one: that is Recall@k after n + 1 clicks": lambda ranks, before, n, k: (
+                _recall(ranks[before == n + 1], k)
             ),
             "that is the share of all cases; before says which have n clicks": (
                 lambda ranks, before, n, k: _recall(ranks, k)

@@ -92,6 +92,19 @@ def _once(items, offsets, n_items):
     return (_followers(items, offsets, n_items) > 0).astype(float)
 
 
+def _once_a_session(items, offsets, n_items):
+    return sum(
+        _once(items[begin:end], np.array([0, end - begin]), n_items)
+        for begin, end in itertools.pairwise(offsets)
+    )
+
+
+def _no_pairs_of_one(items, offsets, n_items):
+    counts = _followers(items, offsets, n_items)
+    np.fill_diagonal(counts, 0)
+    return counts
+
+
 def _all_later(items, offsets, n_items):
     pairs = [
         (items[e], items[f])
@@ -137,45 +150,24 @@ def _count_items(session, pop):
 # --- 2.6 ------------------------------------------------------------------------------------------
 
 
-def _similarity(c, s, lmbd, alpha):
-    sim = c / ((s[:, None] + lmbd) ** alpha * (s + lmbd) ** (1 - alpha))
+def _similarity(c, size):
+    sim = c / np.sqrt(size[:, None] * size)
     np.fill_diagonal(sim, 0)
     return sim
 
 
-def _with_diagonal(c, s, lmbd, alpha):
-    return c / ((s[:, None] + lmbd) ** alpha * (s + lmbd) ** (1 - alpha))
+def _without_diagonal(of):
+    def similarity(c, size):
+        sim = of(c, size)
+        np.fill_diagonal(sim, 0)
+        return sim
 
-
-def _no_damping(c, s, lmbd, alpha):
-    return _similarity(c, s, 0, alpha)
-
-
-def _damped_after(c, s, lmbd, alpha):
-    sim = c / (s[:, None] ** alpha * s ** (1 - alpha) + lmbd)
-    np.fill_diagonal(sim, 0)
-    return sim
-
-
-def _swapped(c, s, lmbd, alpha):
-    return _similarity(c, s, lmbd, 1 - alpha)
-
-
-def _alpha_twice(c, s, lmbd, alpha):
-    sim = c / ((s[:, None] + lmbd) * (s + lmbd)) ** alpha
-    np.fill_diagonal(sim, 0)
-    return sim
-
-
-def _one_side(c, s, lmbd, alpha):
-    sim = c / (s + lmbd)[:, None]
-    np.fill_diagonal(sim, 0)
-    return sim
+    return similarity
 
 
 def _joint_counts(rng):
     C = rng.poisson(0.6, (30, 7)).astype(float)
-    return C.T @ C, C.sum(axis=0)
+    return C.T @ C, C.sum(axis=0) + 20
 
 
 EXERCISES = [
@@ -270,6 +262,11 @@ EXERCISES = [
             "time), and a session's first item as following the last one of the session before": (
                 lambda items, offsets, n_items: (_across(items, offsets, n_items) > 0).astype(float)
             ),
+            "a pair that occurs several times in a session is counted once in it: m[i, j] += 1 "
+            "does that with arrays of indices; np.add.at(m, (i, j), 1) adds each time": (
+                _once_a_session
+            ),
+            "an item that follows itself counts, too; the diagonal is not 0": _no_pairs_of_one,
             "row and column are swapped: i, the earlier one, is the row": (
                 lambda items, offsets, n_items: _followers(items, offsets, n_items).T
             ),
@@ -317,6 +314,15 @@ EXERCISES = [
             ),
             "above and below are swapped: a counts the items that score more": (
                 lambda scores, targets: _three(-scores, targets)
+            ),
+            "a counts the items that score more, without those that score the same: >, not >=": (
+                lambda scores, targets: _three_from(
+                    _above(scores, targets) + _equal(scores, targets), _equal(scores, targets)
+                )
+            ),
+            "the mean of the two is half of their sum": lambda scores, targets: (
+                *_three(scores, targets)[:2],
+                2 * _three(scores, targets)[2],
             ),
             "e does not include the target itself here; it should": lambda scores, targets: (
                 _three_from(_above(scores, targets), _equal(scores, targets) - 1)
@@ -367,27 +373,29 @@ EXERCISES = [
         number="2.6",
         title="Item-KNN's similarity",
         right=_similarity,
-        cases=lambda rng: [(*_joint_counts(rng), 20.0, 0.5), (*_joint_counts(rng), 4.0, 0.8)],
+        cases=lambda rng: [_joint_counts(rng), _joint_counts(rng)],
         mistakes={
-            "an item is its own neighbour here: the diagonal must be 0": _with_diagonal,
-            "λ is missing: add it to each support before the power": _no_damping,
-            "λ is added after the powers are taken; it belongs inside: (s + λ)^α": _damped_after,
-            "α and 1 - α are swapped: row i has α, column j has 1 - α": _swapped,
-            "both sides have the power α; the column's is 1 - α": _alpha_twice,
-            "only the row's support divides; the column's does, too": _one_side,
-            "both supports go with the columns: an array of shape (I,) does; for the rows it must "
-            "be (I, 1), size[:, None]. And the diagonal must be 0": (
-                lambda c, s, lmbd, alpha: c / (s + lmbd)
+            "an item is its own neighbour here: the diagonal must be 0": lambda c, size: (
+                c / np.sqrt(size[:, None] * size)
             ),
-            "both supports go with the columns: an array of shape (I,) does; for the rows it must "
-            "be (I, 1), size[:, None]": lambda c, s, lmbd, alpha: _one_side(c.T, s, lmbd, alpha).T,
+            "the root is missing": _without_diagonal(lambda c, size: c / (size[:, None] * size)),
+            "size * size is (I,), each item with itself; size[:, None] * size is (I, I), each with "
+            "each": _without_diagonal(lambda c, size: c / np.sqrt(size * size)),
+            "only the column's size divides; the row's does, too": _without_diagonal(
+                lambda c, size: c / np.sqrt(size)
+            ),
+            "only the row's size divides; the column's does, too": _without_diagonal(
+                lambda c, size: c / np.sqrt(size)[:, None]
+            ),
+            "it is divided by the row's size; take the root of the row's and the column's": (
+                _without_diagonal(lambda c, size: c / size[:, None])
+            ),
         },
         hints=[
-            "With size = s + lmbd, row i is divided by size[i]**alpha, column j by "
-            "size[j]**(1 - alpha).",
-            "size[:, None] ** alpha has shape (I, 1): it goes with the rows. "
-            "size ** (1 - alpha) has shape (I,): it goes with the columns.",
-            "Divide, then np.fill_diagonal(sim, 0). It changes sim in place and returns nothing.",
+            "size[:, None] has shape (I, 1): it goes with the rows. size has shape (I,): it goes "
+            "with the columns.",
+            "sim = c / np.sqrt(size[:, None] * size). And the diagonal?",
+            "np.fill_diagonal(sim, 0) changes sim in place and returns nothing.",
         ],
     ),
 ]

@@ -141,6 +141,11 @@ def _bpr_sigma_turned(r):
     return _bpr(r)[0], dr - _is_target(r) * dr.sum(axis=1, keepdims=True)
 
 
+def _bpr_slope_of_sigma(r):
+    dr = _slope(r - _target(r)) * ~_is_target(r) / (r.shape[1] - 1)
+    return _bpr(r)[0], dr - _is_target(r) * dr.sum(axis=1, keepdims=True)
+
+
 def _bpr_log_of_mean(r):
     n = r.shape[1] - 1
     return -np.log((sigmoid(_target(r) - r) * ~_is_target(r)).sum(axis=1) / n), _bpr(r)[1]
@@ -165,6 +170,14 @@ def _no_target_gradient(f):
         return loss, dr * ~_is_target(r)
 
     return without
+
+
+def _target_turned(f):
+    def turned(r):
+        loss, dr = f(r)
+        return loss, np.where(_is_target(r), -dr, dr)
+
+    return turned
 
 
 def _first_column_is_target(f):
@@ -429,6 +442,55 @@ def _max_row_sums_to_nothing(r, bpreg):
     return dr - _is_target(r) * dr.sum(axis=1, keepdims=True)
 
 
+def _in_terms(gradient):
+    """A gradient as three parts, each of which can be right by itself."""
+
+    def terms(r, bpreg):
+        dr = gradient(r, 0.0)
+        return dr * ~_is_target(r), np.diagonal(dr), gradient(r, bpreg) - dr
+
+    return terms
+
+
+def _run_in_terms(answer, args):
+    dr = _also_at(_bpr_max_gradient, _large_scores(), 0.5)(answer, args)
+    if dr is None or dr is Ellipsis:
+        return dr
+    if np.shape(dr) != args[0].shape:
+        raise Wrong(f"dr must have r's shape, {args[0].shape}; it has {np.shape(dr)}")
+    return _in_terms(answer)(*args)
+
+
+GRADIENT_MISTAKES = {
+    "in the logarithm s is treated as a constant; it is made of the scores": (_max_s_constant),
+    "log Σ e^r of the negatives is treated as a constant; its derivative is s_j": (
+        _max_lse_constant
+    ),
+    "of r_j only log A_j is counted; r_j is in the log-sum-exp of every other A_k, too": (
+        _max_own_term_only
+    ),
+    "the negatives' sign is turned in the logarithm's part: they would be pushed up": (
+        _max_ranking_turned
+    ),
+    "the regularisation is subtracted": lambda r, bpreg: _bpr_max_gradient(r, -bpreg),
+    "in the regularisation s is treated as a constant; it is made of the scores": (
+        _max_s_constant_in_size
+    ),
+    "s is treated as a constant in both parts; it is made of the scores": (_max_s_constant_in_both),
+    "the regularisation's part is missing": _max_no_regularisation,
+    "Σ_k s_k r_k² is missing: more weight for one negative is less for the others": (
+        _max_size_not_subtracted
+    ),
+    "that is s_j r_j² where the sum Σ_k s_k r_k² over the row belongs": (_max_size_per_row_missing),
+    "s stands where p belongs: p_j is s_j σ(r_i - r_j), divided by the sum": _max_s_for_p,
+    "s and p have changed places: it is s_j - p_j σ(r_i - r_j)": _max_s_and_p_swapped,
+    "σ(r_j - r_i) stands where σ(r_i - r_j) belongs": _max_sigma_turned,
+    "the target's sign is turned: it would be pushed down": _max_target_up,
+    "the target is told nothing": _max_target_forgotten,
+    "the target's entry is minus the sum of the others. That holds without regularisation, "
+    "but r_i is in none of r_j²": _max_row_sums_to_nothing,
+}
+
 EXERCISES = [
     Exercise(
         number="6.1",
@@ -526,9 +588,8 @@ EXERCISES = [
             ),
             "1 + e^-60 is rounded to 1, so the logarithm is 0: np.log1p(y) is log(1 + y) without "
             "computing 1 + y": lambda x: np.maximum(x, 0) + np.log(1 + np.exp(-np.abs(x))),
-            "that is |x| + ...: for negative x nothing is to be added": lambda x: (
-                np.abs(x) + np.log1p(np.exp(-np.abs(x)))
-            ),
+            "for negative x that is softplus(-x): it must be max(x, 0), not |x|, and log(1 + "
+            "e^-|x|), not log(1 + e^-x)": lambda x: _softplus(np.abs(x)),
         },
         hints=[
             "Take e^x out of the sum: log(1 + e^x) = x + log(e^-x + 1). For which x is that "
@@ -553,6 +614,9 @@ EXERCISES = [
             "it is σ(r_i - r_j) where σ(r_j - r_i) belongs: a negative far above must hear most": (
                 _bpr_sigma_turned
             ),
+            "that is σ', the slope of σ; the slope of softplus is σ itself": _bpr_slope_of_sigma,
+            "the target's sign is turned: its entry is minus the sum of the others, so that "
+            "descent pushes it up": _target_turned(_bpr),
             "that is the logarithm of the mean; the mean of the logarithms is meant": (
                 _bpr_log_of_mean
             ),
@@ -596,6 +660,8 @@ EXERCISES = [
             "nothing": _top1_regularisation_sent_to_target,
             "that is σ where the slope belongs: σ' = σ (1 - σ)": _top1_sigma_for_slope,
             "the difference is the wrong way round: it must be r_j - r_i": _top1_turned,
+            "the target's sign is turned: its entry is minus the sum of the slopes, so that "
+            "descent pushes it up": _target_turned(_top1),
             "1/n is missing, n = N - 1 the number of negatives": _times(_top1, lambda n: n),
             "it is divided by N; there are n = N - 1 negatives": _times(
                 _top1, lambda n: n / (n + 1)
@@ -694,45 +760,14 @@ EXERCISES = [
     Exercise(
         number="6.8",
         title="what BPR-max tells the scores",
-        right=_bpr_max_gradient,
+        right=_in_terms(_bpr_max_gradient),
+        given=_bpr_max_gradient,
+        run=_run_in_terms,
+        parts=("the negatives' entries", "the target's entry", "the regularisation's part"),
         cases=lambda rng: [
             (r, bpreg) for r, bpreg in zip(_scores(rng, 1.5), (1.0, 0.3, 2.0), strict=True)
         ],
-        mistakes={
-            "in the logarithm s is treated as a constant; it is made of the scores": (
-                _max_s_constant
-            ),
-            "log Σ e^r of the negatives is treated as a constant; its derivative is s_j": (
-                _max_lse_constant
-            ),
-            "of r_j only log A_j is counted; r_j is in the log-sum-exp of every other A_k, too": (
-                _max_own_term_only
-            ),
-            "the negatives' sign is turned in the logarithm's part: they would be pushed up": (
-                _max_ranking_turned
-            ),
-            "the regularisation is subtracted": lambda r, bpreg: _bpr_max_gradient(r, -bpreg),
-            "in the regularisation s is treated as a constant; it is made of the scores": (
-                _max_s_constant_in_size
-            ),
-            "s is treated as a constant in both parts; it is made of the scores": (
-                _max_s_constant_in_both
-            ),
-            "the regularisation's part is missing": _max_no_regularisation,
-            "Σ_k s_k r_k² is missing: more weight for one negative is less for the others": (
-                _max_size_not_subtracted
-            ),
-            "that is s_j r_j² where the sum Σ_k s_k r_k² over the row belongs": (
-                _max_size_per_row_missing
-            ),
-            "s stands where p belongs: p_j is s_j σ(r_i - r_j), divided by the sum": _max_s_for_p,
-            "s and p have changed places: it is s_j - p_j σ(r_i - r_j)": _max_s_and_p_swapped,
-            "σ(r_j - r_i) stands where σ(r_i - r_j) belongs": _max_sigma_turned,
-            "the target's sign is turned: it would be pushed down": _max_target_up,
-            "the target is told nothing": _max_target_forgotten,
-            "the target's entry is minus the sum of the others. That holds without regularisation, "
-            "but r_i is in none of r_j²": _max_row_sums_to_nothing,
-        },
+        mistakes={name: _in_terms(mistake) for name, mistake in GRADIENT_MISTAKES.items()},
         hints=[
             "Chain rule through log A_j = r_j - lse - softplus(r_j - r_i), where lse is over the "
             "negatives and has the derivative s_j; -log Σ A_j has the derivative -p_j.",

@@ -1,5 +1,7 @@
 """Exercises of notebook 11, CUDA by puzzles: each answer is the text of a kernel."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from checks import Exercise
@@ -103,6 +105,18 @@ def _for_each_thread(y, reduce):
     return out
 
 
+def _softmax_shifted_once(where):
+    """A softmax whose maximum is subtracted above the fraction line or below it, not in both."""
+
+    def softmax(y):
+        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+            e, shifted = np.exp(y), np.exp(y - y.max(axis=1, keepdims=True))
+            above, below = (shifted, e) if where == "above" else (e, shifted)
+            return above / below.sum(axis=1, keepdims=True)
+
+    return softmax
+
+
 def _softmax_by_own_maxima(y):
     e = np.exp(y - _for_each_thread(y, np.max))
     return e / e.sum(axis=1, keepdims=True)
@@ -135,6 +149,15 @@ def _product(A, B):
 def _whole_tiles_only(A, B):
     K = A.shape[1] // SIDE * SIDE
     return A[:, :K] @ B[:K]
+
+
+def _first_tile_only(A, B):
+    return A[:, :SIDE] @ B[:SIDE]
+
+
+def _rows_of_A_as_long_as_those_of_B(A, B):
+    at = np.arange(A.shape[0])[:, None] * B.shape[1] + np.arange(A.shape[1])
+    return np.append(A.ravel(), np.zeros(at.size, A.dtype))[at] @ B
 
 
 def _last_tile_only(A, B):
@@ -190,19 +213,31 @@ def _scatter(x, d):
 
 def _scatter_wrong(x, d, how):
     G = np.zeros((ITEMS, d.shape[1]), d.dtype)
-    for lane in range(len(x)):
-        if x[lane] in x[:lane]:
+    for row in range(len(x)):
+        if x[row] in x[:row]:
             continue
-        same = np.flatnonzero(x == x[lane])
+        same = np.flatnonzero(x == x[row])
         if how == "first":
             same = same[:1]
         elif how == "neighbours":
-            run = np.flatnonzero(x[lane:] != x[lane])
-            same = np.arange(lane, lane + run[0] if run.size else len(x))
+            run = np.flatnonzero(x[row:] != x[row])
+            same = np.arange(row, row + run[0] if run.size else len(x))
         elif how == "others":
             same = same[1:]
-        G[x[lane]] = d[same].sum(axis=0) + (d[lane] if how == "twice" else 0)
+        G[x[row]] = d[same].sum(axis=0) + (d[row] if how == "twice" else 0)
+        if how == "mean":
+            G[x[row]] /= len(same)
     return G
+
+
+def _two_blocks_of_scatter(arguments, one, other):
+    x, _, _, H, _ = arguments
+    if x[one] == x[other]:
+        return (
+            f"x[{other}] and x[{one}] are the same item, so both blocks write to the same row of "
+            "G: only the block of the first row with an item may, and it adds up all of them."
+        )
+    return f"A row of G has the numbers 0 to {H - 1}: one of the two goes past the end of its own."
 
 
 def _launch_scatter(x, d):
@@ -227,31 +262,35 @@ def _gates(xW, hU, h):
 
 
 def _gates_wrong(xW, hU, h, how):
-    n, H = h.shape
+    B, H = h.shape
     if how == "rows":  # row b sought at b * H, in what has 3H numbers a row
-        at = np.arange(n)[:, None] * H + np.arange(3 * H)
+        at = np.arange(B)[:, None] * H + np.arange(3 * H)
         xW, hU = xW.ravel()[at], hU.ravel()[at]
     elif how == "matrices":  # as if all of r came first, then all of z
-        xW, hU = (np.concatenate(a.reshape(3, n, H), axis=1) for a in (xW, hU))
+        xW, hU = (np.concatenate(a.reshape(3, B, H), axis=1) for a in (xW, hU))
     (x_r, x_z, x_n), (h_r, h_z, h_n) = np.split(xW, 3, axis=1), np.split(hU, 3, axis=1)
     if how == "order":
         x_r, x_z, h_r, h_z = x_z, x_r, h_z, h_r
     r, z = sigmoid(x_r + h_r), sigmoid(x_z + h_z)
-    n = np.tanh(r * (x_n + h_n) if how == "reset" else x_n + r * h_n)
-    return z * h + (1 - z) * n if how == "swapped" else (1 - z) * h + z * n
+    state = {"no r": h_n, "r * h": r * h}.get(how, r * h_n)
+    n = np.tanh(r * (x_n + h_n) if how == "reset" else x_n + state)
+    h_new = z * h + (1 - z) * n if how == "swapped" else (1 - z) * h + z * n
+    if how == "guard":
+        h_new.ravel()[B:] = NAN
+    return h_new
 
 
 def _launch_gates(xW, hU, h):
-    n, H = h.shape
-    h_new = nothing(n, H)
-    arguments = (xW, hU, h, np.int32(n), np.int32(H), h_new)
-    return (blocks(n * H, THREADS),), (THREADS,), arguments, (h_new,)
+    B, H = h.shape
+    h_new = nothing(B, H)
+    arguments = (xW, hU, h, np.int32(B), np.int32(H), h_new)
+    return (blocks(B * H, THREADS),), (THREADS,), arguments, (h_new,)
 
 
 def _gates_cases(rng):
     return [
-        (_numbers(rng, n, 3 * H), _numbers(rng, n, 3 * H), _numbers(rng, n, H))
-        for n, H in ((12, 96), (5, 7))
+        (_numbers(rng, B, 3 * H), _numbers(rng, B, 3 * H), _numbers(rng, B, H))
+        for B, H in ((12, 96), (5, 7))
     ]
 
 
@@ -265,20 +304,24 @@ def _bpr(r):
 
 def _bpr_wrong(r, how):
     B, N = r.shape
-    lanes, n = np.arange(B), N if how == "columns" else N - 1
-    of_target = r[lanes, lanes] if how != "column 0" else r[:, 0]
+    rows, n = np.arange(B), N if how == "columns" else N - 1
+    of_target = r[rows, rows] if how != "column 0" else r[:, 0]
     d = r - of_target[:, None]
     if how == "sign":
         d = -d
     each, dr = np.logaddexp(0, d), sigmoid(d)
     counted = np.arange(N) % THREADS == 0 if how == "thread 0" else np.full(N, True)
     if how != "own":
-        each[lanes, lanes] = dr[lanes, lanes] = 0
+        each[rows, rows] = dr[rows, rows] = 0
     if how == "sign":
         dr = -dr
     dr /= n
-    if how != "no pull":
-        dr[lanes, lanes] = -np.where(lanes[:, None] == np.arange(N), 0, dr)[:, counted].sum(axis=1)
+    if how == "no pull":
+        return each[:, counted].sum(axis=1) / n, dr
+    if how == "pull":
+        dr[rows, rows] = np.where(rows[:, None] == np.arange(N), 0, dr).sum(axis=1)
+    else:
+        dr[rows, rows] = -np.where(rows[:, None] == np.arange(N), 0, dr)[:, counted].sum(axis=1)
     return each[:, counted].sum(axis=1) / n, dr
 
 
@@ -309,8 +352,7 @@ EXERCISES = [
             "weight 0 is never written: threads count from 0": lambda p, g, rate: _is_written(
                 _sgd(p, g, rate), np.arange(len(p)) > 0
             ),
-            "all of out is NaN: nothing was written, or it was made from what was in out before, "
-            "and there was nothing": lambda p, g, rate: np.full_like(p, np.nan),
+            "nothing is written to out": lambda p, g, rate: np.full_like(p, np.nan),
         },
         hints=[
             "Which weight is this thread's? Count the threads of the blocks before this one, then "
@@ -378,7 +420,7 @@ EXERCISES = [
             "for (int half = 64; half > 0; half /= 2) { if (t < half) part[t] += part[t + half]; "
             "__syncthreads(); }  One __syncthreads() before it, and out[row] by thread 0 after.",
         ],
-        run=Launch("row_sums", _launch_row_sums, goal=1.01),
+        run=Launch("row_sums", _launch_row_sums, goal=1.01, on_chip=232),
         tolerance=1e-5,
     ),
     Exercise(
@@ -398,6 +440,12 @@ EXERCISES = [
             ),
             "the exponentials are not divided by their sum": lambda y: np.exp(
                 y - y.max(axis=1, keepdims=True)
+            ),
+            "below the fraction line, in the sum, the maximum is not subtracted": (
+                _softmax_shifted_once("above")
+            ),
+            "above the fraction line the maximum is not subtracted": (
+                _softmax_shifted_once("below")
             ),
             "each thread subtracts the maximum of its own numbers; block_max gives that of the "
             "whole row": _softmax_by_own_maxima,
@@ -425,6 +473,12 @@ EXERCISES = [
             "k0 < K": _whole_tiles_only,
             "only the last tile is in the result: sum is set to 0 again for each "
             "tile": _last_tile_only,
+            "only the first tile is in the result: the next ones begin at k0 = 16, 32, ... < K": (
+                _first_tile_only
+            ),
+            "a row of A has K numbers, so row r begins at r * K, not at r * N": (
+                _rows_of_A_as_long_as_those_of_B
+            ),
             "places of a tile outside of the matrix keep the numbers of the tile before: put 0 "
             "there": _stale,
             "B's tile is used transposed: B_tile[j][x] is what meets A_tile[y][j]": lambda A, B: (
@@ -448,7 +502,12 @@ EXERCISES = [
             "sum += A_tile[y][j] * B_tile[j][x], for j from 0 to 15. A __syncthreads() before this "
             "loop and one after it.",
         ],
-        run=Launch("product", _launch_product, goal=2.76),
+        run=Launch(
+            "product",
+            _launch_product,
+            goal=2.76,
+            far="without tiles, each number of A is read again for each column of C",
+        ),
         tolerance=1e-5,
     ),
     Exercise(
@@ -457,25 +516,29 @@ EXERCISES = [
         right=_scatter,
         cases=_scatter_cases,
         mistakes={
-            "only the first lane of each item counts; those that follow with the same item must "
+            "only the first row of each item counts; those that follow with the same item must "
             "be added": lambda x, d: _scatter_wrong(x, d, "first"),
-            "the first lane of each item is counted twice": lambda x, d: _scatter_wrong(
+            "the first row of each item is counted twice": lambda x, d: _scatter_wrong(
                 x, d, "twice"
             ),
-            "the first lane of each item is left out of its sum": lambda x, d: _scatter_wrong(
+            "the first row of each item is left out of its sum": lambda x, d: _scatter_wrong(
                 x, d, "others"
             ),
-            "the sum ends at the first lane with another item; the same item may come again "
+            "the sum ends at the first row with another item; the same item may come again "
             "later": lambda x, d: _scatter_wrong(x, d, "neighbours"),
+            "that is the mean of an item's rows; their sum is asked for": lambda x, d: (
+                _scatter_wrong(x, d, "mean")
+            ),
+            "G is still 0: every block returns, or nothing is written. x[b] equals itself, so look "
+            "only at the rows before b: other < b": lambda x, d: np.zeros_like(_scatter(x, d)),
         },
         hints=[
-            "The block of the first lane with an item adds up all its lanes. What do the others "
-            "do?",
-            "A lane is not the first if an `other` before it has the same item: then the block "
+            "The block of the first row with an item adds up all its rows. What do the others do?",
+            "A row is not the first if an `other` before it has the same item: then the block "
             "returns at once.",
-            "for (int other = 0; other < lane; other++) if (x[other] == x[lane]) return;",
-            "Then for each k: sum d[other * H + k] over the others from lane to n - 1 with "
-            "x[other] == x[lane], and G[x[lane] * H + k] = sum.",
+            "for (int other = 0; other < b; other++) if (x[other] == x[b]) return;",
+            "Then for each k: sum d[other * H + k] over the others from b to n - 1 with "
+            "x[other] == x[b], and G[x[b] * H + k] = sum.",
         ],
         run=Launch(
             "scatter_add",
@@ -483,6 +546,7 @@ EXERCISES = [
             goal=3.35,
             least=lambda x, d: x.nbytes + d.nbytes + len(np.unique(x)) * d.shape[1] * 4,
             repeatable=True,
+            between=_two_blocks_of_scatter,
         ),
         tolerance=1e-5,
     ),
@@ -501,8 +565,17 @@ EXERCISES = [
             "the reset gate scales x's part too: n = tanh(xW_n + r * hU_n)": lambda xW, hU, h: (
                 _gates_wrong(xW, hU, h, "reset")
             ),
-            "a row of xW and hU has 3H numbers: lane b's begins at 3 * H * b": lambda xW, hU, h: (
+            "a row of xW and hU has 3H numbers: row b begins at 3 * H * b": lambda xW, hU, h: (
                 _gates_wrong(xW, hU, h, "rows")
+            ),
+            "the reset gate is missing: n = tanh(xW_n + r * hU_n)": lambda xW, hU, h: _gates_wrong(
+                xW, hU, h, "no r"
+            ),
+            "r scales hU_n, not h: with the reset gate after the product, h U is done": (
+                lambda xW, hU, h: _gates_wrong(xW, hU, h, "r * h")
+            ),
+            "only the first B numbers are written; h_new has B * H of them": lambda xW, hU, h: (
+                _gates_wrong(xW, hU, h, "guard")
             ),
             "xW and hU are not three matrices one after another; each row is [r | z | n], so that "
             "z stands H places behind r, and n another H": lambda xW, hU, h: _gates_wrong(
@@ -510,16 +583,17 @@ EXERCISES = [
             ),
         },
         hints=[
-            "Thread i has lane b = i / H and unit k = i % H. Where in xW are its three numbers?",
+            "Thread i has row b = i / H, rounded down as C does with whole numbers, and unit "
+            "k = i % H. Where in xW are its three numbers?",
             "At 3 * H * b + k, and H and 2 * H further on.",
-            "float r = sigmoid(xW[at] + hU[at]); likewise z at at + H; then n with tanhf.",
+            "float r = sigmoid(xW[at] + hU[at]); likewise z at at + H; then float n, with tanhf.",
         ],
         run=Launch("gates", _launch_gates, goal=1),
         tolerance=1e-5,
     ),
     Exercise(
         number="11.8",
-        title="a sampled loss and its gradient, one block for each lane",
+        title="a sampled loss and its gradient, one block for each row",
         right=_bpr,
         cases=_bpr_cases,
         parts=("losses", "dr"),
@@ -538,7 +612,12 @@ EXERCISES = [
             ),
             "only thread 0's own columns are in the sum; block_sum gives that of the whole "
             "row": lambda r: _bpr_wrong(r, "thread 0"),
-            "the target is taken to be column 0; lane b's is column b": lambda r: _bpr_wrong(
+            "the target's sign is turned: its gradient is minus the sum of the others'": lambda r: (
+                _bpr_wrong(r, "pull")
+            ),
+            "all is 0: 1 / (N - 1) divides whole numbers, and C rounds that down. Write "
+            "1.0f / (N - 1)": lambda r: tuple(0 * a for a in _bpr(r)),
+            "the target is taken to be column 0; row b's is column b": lambda r: _bpr_wrong(
                 r, "column 0"
             ),
             "the wrong way round: the loss is large where a negative is above the target, so "
@@ -546,13 +625,14 @@ EXERCISES = [
         },
         hints=[
             "Each thread goes over its columns j with two sums: of the losses and of the gradients "
-            "that it writes. It skips j == lane.",
-            "For a negative j, with d = r[j] - r[lane]: loss += softplus(d) / n, and "
+            "that it writes. It skips j == b.",
+            "For a negative j, with d = r[j] - r[b]: loss += softplus(d) / n, and "
             "dr[j] = sigmoid(d) / n.",
-            "After the loop block_sum both. Thread 0 writes losses[lane], and dr[lane] = -(the sum "
+            "After the loop block_sum both. Thread 0 writes losses[b], and dr[b] = -(the sum "
             "of the gradients).",
         ],
         run=Launch("bpr", _launch_bpr, goal=1.12),
         tolerance=1e-5,
     ),
 ]
+EXERCISES = [replace(exercise, goal=exercise.run.falls_short) for exercise in EXERCISES]

@@ -7,6 +7,7 @@ Imports the emulator, the kernels' options and the checks.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,6 +17,7 @@ import numpy as np
 
 from gru4rec_np.backends.cuda.device import blocks, compiler_options
 from gru4rec_np.backends.emulator import Fault, Module, Report, build
+from gru4rec_np.backends.emulator.replay import frame
 from gru4rec_np.errors import InputError
 from gru4rec_np.files import KERNELS
 
@@ -24,13 +26,15 @@ from . import Wrong, find
 HOLE = "/* your code */"
 SECTOR = 32  # bytes
 WIDTH = 120  # characters of a table
+SECONDS = 5  # of CPU time that a launch may take
+FAR = 3  # times the goal: an answer above it has missed the point
 
 # What to do about each kind of fault.
 ADVICE = {
     "race": "Let __syncthreads() stand between the two, or give each thread a place of its own.",
     "race between blocks": "Blocks run in any order, and no barrier holds one back for another: "
-    "each place may be written by one block only, unless by atomics. Does the index depend on "
-    "blockIdx.x, and does each block keep to its part?",
+    "each place may be written by one block only. Does the index depend on blockIdx.x, and does "
+    "each block keep to its part?",
     "out of bounds": "There are more threads than work, or the index is wrong: those past the end "
     "must do nothing, or load 0.",
     "uninitialised": "Shared memory starts with rubbish: it must be written before it is read.",
@@ -38,11 +42,17 @@ ADVICE = {
     "block_sum or block_max: not inside an `if` that some of them skip or a loop that some leave "
     "earlier, nor after a `return` of some.",
     "order": "Some value depends on which thread came first.",
+    "endless": "The loop around this line does not end: what it counts with must change in each "
+    "turn, and its condition become false. (Half of 0 is 0 again.)",
 }
 ADVICE["warp"] = ADVICE["barrier"]
 ALL_WRITE = (
-    "Every thread comes to this line: each must write a place of its own, or only one of them may "
-    "write, say `if (threadIdx.x == 0)`."
+    "All threads write the same place. Share the work: each takes numbers of its own, found by "
+    "threadIdx.x. Only one of them may write what is one number for the whole block."
+)
+ONE_LINE = (
+    "One thread writes on this line what another thread reads on it. In a loop, that is the next "
+    "turn: put __syncthreads() after this line, inside the loop and outside of the `if`."
 )
 
 
@@ -71,6 +81,9 @@ class Launch:
         setup: a case to (grid, block, the kernel's arguments, its outputs).
         goal: the score of a good answer: sectors requested, over the fewest that must move.
         least: a case to the bytes that must move; None for those of all arrays.
+        on_chip: the requests of shared memory of a good answer; 0 for any number.
+        far: what to do about a score far above the goal.
+        between: (arguments, block, block) to what makes two blocks write to the same place.
         repeatable: the result must not depend on the order of the threads.
     """
 
@@ -79,34 +92,52 @@ class Launch:
     goal: float
     least: Callable[..., int] | None = None
     repeatable: bool = False
+    on_chip: int = 0
+    far: str = "use all threads, and let threads side by side take numbers side by side"
+    between: Callable[[tuple, int, int], str] | None = None
 
     def __call__(self, source: Any, args: tuple) -> Any:
         """The outputs of a kernel.
 
         Raises:
             NotImplementedError: the hole is not filled.
-            Wrong: it does not compile, or has a fault.
+            Wrong: it does not compile, has a fault, or needs what is in the outputs before.
         """
         if not isinstance(source, str):
             raise Wrong("the answer is the kernel's text")
         if HOLE in source:
             raise NotImplementedError
         outputs = self.run(source, args)[0]
+        if any(np.isnan(output).any() for output in outputs):
+            again = zip(outputs, self.run(source, args, fill=0)[0], strict=True)
+            if any((np.isnan(a) & np.isfinite(b) & (b != 0)).any() for a, b in again):
+                raise Wrong(
+                    "it adds to what is in the output before the launch: NaN, and NaN plus "
+                    "something is NaN. Write the result with `=`, not with += or atomicAdd"
+                )
         return outputs if len(outputs) > 1 else outputs[0]
 
-    def run(self, source: str, args: tuple, profile: bool = False) -> tuple[tuple, Report | None]:
+    def run(
+        self, source: str, args: tuple, profile: bool = False, fill: float = np.nan
+    ) -> tuple[tuple, Report | None]:
         """The outputs of a kernel, and with `profile` its traffic.
+
+        Args:
+            fill: what stands in the outputs before, in place of NaN.
 
         Raises:
             Wrong: as above.
         """
         grid, block, arguments, outputs = self.setup(*args)
+        for output in outputs:
+            output[np.isnan(output)] = fill
         try:
             require_compiler()
             kernel = _compiled(self.name, source).get_function(self.name)
             report = kernel(grid, block, arguments, profile=profile)
         except Fault as fault:
-            raise Wrong(explain(fault, self.name, source, len(block))) from None
+            text = explain(fault, self.name, source, len(block), arguments, self.between)
+            raise Wrong(text) from None
         except InputError as error:
             raise Wrong(_compiler_says(str(error), self.name, source)) from None
         if self.repeatable and kernel.depends_on_order and not profile:
@@ -115,6 +146,20 @@ class Launch:
                 "do with atomics. Let one block add up all the duplicates of an item, in order"
             )
         return outputs, report
+
+    def falls_short(self, source: str, cases: list[tuple]) -> str:
+        """Why a right answer misses the point of the puzzle; "" if it does not."""
+        report = self.run(source, cases[0], profile=True)[1]
+        assert report is not None
+        score, turns = self.score(report, cases[0]), on_chip(report)
+        if score > FAR * self.goal:
+            return f"its score is {score:.3g}, where {self.goal:.3g} can be had: {self.far}"
+        if self.on_chip and turns > FAR * self.on_chip:
+            return (
+                f"its score is {score:.3g}, but it makes {turns:,} requests of shared memory, one "
+                f"after another, where {self.on_chip} are enough: most threads only wait"
+            )
+        return ""
 
     def score(self, report: Report, args: tuple) -> float:
         """Sectors that a kernel requests, over the fewest that must move."""
@@ -126,7 +171,17 @@ class Launch:
 
 @lru_cache(64)
 def _compiled(name: str, source: str) -> Module:
-    return Module(KERNELS / f"{name}.cu", compiler_options(np.float32), True, source)
+    options = compiler_options(np.float32)
+    return Module(KERNELS / f"{name}.cu", options, True, source, seconds=SECONDS)
+
+
+def on_chip(report: Report) -> int:
+    """Requests that are served one after another: of shared memory, with its conflicts, and each
+    thread's atomics.
+    """
+    shared = [report.total(f"shared_{sort}") for sort in ("loads", "stores")]
+    atomics = [report.total(sort) for sort in ("atomics", "shared_atomics")]
+    return sum(t.requests + t.conflicts for t in shared) + sum(t.accesses for t in atomics)
 
 
 def cost(number: str, source: Any) -> None:
@@ -146,20 +201,58 @@ def cost(number: str, source: Any) -> None:
     own = {place: line for place, line in report.lines.items() if place[0] == file}
     table = str(Report(launch.name, own)).splitlines()[:-1]
     print("\n".join(line[:WIDTH] for line in table))
-    score = launch.score(report, args)
-    ending = "the goal is met" if score <= launch.goal * 1.02 else f"{launch.goal:.3g} can be had"
+    score, short = launch.score(report, args), launch.falls_short(source, [args])
+    if short:
+        ending = f"the goal is not met: {short}"
+    elif score <= launch.goal * 1.02:
+        ending = "the goal is met"
+    else:
+        ending = f"{launch.goal:.3g} can be had"
     print(f"Score: {score:.3g} times the sectors that must move; {ending}.")
+
+
+def replay(number: str, source: Any) -> Any:
+    """Show a right answer's run step by step, on the first case that is small enough."""
+    from IPython.display import HTML
+
+    exercise = find(number)
+    launch: Launch = exercise.run
+    if not isinstance(source, str) or HOLE in source:
+        print(f"Once {number} is right, its run is shown here step by step.")
+        return None
+    args = min(exercise.cases(np.random.default_rng(0)), key=_size)
+    try:
+        report = launch.run(source, args, profile=True)[1]
+    except Wrong as error:
+        print(error)
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # IPython would have an address instead of the page itself
+        return HTML(frame(report, f"{launch.name}.cu"))
+
+
+def _size(args: tuple) -> int:
+    return sum(arg.size for arg in args if isinstance(arg, np.ndarray))
 
 
 # --- messages -------------------------------------------------------------------------------------
 
 
-def explain(fault: Fault, name: str, source: str, sizes: int = 1) -> str:
+def explain(
+    fault: Fault,
+    name: str,
+    source: str,
+    sizes: int = 1,
+    arguments: tuple = (),
+    between: Callable[[tuple, int, int], str] | None = None,
+) -> str:
     """A fault in short: what happened, the lines, and advice; advice first for barriers and warps.
 
     Args:
         name: of the kernel and, with .cu, of its file. sizes: of a thread's index, 1 to 3.
+        arguments: the kernel's. between: as of `Launch`.
     """
+    array, element = _of_matrix(str(fault), arguments)
     text = str(fault).removeprefix(f"{name}: ")
     text = re.sub(rf"\b{name}\.cu:(\d+)", r"line \1", text)
     text = re.sub(r"\b(\w+\.cuh):(\d+)", r"line \2 of \1", text)
@@ -175,14 +268,41 @@ def explain(fault: Fault, name: str, source: str, sizes: int = 1) -> str:
         lambda m: f"place {int(m[1]) // 4} of {m[2]} ({int(m[3]) // 4} places)",
         text,
     )
+    if array is not None and 0 <= element < array.size:
+        row, column = divmod(element, array.shape[1])
+        text += f", row {row}, column {column}"
     own = dict.fromkeys(line for file, line in fault.lines if file == f"{name}.cu")
-    shown = [f"    line {line}: {source.splitlines()[line - 1].strip()}" for line in sorted(own)]
+    shown = []
+    for line in sorted(own):
+        kinds = dict.fromkeys(re.findall(rf"(\w+) at line {line}\b", text))
+        does = f" ({' and '.join(kinds)})" if "race" in fault.kind else ""
+        shown.append(f"    line {line}{does}: {source.splitlines()[line - 1].strip()}")
     advice = ADVICE.get(fault.kind, "")
-    if fault.kind == "race" and len(set(fault.lines)) == 1 and text.count("write at") == 2:
-        advice = ALL_WRITE
+    at = [int(block) for block in re.findall(r"of block (\d+)", text)]
+    if fault.kind == "race" and len(set(fault.lines)) == 1:
+        advice = ALL_WRITE if text.count("write at") == 2 else ONE_LINE
+    elif fault.kind == "race between blocks" and between:
+        advice = between(arguments, *at)
+    elif fault.kind == "race between blocks" and array is not None:
+        if sizes == 1 and column == 0 and row - 1 in at:
+            advice = (
+                f"Block {row - 1} goes one past the end of its own row: the last of "
+                f"{array.shape[1]} numbers is number {array.shape[1] - 1}, so `<`, not `<=`."
+            )
+    elif fault.kind == "out of bounds" and array is not None:
+        advice += f" A matrix of {array.shape[1]} columns has row r at r * {array.shape[1]}."
     parts = [f"{text}.", *shown]
     parts = [advice, *parts] if fault.kind in ("barrier", "warp") else [*parts, advice]
     return "\n".join(parts).rstrip()
+
+
+def _of_matrix(text: str, arguments: tuple) -> tuple[np.ndarray | None, int]:
+    """The matrix among the arguments that a fault is about, if it is about one, and the element."""
+    found = re.search(r"element (-?\d+) of argument (\d+) ", text)
+    array = arguments[int(found[2])] if found and arguments else None
+    if found is None or array is None or array.ndim != 2:
+        return None, 0
+    return array, int(found[1])
 
 
 def _place(found: re.Match, sizes: int) -> str:

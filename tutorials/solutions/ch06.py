@@ -88,8 +88,7 @@ def bpr_max(r, bpreg):
 def bpr_max_gradient(r, bpreg):
     r_i = np.diagonal(r)[:, None]
     s = negatives_softmax(r)
-    p = s * sigmoid(r_i - r)
-    p = p / p.sum(axis=1, keepdims=True)
+    p = negatives_softmax(r - softplus(r - r_i))
     size = (s * r * r).sum(axis=1, keepdims=True)
     dr = s - p * sigmoid(r_i - r) + bpreg * s * (2 * r + r * r - size)
     np.fill_diagonal(dr, -(p * sigmoid(r - r_i)).sum(axis=1))

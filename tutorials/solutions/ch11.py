@@ -13,8 +13,8 @@ extern "C" __global__ void sgd(const float *p, const float *g, float rate, int n
 
 gather = r"""
 extern "C" __global__ void gather(const float *E, const int *x, int H, float *out) {
-    const int lane = blockIdx.x, row = x[lane];
-    for (int k = threadIdx.x; k < H; k += blockDim.x) out[lane * H + k] = E[row * H + k];
+    const int b = blockIdx.x, row = x[b];
+    for (int k = threadIdx.x; k < H; k += blockDim.x) out[b * H + k] = E[row * H + k];
 }
 """
 
@@ -78,14 +78,14 @@ extern "C" __global__ void product(const float *A, const float *B, int M, int K,
 
 scatter_add = r"""
 extern "C" __global__ void scatter_add(const int *x, const float *d, int n, int H, float *G) {
-    const int lane = blockIdx.x;
-    for (int other = 0; other < lane; other++)
-        if (x[other] == x[lane]) return;
+    const int b = blockIdx.x;
+    for (int other = 0; other < b; other++)
+        if (x[other] == x[b]) return;
     for (int k = threadIdx.x; k < H; k += blockDim.x) {
         float sum = 0;
-        for (int other = lane; other < n; other++)
-            if (x[other] == x[lane]) sum += d[other * H + k];
-        G[x[lane] * H + k] = sum;
+        for (int other = b; other < n; other++)
+            if (x[other] == x[b]) sum += d[other * H + k];
+        G[x[b] * H + k] = sum;
     }
 }
 """
@@ -96,15 +96,15 @@ gates = r"""
 #include "common.cuh"  // sigmoid
 
 extern "C" __global__ void gates(
-    const float *xW, const float *hU, const float *h, int n, int H, float *h_new
+    const float *xW, const float *hU, const float *h, int B, int H, float *h_new
 ) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= n * H) return;
+    if (i >= B * H) return;
     const int at = i / H * 3 * H + i % H;
     const float r = sigmoid(xW[at] + hU[at]);
     const float z = sigmoid(xW[at + H] + hU[at + H]);
-    const float candidate = tanhf(xW[at + 2 * H] + r * hU[at + 2 * H]);
-    h_new[i] = (1 - z) * h[i] + z * candidate;
+    const float n = tanhf(xW[at + 2 * H] + r * hU[at + 2 * H]);
+    h_new[i] = (1 - z) * h[i] + z * n;
 }
 """
 
@@ -114,13 +114,13 @@ bpr = r"""
 #include "common.cuh"  // sigmoid, softplus, block_sum
 
 extern "C" __global__ void bpr(const float *r, int N, float *dr, float *losses) {
-    const int lane = blockIdx.x;
-    r += lane * N;  // this lane's row, whose target is column `lane`
-    dr += lane * N;
-    const float of_target = r[lane];
+    const int b = blockIdx.x;
+    r += b * N;  // this block's row, whose target is column b
+    dr += b * N;
+    const float of_target = r[b];
     float loss = 0, sum = 0;
     for (int j = threadIdx.x; j < N; j += blockDim.x) {
-        if (j == lane) continue;
+        if (j == b) continue;
         const float d = r[j] - of_target;
         loss += softplus(d) / (N - 1);
         sum += dr[j] = sigmoid(d) / (N - 1);
@@ -128,8 +128,8 @@ extern "C" __global__ void bpr(const float *r, int N, float *dr, float *losses) 
     loss = block_sum(loss);
     sum = block_sum(sum);
     if (threadIdx.x == 0) {
-        losses[lane] = loss;
-        dr[lane] = -sum;
+        losses[b] = loss;
+        dr[b] = -sum;
     }
 }
 """

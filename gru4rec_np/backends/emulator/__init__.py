@@ -35,6 +35,7 @@ from gru4rec_np.backends.emulator.report import (
     Fault,
     Line,
     Report,
+    Step,
     Traffic,
     fault_of,
     source_lines,
@@ -42,8 +43,8 @@ from gru4rec_np.backends.emulator.report import (
 from gru4rec_np.errors import InputError
 
 __all__ = [
-    "REMEDIES", "Fault", "Kernel", "Line", "Module", "Report", "Traffic", "run_program",
-    "without_barriers",
+    "REMEDIES", "Fault", "Kernel", "Line", "Module", "Report", "Step", "Traffic",
+    "run_program", "without_barriers",
 ]  # fmt: skip
 
 MAX_BLOCK = (MAX_THREADS, MAX_THREADS, 64)
@@ -120,6 +121,8 @@ class Module:
         debug: compile without optimisation, to step through with gdb.
         orders: with checks, in how many orders of blocks and threads to run a kernel. The first is
             ascending and gives the result; the second is descending.
+        seconds: of CPU time that a launch may take in one order, 0 for any. After them it is
+            stopped with a `Fault` of the kind "endless".
 
     Raises:
         InputError: there is no g++, or it cannot compile the file.
@@ -133,11 +136,13 @@ class Module:
         source: str | None = None,
         debug: bool = False,
         orders: int = 3,
+        seconds: float = 0,
     ) -> None:
         self.path = Path(path)
         self.source = source = _text_of(self.path) if source is None else source
         self.checks = checks
         self.orders = orders
+        self.seconds = seconds
         self.binary, signatures = compile_library(self.path, source, tuple(options), checks, debug)
         self._library = ctypes.CDLL(str(self.binary))
         self._shared = shared_arrays(self.binary) if checks else []
@@ -223,6 +228,7 @@ class Kernel:
         if not _stacks:
             size = ctypes.c_size_t.in_dll(library, "emu_stack_bytes").value
             _stacks.append(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+        ctypes.c_double.in_dll(library, "emu_seconds").value = self.module.seconds
         launch = getattr(library, function)
         launch.restype = ctypes.c_char_p
         fault = launch(
@@ -267,7 +273,7 @@ class Kernel:
                     raise Fault("order", f"{self.name}: order: the order of threads changes {name}")
         for array, result in zip(before, results[0], strict=True):
             array[:] = result
-        return self._report() if profile else None
+        return self._report(int(np.prod(block))) if profile else None
 
     # --- arguments --------------------------------------------------------------------------------
 
@@ -340,10 +346,10 @@ class Kernel:
 
     # --- what was found ---------------------------------------------------------------------------
 
-    def _report(self) -> Report:
+    def _report(self, threads: int) -> Report:
         module = self.module
         library = module._library
-        report = Report(self.name, sources={module.path.name: module.source})
+        report = Report(self.name, sources={module.path.name: module.source}, threads=threads)
         sites = ctypes.POINTER(_Site)()
         found = sites[: library.emu_sites(ctypes.byref(sites))]
         places = source_lines(self.module.binary, tuple(f"{site.pc:x}" for site in found))
@@ -355,6 +361,22 @@ class Kernel:
         barriers = ctypes.POINTER(_Barrier)()
         for barrier in barriers[: library.emu_barriers(ctypes.byref(barriers))]:
             report.line(barrier.file.decode(), barrier.line).barriers += barrier.count
+        place_of = {site.pc: place for site, place in zip(found, places, strict=True)}
+        steps = ctypes.POINTER(_Step)()
+        for step in steps[: library.emu_steps(ctypes.byref(steps))]:
+            if step.kind < 0:
+                met = Path(step.file.decode()).name, step.bytes
+                report.steps.append(Step(step.block, 0, "barrier", met))
+                continue
+            path, number = (place_of[step.pc] or [("?", 0)])[0]
+            lanes = [i for i in range(32) if step.threads >> i & 1]
+            report.steps.append(
+                Step(
+                    step.block, step.warp, ("read", "write", "atomic")[step.kind],
+                    (Path(path).name, number), step.array.decode(), step.bytes,
+                    bool(step.is_shared), step.size, {i: step.offset[i] for i in lanes},
+                )
+            )  # fmt: skip
         return report
 
 
@@ -394,3 +416,11 @@ class _Site(ctypes.Structure):
 
 class _Barrier(ctypes.Structure):
     _fields_ = (("file", _text), ("line", _int64), ("count", _int64))
+
+
+class _Step(ctypes.Structure):
+    _fields_ = (
+        ("block", _int32), ("warp", _int32), ("kind", _int32), ("is_shared", _int32),
+        ("size", _int32), ("pc", _uint32), ("threads", _uint32), ("array", _text),
+        ("file", _text), ("bytes", _uint64), ("offset", _uint64 * 32),
+    )  # fmt: skip

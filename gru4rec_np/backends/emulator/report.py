@@ -136,6 +136,29 @@ class Line:
     barriers: int = 0
 
 
+@dataclass(frozen=True)
+class Step:
+    """What a warp did at once, or the meeting of a block's threads at a barrier.
+
+    Attributes:
+        block, warp: numbers; all warps of the block meet at a barrier.
+        kind: "read", "write", "atomic" or "barrier".
+        place: (file name, line).
+        array: its name, and bytes: its size; is_shared: it is in shared memory.
+        size: bytes of an access. offsets: thread of the warp -> place in the array, in bytes.
+    """
+
+    block: int
+    warp: int
+    kind: str
+    place: tuple[str, int]
+    array: str = ""
+    bytes: int = 0
+    is_shared: bool = False
+    size: int = 0
+    offsets: dict[int, int] = field(default_factory=dict)
+
+
 @dataclass
 class Report:
     """The traffic of a launch, by line of the source. `print` shows a table.
@@ -143,11 +166,15 @@ class Report:
     Attributes:
         lines: by (file name, line number).
         sources: text of the files, by name.
+        threads: of a block.
+        steps: the first 4,096 steps, block after block. Between two barriers the warps take turns.
     """
 
     kernel: str
     lines: dict[tuple[str, int], Line] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict, repr=False)
+    threads: int = 0
+    steps: list[Step] = field(default_factory=list, repr=False)
 
     def line(self, path: str, number: int) -> Line:
         """The entry of a line, added if it is new."""
