@@ -24,7 +24,9 @@ PURPLE, QUIET = "#e9c6da", "#eeeeee"
 
 def canvas(width: float, x: tuple[float, float], y: tuple[float, float]) -> Axes:
     """Axes `width` inches wide, without a frame, from x[0] to x[1] and from y[0] down to y[1]."""
-    _, ax = plt.subplots(figsize=(width, width * (y[1] - y[0]) / (x[1] - x[0])))
+    size = width, width * (y[1] - y[0]) / (x[1] - x[0])
+    figure = plt.figure(figsize=size, layout="none")
+    ax = figure.add_axes((0, 0, 1, 1))  # so that it looks the same with every style
     ax.set(xlim=x, ylim=y[::-1], aspect="equal")
     ax.axis("off")
     return ax
@@ -270,7 +272,7 @@ def tiles() -> None:
     """The way of a block through the tiles of A and B, and what one of its threads does."""
     side, rows, depth, columns = 3, 6, 8, 6
     left, top = 10.5, 10.5  # of C; A is on its left, B above it
-    ax = canvas(10.5, (-2.2, 28), (-1.6, 18))
+    ax = canvas(10.5, (-2.2, 27), (-1, 18.6))
     steps = [BLUE, YELLOW, PURPLE]
     for row in range(rows):
         for k in range(depth):
@@ -315,12 +317,12 @@ def tiles() -> None:
 
 
 def scatter() -> None:
-    """Lanes with the same item add to one row of G; then one block adds them all up."""
+    """Rows of d with the same item go to one row of G: by three blocks at once, or by one."""
     x = [3, 0, 3, 1, 3]
     ax = canvas(11, (-3, 33), (-2.5, 7.3))
     for left, title in (
-        (0, "each block adds its own lane: a race"),
-        (18.5, "one block for each item"),
+        (0, "a block for each row of d: a race"),
+        (18.5, "a block for each item: no race"),
     ):
         one_each = left > 0
         label(ax, left + 5.5, -2, title, weight="bold", fontsize=10)
@@ -347,7 +349,7 @@ def scatter() -> None:
                 arrow(ax, (left + 8.9, y + 0.5), (left + 10.8, item + 0.5), color)
     frame(ax, 10.9, 3, 3, 1, BACK)
     label(ax, 5.5, 6.8, "Blocks 0, 2 and 4 read and write row 3 at the same time.", color=BACK)
-    label(ax, 24, 6.8, "Block 0 has the first lane with item 3: it adds up all three.", color=BACK)
+    label(ax, 24, 6.8, "Row 0 is the first with item 3: block 0 adds up all three.", color=BACK)
     plt.show()
 
 
