@@ -6,7 +6,7 @@ import numpy as np
 
 from checks import Exercise
 from gru4rec_np import Sessions
-from gru4rec_np.models.baselines import SPOP, Markov
+from gru4rec_np.models.baselines import SPOP
 from gru4rec_np.ops.ranking import TIES, metrics, ranks
 
 # --- 2.1 and 2.4 ----------------------------------------------------------------------------------
@@ -73,9 +73,10 @@ def _log(items, offsets, n_items):
 
 
 def _followers(items, offsets, n_items):
-    chain = Markov()
-    chain._learn(_log(items, offsets, n_items), lambda done, of: None)
-    return chain.follows.toarray()
+    log = _log(items, offsets, n_items)
+    counts = np.zeros((n_items, n_items))
+    np.add.at(counts, (log.items[log.cases], log.items[log.cases + 1]), 1)
+    return counts
 
 
 def _count(pairs, n_items):
