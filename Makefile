@@ -54,7 +54,7 @@ clean:
 	touch $@
 
 .venv/tutorials: .venv/base
-	$(VENV)/pip install --quiet --disable-pip-version-check -e '.[tutorials]'
+	$(VENV)/pip install --quiet --disable-pip-version-check -e '.[course]'
 	touch $@
 
 .venv/test: .venv/base

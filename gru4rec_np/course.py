@@ -1,14 +1,16 @@
 """`python -m gru4rec_np.course`: the course's notebooks, which exercises are done, what is next.
 
-The notebooks and their checks are in tutorials/ of a checkout, not in the installed package.
-Imports cli.
+The notebooks and their checks are in tutorials/ of a checkout. An installed package has a copy of
+that folder, which `--copy` puts where one can write. Imports cli.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,9 @@ from gru4rec_np.console import cli
 from gru4rec_np.errors import InputError
 
 BAR = 10  # width of a progress bar
+NOT_COPIED = ("progress.json", "__pycache__", ".ipynb_checkpoints")
+# In an installed package, in a checkout.
+SHIPPED = (Path(__file__).with_name("tutorials"), Path(__file__).parents[1] / "tutorials")
 
 
 def find_tutorials(given: str | None) -> Path:
@@ -37,8 +42,29 @@ def find_tutorials(given: str | None) -> Path:
         raise InputError(f"--dir {given}: the course is not there (no {places[0]}/checks)")
     raise InputError(
         f"the course is not found in {here} or above: start this in a checkout of gru4rec_np, or "
-        "name its folder tutorials/ with --dir"
+        "name its folder tutorials/ with --dir, or get a copy with --copy DIR"
     )
+
+
+def copy(target: Path) -> None:
+    """Copy the course to a folder, which is made, whole or not at all.
+
+    Raises:
+        InputError: the folder is there and has files in it, or cannot be written.
+    """
+    source = next((place for place in SHIPPED if (place / "checks").is_dir()), None)
+    if source is None:
+        raise InputError("--copy: this installation of gru4rec_np has no course")
+    try:
+        if target.is_dir() and any(target.iterdir()):
+            raise InputError(f"--copy {target}: has files in it; name a new folder")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".course-") as part:
+            whole = Path(part, "tutorials")
+            shutil.copytree(source, whole, ignore=shutil.ignore_patterns(*NOT_COPIED))
+            whole.replace(target)
+    except OSError as error:
+        raise InputError(f"--copy {target}: {error.strerror or error}") from None
 
 
 def title_of(path: Path) -> str:
@@ -99,7 +125,20 @@ def main() -> None:
         default=argparse.SUPPRESS,
         help="folder of the course (default: tutorials/ here, above, or beside the package)",
     )
-    tutorials = find_tutorials(vars(parser.parse_args()).get("dir"))
+    parser.add_argument(
+        "--copy",
+        metavar="DIR",
+        default=argparse.SUPPRESS,
+        help="copy the notebooks with their checks to a new folder first",
+    )
+    args = vars(parser.parse_args())
+    if "copy" in args:
+        if "dir" in args:
+            raise InputError("--copy: not with --dir")
+        copy(Path(args["copy"]))
+        args["dir"] = args["copy"]
+        print(f"copied; to begin: cd {cli.shown(args['copy'], 200)} && jupyter lab\n")
+    tutorials = find_tutorials(args.get("dir"))
     sys.path.insert(0, str(tutorials))
     import checks
 

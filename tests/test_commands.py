@@ -741,3 +741,16 @@ def test_ctrl_c_during_the_imports(tmp_path):
     (tmp_path / "polars.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGINT)")
     done = process("recommend", "--help", PYTHONPATH=str(tmp_path))
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "stopped\n")
+
+
+def test_a_copy_of_the_course_replaces_nothing(tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/mine.txt").write_text("x")
+    (tmp_path / "file").write_text("x")
+    for target, words in (("full", "has files in it; name a new folder"), ("file", "--copy file:")):
+        refuses(command("course", "--copy", target, cwd=tmp_path), words)
+    refuses(command("course", "--copy", "a", "--dir", "b", cwd=tmp_path), "--copy: not with --dir")
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["file", "full", "mine.txt"]
+    (tmp_path / "empty").mkdir()
+    assert command("course", "--copy", "empty", cwd=tmp_path).returncode == 0
+    assert (tmp_path / "empty/checks/__init__.py").is_file()

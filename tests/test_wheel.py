@@ -22,8 +22,9 @@ def python(tmp_path_factory):
     """Runs Python in an environment that has the wheel and this one's dependencies."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"  # a build leaves folders behind, which the next wheel would contain
-    for part in ("gru4rec_np", "kernels"):
-        shutil.copytree(ROOT / part, source / part, ignore=shutil.ignore_patterns("__pycache__"))
+    left_out = shutil.ignore_patterns("__pycache__", "progress.json", ".ipynb_checkpoints")
+    for part in ("gru4rec_np", "kernels", "tutorials"):
+        shutil.copytree(ROOT / part, source / part, ignore=left_out)
     for file in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / file, source)
     subprocess.run(
@@ -70,6 +71,20 @@ def test_a_run_from_the_wheel(python, backend, tmp_path):
     python("-m", "gru4rec_np.train", "--train", "clicks.tsv", "--backend", backend, "--layers", "4",
            "--n-sample", "8", "--epochs", "1", "--out", out)  # fmt: skip
     assert "rank" in python("-m", "gru4rec_np.recommend", out, Shop(n_items=30).item_ids[0])
+
+
+def test_the_course_comes_along(python, tmp_path):
+    said = python("-m", "gru4rec_np.course", "--copy", tmp_path / "here" / "course")
+    course = tmp_path / "here" / "course"
+    assert f"cd {course} && jupyter lab" in said and "0 of 85 exercises done" in said
+    files = {str(p.relative_to(ROOT / "tutorials")) for p in (ROOT / "tutorials").rglob("*")
+             if p.is_file() and p.name not in ("progress.json",) and "__pycache__" not in p.parts
+             and ".ipynb_checkpoints" not in p.parts}  # fmt: skip
+    copied = {str(p.relative_to(course)) for p in course.rglob("*") if p.is_file()}
+    assert copied == files | {name for name in copied if "__pycache__" in name}
+    code = "from checks import check; check('0.1', lambda ranks, k: (ranks <= k).mean())"
+    assert "✓ 0.1 is right" in python("-c", code, cwd=course)
+    assert "1 of 85 exercises done" in python("-m", "gru4rec_np.course", cwd=course)
 
 
 def test_commands_are_listed(python):
