@@ -170,6 +170,13 @@ def _softmax_cases(rng):
     return [(rng.normal(size=(5, 5)),), (large,), (ahead,), (low,)]
 
 
+def _own_click_hidden(e, low=-np.inf):
+    with np.errstate(invalid="ignore"):
+        e = np.where(np.tri(len(e), k=-1, dtype=bool), e, low)
+        p = np.exp(e - e.max(axis=1, keepdims=True))
+        return np.nan_to_num(p / p.sum(axis=1, keepdims=True))
+
+
 def _softmax_with(wrong):
     @np.errstate(all="ignore")
     def causal_softmax(e):
@@ -192,6 +199,8 @@ def _softmax_with(wrong):
         if wrong == "no max":
             p = np.exp(e) * seen
             return p / p.sum(axis=1, keepdims=True)
+        if wrong == "strictly after":
+            return np.tril(_softmax_with("no mask")(e), -1)
         if wrong == "after":
             p = np.exp(e - e.max(axis=1, keepdims=True))
             return p / p.sum(axis=1, keepdims=True) * seen
@@ -544,6 +553,16 @@ EXERCISES = [
             ),
             "step t's own click is left out, and the first row has nothing to look at: j = t is"
             " allowed": _softmax_with("strictly"),
+            "step t's own click is left out, so the first row is all 0: j = t is allowed": (
+                _own_click_hidden
+            ),
+            "step t's own click is hidden, so the first row is spread over clicks that all are"
+            " hidden: j = t is allowed": lambda e: _own_click_hidden(e, -1e9),
+            "the diagonal of the softmax is set to 0; step t may look at its own click, j = t": (
+                lambda e: np.tril(causal_softmax(e), -1)
+            ),
+            "the zeros come after the softmax, and on the diagonal too: hide j > t before it; j = t"
+            " is allowed": _softmax_with("strictly after"),
             "exp of 1000 is too large for a float: take each row's maximum away first, which"
             " changes nothing else": _softmax_with("no max"),
             "exp of 1000 is too large for a float, inf / inf is NaN: take each row's maximum away"
