@@ -36,6 +36,12 @@ def _last_block_full(steps, B):
     return float(1 - steps.sum() / sum(B * block.max() for block in _blocks(steps, B)))
 
 
+def _last_block_dropped(steps, B, of_all=True):
+    whole = steps[: len(steps) // B * B]
+    cells = sum(len(block) * block.max() for block in _blocks(whole, B))
+    return float(1 - (steps if of_all else whole).sum() / cells)
+
+
 def _per_used_cell(steps, B):
     cells = sum(len(block) * block.max() for block in _blocks(steps, B))
     return float(cells / steps.sum() - 1)
@@ -65,14 +71,14 @@ def _lanes(sessions, B, move):
     return np.array(x), np.array(y), np.array(reset)
 
 
-def _moves(more=2, take=0, begin=0, at_the_end=False, refill=True):
+def _moves(more=2, take=0, begin=0, at_the_end=False, refill=True, stride=1):
     """A rule for what lanes do after a step; as it stands the right one."""
 
     def move(lanes, waiting):
         there, new = [], []
         for session, at in lanes:
             if at + more < len(session):
-                there.append((session, at + 1))
+                there.append((session, at + stride))
             elif waiting and refill:
                 (new if at_the_end else there).append((waiting.pop(take), begin))
         return there + new
@@ -110,6 +116,31 @@ def _nobody_moves(sessions, B):
 _BEGUN_AT_1 = "a new session starts at place 1: its first event is never fed. Start at 0"
 
 
+_BY_TWO = "a lane moves on by two events: y becomes the next x, so the next place is at + 1"
+
+
+class _Watched(list):
+    """A session that writes down which of its events are asked for."""
+
+    def __init__(self, events):
+        super().__init__(events)
+        self.asked = []
+
+    def __getitem__(self, at):
+        self.asked.append(at)
+        return super().__getitem__(at)
+
+
+def _moves_by_two(answer):
+    """Whether a lane feeds its session's first event and then the third."""
+    session = _Watched(range(5))
+    try:
+        answer([session, list(range(5, 10))], 2)
+    except Exception:  # that it stops is known; asked is where it has been
+        pass
+    return session.asked[:3] == [0, 1, 2]
+
+
 def _begins_at_1(answer):
     """Whether a session that takes over a lane is never fed its first event, here 6 and 9."""
     try:
@@ -128,6 +159,8 @@ def _run_lanes(answer, args):
             raise Wrong("waiting.pop(0), but nobody waits any more: then the lane goes") from error
         if _begins_at_1(answer):
             raise Wrong(_BEGUN_AT_1) from error
+        if _moves_by_two(answer):
+            raise Wrong(_BY_TWO) from error
         raise Wrong(
             "a lane asks for an event that its session does not have: a session's last event is "
             "only ever a target, so at place len(session) - 2 it is done"
@@ -176,6 +209,22 @@ def _next_again(items, offsets):
 
 def _all_same(items, offsets):
     return items, items
+
+
+def _x_too_long(items, offsets):
+    return items, _questions(items, offsets)[1]
+
+
+def _y_from_the_first(items, offsets):
+    return _questions(items, offsets)[0], items
+
+
+def _y_too_long(items, offsets):
+    return _questions(items, offsets)[0], items[1:]
+
+
+def _both_too_long(items, offsets):
+    return items, items[1:]
 
 
 def _across(items, offsets):
@@ -248,6 +297,18 @@ def _output_zeroed(x, reset, W, U):
     return out
 
 
+def _run_states(answer, args):
+    try:
+        return answer(*args)
+    except ValueError as error:
+        if "broadcast" not in str(error):
+            raise
+        raise Wrong(
+            f"{error}. reset[t] has the shape (B,), h has (B, H): reset[t][:, None] is (B, 1), one "
+            "entry for each row of h"
+        ) from error
+
+
 def _some_lanes(rng):
     cases = []
     for T, B, H, I in ((6, 3, 4, 5), (5, 4, 2, 7)):  # noqa: E741
@@ -292,13 +353,19 @@ def _zeroed_in_place(h, keep, reset):
     return full[: len(reset)] * ~reset[:, None]
 
 
+def _reset_before_keep(h, keep, reset):
+    h = h.copy()
+    h[: len(reset)][reset] = 0
+    return h[keep]
+
+
 def _run_chairs(answer, args):
     try:
         return answer(*args)
-    except IndexError as error:
+    except (IndexError, ValueError) as error:
         raise Wrong(
             f"{error}. keep is about all B lanes of the step before, reset about the n that are "
-            "left: h must have n rows when reset is used"
+            "left: h must have n rows when reset is used, so h[keep] comes first"
         ) from error
 
 
@@ -345,6 +412,27 @@ def _probability(h, V, target):
     return -_pick(_softmax(h @ V.T), target)
 
 
+def _log_of_plain_softmax(h, V, target):
+    e = np.exp(h @ V.T)
+    return -np.log(_pick(e / e.sum(axis=1, keepdims=True), target))
+
+
+def _log_sum_exp_without_maximum(h, V, target):
+    r = h @ V.T
+    return np.log(np.exp(r).sum(axis=1)) - _pick(r, target)
+
+
+def _scores_and_targets(rng):
+    cases = [
+        (2 * rng.normal(size=(B, H)), rng.normal(size=(I, H)), rng.integers(0, I, B))
+        for B, H, I in ((4, 3, 6), (7, 2, 9))  # noqa: E741
+    ]
+    # The first case with one more unit, which adds 1000 to every score.
+    h, V, target = cases[0]
+    large = np.hstack([h, np.full((len(h), 1), 1000.0)]), np.hstack([V, np.ones((len(V), 1))])
+    return [*cases, (*large, target)]
+
+
 def _log_missing_of_sum(h, V, target):
     r = h @ V.T
     return np.exp(r).sum(axis=1) - _pick(r, target)
@@ -388,6 +476,10 @@ def _summed(log_p, y):
     return -float(_at(log_p, y)[y >= 0].sum())
 
 
+def _by_number_of_sessions(log_p, y):
+    return _summed(log_p, y) / len(y)
+
+
 def _drops_item_zero(log_p, y):
     return -float(_at(log_p, y)[y > 0].mean())
 
@@ -427,6 +519,18 @@ def _ranks_off_by_one(scores, targets):
     return 1 + ranking.ranks(scores, targets)
 
 
+def _ranks_from_0(scores, targets):
+    return ranking.ranks(scores, targets) - 1
+
+
+def _ranks_from_0_standard(scores, targets):
+    return ranking.ranks(scores, targets, ties="standard") - 1
+
+
+def _lower_scores(scores, targets):
+    return (scores < scores[np.arange(len(targets)), targets][:, None]).sum(axis=1)
+
+
 def _ranks_upside_down(scores, targets):
     return ranking.ranks(-scores, targets)
 
@@ -458,6 +562,11 @@ EXERCISES = [
             "the last block may hold fewer than B sessions; its cells are counted as if it were "
             "full": _last_block_full,
             "that is padding per used cell; divide by all cells": _per_used_cell,
+            "the last block is left out where it has fewer than B sessions; its cells count too": (
+                _last_block_dropped
+            ),
+            "the last block is left out where it has fewer than B sessions; its cells and its "
+            "questions count too": lambda steps, B: _last_block_dropped(steps, B, of_all=False),
         },
         hints=[
             "How many cells has one block? Its number of sessions times its longest one.",
@@ -482,6 +591,7 @@ EXERCISES = [
             "the session that has waited longest is the first, waiting.pop(0)": _moves(take=-1),
             _BEGUN_AT_1: _moves(begin=1),
             "no lane moves on: the next place is at + 1": _nobody_moves,
+            _BY_TWO: _moves(more=3, stride=2),
             "nobody waits, and a lane whose session is done still stays: it must leave": (
                 _finished_lane_stays
             ),
@@ -510,6 +620,17 @@ EXERCISES = [
             "the target is the input itself: the model learns to repeat what it was "
             "just told": _same_again,
             "the input is the target already: the model is told the answer": _next_again,
+            "x and y both go one event too far: a session's last event has no next one, and "
+            "items[z] is the next shopper's: x from items[a : z - 1], y from items[a + 1 : z]": (
+                _both_too_long
+            ),
+            "a session's last event has no next one: x from items[a : z - 1]": _x_too_long,
+            "no event comes before a session's first one: y from items[a + 1 : z]": (
+                _y_from_the_first
+            ),
+            "y goes one event too far, items[z] is the next shopper's: y from items[a + 1 : z]": (
+                _y_too_long
+            ),
             "input and target are all events, each its own target": _all_same,
             "a session's last event asks for the first one of the next shopper: stop one "
             "earlier in each session": _across,
@@ -527,6 +648,7 @@ EXERCISES = [
         number="5.4",
         title="exhibit 2",
         right=_states,
+        run=_run_states,
         cases=_some_lanes,
         mistakes={
             "no lane is ever reset: a new shopper starts with what the last one left": _never_reset,
@@ -566,6 +688,8 @@ EXERCISES = [
             "lanes that start a session are not reset": _not_reset,
             "just the lanes that start keep their state; it is the other way round": _kept_inverted,
             "the state of a lane that left is zeroed, but it still has its place": _zeroed_in_place,
+            "the reset comes before h[keep]: reset counts the lanes that are left, so after a gap "
+            "it zeroes another lane's state": _reset_before_keep,
         },
         hints=[
             "Which argument is never used?",
@@ -577,11 +701,12 @@ EXERCISES = [
         number="5.6",
         title="exhibit 4",
         right=_loss,
-        cases=lambda rng: [
-            (2 * rng.normal(size=(B, H)), rng.normal(size=(I, H)), rng.integers(0, I, B))
-            for B, H, I in ((4, 3, 6), (7, 2, 9))  # noqa: E741
-        ],
+        cases=_scores_and_targets,
         mistakes={
+            "it is right for small scores; for 1000 e^r overflows, and inf / inf is NaN: take each "
+            "row's maximum away before exp": _log_of_plain_softmax,
+            "it is right for small scores; for 1000 e^r overflows, and the loss is inf: take each "
+            "row's maximum away before exp": _log_sum_exp_without_maximum,
             "softmax is applied twice: `output` are probabilities already, and all of 0...1 "
             "looks nearly the same to a second one": _loss_twice,
             "now there is no softmax at all: that is minus the target's score": _loss_not_at_all,
@@ -613,6 +738,9 @@ EXERCISES = [
             "counts more than one of a long session": _by_session,
             "that is the mean over steps of their means; late events count too much": _by_step,
             "that is the sum; wanted is the mean over the events": _summed,
+            "the sum is divided by the number of sessions; divide by the number of events": (
+                _by_number_of_sessions
+            ),
             "y > 0 leaves item 0 out, which is an item like any other": _drops_item_zero,
         },
         hints=[
@@ -646,6 +774,20 @@ EXERCISES = [
             "better": _ranks_standard,
             "off by one: >= counts the target itself already, so add no 1": _ranks_off_by_one,
             "the lowest score gets rank 1; the highest must": _ranks_upside_down,
+            "off by one: the best rank is 1, and >= counts the target itself, so subtract no 1": (
+                _ranks_from_0
+            ),
+            "the ranks begin at 0, and ties are decided for the target: > counts neither the "
+            "target itself nor an item with an equal score, >= counts both": (
+                _ranks_from_0_standard
+            ),
+            "< counts the items with a lower score; count those with a score >= the target's": (
+                _lower_scores
+            ),
+            "1 plus the count of the items with a lower score gives the lowest score rank 1; count "
+            "those with a score >= the target's": lambda scores, targets: (
+                1 + _lower_scores(scores, targets)
+            ),
         },
         hints=[
             "Against how many items does a target race here? Against how many should it?",

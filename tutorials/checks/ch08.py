@@ -47,6 +47,19 @@ def _sums(rows, g, at):
     return distinct, np.array([at(g[rows == row]) for row in distinct])
 
 
+def _run_sums(answer, args):
+    """What stops it where g has one axis, in words that name the axis."""
+    try:
+        return answer(*args)
+    except (IndexError, ValueError) as error:
+        if args[1].ndim > 1:
+            raise
+        raise Wrong(
+            f"it works for g of shape (n, H) but not of (n,), which is b_y's: {error}. sums has "
+            "the shape (len(distinct), *g.shape[1:])"
+        ) from error
+
+
 def _in_order_of_appearance(rows, g):
     distinct = np.array(list(dict.fromkeys(rows.tolist())))
     return distinct, np.array([g[rows == row].sum(axis=0) for row in distinct])
@@ -108,6 +121,11 @@ def _velocity_not_kept(p, a, v, rows, g, learning_rate, momentum):
     p[rows] += momentum * v[rows] - learning_rate * g / np.sqrt(a[rows] + 1e-6)
 
 
+def _squares_not_kept(p, a, v, rows, g, learning_rate, momentum):
+    v[rows] = momentum * v[rows] - learning_rate * g / np.sqrt(a[rows] + g * g + 1e-6)
+    p[rows] += v[rows]
+
+
 def _old_sum(p, a, v, rows, g, learning_rate, momentum):
     v[rows] = momentum * v[rows] - learning_rate * g / np.sqrt(a[rows] + 1e-6)
     a[rows] += g * g
@@ -155,6 +173,31 @@ def dropout_mask(u, p):
     return (u >= p).astype(u.dtype) / (1 - p)
 
 
+def _run_mask(answer, args):
+    """What an answer gives; right numbers of another dtype than u's are wrong."""
+    found, (u, p) = answer(*args), args
+    if (
+        isinstance(found, np.ndarray)
+        and found.dtype != u.dtype
+        and found.shape == u.shape
+        and np.allclose(found, dropout_mask(u, p))
+    ):
+        raise Wrong(
+            f"the numbers are right, but the mask is {found.dtype} and u is {u.dtype}: the mask "
+            "must have u's dtype, or all of the training is computed in the mask's; "
+            ".astype(u.dtype)"
+        )
+    return found
+
+
+def _mask_cases(rng):
+    return [
+        (rng.random((5, 4), np.float32), 0.3),
+        (rng.random((8, 2), np.float32), 0.8),
+        (rng.random((6, 3)), 0.4),
+    ]
+
+
 # --- 8.6, 8.7 -------------------------------------------------------------------------------------
 
 
@@ -189,10 +232,14 @@ def _flat(answer):
     return flat
 
 
-def _forward(state=lambda h, mask: h, masked=True, log_q_sign=1, bias=True, to_output=True):
+def _forward(
+    state=lambda h, mask: h, masked=True, log_q_sign=1, bias=True, to_output=True, swapped=False
+):
     """forward with one thing otherwise."""
 
     def wrong(W, x, items, log_q, h, mask_e, mask_h):
+        if swapped:
+            mask_e, mask_h = mask_h, mask_e
         e = W["V_y"][x] * (mask_e if masked else 1)
         h_new, cell = gru(e @ W["W_x"], h, W["U0"], W["b0"])
         out = h_new * mask_h
@@ -319,6 +366,18 @@ def _toy_step(x, items, h):
     return losses, 0.5 * h + np.cos(x[:, None] + np.arange(h.shape[1]))
 
 
+def _run_epoch(answer, args):
+    try:
+        return answer(*args)
+    except (IndexError, ValueError) as error:
+        if "boolean index" not in str(error) and "broadcast" not in str(error):
+            raise
+        raise Wrong(
+            f"{error}. keep[t] and reset[t] have an entry for each of the B lanes that the epoch "
+            "began with: cut keep[t] to len(h), and reset[t] to n"
+        ) from error
+
+
 def _epoch_cases(rng):
     logs = [
         [[0, 1, 2], [3, 4], [5, 6, 7, 1, 2], [2, 3], [4, 4, 0, 1], [6, 1], [7, 0, 3]],
@@ -352,6 +411,18 @@ EXERCISES = [
             "a sums the gradients themselves; it is the sum of their squares": (
                 lambda p, g, a, lr: (p - lr * g / np.sqrt(np.abs(a + g) + 1e-6), a + g)
             ),
+            "a sums |g|; it is the sum of the squares g²": (
+                lambda p, g, a, lr: (
+                    p - lr * g / np.sqrt(a + np.abs(g) + 1e-6),
+                    a + np.abs(g),
+                )
+            ),
+            "every entry of a takes in the sum of all g²; each takes in its own g² only": (
+                lambda p, g, a, lr: (
+                    p - lr * g / np.sqrt(a + (g * g).sum() + 1e-6),
+                    a + (g * g).sum(),
+                )
+            ),
             "a is only this step's g²: it must remember all those before, a + g²": (
                 lambda p, g, a, lr: (p - lr * g / np.sqrt(g * g + 1e-6), g * g)
             ),
@@ -384,6 +455,7 @@ EXERCISES = [
         number="8.2",
         title="one sum for each row",
         right=optim.sum_rows,
+        run=_run_sums,
         cases=lambda rng: [
             (np.array([5, 2, 5, 0, 2, 5]), rng.normal(size=(6, 3))),
             (np.array([3, 1]), rng.normal(size=(2, 4))),
@@ -426,8 +498,18 @@ EXERCISES = [
         mistakes={
             "rows that are not listed move too: their velocity fades and they coast on; "
             "touch p[rows], a[rows], v[rows] only": _after(_coasting),
-            "p is right, but the new velocity is not kept: put it back, v[rows] = ...": _after(
-                _velocity_not_kept
+            "the new velocity is not kept: put it back, v[rows] = ...": _after(_velocity_not_kept),
+            "the new sum of squares is not kept: put it back, a[rows] = ...": _after(
+                _squares_not_kept
+            ),
+            "the momentum term is missing: v = momentum v - step": _variant(
+                lambda v, step, m: -step, lambda old, new, step: new
+            ),
+            "v is not used: v = momentum v - step, then p += v": _variant(
+                lambda v, step, m: v, lambda old, new, step: -step
+            ),
+            "momentum is missing, so that the old velocity never fades: v = momentum v - step": (
+                _variant(lambda v, step, m: v - step, lambda old, new, step: new)
             ),
             "the step divides by the old a: a[rows] takes in g² first": _after(_old_sum),
             "p moves by the old velocity: v is renewed first, then p += v": _variant(
@@ -509,7 +591,8 @@ EXERCISES = [
         number="8.5",
         title="a dropout mask",
         right=dropout_mask,
-        cases=lambda rng: [(rng.random((5, 4)), 0.3), (rng.random((8, 2)), 0.8)],
+        run=_run_mask,
+        cases=_mask_cases,
         mistakes={
             "what is kept must be made larger, by 1 / (1 - p), or the mean shrinks": (
                 lambda u, p: (u >= p).astype(float)
@@ -550,6 +633,9 @@ EXERCISES = [
             "the state handed on is the one before dropout: the next step starts from the dropped "
             "one, h' * mask_h": _forward(state=lambda out, h_new: h_new),
             "the embeddings are not dropped: V_y[x] * mask_e": _forward(masked=False),
+            "the two masks are swapped: mask_e is for the embeddings, mask_h for the new state": (
+                _forward(swapped=True)
+            ),
             "log_q has the wrong sign: give it to the loss as it is": _forward(log_q_sign=-1),
             "log_q is not given to the loss: loss_and_gradient(..., log_q=log_q)": _forward(
                 log_q_sign=0
@@ -602,6 +688,7 @@ EXERCISES = [
         number="8.8",
         title="an epoch",
         right=epoch,
+        run=_run_epoch,
         cases=_epoch_cases,
         parts=("losses", "h"),
         mistakes={

@@ -138,6 +138,8 @@ def _attend_backward_with(wrong):
             dh = np.outer(da, dc)
         if wrong == "no dc":
             dh = a[:, None] * h
+        if wrong == "v last":
+            return dq, dk, dh, da[-1] * s[-1]
         if wrong == "ds to v":
             return dq, dk, dh, (ds * s).sum(axis=0)
         dv = s.sum(axis=0) if wrong == "no da" else a @ s if wrong == "α for da" else da @ s
@@ -168,6 +170,13 @@ def _softmax_cases(rng):
     return [(rng.normal(size=(5, 5)),), (large,), (ahead,), (low,)]
 
 
+def _own_click_hidden(e, low=-np.inf):
+    with np.errstate(invalid="ignore"):
+        e = np.where(np.tri(len(e), k=-1, dtype=bool), e, low)
+        p = np.exp(e - e.max(axis=1, keepdims=True))
+        return np.nan_to_num(p / p.sum(axis=1, keepdims=True))
+
+
 def _softmax_with(wrong):
     @np.errstate(all="ignore")
     def causal_softmax(e):
@@ -190,6 +199,8 @@ def _softmax_with(wrong):
         if wrong == "no max":
             p = np.exp(e) * seen
             return p / p.sum(axis=1, keepdims=True)
+        if wrong == "strictly after":
+            return np.tril(_softmax_with("no mask")(e), -1)
         if wrong == "after":
             p = np.exp(e - e.max(axis=1, keepdims=True))
             return p / p.sum(axis=1, keepdims=True) * seen
@@ -241,11 +252,17 @@ def _session_backward_with(wrong):
         dg, dl = dc[:, :H], dc[:, H:]
         if wrong == "halves":
             dg, dl = dl, dg
+        if wrong == "left half twice":
+            dl = dg
+        if wrong == "right half twice":
+            dg = dl
+        last_A2 = np.zeros_like(A2)
         for t in range(T):
             J = T if wrong == "no mask" else t + 1
             s = sigmoid(h[t] @ A1 + h[:J] @ A2)
             dq_t, dk_t, dvalue_t, dv_t = _attend_backward(dl[t], s, s @ v, h[:J], v)
             dq[t] += dq_t
+            last_A2 = h[:J].T @ dk_t
             if wrong in ("overwritten", "dk overwritten"):
                 dk[:J] = 0
             if wrong == "all of dh overwritten":
@@ -269,6 +286,10 @@ def _session_backward_with(wrong):
         if wrong == "only c_g and value":
             parts = {"no c_g": dg, "no value": dvalue}
         dA1, dA2 = h.T @ dq, h.T @ dk
+        if wrong in ("last dA1", "last dA1 and dA2"):
+            dA1 = np.outer(h[-1], dq[-1])
+        if wrong in ("last dA2", "last dA1 and dA2"):
+            dA2 = last_A2
         return sum(parts.values()), *((dA2, dA1) if wrong == "dA swapped" else (dA1, dA2)), dv
 
     return session_backward
@@ -306,7 +327,11 @@ def _padded_backward_with(wrong=None):
             there = np.arange(T) <= n[:, None]
         if wrong == "all":
             there = np.ones_like(there)
+        if wrong in ("item 0", "item 0, all counted"):
+            there = y > 0
         count = there.sum()
+        if wrong == "item 0, all counted":
+            count = n.sum()
         if wrong == "cells":
             count = y.size
         if wrong == "sessions":
@@ -321,6 +346,9 @@ def _padded_backward_with(wrong=None):
         b, t = np.indices(y.shape)
         if wrong == "every cell":
             dr[:, :, y] -= 1
+        elif wrong in ("to p", "1/p"):
+            dr = np.zeros_like(p) if wrong == "to p" else dr
+            dr[b, t, y] -= 1 / p[b, t, y]
         else:
             dr[b, t, y] -= 1
         if wrong == "sum":
@@ -339,6 +367,7 @@ def _padded_cases(rng):
     for n, items in (([4, 2, 1], 5), ([1, 3], 4)):
         n = np.array(n)
         y = rng.integers(0, items, (len(n), n.max() + 1))
+        y[0, 0] = 0  # an item like any other
         y[np.arange(y.shape[1]) >= n[:, None]] = -1
         p = rng.random((*y.shape, items))
         cases.append((p / p.sum(axis=2, keepdims=True), y, n))
@@ -478,6 +507,9 @@ EXERCISES = [
             "the one v stands in every α_j, so dv is the sum over j, of shape (H,)": (
                 _attend_backward_with("v unsummed")
             ),
+            "dv holds the last click's part only; the one v stands in every α_j: sum over j": (
+                _attend_backward_with("v last")
+            ),
             "dq holds the last click's part only; the one q stands in every s_j: sum over j": (
                 _attend_backward_with("q last")
             ),
@@ -521,6 +553,16 @@ EXERCISES = [
             ),
             "step t's own click is left out, and the first row has nothing to look at: j = t is"
             " allowed": _softmax_with("strictly"),
+            "step t's own click is left out, so the first row is all 0: j = t is allowed": (
+                _own_click_hidden
+            ),
+            "step t's own click is hidden, so the first row is spread over clicks that all are"
+            " hidden: j = t is allowed": lambda e: _own_click_hidden(e, -1e9),
+            "the diagonal of the softmax is set to 0; step t may look at its own click, j = t": (
+                lambda e: np.tril(causal_softmax(e), -1)
+            ),
+            "the zeros come after the softmax, and on the diagonal too: hide j > t before it; j = t"
+            " is allowed": _softmax_with("strictly after"),
             "exp of 1000 is too large for a float: take each row's maximum away first, which"
             " changes nothing else": _softmax_with("no max"),
             "exp of 1000 is too large for a float, inf / inf is NaN: take each row's maximum away"
@@ -616,6 +658,12 @@ EXERCISES = [
             "dh has what h_j is worth as c_g and when it is collected; it also asks (dq @ A1.T)"
             " and is asked (dk @ A2.T)": _session_backward_with("only c_g and value"),
             "the halves of dc are swapped: c = [c_g | c_l]": _session_backward_with("halves"),
+            "c_l's gradient is the right half of dc; attend_backward gets dc[t, H:]": (
+                _session_backward_with("left half twice")
+            ),
+            "c_g's gradient is the left half of dc; dh begins with dc[:, :H]": (
+                _session_backward_with("right half twice")
+            ),
             "steps look ahead: at step t only h[: t + 1] is there": (
                 _session_backward_with("no mask")
             ),
@@ -633,6 +681,14 @@ EXERCISES = [
             "dv holds one step's part; every step uses the same v, so add up": (
                 _session_backward_with("last dv")
             ),
+            "dA1 holds the last step's part only; every step uses the same A1, so add up (+=)": (
+                _session_backward_with("last dA1")
+            ),
+            "dA2 holds the last step's part only; every step uses the same A2, so add up (+=)": (
+                _session_backward_with("last dA2")
+            ),
+            "dA1 and dA2 hold the last step's part only; every step uses the same A1 and A2, so"
+            " add up (+=)": _session_backward_with("last dA1 and dA2"),
             "A1 and A2 are swapped on the way to dh: q came through A1, k through A2": (
                 _session_backward_with("swapped")
             ),
@@ -725,6 +781,17 @@ EXERCISES = [
             " Mask after the -1, not before": _padded_backward_with("half"),
             "dr[:, :, y] takes 1 away in every cell, at all items that occur in y; each cell has"
             " its own: dr[b, t, y]": _padded_backward_with("every cell"),
+            "y > 0 leaves item 0 out, which is an item like any other: y >= 0": (
+                _padded_backward_with("item 0")
+            ),
+            "events of item 0 get no gradient; it is an item like any other: y >= 0, not y > 0": (
+                _padded_backward_with("item 0, all counted")
+            ),
+            "-1/p at the target is the gradient for p; asked is the one for the scores, p minus 1"
+            " at y": _padded_backward_with("to p"),
+            "the softmax has already turned -1/p into -1: dr is p minus 1 at y": (
+                _padded_backward_with("1/p")
+            ),
             "the loss is a mean over the events, so its gradient is divided by their number,"
             " n.sum()": _padded_backward_with("sum"),
             "the -1 at the target is missing: dr is p minus 1 at y": (
