@@ -242,7 +242,7 @@ def _by_parts(
     if not said:
         return ""
     lines = [f"{', '.join(at)}: {text}" if at else text for text, at in said.items()]
-    rest = f"; and {len(lines) - 2} more: mend the first one first" if len(lines) > 2 else ""
+    rest = f"; and {len(lines) - 2} more: fix the first error first" if len(lines) > 2 else ""
     return "; ".join(lines[:2]) + rest + _and_right(exercise, found, expected)
 
 
