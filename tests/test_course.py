@@ -116,6 +116,53 @@ def test_no_warning_of_numpy_is_shown(recwarn):
     assert not recwarn.list
 
 
+SUM = Exercise(
+    number="0.9",
+    title="a sum",
+    right=lambda x, y: x + y,
+    cases=TOY.cases,
+    mistakes={
+        "an array of three is added": checks.Ways(
+            lambda x, y: x + np.ones(2), lambda x, y: x + np.ones(4), lambda x, y: x + 4
+        ),
+        "the operands have to be split": lambda x, y: np.split(x, 2),
+    },
+)
+
+
+def test_a_mistake_is_known_by_its_error_and_may_be_made_in_several_ways():
+    for answer in (
+        lambda x, y: np.ones(2) + x,
+        lambda x, y: np.ones(4) + y,
+        lambda x, y: (4 + x,),
+    ):
+        assert judge(SUM, answer).text.startswith("an array of three is added")
+    assert judge(SUM, lambda x, y: x + np.ones(5)).text.startswith("it stopped with ValueError")
+    assert judge(SUM, lambda x, y: np.split(y, 2)).text.startswith("the operands have to be split")
+
+
+def own_words(x, y):
+    raise ValueError("array split does not result in an equal division")
+
+
+def test_an_error_of_the_readers_own_is_not_numpys():
+    assert judge(SUM, own_words).text.startswith("it stopped with ValueError: array split")
+
+
+def test_an_array_is_not_to_come_in_a_list_or_a_tuple():
+    assert judge(SUM, lambda x, y: x + y).state == "right"
+    for answer, words in (
+        (lambda x, y: (x + y,), "it returns a tuple with the right array in it"),
+        (lambda x, y: list(x + y), "the numbers are right, but in a list"),
+        (lambda x, y: (x + y).tolist(), "the numbers are right, but in a list"),
+        (lambda x, y: ((x + y).T,), "it is transposed"),
+    ):
+        verdict = judge(SUM, answer)
+        assert verdict.state == "wrong"
+        assert verdict.text.startswith(words)
+    assert judge(SUM, lambda x, y: (...,)).state == "open"
+
+
 def changing(x, y):
     x += y
     return x, (x - y) @ y
@@ -155,6 +202,9 @@ def changing(x, y):
         (lambda x, y: (x + y, x @ y + [0, x[0, 0], 1]), "(6 of 9 entries differ, all in columns 1"),
         (lambda x, y: (x + np.nan, x @ y), "sum: 9 of 9 entries are NaN"),
         (lambda x, y: (x["a"], y), "it stopped with IndexError"),
+        (lambda x, y: (y[9], x), "it looks where nothing is; it stopped with IndexError: index 9"),
+        (lambda x, y: (x[8], y), "it stopped with IndexError: index 8"),
+        (lambda x, y: ((x + y).tolist(), x @ y), "sum: the numbers are right, but in a list"),
         (changing, "it changes its arguments"),
         (lambda x, y: (x > 0, x @ y), "sum: entry ["),
         (lambda x, y: ("no", x @ y), "sum: 'no' where"),
@@ -217,13 +267,14 @@ def test_exercise_is_whole(exercise):
 @pytest.mark.parametrize(("exercise", "name"), MISTAKES, ids=lambda x: getattr(x, "number", x))
 def test_a_planted_mistake_is_named(exercise, name):
     """Each mistake that a check knows, made on purpose: its name and no other is said."""
-    planted = exercise.mistakes[name]
     direct = Exercise(**{**vars(exercise), "run": lambda answer, args: answer(*args)})
-    verdict = judge(direct, planted)
-    assert verdict.state == "wrong"
-    if not verdict.text.startswith("it stopped with"):
-        said, *right = verdict.text.split(name)
-        assert not said and re.fullmatch(r"(; .* (is|are) right)?", *right)
+    for planted in checks.ways(exercise.mistakes[name]):
+        verdict = judge(direct, planted)
+        assert verdict.state == "wrong"
+        if not verdict.text.startswith("it stopped with"):
+            said, *right = verdict.text.split(name)
+            assert not said
+            assert re.fullmatch(r"(; .* (is|are) right|; it stopped with .*)?", *right, re.DOTALL)
 
 
 def solved(chapter):
