@@ -533,7 +533,7 @@ ANSWERS += [
         ("3.6", RESET_AFTER, "r, z = s", "z, r = s", "r and z have changed places"),
         ("3.6", RESET_AFTER, "xW + b, 3, axis=1", "xW + b, 3", "gates are columns: axis=1"),
         ("3.6", RESET_AFTER, "h @ U + c, 3, axis=1", "h @ U + c, 3", "gates are columns: axis=1"),
-        ("3.6", RESET_AFTER, "np.split(xW + b,", "np.split(b, 3, axis=1), (xW + b,", "one axis"),
+        ("3.6", RESET_AFTER, "    x_r", "    np.split(b, 3, axis=1)\n    x_r", "one axis"),
         ("7.2", F, "support**sample_alpha", "support", "sample_alpha is not used"),
         ("7.2", F, "support**s", "support * s", "multiplied by sample_alpha, which cancels"),
         ("7.2", F, "(support**", "(np.sort(support) ** ", "support is sorted first"),

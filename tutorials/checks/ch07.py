@@ -185,6 +185,12 @@ def _all_rows(items, B):
     return hit
 
 
+def _all_rows_but_lanes(items, B):
+    hit = items[None, :] == items[:, None]
+    hit[np.arange(B), np.arange(B)] = False
+    return hit
+
+
 def _unequal(items, B):
     hit = items[None, :] != items[:B, None]
     hit[np.arange(B), np.arange(B)] = False
@@ -246,7 +252,10 @@ EXERCISES = [
         number="7.2",
         title="the distribution of the extra samples",
         right=batches.negative_distribution,
-        cases=lambda rng: [(rng.integers(1, 300, 12), alpha) for alpha in (0.75, 0.0, 1.0)],
+        # Of 10 times 0.1 the running sum ends below 1.
+        cases=lambda rng: [
+            (rng.integers(1, 300, n), alpha) for n, alpha in ((12, 0.75), (10, 0.0), (12, 1.0))
+        ],
         goal=_ends_at_one,
         mistakes={
             "these are the probabilities; their running sum is asked, np.cumsum": (
@@ -400,7 +409,7 @@ EXERCISES = [
             ),
             "there is a row for each column; asked is one for each lane, (B, N): compare with the "
             "lanes' targets, items[:B, None]": Ways(
-                _all_rows, lambda items, B: items == items[:, None]
+                _all_rows, _all_rows_but_lanes, lambda items, B: items == items[:, None]
             ),
             "columns are compared with lanes entry by entry; give the lanes an axis of their own, "
             "items[:B, None]": (lambda items, B: items == items[:B]),
@@ -465,6 +474,9 @@ EXERCISES = [
                 ),
                 lambda log_support, targets, samples, alpha: np.concatenate(
                     [log_support[targets], alpha * np.log(log_support[samples])]
+                ),
+                lambda log_support, targets, samples, alpha: np.concatenate(
+                    [np.log(log_support[targets]), alpha * log_support[samples]]
                 ),
                 lambda log_support, targets, samples, alpha: np.log(
                     scoring.log_proposal(log_support, targets, samples, alpha)
