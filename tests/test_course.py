@@ -501,10 +501,12 @@ ANSWERS += [
         ("1.1", CASES, "np.flatnonzero(m)", "np.where(m)", "a tuple with the right array in it"),
         ("1.1", CASES, "np.flatnonzero(m)", "[i for i in range(len(m)) if m[i]]", "in a list"),
         ("1.5", RESTRICT, "{item: i for", "{i: item for", "it is to give the number for an id"),
+        ("1.5", RESTRICT, "number.get(item, -1)", "number[item]", "number.get(id, -1) gives -1"),
         ("1.5", RESTRICT, "items=new[log.items], ", "", "but with their old numbers"),
         ("3.3", GRU, "np.split(b, 3)", "np.split(b, 3, axis=1)", "a bias has one axis, so"),
         ("3.3", GRU, "np.split(xW, 3, axis=1)", "np.split(xW, 3)", "gates are columns: axis=1"),
         ("3.3", GRU, "np.split(U, 3, axis=1)", "np.split(U, 3)", "gates are columns: axis=1"),
+        ("3.3", GRU, "h @ U_z", "h @ U", "each wants its own third"),
         ("3.3", GRU, "r = sigmoid", "r = ", "r is a sum that has not gone through σ"),
         ("3.3", GRU, "z = sigmoid", "z = ", "z is a sum that has not gone through σ"),
         ("3.3", GRU, "np.tanh(xW_n + (r * h)", "r * np.tanh(xW_n + h", "the whole candidate"),
@@ -588,6 +590,21 @@ ANSWERS += [
 SEEN = "def f(dr, h, V, items):\n    seen = list(dict.fromkeys(items.tolist()))\n"
 ANSWERS += [
     ("1.1", "lambda offsets: (np.zeros(3, int),)", "its shape is (3,)"),
+    (
+        "1.1",
+        "lambda offsets: np.delete(np.arange(offsets[-1]), offsets[1:])",
+        "the sessions' last events are offsets[1:] - 1; it",
+    ),
+    (
+        "1.4",
+        "lambda times, offsets, d: np.where(times[offsets[:-1]] >= times.max() - d * 86_400)",
+        "these are numbers; a mask is asked for",
+    ),
+    (
+        "7.1",
+        "lambda h, V_y, b_y, items: V_y[items] @ h.T + b_y[items]",
+        "rows are lanes, so h stands left",
+    ),
     (
         "1.4",
         "lambda times, offsets, days: times[offsets[:-1]] >= times[0] + days * 86_400",

@@ -35,7 +35,8 @@ def _run_mask(answer, args):
         if f"index {args[1][-1]} " not in str(error):
             raise
         raise Wrong(ONE_TOO_FAR) from error
-    if isinstance(mask, np.ndarray) and mask.dtype.kind in "iu":
+    numbers = mask[0] if isinstance(mask, tuple) and len(mask) == 1 else mask  # as of np.where
+    if isinstance(numbers, np.ndarray) and numbers.dtype.kind in "iu":
         raise Wrong(
             "these are numbers; a mask is asked for, True or False for each one. If m are the "
             "numbers of those that are True: mask = np.zeros(n, bool); mask[m] = True"
@@ -220,6 +221,16 @@ def _restrict_by_turned_dict(log, item_ids):
     return dataclasses.replace(log, items=new[log.items], item_ids=item_ids)
 
 
+def _restrict_known_only(key):
+    """The dict is asked for every old id, by `number[id]`."""
+
+    def restrict(log, item_ids):
+        number = {key(item): i for i, item in enumerate(item_ids)}
+        return np.array([number[key(item)] for item in log.item_ids])
+
+    return restrict
+
+
 def _restrict_by_turned_map(log, item_ids):
     """To each new number its old one, where the new one of each old number is wanted."""
     old = {item: i for i, item in enumerate(log.item_ids.tolist())}
@@ -292,7 +303,9 @@ EXERCISES = [
             "offsets[-1] - 1, and yours goes one further": lambda offsets: np.append(
                 _cases(offsets), offsets[-1]
             ),
-            ONE_TOO_FAR_LAST: _mask_one_too_far,
+            ONE_TOO_FAR_LAST: Ways(
+                _mask_one_too_far, lambda offsets: np.delete(np.arange(offsets[-1]), offsets[1:])
+            ),
             "that is a mask of the events, rightly True where there is a next one; "
             "np.flatnonzero(mask) gives their numbers": _mask_of_cases,
         },
@@ -475,6 +488,10 @@ EXERCISES = [
             ),
             "the dict gives the id for a number; it is to give the number for an id, {item: i for "
             "i, item in enumerate(item_ids.tolist())}": _restrict_by_turned_dict,
+            "number[id] stops at the first id that the other catalogue lacks; number.get(id, -1) "
+            "gives -1 there": Ways(
+                _restrict_known_only(int), _restrict_known_only(lambda item: item)
+            ),
             "the map is the wrong way round: it gives the old number of each new one; asked is the "
             "new number of each old one, in the order of log.item_ids": _restrict_by_turned_map,
             "it looks for the items' old numbers among the ids; an event's id is "

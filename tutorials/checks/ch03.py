@@ -339,6 +339,9 @@ EXERCISES = [
             "r multiplies the whole candidate; it belongs inside tanh, at h only: (r*h) @ U_n": (
                 _gru_with("r on n")
             ),
+            "h @ U has the columns of r, z and n; each wants its own third, as in h @ U_r": (
+                lambda xW, h, U, b: xW[:, : h.shape[1]] + h @ U
+            ),
             BIAS_BY_COLUMNS: _split_bias_by_columns(3),
             WITHOUT_AXIS: _split_without_axis,
             "the candidate's tanh is missing": _gru_with("no tanh"),

@@ -228,6 +228,8 @@ EXERCISES = [
                 lambda h, V_y, b_y, items: np.dot(h, V_y[items]),
                 lambda h, V_y, b_y, items: np.einsum("bh,hn->bn", h, V_y[items]),
             ),
+            "rows are lanes, so h stands left: h @ V_y[items].T is (B, N), V_y[items] @ h.T is "
+            "(N, B)": lambda h, V_y, b_y, items: V_y[items] @ h.T + b_y[items],
             "`items` comes before .T: V_y[items].T. V_y.T[items] takes rows of the transposed "
             "table, and that has only H": (lambda h, V_y, b_y, items: V_y.T[items]),
             "that is a softmax of the scores; the scores themselves are asked for, as the losses "
