@@ -2,6 +2,7 @@
 
 import ast
 import copy
+import dataclasses
 import re
 
 import numpy as np
@@ -116,6 +117,53 @@ def test_no_warning_of_numpy_is_shown(recwarn):
     assert not recwarn.list
 
 
+SUM = Exercise(
+    number="0.9",
+    title="a sum",
+    right=lambda x, y: x + y,
+    cases=TOY.cases,
+    mistakes={
+        "an array of three is added": checks.Ways(
+            lambda x, y: x + np.ones(2), lambda x, y: x + np.ones(4), lambda x, y: x + 4
+        ),
+        "the operands have to be split": lambda x, y: np.split(x, 2),
+    },
+)
+
+
+def test_a_mistake_is_known_by_its_error_and_may_be_made_in_several_ways():
+    for answer in (
+        lambda x, y: np.ones(2) + x,
+        lambda x, y: np.ones(4) + y,
+        lambda x, y: (4 + x,),
+    ):
+        assert judge(SUM, answer).text.startswith("an array of three is added")
+    assert judge(SUM, lambda x, y: x + np.ones(5)).text.startswith("it stopped with ValueError")
+    assert judge(SUM, lambda x, y: np.split(y, 2)).text.startswith("the operands have to be split")
+
+
+def own_words(x, y):
+    raise ValueError("array split does not result in an equal division")
+
+
+def test_an_error_of_the_readers_own_is_not_numpys():
+    assert judge(SUM, own_words).text.startswith("it stopped with ValueError: array split")
+
+
+def test_an_array_is_not_to_come_in_a_list_or_a_tuple():
+    assert judge(SUM, lambda x, y: x + y).state == "right"
+    for answer, words in (
+        (lambda x, y: (x + y,), "it returns a tuple with the right array in it"),
+        (lambda x, y: list(x + y), "the numbers are right, but in a list"),
+        (lambda x, y: (x + y).tolist(), "the numbers are right, but in a list"),
+        (lambda x, y: ((x + y).T,), "it is transposed"),
+    ):
+        verdict = judge(SUM, answer)
+        assert verdict.state == "wrong"
+        assert verdict.text.startswith(words)
+    assert judge(SUM, lambda x, y: (...,)).state == "open"
+
+
 def changing(x, y):
     x += y
     return x, (x - y) @ y
@@ -155,6 +203,9 @@ def changing(x, y):
         (lambda x, y: (x + y, x @ y + [0, x[0, 0], 1]), "(6 of 9 entries differ, all in columns 1"),
         (lambda x, y: (x + np.nan, x @ y), "sum: 9 of 9 entries are NaN"),
         (lambda x, y: (x["a"], y), "it stopped with IndexError"),
+        (lambda x, y: (y[9], x), "it looks where nothing is; it stopped with IndexError: index 9"),
+        (lambda x, y: (x[8], y), "it stopped with IndexError: index 8"),
+        (lambda x, y: ((x + y).tolist(), x @ y), "sum: the numbers are right, but in a list"),
         (changing, "it changes its arguments"),
         (lambda x, y: (x > 0, x @ y), "sum: entry ["),
         (lambda x, y: ("no", x @ y), "sum: 'no' where"),
@@ -217,13 +268,14 @@ def test_exercise_is_whole(exercise):
 @pytest.mark.parametrize(("exercise", "name"), MISTAKES, ids=lambda x: getattr(x, "number", x))
 def test_a_planted_mistake_is_named(exercise, name):
     """Each mistake that a check knows, made on purpose: its name and no other is said."""
-    planted = exercise.mistakes[name]
     direct = Exercise(**{**vars(exercise), "run": lambda answer, args: answer(*args)})
-    verdict = judge(direct, planted)
-    assert verdict.state == "wrong"
-    if not verdict.text.startswith("it stopped with"):
-        said, *right = verdict.text.split(name)
-        assert not said and re.fullmatch(r"(; .* (is|are) right)?", *right)
+    for planted in checks.ways(exercise.mistakes[name]):
+        verdict = judge(direct, planted)
+        assert verdict.state == "wrong"
+        if not verdict.text.startswith("it stopped with"):
+            said, *right = verdict.text.split(name)
+            assert not said
+            assert re.fullmatch(r"(; .* (is|are) right|; it stopped with .*)?", *right, re.DOTALL)
 
 
 def solved(chapter):
@@ -391,10 +443,211 @@ ANSWERS += [
 ]
 
 
+GRU = """def f(xW, h, U, b):
+    xW_r, xW_z, xW_n = np.split(xW, 3, axis=1)
+    U_r, U_z, U_n = np.split(U, 3, axis=1)
+    b_r, b_z, b_n = np.split(b, 3)
+    r = sigmoid(xW_r + h @ U_r + b_r)
+    z = sigmoid(xW_z + h @ U_z + b_z)
+    n = np.tanh(xW_n + (r * h) @ U_n + b_n)
+    return (1 - z) * h + z * n"""
+LSTM = """def f(xW, hc, U, b):
+    h, c = np.split(hc, 2, axis=1)
+    a_i, a_f, a_o, a_n = np.split(xW + h @ U + b, 4, axis=1)
+    i, f, o = sigmoid(a_i), sigmoid(a_f), sigmoid(a_o)
+    c_new = f * c + i * np.tanh(a_n)
+    return np.hstack([o * np.tanh(c_new), c_new])"""
+RESET_AFTER = """def f(xW, h, U, b, c):
+    x_r, x_z, x_n = np.split(xW + b, 3, axis=1)
+    hU_r, hU_z, hU_n = np.split(h @ U + c, 3, axis=1)
+    r, z = sigmoid(x_r + hU_r), sigmoid(x_z + hU_z)
+    n = np.tanh(x_n + r * hU_n)
+    return (1 - z) * h + z * n"""
+OTHER_Z = """def f(W, U, b):
+    W, U, b = W.copy(), U.copy(), b.copy()
+    H = len(U)
+    for weight in (W, U, b):
+        weight[..., H : 2 * H] *= -1
+    return W, U, b"""
+CASES = """def f(offsets):
+    m = np.ones(offsets[-1], bool)
+    m[offsets[1:] - 1] = False
+    return np.flatnonzero(m)"""
+RESTRICT = """def f(log, item_ids):
+    number = {item: i for i, item in enumerate(item_ids.tolist())}
+    new = np.array([number.get(item, -1) for item in log.item_ids.tolist()])
+    log = log.keep_events(new[log.items] >= 0)
+    log = log.keep_sessions(log.lengths >= 2)
+    return dataclasses.replace(log, items=new[log.items], item_ids=item_ids)"""
+F = """def f(support, sample_alpha):
+    cumulative = np.cumsum(support**sample_alpha)
+    return cumulative / cumulative[-1]"""
+BACKWARD = """def f(dr, h, V, items):
+    rows, place = np.unique(items, return_inverse=True)
+    dV, db = np.zeros((len(rows), h.shape[1])), np.zeros(len(rows))
+    np.add.at(dV, place, dr.T @ h)
+    np.add.at(db, place, dr.sum(axis=0))
+    return dr @ V, rows, dV, db"""
+COLLISIONS = """def f(items, B):
+    hit = items == items[:B, None]
+    hit[range(B), range(B)] = False
+    return hit"""
+LOG_Q = """def f(log_support, targets, samples, sample_alpha):
+    return np.concatenate([log_support[targets], sample_alpha * log_support[samples]])"""
+ANSWERS += [
+    (number, source.replace(old, new), words)
+    for number, source, old, new, words in (
+        ("1.1", CASES, "[1:] - 1]", "[1:]]", "the sessions' last events are offsets[1:] - 1; it"),
+        ("1.1", CASES, "np.flatnonzero(m)", "np.where(m)", "a tuple with the right array in it"),
+        ("1.1", CASES, "np.flatnonzero(m)", "[i for i in range(len(m)) if m[i]]", "in a list"),
+        ("1.5", RESTRICT, "{item: i for", "{i: item for", "it is to give the number for an id"),
+        ("1.5", RESTRICT, "number.get(item, -1)", "number[item]", "number.get(id, -1) gives -1"),
+        ("1.5", RESTRICT, "items=new[log.items], ", "", "but with their old numbers"),
+        ("3.3", GRU, "np.split(b, 3)", "np.split(b, 3, axis=1)", "a bias has one axis, so"),
+        ("3.3", GRU, "np.split(xW, 3, axis=1)", "np.split(xW, 3)", "gates are columns: axis=1"),
+        ("3.3", GRU, "np.split(U, 3, axis=1)", "np.split(U, 3)", "gates are columns: axis=1"),
+        ("3.3", GRU, "h @ U_z", "h @ U", "each wants its own third"),
+        ("3.3", GRU, "r = sigmoid", "r = ", "r is a sum that has not gone through σ"),
+        ("3.3", GRU, "z = sigmoid", "z = ", "z is a sum that has not gone through σ"),
+        ("3.3", GRU, "np.tanh(xW_n + (r * h)", "r * np.tanh(xW_n + h", "the whole candidate"),
+        ("3.3", GRU, "xW_n + (r * h) @ U_n + b_n", "r * (xW_n + h @ U_n + b_n)", "not x W_n"),
+        (
+            "3.3",
+            GRU.replace("U_r, U_z, U_n", "U_z, U_n, U_r").replace("b_r, b_z, b_n", "b_z, b_n, b_r"),
+            "xW_r, xW_z, xW_n",
+            "xW_z, xW_n, xW_r",
+            "you take them in another",
+        ),
+        ("3.4", OTHER_Z, "H = len(U)", "H = len(W)", "so len(W) is I; H is len(U)"),
+        ("3.5", LSTM, "np.split(hc, 2, axis=1)", "np.split(hc, 2)", "columns: axis=1; it stopped"),
+        ("3.5", LSTM, "+ b, 4, axis=1)", "+ b, 4)", "columns: axis=1; it stopped"),
+        ("3.5", LSTM, "h @ U", "hc @ U", "only h goes through U"),
+        ("3.5", LSTM, "np.hstack([o * np.tanh(c_new), c_new])", "o * np.tanh(c_new), c_new", "one"),
+        (
+            "3.5",
+            LSTM,
+            "np.hstack([o * np.tanh(c_new), c_new])",
+            "[o * np.tanh(c_new), c_new]",
+            "on",
+        ),
+        ("3.6", RESET_AFTER, "h @ U + c", "h @ U", "c is missing"),
+        ("3.6", RESET_AFTER, "xW + b", "xW", "b is missing"),
+        ("3.6", RESET_AFTER, "r, z = s", "z, r = s", "r and z have changed places"),
+        ("3.6", RESET_AFTER, "xW + b, 3, axis=1", "xW + b, 3", "gates are columns: axis=1"),
+        ("3.6", RESET_AFTER, "h @ U + c, 3, axis=1", "h @ U + c, 3", "gates are columns: axis=1"),
+        ("3.6", RESET_AFTER, "    x_r", "    np.split(b, 3, axis=1)\n    x_r", "one axis"),
+        ("7.2", F, "support**sample_alpha", "support", "sample_alpha is not used"),
+        ("7.2", F, "support**s", "support * s", "multiplied by sample_alpha, which cancels"),
+        ("7.2", F, "(support**", "(np.sort(support) ** ", "support is sorted first"),
+        (
+            "7.2",
+            F,
+            "/ cumulative[-1]",
+            "/ support.sum()",
+            "is divided by the sum of support itself",
+        ),
+        (
+            "7.2",
+            F,
+            "return cumulative / cumulative[-1]",
+            "return np.append(0, cumulative / cumulative[-1])",
+            "there are I + 1 entries",
+        ),
+        (
+            "7.2",
+            F,
+            "return cumulative / cumulative[-1]",
+            "q = support**sample_alpha; return np.cumsum(q / q.sum())",
+            "Divide the running sum F by its own last entry, F / F[-1]",
+        ),
+        ("7.4", BACKWARD, "dr @ V,", "dr @ V[items],", "V has the N rows already gathered"),
+        ("7.4", BACKWARD, "np.add.at(dV, p", "V[items]; np.add.at(dV, p", "already gathered"),
+        ("7.4", BACKWARD, "dr.sum(axis=0)", "dr.sum(axis=1)", "db sums over the wrong axis"),
+        ("7.4", BACKWARD, "rows, dV", "rows, list(dV)", "dV: the numbers are right, but in a list"),
+        (
+            "7.4",
+            BACKWARD,
+            "    return",
+            "    T, t = np.zeros((rows[-1] + 1, h.shape[1])), np.zeros(rows[-1] + 1)\n"
+            "    T[rows], t[rows] = dV, db\n"
+            "    return dr @ V, rows, T, t\n"
+            "    return",
+            "dV, db: that has a row for every number up to the largest item",
+        ),
+        ("7.5", COLLISIONS, "items[:B, None]", "items[:, None]", "compare with the lanes'"),
+        ("7.5", COLLISIONS, "==", "!=", "it is the wrong way round"),
+        ("7.6", LOG_Q, "[log_support[targets]", "[np.log(log_support[targets])", "already"),
+        (
+            "7.6",
+            LOG_Q.replace("log_support[t", "np.log(log_support)[t"),
+            "log_support[s",
+            "np.log(log_support)[s",
+            "you take the logarithm again",
+        ),
+        ("7.6", LOG_Q, "sample_alpha * log", "np.log(sample_alpha) + log", "log alpha is added"),
+    )
+]
+SEEN = "def f(dr, h, V, items):\n    seen = list(dict.fromkeys(items.tolist()))\n"
+ANSWERS += [
+    ("1.1", "lambda offsets: (np.zeros(3, int),)", "its shape is (3,)"),
+    (
+        "1.1",
+        "lambda offsets: np.delete(np.arange(offsets[-1]), offsets[1:])",
+        "the sessions' last events are offsets[1:] - 1; it",
+    ),
+    (
+        "1.4",
+        "lambda times, offsets, d: np.where(times[offsets[:-1]] >= times.max() - d * 86_400)",
+        "these are numbers; a mask is asked for",
+    ),
+    (
+        "7.1",
+        "lambda h, V_y, b_y, items: V_y[items] @ h.T + b_y[items]",
+        "rows are lanes, so h stands left",
+    ),
+    (
+        "1.4",
+        "lambda times, offsets, days: times[offsets[:-1]] >= times[0] + days * 86_400",
+        "the days are counted from the log's first click",
+    ),
+    (
+        "1.5",
+        "lambda log, item_ids: dataclasses.replace(log, item_ids=item_ids)",
+        "only item_ids is the other catalogue's",
+    ),
+    ("3.1", "lambda xW, h, U, b: np.tanh(xW @ U + b)", "it is h that is multiplied by U"),
+    ("3.1", "lambda xW, h, U, b: np.tanh(xW * h + b)", "are added, not multiplied"),
+    ("3.2", "lambda x, W: x @ W", "x holds item numbers, not the 1-of-N vectors"),
+    ("3.2", "lambda x, W: W.T[x]", "those are columns; an item is a row of W"),
+    ("3.2", "lambda x, W: [W[i] for i in x]", "in a list"),
+    ("7.1", "lambda h, V_y, b_y, items: h @ V_y[items].T + b_y", "+ b_y[items]; it stopped"),
+    ("7.1", "lambda h, V_y, b_y, items: b_y + h @ V_y[items].T", "+ b_y[items]; it stopped"),
+    ("7.1", "lambda h, V_y, b_y, items: h @ V_y[items] + b_y[items]", "h @ V_y[items].T; it"),
+    (
+        "7.1",
+        "def f(h, V_y, b_y, items):\n"
+        "    e = np.exp(h @ V_y[items].T + b_y[items])\n"
+        "    return e / e.sum(axis=1, keepdims=True)",
+        "that is a softmax of the scores",
+    ),
+    ("7.3", "lambda u, F: np.argmax(u < F)", "each u is to be compared with all of F"),
+    ("7.3", 'lambda u, F: np.searchsorted(F, u, side="right")', "right"),
+    ("7.3", 'lambda u, F: np.searchsorted(F, u, side="right").tolist()', "in a list"),
+    ("7.3", 'lambda u, F: np.searchsorted(u, F, side="right")', "the first argument of"),
+    (
+        "7.4",
+        SEEN + "    i = np.array([[x == s for x in items] for s in seen])\n"
+        "    return dr @ V, np.array(seen), i @ dr.T @ h, i @ dr.sum(axis=0)",
+        "the items are in the order in which they appear",
+    ),
+]
+
+
 @pytest.mark.parametrize(("number", "source", "words"), ANSWERS)
 def test_what_a_reader_is_told(number, source, words, recwarn):
     names, _ = solved(int(number.split(".")[0]))
     exec(source if source.startswith("def") else f"f = {source}", names)
+    names["dataclasses"] = dataclasses
     verdict = judge(checks.find(number), names["f"])
     assert words in (verdict.text or verdict.state)
     assert not recwarn.list

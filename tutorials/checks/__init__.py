@@ -38,8 +38,8 @@ class Exercise:
         right: computes what the answer must; the package's own function where there is one.
         cases: rng to a list of tuples of arguments. The same seed is used at each check.
         mistakes: what went wrong, as one would tell a friend, to a function that does just that.
-            An answer that gives what it gives has made that mistake. It may also be one that
-            raises, which is then a mistake that is seen by other means.
+            An answer that gives what it gives, or stops with the error that it stops with, has
+            made that mistake. Where there are several ways to make it: `Ways`.
         hints: shown one at a time, from a nudge to nearly all.
         parts: names of what is returned, where that is a tuple.
         run: (answer, arguments) to the result that is compared, where calling will not do.
@@ -59,6 +59,21 @@ class Exercise:
     tolerance: float = 1e-6
     given: Callable | None = None
     goal: Callable[[Any, Sequence[tuple]], str] | None = None
+
+
+class Ways:
+    """Several ways to make one mistake: functions that give, or stop with, different things."""
+
+    def __init__(self, *ways: Callable):
+        self.ways = ways
+
+    def __call__(self, *args: Any) -> Any:
+        return self.ways[0](*args)
+
+
+def ways(mistake: Callable) -> tuple[Callable, ...]:
+    """The functions that make a mistake."""
+    return mistake.ways if isinstance(mistake, Ways) else (mistake,)
 
 
 class Wrong(Exception):
@@ -114,7 +129,7 @@ def judge(exercise: Exercise, answer: Any) -> Verdict:
 
 def _judge(exercise: Exercise, answer: Any) -> Verdict:
     cases = list(exercise.cases(np.random.default_rng(0)))
-    found, expected = [], []
+    found, expected, boxed = [], [], False
     for args in cases:
         given = copy.deepcopy(args)
         try:
@@ -124,13 +139,15 @@ def _judge(exercise: Exercise, answer: Any) -> Verdict:
         except Wrong as error:
             return Verdict("wrong", str(error))
         except Exception as error:  # whatever a reader's code may raise
-            return Verdict("wrong", _stopped(error))
+            return Verdict("wrong", _named_stop(exercise, args, error))
+        want = exercise.right(*copy.deepcopy(args))
+        several = isinstance(want, tuple)
+        if isinstance(want, np.ndarray) and isinstance(result, tuple) and len(result) == 1:
+            result, boxed = result[0], True
         if result is Ellipsis or (result is None and has_hole(answer)):
             return Verdict("open")
         if result is None:
             return Verdict("wrong", f"it returns None: {_NONE}")
-        want = exercise.right(*copy.deepcopy(args))
-        several = isinstance(want, tuple)
         vector = several and isinstance(result, np.ndarray) and result.shape == (len(want),)
         if several and (isinstance(result, list) or vector):
             result = tuple(result)  # [low, high] or np.quantile(x, [low, high]) is as good
@@ -145,6 +162,8 @@ def _judge(exercise: Exercise, answer: Any) -> Verdict:
     if any(part is Ellipsis for f in found for part in f):
         return _half(exercise, cases, found, expected)
     if all(_same(f, e, exercise.tolerance) for f, e in zip(found, expected, strict=True)):
+        if text := _TUPLE if boxed else _lists(exercise, found, expected):
+            return Verdict("wrong", text)
         text = exercise.goal(answer, cases) if exercise.goal else ""
         return Verdict("short" if text else "right", text)
     return Verdict("wrong", _named_mistake(exercise, cases, found, expected))
@@ -154,6 +173,27 @@ _NONE = (
     "is `return` missing? What changes an array in place, as np.fill_diagonal does, returns "
     "None too"
 )
+
+
+_TUPLE = (
+    "it returns a tuple with the right array in it, as np.where, np.nonzero and a comma after "
+    "`return x,` give; return the array itself, its [0]"
+)
+
+
+def _lists(exercise: Exercise, found: list[tuple], expected: list[tuple]) -> str:
+    """Which right parts are lists where the next cells want arrays; "" if none are."""
+    pairs = list(zip(zip(*found, strict=True), zip(*expected, strict=True), strict=True))
+    at = [
+        i
+        for i, (mine, want) in enumerate(pairs)
+        if isinstance(want[0], np.ndarray) and any(isinstance(x, list | tuple) for x in mine)
+    ]
+    if not at:
+        return ""
+    names = [name for i in at for name in exercise.parts[i : i + 1]]
+    where = f"{', '.join(names)}: " if names else ""
+    return f"{where}the numbers are right, but in a list; an array is asked for: np.array(...)"
 
 
 def has_hole(answer: Any) -> bool:
@@ -187,16 +227,39 @@ def _half(exercise: Exercise, cases: list, found: list[tuple], expected: list[tu
     return Verdict("half", f"{_list(names[i] for i in done)} right; {rest}")
 
 
-def _made(exercise: Exercise, cases: list[tuple]) -> dict[str, list[tuple]]:
-    """What each mistake gives."""
-    made = {}
+def _made(exercise: Exercise, cases: list[tuple]) -> list[tuple[str, list[tuple]]]:
+    """What each mistake gives, in each of its ways."""
+    made = []
     for name, mistake in exercise.mistakes.items():
-        try:
-            results = [mistake(*copy.deepcopy(args)) for args in cases]
-        except Exception:  # it is one that shows by raising
-            continue
-        made[name] = [r if isinstance(r, tuple) else (r,) for r in results]
+        for way in ways(mistake):
+            try:
+                results = [way(*copy.deepcopy(args)) for args in cases]
+            except Exception:  # it is one that shows by raising
+                continue
+            made.append((name, [r if isinstance(r, tuple) else (r,) for r in results]))
     return made
+
+
+def _named_stop(exercise: Exercise, args: tuple, error: Exception) -> str:
+    """The error that an answer stopped with, after the mistake that stops with the same one."""
+    for name, mistake in exercise.mistakes.items():
+        for way in ways(mistake):
+            try:
+                way(*copy.deepcopy(args))
+            except Exception as other:
+                called = other.__traceback__ is not None and other.__traceback__.tb_next
+                if called and _marks(error) == _marks(other):
+                    return f"{name}; {_stopped(error)}"
+    return _stopped(error)
+
+
+def _marks(error: Exception) -> tuple:
+    """What two errors of the same mistake share: also the function of NumPy that raised it. The
+    order of the words is left out, as a + b and b + a tell of the shapes in different order.
+    """
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    inside = last.name if "numpy" in Path(last.filename).parts else ""
+    return type(error), inside, sorted(str(error).split())
 
 
 def _named_mistake(
@@ -204,7 +267,7 @@ def _named_mistake(
 ) -> str:
     """The mistake that gives what was found, whole or in parts; else how it differs."""
     made = _made(exercise, cases)
-    for name, results in made.items():
+    for name, results in made:
         if all(_same(f, r, exercise.tolerance) for f, r in zip(found, results, strict=True)):
             return name + _and_right(exercise, found, expected)
     n = len(expected[0])
@@ -220,7 +283,7 @@ def _by_parts(
     exercise: Exercise,
     found: list[tuple],
     expected: list[tuple],
-    made: dict[str, list[tuple]],
+    made: Sequence[tuple[str, list[tuple]]],
     parts: Sequence[int],
     sizes: Sequence[dict],
 ) -> str:
@@ -231,7 +294,7 @@ def _by_parts(
         mine, want = [f[i] for f in found], [e[i] for e in expected]
         if _all_same(mine, want, tolerance):
             continue
-        for name, results in made.items():
+        for name, results in made:
             theirs = [r[i] for r in results]
             if _all_same(mine, theirs, tolerance) and not _all_same(theirs, want, tolerance):
                 text = name

@@ -5,7 +5,7 @@ import traceback
 
 import numpy as np
 
-from checks import Exercise, Wrong
+from checks import Exercise, Ways, Wrong
 from gru4rec_np import Sessions
 from gru4rec_np.data.protocols import merge_repeats
 from gru4rec_np.data.sessions import DAY
@@ -16,6 +16,17 @@ ONE_TOO_FAR = (
 )
 
 
+ONE_TOO_FAR_LAST = (
+    "offsets[1:] are where the next sessions begin, and the last of them, the number of events, is "
+    "no event; the sessions' last events are offsets[1:] - 1"
+)
+
+
+def _mask_one_too_far(offsets):
+    mask = np.ones(offsets[-1], bool)
+    mask[offsets[1:]] = False
+
+
 def _run_mask(answer, args):
     """As calling does, but an index one past the end, and numbers for a mask, are told as that."""
     try:
@@ -24,7 +35,8 @@ def _run_mask(answer, args):
         if f"index {args[1][-1]} " not in str(error):
             raise
         raise Wrong(ONE_TOO_FAR) from error
-    if isinstance(mask, np.ndarray) and mask.dtype.kind in "iu":
+    numbers = mask[0] if isinstance(mask, tuple) and len(mask) == 1 else mask  # as of np.where
+    if isinstance(numbers, np.ndarray) and numbers.dtype.kind in "iu":
         raise Wrong(
             "these are numbers; a mask is asked for, True or False for each one. If m are the "
             "numbers of those that are True: mask = np.zeros(n, bool); mask[m] = True"
@@ -179,7 +191,8 @@ def _by_calendar(times, offsets, days):
 
 def _two_catalogues(rng):
     log = _log(rng, 30, 25)
-    log = dataclasses.replace(log, item_ids=100 + rng.permutation(log.n_items))
+    # Some of the ids could be numbers of items: a dict that is turned round finds these.
+    log = dataclasses.replace(log, item_ids=15 + rng.permutation(log.n_items))
     other = rng.permutation(np.concatenate([log.item_ids[2::2], np.arange(500, 520)]))
     return log, np.concatenate([log.item_ids[:1], other])  # a frequent item is number 0
 
@@ -198,6 +211,32 @@ def _restrict_without_numbers(log, item_ids):
     known = np.isin(log.item_ids, item_ids)
     log = _no_short(log.keep_events(known[log.items]), 2)
     return dataclasses.replace(log, item_ids=item_ids)
+
+
+def _restrict_by_turned_dict(log, item_ids):
+    """The dict has the ids for the numbers, and is asked for ids."""
+    item = dict(enumerate(item_ids.tolist()))
+    new = np.array([item.get(i, -1) for i in log.item_ids.tolist()])
+    log = _no_short(log.keep_events(new[log.items] >= 0), 2)
+    return dataclasses.replace(log, items=new[log.items], item_ids=item_ids)
+
+
+def _restrict_known_only(key):
+    """The dict is asked for every old id, by `number[id]`."""
+
+    def restrict(log, item_ids):
+        number = {key(item): i for i, item in enumerate(item_ids)}
+        return np.array([number[key(item)] for item in log.item_ids])
+
+    return restrict
+
+
+def _restrict_by_turned_map(log, item_ids):
+    """To each new number its old one, where the new one of each old number is wanted."""
+    old = {item: i for i, item in enumerate(log.item_ids.tolist())}
+    new = np.array([old.get(i, -1) for i in item_ids.tolist()])
+    log = _no_short(log.keep_events(new[log.items] >= 0), 2)
+    return dataclasses.replace(log, items=new[log.items], item_ids=item_ids)
 
 
 def _restrict_keeping_short(log, item_ids):
@@ -263,6 +302,9 @@ EXERCISES = [
             "offsets[-1] is how many events there are, numbered from 0; the last one is "
             "offsets[-1] - 1, and yours goes one further": lambda offsets: np.append(
                 _cases(offsets), offsets[-1]
+            ),
+            ONE_TOO_FAR_LAST: Ways(
+                _mask_one_too_far, lambda offsets: np.delete(np.arange(offsets[-1]), offsets[1:])
             ),
             "that is a mask of the events, rightly True where there is a next one; "
             "np.flatnonzero(mask) gives their numbers": _mask_of_cases,
@@ -382,6 +424,13 @@ EXERCISES = [
             "the border is one day back, whatever days says": lambda times, offsets, days: _in_test(
                 times, offsets, 1
             ),
+            "the days are counted from the log's first click; the test set is its last days, so "
+            "the border is times.max() - days * 86_400": Ways(
+                lambda times, offsets, days: times[offsets[:-1]] >= times.min() + days * DAY,
+                lambda times, offsets, days: times[offsets[:-1]] > times.min() + days * DAY,
+                lambda times, offsets, days: times[offsets[:-1]] <= times.min() + days * DAY,
+                lambda times, offsets, days: times[offsets[:-1]] < times.min() + days * DAY,
+            ),
             "<= finds what starts before the border, the training set; True is for the test "
             "set": lambda times, offsets, days: times[offsets[:-1]] <= times.max() - days * DAY,
             "these are calendar days, from midnight to midnight; the last days are days * 86,400 "
@@ -433,6 +482,18 @@ EXERCISES = [
                     _restrict(log, item_ids), item_ids=log.item_ids
                 )
             ),
+            "only item_ids is the other catalogue's; no event is dropped, and items still has the "
+            "old numbers, which now mean other items": lambda log, item_ids: dataclasses.replace(
+                log, item_ids=item_ids
+            ),
+            "the dict gives the id for a number; it is to give the number for an id, {item: i for "
+            "i, item in enumerate(item_ids.tolist())}": _restrict_by_turned_dict,
+            "number[id] stops at the first id that the other catalogue lacks; number.get(id, -1) "
+            "gives -1 there": Ways(
+                _restrict_known_only(int), _restrict_known_only(lambda item: item)
+            ),
+            "the map is the wrong way round: it gives the old number of each new one; asked is the "
+            "new number of each old one, in the order of log.item_ids": _restrict_by_turned_map,
             "it looks for the items' old numbers among the ids; an event's id is "
             "log.item_ids[log.items]": lambda log, item_ids: log.keep_events(
                 np.isin(log.items, item_ids)

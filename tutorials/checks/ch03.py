@@ -1,8 +1,10 @@
 """Exercises of notebook 3, recurrence: one step of each cell, the row look-up, the two z's."""
 
+import itertools
+
 import numpy as np
 
-from checks import Exercise
+from checks import Exercise, Ways
 from gru4rec_np.ops import cells
 from gru4rec_np.ops.activations import sigmoid
 
@@ -25,8 +27,16 @@ def _gru_with(wrong):
         if wrong == "order":
             swap = np.r_[H : 2 * H, :H, 2 * H : 3 * H]
             xW, U, b = xW[:, swap], U[:, swap], b[swap]
+        if isinstance(wrong, tuple):
+            xW, U, b = (
+                np.concatenate([np.split(w, 3, axis=-1)[i] for i in wrong], axis=-1)
+                for w in (xW, U, b)
+            )
         squash = {"tanh gates": np.tanh, "bare gates": np.asarray}.get(wrong, sigmoid)
-        r, z = np.split(squash(xW[:, : 2 * H] + h @ U[:, : 2 * H] + b[: 2 * H]), 2, axis=1)
+        a = xW[:, : 2 * H] + h @ U[:, : 2 * H] + b[: 2 * H]
+        r, z = np.split(squash(a), 2, axis=1)
+        r = a[:, :H] if wrong == "bare r" else np.tanh(a[:, :H]) if wrong == "tanh r" else r
+        z = a[:, H:] if wrong == "bare z" else np.tanh(a[:, H:]) if wrong == "tanh z" else z
         U_n = U[:, 2 * H :]
         seen = {
             "reset after": r * (h @ U_n),
@@ -36,8 +46,12 @@ def _gru_with(wrong):
         a_n = xW[:, 2 * H :] + seen + b[2 * H :]
         if wrong == "r on x":
             a_n = r * (xW[:, 2 * H :] + h @ U_n) + b[2 * H :]
+        if wrong == "r on sum":
+            a_n = r * (xW[:, 2 * H :] + h @ U_n + b[2 * H :])
         if wrong == "no tanh":
             return (1 - z) * h + z * a_n
+        if wrong == "r on n":
+            return (1 - z) * h + z * r * np.tanh(xW[:, 2 * H :] + h @ U_n + b[2 * H :])
         n = sigmoid(a_n) if wrong == "σ candidate" else np.tanh(a_n)
         if wrong == "z for h":
             return z * h + (1 - z) * n
@@ -48,6 +62,26 @@ def _gru_with(wrong):
         return h + z * n if wrong == "no 1-z" else (1 - z) * h + z * n
 
     return step
+
+
+# As they stand in front of the columns [r | z | n]: which of the blocks is taken for r, z and n.
+# [z | r | n] and [r | z | n] itself are not among them.
+OTHER_ORDERS = [order for order in itertools.permutations(range(3)) if order[2] != 2]
+
+WITHOUT_AXIS = "np.split cuts the rows if it is not told an axis; gates are columns: axis=1"
+BIAS_BY_COLUMNS = "a bias has one axis, so there are no columns: np.split(b, 3), which is axis=0"
+
+
+def _split_without_axis(xW, *_):
+    return np.split(xW, 3)
+
+
+def _split_bias_by_columns(at):
+    """The errors of a bias, argument number `at`, that is cut as a matrix is."""
+    return Ways(
+        lambda *args: np.split(args[at], 3, axis=1),
+        lambda *args: args[at][:, :1],
+    )
 
 
 def _lstm(xW, hc, U, b):
@@ -92,25 +126,47 @@ def _reset_after(xW, h, U, b, c):
 def _reset_after_with(wrong):
     def step(xW, h, U, b, c):
         H = h.shape[1]
-        in_gates = xW + h @ U + b + (0 if wrong == "no c" else c)
-        r, z = np.split(sigmoid(in_gates[:, : 2 * H]), 2, axis=1)
+        if wrong == "c nowhere":
+            c = np.zeros_like(c)
+        if wrong == "b nowhere":
+            b = np.zeros_like(b)
+        if isinstance(wrong, tuple):
+            xW, U, b, c = (
+                np.concatenate([np.split(w, 3, axis=-1)[i] for i in wrong], axis=-1)
+                for w in (xW, U, b, c)
+            )
+        in_gates = xW + h @ U + (0 if wrong == "no b" else b) + (0 if wrong == "no c" else c)
+        a_r, a_z = np.split(in_gates[:, : 2 * H], 2, axis=1)
+        r, z = sigmoid(a_r), sigmoid(a_z)
+        if wrong == "bare gates":
+            r, z = a_r, a_z
+        if wrong == "r and z":
+            r, z = z, r
         hU_n, b_n, c_n = h @ U[:, 2 * H :], b[2 * H :], c[2 * H :]
         seen = {
             "before": (r * h) @ U[:, 2 * H :] + b_n + c_n,
             "no c_n": b_n + r * hU_n,
+            "no b_n": r * (hU_n + c_n),
             "c outside": b_n + r * hU_n + c_n,
             "no r": b_n + hU_n + c_n,
             "b inside": r * (hU_n + b_n + c_n),
             "all inside": r * (xW[:, 2 * H :] + hU_n + b_n + c_n) - xW[:, 2 * H :],
         }.get(wrong, b_n + r * (hU_n + c_n))
-        n = np.tanh(xW[:, 2 * H :] + seen)
+        a_n = xW[:, 2 * H :] + seen
+        n = a_n if wrong == "no tanh" else sigmoid(a_n) if wrong == "σ candidate" else np.tanh(a_n)
+        if wrong == "r on n":
+            n = r * np.tanh(xW[:, 2 * H :] + b_n + hU_n + c_n)
         return z * h + (1 - z) * n if wrong == "z for h" else (1 - z) * h + z * n
 
     return step
 
 
-def _cell_cases(gates, states, biases=1, sizes=((4, 3), (2, 5))):
-    """Arguments of a cell with this many gates and states, lanes and units unlike in number."""
+def _cell_cases(gates, states, biases=1, sizes=((4, 5), (2, 3))):
+    """Arguments of a cell with this many gates and states, lanes and units unlike in number.
+
+    The first lanes and units are no multiples of the gates or states: so whatever is split by rows
+    stops at once.
+    """
 
     def cases(rng):
         out = []
@@ -134,6 +190,18 @@ def _change(W, U, b, how, block=1):
         parts[block] = how(parts[block])
         out.append(np.concatenate(parts, axis=-1))
     return tuple(out)
+
+
+def _columns_negated(H):
+    """The columns that are z's if there are H units."""
+
+    def change(*weights):
+        weights = tuple(weight.copy() for weight in weights)
+        for weight in weights:
+            weight[..., H(*weights) : 2 * H(*weights)] *= -1
+        return weights
+
+    return change
 
 
 def _rows_negated(W, H):
@@ -188,6 +256,19 @@ EXERCISES = [
             "xW is the product already, it only needs adding; it is h that goes through U": (
                 lambda xW, h, U, b: np.tanh(xW @ U + h + b)
             ),
+            "xW is the product of x and W already; it is h that is multiplied by U, h @ U": Ways(
+                lambda xW, h, U, b: np.tanh(xW @ U + b),
+                lambda xW, h, U, b: np.tanh(xW + xW @ U + b),
+                lambda xW, h, U, b: np.tanh((xW + h) @ U + b),
+                lambda xW, h, U, b: np.tanh(xW @ h + h @ U + b),
+            ),
+            "xW and h U are added, not multiplied: xW + h @ U + b": Ways(
+                lambda xW, h, U, b: np.tanh(xW * h @ U + b),
+                lambda xW, h, U, b: np.tanh(xW * (h @ U) + b),
+                lambda xW, h, U, b: np.tanh(xW * h + b),
+                lambda xW, h, U, b: np.tanh(xW * h + U + b),
+                lambda xW, h, U, b: np.tanh(xW @ (h @ U) + b),
+            ),
             "that is σ; here it is tanh": lambda xW, h, U, b: sigmoid(xW + h @ U + b),
         },
         hints=[
@@ -204,7 +285,18 @@ EXERCISES = [
         mistakes={
             "that is the long product still: where no lane is at a row with an inf, 0 * inf made "
             "NaN; take the rows themselves": _product,
-            "those are columns; an item is a row of W": lambda x, W: W[:, x],
+            "those are columns; an item is a row of W": Ways(
+                lambda x, W: W[:, x],
+                lambda x, W: W.T[x],
+            ),
+            "x holds item numbers, not the 1-of-N vectors themselves, so it cannot be multiplied "
+            "with W; take the rows with these numbers, W[x]": Ways(
+                lambda x, W: x @ W,
+                lambda x, W: np.dot(x, W),
+                lambda x, W: x * W,
+                lambda x, W: x[:, None] * W,
+                lambda x, W: x[:, None] @ W,
+            ),
             "items are counted from 0, as rows are; yours are one too low": lambda x, W: W[x - 1],
             "items are counted from 0, as rows are; yours are one too high": lambda x, W: np.roll(
                 W, -1, axis=0
@@ -238,16 +330,33 @@ EXERCISES = [
             "the candidate sees r*h; you have z*h": _gru_with("z in candidate"),
             "r and z have changed places: the columns' order is [r | z | n], r goes into the"
             " candidate, z into the mix": _gru_with("order"),
-            "r multiplies the old state only, not x W_n": _gru_with("r on x"),
+            "the columns' order is [r | z | n]; you take them in another": Ways(
+                *(_gru_with(order) for order in OTHER_ORDERS)
+            ),
+            "r multiplies the old state only, not x W_n": Ways(
+                _gru_with("r on x"), _gru_with("r on sum")
+            ),
+            "r multiplies the whole candidate; it belongs inside tanh, at h only: (r*h) @ U_n": (
+                _gru_with("r on n")
+            ),
+            "h @ U has the columns of r, z and n; each wants its own third, as in h @ U_r": (
+                lambda xW, h, U, b: xW[:, : h.shape[1]] + h @ U
+            ),
+            BIAS_BY_COLUMNS: _split_bias_by_columns(3),
+            WITHOUT_AXIS: _split_without_axis,
             "the candidate's tanh is missing": _gru_with("no tanh"),
             "r and z are sums that have not gone through σ": _gru_with("bare gates"),
+            "r is a sum that has not gone through σ": _gru_with("bare r"),
+            "z is a sum that has not gone through σ": _gru_with("bare z"),
             "(1-z)*h is missing: what is not renewed stays": _gru_with("nothing kept"),
             "b is missing": _gru_with("no b"),
             "r only decides what the candidate sees; the part that is kept is (1-z)*h": (
                 _gru_with("r*h kept")
             ),
             "the old state is kept whole; its share is 1 - z": _gru_with("no 1-z"),
-            "gates are between 0 and 1: σ, not tanh": _gru_with("tanh gates"),
+            "gates are between 0 and 1: σ, not tanh": Ways(
+                *(_gru_with(f"tanh {gates}") for gates in ("gates", "r", "z"))
+            ),
             "the candidate has tanh, not σ: a state may be negative": _gru_with("σ candidate"),
         },
         hints=[
@@ -282,6 +391,9 @@ EXERCISES = [
             # Before the rows: U has only H of them, so its rows H to 2H are none.
             "it is as it was; all three go into σ, so all three are negated, in the columns "
             "[:, H : 2 * H]": lambda W, U, b: (W, U, b),
+            "W has a row for each item, so len(W) is I; H is len(U), the number of units": (
+                _columns_negated(lambda W, U, b: len(W))
+            ),
             "those are rows; a gate is a block of columns, [:, H : 2 * H]": lambda W, U, b: (
                 _rows_negated(W, len(U)),
                 _rows_negated(U, len(U)),
@@ -298,7 +410,7 @@ EXERCISES = [
         number="3.5",
         title="one step of the LSTM",
         right=_lstm,
-        cases=_cell_cases(4, 2),
+        cases=_cell_cases(4, 2, sizes=((3, 5), (4, 3))),
         mistakes={
             "i and f are swapped; the columns' order is [i | f | o | n]": _lstm_with("i and f"),
             "o and n are swapped; the columns' order is [i | f | o | n]": _lstm_with("o and n"),
@@ -307,7 +419,16 @@ EXERCISES = [
             "h and c are swapped: the first half of hc is h": _lstm_with("c first"),
             "f is the share that stays: f*c, not (1-f)*c": _lstm_with("f forgets"),
             "the state is one array, [h' | c']: np.hstack puts the two side by side": (
-                _lstm_with("a pair")
+                Ways(
+                    _lstm_with("a pair"),
+                    lambda *args: np.array(_lstm_with("a pair")(*args)),
+                    lambda *args: np.vstack(_lstm_with("a pair")(*args)),
+                )
+            ),
+            "np.split cuts the rows if it is not told an axis; h, c and the gates are columns: "
+            "axis=1": lambda xW, hc, U, b: np.split(hc, 2),
+            "h is the first H of hc's 2 * H columns; only h goes through U": (
+                lambda xW, hc, U, b: hc @ U
             ),
             "the forget gate is not used: the old memory's share is f": _lstm_with("no f"),
             "that is a GRU's mix; the LSTM has two gates, c' = f*c + i*n": _lstm_with("1-f"),
@@ -348,6 +469,28 @@ EXERCISES = [
                 _reset_after_with("all inside")
             ),
             "the gates r and z have their c too": _reset_after_with("no c"),
+            "c is missing: it is a second bias, added to h U": _reset_after_with("c nowhere"),
+            "b is missing: it is the input's bias, added to xW": _reset_after_with("b nowhere"),
+            "the gates r and z have their b too": _reset_after_with("no b"),
+            "b_n is missing: it is added to x W_n": _reset_after_with("no b_n"),
+            "r and z have changed places: the columns' order is [r | z | n], r goes into the "
+            "candidate, z into the mix": _reset_after_with("r and z"),
+            "the columns' order is [r | z | n]; you take them in another": Ways(
+                *(_reset_after_with(order) for order in OTHER_ORDERS)
+            ),
+            "r multiplies the whole candidate; it belongs inside tanh, at h U_n + c_n only": (
+                _reset_after_with("r on n")
+            ),
+            "r and z are sums that have not gone through σ": _reset_after_with("bare gates"),
+            "the candidate's tanh is missing": _reset_after_with("no tanh"),
+            "the candidate has tanh, not σ: a state may be negative": (
+                _reset_after_with("σ candidate")
+            ),
+            BIAS_BY_COLUMNS: Ways(
+                *_split_bias_by_columns(3).ways,
+                *_split_bias_by_columns(4).ways,
+            ),
+            WITHOUT_AXIS: _split_without_axis,
             "z is the share of the candidate n here, 1 - z that of the old state": (
                 _reset_after_with("z for h")
             ),

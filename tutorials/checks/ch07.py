@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from checks import Exercise, Wrong
+from checks import Exercise, Ways, Wrong
 from gru4rec_np.data import batches
 from gru4rec_np.ops import optim, scoring
 
@@ -44,6 +44,11 @@ def _scores_cases(rng):
     ]
 
 
+def _softmax(r):
+    above = np.exp(r - r.max(axis=1, keepdims=True))
+    return above / above.sum(axis=1, keepdims=True)
+
+
 # --- 7.2, 7.3 -------------------------------------------------------------------------------------
 
 
@@ -55,6 +60,18 @@ def draw(u, distribution):
 def _cumulative(weights):
     cumulative = np.cumsum(weights)
     return cumulative / cumulative[-1]
+
+
+def _ends_at_one(answer, cases):
+    for support, alpha in cases:
+        last = answer(support.copy(), alpha)[-1]
+        if last < 1:
+            return (
+                f"its last entry is {float(last)!r}, by rounding, so a u above it draws item I, "
+                "which does not exist. Divide the running sum F by its own last entry, F / F[-1], "
+                "which is exactly 1"
+            )
+    return ""
 
 
 def _draw_cases(rng):
@@ -87,6 +104,45 @@ def _backward(at=lambda x: x.sum(axis=0), bias=lambda dr: dr.sum(axis=0)):
         )
 
     return wrong
+
+
+def _add_at(dr, h, V, items, db):
+    """As the solution does, with another dr summed for db."""
+    rows, place = np.unique(items, return_inverse=True)
+    found = np.zeros(len(rows))
+    np.add.at(found, place, db)
+    return (*backward(dr, h, V, items)[:3], found)
+
+
+def _bias_by_lanes():
+    """The sum over the wrong axis, added up in the ways that there are."""
+
+    def in_a_loop(dr, h, V, items):
+        db, rows = dr.sum(axis=1), np.unique(items)
+        sums = dict.fromkeys(items.tolist(), 0.0)
+        for c, item in enumerate(items.tolist()):
+            sums[item] += db[c]
+        return (*backward(dr, h, V, items)[:3], np.array([sums[row] for row in rows.tolist()]))
+
+    return Ways(
+        lambda dr, h, V, items: _add_at(dr, h, V, items, dr.sum(axis=1)),
+        lambda dr, h, V, items: np.bincount(items, dr.sum(axis=1)),
+        in_a_loop,
+        _backward(bias=lambda dr: dr.sum(axis=1)),
+    )
+
+
+def _by_appearance(dr, h, V, items):
+    dh, rows, dV, db = backward(dr, h, V, items)
+    order = np.argsort([items.tolist().index(row) for row in rows.tolist()])
+    return dh, rows[order], dV[order], db[order]
+
+
+def _whole_table(dr, h, V, items):
+    dh, rows, dV, db = backward(dr, h, V, items)
+    table, biases = np.zeros((rows.max() + 1, V.shape[1])), np.zeros(rows.max() + 1)
+    table[rows], biases[rows] = dV, db
+    return dh, np.arange(rows.max() + 1), table, biases
 
 
 def _backward_cases(rng):
@@ -123,6 +179,24 @@ def _any_double(items, B):
     return np.broadcast_to(double, (B, len(items))).copy()
 
 
+def _all_rows(items, B):
+    hit = items[None, :] == items[:, None]
+    hit[np.arange(len(items)), np.arange(len(items))] = False
+    return hit
+
+
+def _all_rows_but_lanes(items, B):
+    hit = items[None, :] == items[:, None]
+    hit[np.arange(B), np.arange(B)] = False
+    return hit
+
+
+def _unequal(items, B):
+    hit = items[None, :] != items[:B, None]
+    hit[np.arange(B), np.arange(B)] = False
+    return hit
+
+
 # --- 7.6 ------------------------------------------------------------------------------------------
 
 
@@ -143,6 +217,23 @@ EXERCISES = [
         cases=_scores_cases,
         mistakes={
             "the bias is missing: + b_y[items]": lambda h, V_y, b_y, items: h @ V_y[items].T,
+            "b_y has an entry for each item of the catalogue; the columns want those of `items` "
+            "only: + b_y[items]": Ways(
+                lambda h, V_y, b_y, items: h @ V_y[items].T + b_y,
+                lambda h, V_y, b_y, items: h @ V_y[items].T + b_y[:, None],
+            ),
+            "V_y[items] is (N, H), and h is (B, H): transposed it gives (B, N), "
+            "h @ V_y[items].T": Ways(
+                lambda h, V_y, b_y, items: h @ V_y[items],
+                lambda h, V_y, b_y, items: np.dot(h, V_y[items]),
+                lambda h, V_y, b_y, items: np.einsum("bh,hn->bn", h, V_y[items]),
+            ),
+            "rows are lanes, so h stands left: h @ V_y[items].T is (B, N), V_y[items] @ h.T is "
+            "(N, B)": lambda h, V_y, b_y, items: V_y[items] @ h.T + b_y[items],
+            "`items` comes before .T: V_y[items].T. V_y.T[items] takes rows of the transposed "
+            "table, and that has only H": (lambda h, V_y, b_y, items: V_y.T[items]),
+            "that is a softmax of the scores; the scores themselves are asked for, as the losses "
+            "take them": lambda h, V_y, b_y, items: _softmax(scores(h, V_y, b_y, items)),
             "these are the biases of the first items of the catalogue, not of those in `items`": (
                 lambda h, V_y, b_y, items: h @ V_y[items].T + b_y[: len(items)]
             ),
@@ -163,7 +254,11 @@ EXERCISES = [
         number="7.2",
         title="the distribution of the extra samples",
         right=batches.negative_distribution,
-        cases=lambda rng: [(rng.integers(1, 300, 12), alpha) for alpha in (0.75, 0.0, 1.0)],
+        # Of 10 times 0.1 the running sum ends below 1.
+        cases=lambda rng: [
+            (rng.integers(1, 300, n), alpha) for n, alpha in ((12, 0.75), (10, 0.0), (12, 1.0))
+        ],
+        goal=_ends_at_one,
         mistakes={
             "these are the probabilities; their running sum is asked, np.cumsum": (
                 lambda support, alpha: support**alpha / (support**alpha).sum()
@@ -177,9 +272,26 @@ EXERCISES = [
             "it does not end at 1: divide by the sum": (
                 lambda support, alpha: np.cumsum(support.astype(float) ** alpha)
             ),
-            "support is multiplied by alpha, which cancels; it is raised to alpha": (
+            "sample_alpha is not used; the weights are support ** sample_alpha": (
                 lambda support, alpha: _cumulative(support)
             ),
+            "support is multiplied by sample_alpha, which cancels, and makes NaN where it is 0; it "
+            "is raised to it: support ** sample_alpha": Ways(
+                lambda support, alpha: _cumulative(alpha * support),
+                lambda support, alpha: np.cumsum(alpha * support),
+                lambda support, alpha: np.cumsum(alpha * support) / support.sum(),
+            ),
+            "support is sorted first; entry i belongs to item i, so its order stays. The running "
+            "sum ascends by itself": Ways(
+                lambda support, alpha: _cumulative(np.sort(support) ** alpha),
+                lambda support, alpha: _cumulative(np.sort(support)[::-1] ** alpha),
+            ),
+            "the running sum of the powers is divided by the sum of support itself; it ends at 1 "
+            "if you divide by the sum of the powers, its own last entry": (
+                lambda support, alpha: np.cumsum(support**alpha) / support.sum()
+            ),
+            "a 0 stands in front, so there are I + 1 entries; F has I, and entry 0 is item 0's "
+            "probability": lambda support, alpha: np.append(0, _cumulative(support**alpha)),
             "it ends at 1, but starts at 0: entry i is the sum up to and with item i": (
                 lambda support, alpha: np.concatenate([[0], _cumulative(support**alpha)[:-1]])
             ),
@@ -207,6 +319,19 @@ EXERCISES = [
             ),
             "the distribution is not used: all items are equally likely": (
                 lambda u, F: (u * len(F)).astype(int)
+            ),
+            "the first argument of np.searchsorted is what is searched, F, the second what is "
+            "looked for, u": Ways(
+                lambda u, F: np.searchsorted(u, F, side="right"),
+                lambda u, F: np.searchsorted(u.ravel(), F, side="right"),
+                lambda u, F: np.searchsorted(u.ravel(), F),
+            ),
+            "each u is to be compared with all of F, on an axis of its own: u[..., None] < F, then "
+            "argmax(axis=-1); or np.searchsorted": Ways(
+                lambda u, F: np.argmax(u < F),
+                lambda u, F: np.argmax(u[..., None] < F),
+                lambda u, F: np.argmax(u[..., None] < F, axis=0),
+                lambda u, F: np.argmax(u[:, None] < F),
             ),
             "that is the nearest bound; asked is the part that u lies in": (
                 lambda u, F: np.abs(F - u[..., None]).argmin(axis=-1)
@@ -239,6 +364,18 @@ EXERCISES = [
             "nothing is summed: one row for each column. Each item may come once": (
                 lambda dr, h, V, items: (dr @ V, items, dr.T @ h, dr.sum(axis=0))
             ),
+            "items are numbers of the whole table. V has the N rows already gathered, and so does "
+            "dV: row c belongs to items[c]. Do not index them by items": Ways(
+                lambda dr, h, V, items: dr @ V[items],
+                lambda dr, h, V, items: dr[:, items] @ V,
+                lambda dr, h, V, items: dr @ V[np.unique(items)],
+            ),
+            "db sums over the wrong axis: the bias of a column is added in each lane, so it gets "
+            "the sum over the lanes, dr.sum(axis=0)": _bias_by_lanes(),
+            "the items are in the order in which they appear; asked is ascending, as np.unique "
+            "gives them": _by_appearance,
+            "that has a row for every number up to the largest item; asked are the rows of the "
+            "distinct items only": _whole_table,
             "db is the mean over the lanes; the bias is added in each, so the lanes' sum": (
                 _backward(bias=lambda dr: dr.mean(axis=0))
             ),
@@ -269,8 +406,17 @@ EXERCISES = [
             "every item that repeats is marked in every lane; a lane looks for its own target": (
                 _any_double
             ),
-            "it is the wrong way round: True where there is a collision": (
-                lambda items, B: ~collisions(items, B)
+            "it is the wrong way round: True where there is a collision": Ways(
+                lambda items, B: ~collisions(items, B), _unequal
+            ),
+            "there is a row for each column; asked is one for each lane, (B, N): compare with the "
+            "lanes' targets, items[:B, None]": Ways(
+                _all_rows, _all_rows_but_lanes, lambda items, B: items == items[:, None]
+            ),
+            "columns are compared with lanes entry by entry; give the lanes an axis of their own, "
+            "items[:B, None]": (lambda items, B: items == items[:B]),
+            "the axes have changed places; there is a row for each lane, (B, N)": (
+                lambda items, B: collisions(items, B).T
             ),
         },
         hints=[
@@ -322,6 +468,40 @@ EXERCISES = [
                         log_support[targets] - np.log(np.exp(log_support).sum()),
                         alpha * log_support[samples] - np.log(np.exp(alpha * log_support).sum()),
                     ]
+                )
+            ),
+            "the argument log_support is a logarithm already; you take the logarithm again": Ways(
+                lambda log_support, targets, samples, alpha: np.concatenate(
+                    [np.log(log_support[targets]), alpha * np.log(log_support[samples])]
+                ),
+                lambda log_support, targets, samples, alpha: np.concatenate(
+                    [log_support[targets], alpha * np.log(log_support[samples])]
+                ),
+                lambda log_support, targets, samples, alpha: np.concatenate(
+                    [np.log(log_support[targets]), alpha * log_support[samples]]
+                ),
+                lambda log_support, targets, samples, alpha: np.log(
+                    scoring.log_proposal(log_support, targets, samples, alpha)
+                ),
+                lambda log_support, targets, samples, alpha: np.concatenate(
+                    [log_support[targets], np.log(log_support[samples] ** alpha)]
+                ),
+                lambda log_support, targets, samples, alpha: np.concatenate(
+                    [np.log(log_support[targets]), np.log(log_support[samples] ** alpha)]
+                ),
+            ),
+            "log alpha is added, as if q were alpha times support; q is support to alpha, so its "
+            "logarithm is multiplied by alpha": lambda log_support, targets, samples, alpha: (
+                np.concatenate([log_support[targets], np.log(alpha) + log_support[samples]])
+            ),
+            "+ adds the two; they are put one after the other: np.concatenate([a, b])": (
+                lambda log_support, targets, samples, alpha: (
+                    log_support[targets] + alpha * log_support[samples]
+                )
+            ),
+            "np.concatenate takes one list of the arrays: np.concatenate([a, b])": (
+                lambda log_support, targets, samples, alpha: np.concatenate(
+                    log_support[targets], alpha * log_support[samples]
                 )
             ),
             "support itself is given, where its logarithm is asked": (
