@@ -472,10 +472,12 @@ class NARM(Network):
         if self.hp.grad_cap:
             of_rows = [gradient for _, gradient in g.rows.values()]
             clip([*g.dense.values(), *of_rows], self.hp.grad_cap)
-        for name, gradient in g.dense.items():
-            self.ops.update(self.weights[name], gradient, memory[name], "adam", rate)
-        for name, (rows, gradient) in g.rows.items():
+
+        def update(name: str) -> None:
+            rows, gradient = g.rows[name] if name in g.rows else (..., g.dense[name])
             self.ops.update(self.weights[name], gradient, memory[name], "adam", rate, 0.0, rows)
+
+        self.ops.each(update, self.weights)
 
     # --- evaluation and recommendation ------------------------------------------------------------
 

@@ -190,12 +190,12 @@ class Gradients:
         Rows of a weight that also has a dense gradient are added to that.
         """
         for name, parts in self._parts.items():
-            rows, gradients = zip(*parts, strict=True)
-            found = sum_rows(np.concatenate(rows), np.concatenate(gradients))
             if name in self.dense:
-                self.dense[name][found[0]] += found[1]
+                for rows, gradient in parts:
+                    np.add.at(self.dense[name], rows, gradient)
             else:
-                self.rows[name] = found
+                rows, gradients = zip(*parts, strict=True)
+                self.rows[name] = sum_rows(np.concatenate(rows), np.concatenate(gradients))
 
     def merge(self, other: Gradients) -> None:
         """Add the dense gradients of another part of the batch; neither has `rows`."""

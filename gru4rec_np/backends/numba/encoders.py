@@ -9,9 +9,33 @@ from __future__ import annotations
 
 from gru4rec_np.backends.numba.compiled import Ints, Matrix, Vector, inner, kernel
 from gru4rec_np.backends.numba.maths import exp, sigmoid, tanh, type_of
-from gru4rec_np.backends.numba.matrices import add_dot, dot, matrix_at, rows_of, vector_at, zero
+from gru4rec_np.backends.numba.matrices import add_dot, matrix_at, rows_of, vector_at, zero
 
 # --- the global encoder ---------------------------------------------------------------------------
+
+FEW = 16  # lanes, fewer than which a product by BLAS would mostly rearrange the weights
+
+
+@inner
+def _add_product(a, w, out):
+    """out (lanes, N) += a (lanes, K) w (K, N). Late steps have few lanes."""
+    K, N = w.shape
+    if len(a) >= FEW:
+        add_dot(a, w, out)
+        return
+    fours = K // 4 * 4
+    for i in range(len(a)):
+        y = vector_at(out, i * N, N)
+        for k in range(0, fours, 4):  # a number that is read from out is used four times
+            a0, a1, a2, a3 = a[i, k], a[i, k + 1], a[i, k + 2], a[i, k + 3]
+            w0, w1 = vector_at(w, k * N, N), vector_at(w, (k + 1) * N, N)
+            w2, w3 = vector_at(w, (k + 2) * N, N), vector_at(w, (k + 3) * N, N)
+            for j in range(N):
+                y[j] = y[j] + a0 * w0[j] + a1 * w1[j] + a2 * w2[j] + a3 * w3[j]
+        for k in range(fours, K):
+            w0, a0 = vector_at(w, k * N, N), a[i, k]
+            for j in range(N):
+                y[j] += a0 * w0[j]
 
 
 @kernel
@@ -30,14 +54,13 @@ def unroll(
         old = rows_of(before, first, first + lanes)
         a, a_n = matrix_at(hU, 0, lanes, 2 * H), matrix_at(hU, 0, lanes, H)
         reset = rows_of(rh, first, first + lanes)
-        if t > 0:
+        zero(old)
+        zero(a)
+        if t > 0:  # else all that depends on the state is 0
             for i in range(lanes):
                 for k in range(H):
                     old[i, k] = h[starts[t - 1] + i, k]
-            dot(old, U_rz, a)
-        else:  # all that depends on the state is 0
-            zero(old)
-            zero(a)
+            _add_product(old, U_rz, a)
         for i in range(lanes):
             x = vector_at(xW, (first + i) * 3 * H, 3 * H)
             y, row = vector_at(rz, (first + i) * 2 * H, 2 * H), vector_at(a, i * 2 * H, 2 * H)
@@ -45,8 +68,9 @@ def unroll(
                 y[k] = sigmoid(x[k] + row[k] + b[k])
             for k in range(H):
                 reset[i, k] = y[k] * old[i, k]
+        zero(a_n)
         if t > 0:
-            dot(reset, U_n, a_n)
+            _add_product(reset, U_n, a_n)
         for i in range(lanes):
             x = vector_at(xW, (first + i) * 3 * H + 2 * H, H)
             z, bias = vector_at(rz, (first + i) * 2 * H + H, H), vector_at(b, 2 * H, H)
@@ -58,8 +82,8 @@ def unroll(
 
 @kernel
 def unroll_backward(
-    dh: Matrix, starts: Ints, U_rz: Matrix, U_n: Matrix, before: Matrix, rz: Matrix, n: Matrix,
-    dstate: Matrix, da_n: Matrix, drh: Matrix, da_rz: Matrix, dxW: Matrix,
+    dh: Matrix, starts: Ints, U_rz_T: Matrix, U_n_T: Matrix, before: Matrix, rz: Matrix,
+    n: Matrix, dstate: Matrix, da_n: Matrix, drh: Matrix, da_rz: Matrix, dxW: Matrix,
 ) -> None:  # fmt: skip
     """encoders.unroll_backward: dxW (E, 3H), from which all other gradients follow.
 
@@ -88,7 +112,8 @@ def unroll_backward(
                 zero(vector_at(dxW, (first + i) * 3 * H, H))
             return
         dr, both = matrix_at(drh, 0, lanes, H), matrix_at(da_rz, 0, lanes, 2 * H)
-        dot(matrix_at(da_n, 0, lanes, H), U_n.T, dr)
+        zero(dr)
+        _add_product(matrix_at(da_n, 0, lanes, H), U_n_T, dr)
         for i in range(lanes):
             r, dx = (
                 vector_at(rz, (first + i) * 2 * H, H),
@@ -99,7 +124,7 @@ def unroll_backward(
                 dstate[i, k] += dr[i, k] * r[k]
             for k in range(2 * H):
                 both[i, k] = dx[k]
-        add_dot(both, U_rz.T, matrix_at(dstate, 0, lanes, H))
+        _add_product(both, U_rz_T, matrix_at(dstate, 0, lanes, H))
 
 
 # --- the local encoder ----------------------------------------------------------------------------

@@ -155,7 +155,7 @@ def apart(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """
     line, size = 64, math.prod(shape) * np.dtype(dtype).itemsize
     memory = np.empty(size + line + 512, np.uint8)
-    start = -memory.ctypes.data % line
+    start = -memory.__array_interface__["data"][0] % line  # `ctypes.data` takes 5 µs
     return memory[start : start + size].view(dtype).reshape(shape)
 
 

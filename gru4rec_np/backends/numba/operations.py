@@ -160,7 +160,7 @@ class NumbaOps(Ops):
     ) -> tuple[np.ndarray, Any]:
         """As `encoders.unroll`, all steps in one call."""
         (E, _), H, starts = xW.shape, len(U), _starts(there)
-        U_rz, U_n = _gates(U)
+        U_rz, U_n = _apart(U[:, : 2 * H]), _apart(U[:, 2 * H :])
         before, rh, n, h = (apart((E, H), xW.dtype) for _ in range(4))
         rz, hU = apart((E, 2 * H), xW.dtype), apart((there.shape[1], 2 * H), xW.dtype)
         xW = np.ascontiguousarray(xW)
@@ -173,13 +173,13 @@ class NumbaOps(Ops):
         """As `encoders.unroll_backward`: one product makes dU, over all steps."""
         starts, before, rz, rh, n = cache
         (E, H), B = dh.shape, there.shape[1]
-        U_rz, U_n = _gates(U)
+        U_rz_T, U_n_T = _apart(U[:, : 2 * H].T), _apart(U[:, 2 * H :].T)
         dstate, da_n, drh = (apart((B, H), dh.dtype) for _ in range(3))
         da_rz, dxW, dU = apart((B, 2 * H), dh.dtype), apart((E, 3 * H), dh.dtype), np.empty_like(U)
         dstate[:] = 0
         encoders.unroll_backward(
-            np.ascontiguousarray(dh), starts, U_rz, U_n, before, rz, n, dstate, da_n, drh, da_rz,
-            dxW,
+            np.ascontiguousarray(dh), starts, U_rz_T, U_n_T, before, rz, n, dstate, da_n, drh,
+            da_rz, dxW,
         )  # fmt: skip
         later = slice(B, None)  # the state before a first event is 0
         dU[:, : 2 * H] = before[later].T @ dxW[later, : 2 * H]
@@ -350,10 +350,11 @@ def _starts(there: np.ndarray) -> np.ndarray:
     return np.append(0, np.cumsum(there.sum(axis=1)))
 
 
-def _gates(U: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """U_rz (H, 2H) and U_n (H, H)."""
-    H = len(U)
-    return np.ascontiguousarray(U[:, : 2 * H]), np.ascontiguousarray(U[:, 2 * H :])
+def _apart(a: np.ndarray) -> np.ndarray:
+    """A contiguous copy, see `apart`."""
+    copy = apart(a.shape, a.dtype)
+    copy[:] = a
+    return copy
 
 
 def _flat(a: np.ndarray) -> np.ndarray:
