@@ -146,9 +146,9 @@ def _softmax(a, n):
 
 @kernel
 def attention(
-    q: Matrix, k: Matrix, h: Matrix, v: Vector, starts: Ints, normalise: bool, a: Vector, c: Matrix
+    qk: Matrix, h: Matrix, v: Vector, starts: Ints, normalise: bool, a: Vector, c: Matrix
 ) -> None:
-    """encoders.local without its products: c (E, H) from q, k and h (E, H). a: (T,) scratch."""
+    """encoders.local without its products: c (E, H). qk: (E, 2H) [q | k]. a: (T,) scratch."""
     H = len(v)
     zero(c)
     for lane in range(starts[1]):
@@ -156,9 +156,10 @@ def attention(
             event = starts[t] + lane
             if event >= starts[t + 1]:
                 break
-            query, out = vector_at(q, event * H, H), vector_at(c, event * H, H)
+            query, out = vector_at(qk, event * 2 * H, H), vector_at(c, event * H, H)
             for j in range(t + 1):
-                key, total = vector_at(k, (starts[j] + lane) * H, H), type_of(v[0])(0)
+                key = vector_at(qk, (starts[j] + lane) * 2 * H + H, H)
+                total = type_of(v[0])(0)
                 for u in range(H):
                     total += v[u] * sigmoid(query[u] + key[u])
                 a[j] = total
@@ -172,14 +173,13 @@ def attention(
 
 @kernel
 def attention_backward(
-    dc: Matrix, q: Matrix, k: Matrix, h: Matrix, v: Vector, starts: Ints, normalise: bool,
-    s: Matrix, a: Vector, da: Vector, dq: Matrix, dk: Matrix, dh: Matrix, dv: Vector,
+    dc: Matrix, qk: Matrix, h: Matrix, v: Vector, starts: Ints, normalise: bool, s: Matrix,
+    a: Vector, da: Vector, dqk: Matrix, dh: Matrix, dv: Vector,
 ) -> None:  # fmt: skip
     """The gradients of `attention`. s: (T, H), a, da: (T,) scratch: σ is computed again."""
     H = len(v)
     one = type_of(v[0])(1)
-    zero(dq)
-    zero(dk)
+    zero(dqk)
     zero(dh)
     zero(dv)
     for lane in range(starts[1]):
@@ -187,12 +187,13 @@ def attention_backward(
             event = starts[t] + lane
             if event >= starts[t + 1]:
                 break
-            query, dout = vector_at(q, event * H, H), vector_at(dc, event * H, H)
-            dquery = vector_at(dq, event * H, H)
+            query, dout = vector_at(qk, event * 2 * H, H), vector_at(dc, event * H, H)
+            dquery = vector_at(dqk, event * 2 * H, H)
             mean = type_of(v[0])(0)
             for j in range(t + 1):
                 row = (starts[j] + lane) * H
-                key, state, y = vector_at(k, row, H), vector_at(h, row, H), vector_at(s, j * H, H)
+                key, state = vector_at(qk, 2 * row + H, H), vector_at(h, row, H)
+                y = vector_at(s, j * H, H)
                 for u in range(H):
                     y[u] = sigmoid(query[u] + key[u])
                 total, dtotal = type_of(v[0])(0), type_of(v[0])(0)
@@ -209,7 +210,7 @@ def attention_backward(
             for j in range(t + 1):
                 row = (starts[j] + lane) * H
                 dkey, dstate, y = (
-                    vector_at(dk, row, H),
+                    vector_at(dqk, 2 * row + H, H),
                     vector_at(dh, row, H),
                     vector_at(s, j * H, H),
                 )

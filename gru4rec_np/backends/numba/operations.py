@@ -197,9 +197,10 @@ class NumbaOps(Ops):
     ) -> tuple[np.ndarray, tuple]:
         """As `encoders.local`, session by session."""
         starts, h, v = _starts(there), np.ascontiguousarray(h), np.ascontiguousarray(v)
-        q, k, c = h @ A1, h @ A2, apart(h.shape, h.dtype)
-        encoders.attention(q, k, h, v, starts, normalise, apart((len(there),), h.dtype), c)
-        return c, (starts, h, q, k)
+        A = np.hstack([A1, A2])
+        qk, c = h @ A, apart(h.shape, h.dtype)
+        encoders.attention(qk, h, v, starts, normalise, apart((len(there),), h.dtype), c)
+        return c, (starts, h, qk, A)
 
     def local_backward(
         self,
@@ -212,16 +213,14 @@ class NumbaOps(Ops):
         normalise: bool = False,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """As `encoders.local_backward`."""
-        starts, h, q, k = cache
-        T, dc, v = len(there), np.ascontiguousarray(dc), np.ascontiguousarray(v)
-        dq, dk, dh, dv = (apart(like.shape, dc.dtype) for like in (h, h, h, v))
-        s, a, da = apart((T, len(v)), dc.dtype), apart((T,), dc.dtype), apart((T,), dc.dtype)
-        encoders.attention_backward(
-            dc, q, k, h, v, starts, normalise, s, a, da, dq, dk, dh, dv
-        )  # fmt: skip
-        dh += dq @ A1.T
-        dh += dk @ A2.T
-        return dh, h.T @ dq, h.T @ dk, dv
+        starts, h, qk, A = cache
+        (T, _), H, dc, v = there.shape, len(v), np.ascontiguousarray(dc), np.ascontiguousarray(v)
+        dqk, dh, dv = (apart(like.shape, dc.dtype) for like in (qk, h, v))
+        s, a, da = (apart(shape, dc.dtype) for shape in ((T, H), (T,), (T,)))
+        encoders.attention_backward(dc, qk, h, v, starts, normalise, s, a, da, dqk, dh, dv)
+        dh += dqk @ A.T
+        dA = h.T @ dqk
+        return dh, dA[:, :H], dA[:, H:], dv
 
     # --- loss and optimiser -----------------------------------------------------------------------
 
