@@ -18,7 +18,7 @@ from gru4rec_np.data.batches import (
     guide_table,
     negative_distribution,
 )
-from gru4rec_np.ops import cells, losses, optim, ranking, scoring
+from gru4rec_np.ops import cells, encoders, losses, optim, ranking, scoring
 from gru4rec_np.ops.activations import ACTIVATIONS
 from gru4rec_np.ops.losses import LOSSES
 
@@ -59,11 +59,17 @@ def close(got, wanted, size=1):
 # --- what load hands out --------------------------------------------------------------------------
 
 
+OWN = ("__init__", "fuses", "stepper", "each", "prepare")  # operations of a backend itself
+
+
 def test_the_numpy_backend_is_the_mathematics():
     """Every operation of `Ops` that is not a backend's own calls the function of its name."""
-    modules = (draw_negatives.__globals__, *map(vars, (cells, scoring, losses, optim, ranking)))
+    modules = (
+        draw_negatives.__globals__,
+        *map(vars, (cells, encoders, scoring, losses, optim, ranking)),
+    )
     for name, method in vars(backends.Ops).items():
-        if inspect.isfunction(method) and name not in ("__init__", "fuses", "stepper"):
+        if inspect.isfunction(method) and name not in OWN:
             assert any(name in module for module in modules), name
             assert name in method.__code__.co_names
 
@@ -104,6 +110,72 @@ def test_cells(backend, name, B, H, act, dtype, seed):
     own_back = getattr(ops, f"{name}_backward")(dh_new, own_cache, args[2], act)
     for a, b in zip(own_back, back, strict=True):
         close(a, b, H * B)
+
+
+@settings(max_examples=200)
+@given(
+    n=st.lists(st.integers(1, 12), min_size=1, max_size=20), H=units, normalise=st.booleans(),
+    scale=st.sampled_from([0.1, 1.0, 30.0]), dtype=FLOATS, seed=seeds,
+)  # fmt: skip
+def test_whole_sessions(n, H, normalise, scale, dtype, seed):
+    """Both encoders of NARM, and their gradients; a large scale saturates gates and attention."""
+    ops, rng = ops_of("numba"), np.random.default_rng(seed)
+    there = np.arange(max(n))[:, None] < np.sort(n)[::-1]
+    E, U = sum(n), rng.normal(size=(H, 3 * H)).astype(dtype) / np.sqrt(H)
+    xW, b, dh = (rng.normal(size=s).astype(dtype) for s in ((E, 3 * H), 3 * H, (E, H)))
+    A1, A2, v = (rng.normal(size=s).astype(dtype) for s in ((H, H), (H, H), H))
+    xW, v = dtype(scale) * xW, dtype(scale) * v
+    found = []
+    for o in (ops, NUMPY):
+        h, steps = o.unroll(xW, there, U.astype(dtype), b)
+        c, looks = o.local(h, there, A1, A2, v, normalise)
+        back = o.unroll_backward(dh, steps, there, U.astype(dtype))
+        found.append((h, *back, c, *o.local_backward(dh, looks, there, A1, A2, v, normalise)))
+    for got, wanted in zip(*found, strict=True):
+        close(got, wanted, scale * H * E)
+
+
+@pytest.mark.parametrize("n", [[5, 3, 3, 1], [20] * 17])
+def test_gradients_of_whole_sessions(n):
+    """Not only equal to NumPy's: the derivative of the compiled encoders themselves."""
+    ops, rng, H = ops_of("numba"), np.random.default_rng(0), 5
+    there = np.arange(max(n))[:, None] < np.array(n)
+    sizes = {"xW": (sum(n), 3 * H), "U": (H, 3 * H), "b": 3 * H, "h": (sum(n), H), "A1": (H, H)}
+    a = {name: rng.normal(size=s) for name, s in (sizes | {"A2": (H, H), "v": H}).items()}
+    d = rng.normal(size=(sum(n), H))
+
+    def unroll():
+        return ops.unroll(a["xW"], there, a["U"], a["b"])
+
+    def local():
+        return ops.local(a["h"], there, a["A1"], a["A2"], a["v"], True)
+
+    found = ops.unroll_backward(d, unroll()[1], there, a["U"])
+    gradients = dict(zip(("xW", "U", "b"), found, strict=True))
+    found = ops.local_backward(d, local()[1], there, a["A1"], a["A2"], a["v"], True)
+    gradients |= dict(zip(("h", "A1", "A2", "v"), found, strict=True))
+    gradcheck(lambda: ((unroll()[0] + local()[0]) * d).sum(), a, gradients, entries=8)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@settings(max_examples=100)
+@given(
+    n=lanes, items=st.sampled_from([1, 2, 9, 64, 517]), dtype=FLOATS,
+    scale=st.sampled_from([0.1, 5.0, 1e4]), seed=seeds,
+)  # fmt: skip
+def test_softmax_over_all_items(backend, n, items, dtype, scale, seed):
+    ops, rng = ops_of(backend), np.random.default_rng(seed)
+    r, y = (scale * rng.normal(size=(n, items))).astype(dtype), rng.integers(0, items, n)
+    for got, wanted in zip(ops.softmax_loss(r.copy(), y), NUMPY.softmax_loss(r, y), strict=True):
+        close(got, wanted, items)
+
+
+def test_a_softmax_with_nan_is_nan():
+    for at in (0, 3, 40):
+        r = np.zeros((2, 41), np.float32)
+        r[1, at] = np.nan
+        loss, dr = ops_of("numba").softmax_loss(r, np.array([1, 2]))
+        assert np.isnan(loss).tolist() == [False, True] and np.isfinite(dr[0]).all()
 
 
 @st.composite

@@ -17,22 +17,24 @@ from gru4rec_np.backends import load
 from gru4rec_np.data.batches import draw_negatives
 from gru4rec_np.models import narm
 from gru4rec_np.models.narm import (
-    attend,
-    attend_backward,
-    cross_entropy,
-    cross_entropy_backward,
     decode,
     encode,
     init_weights,
-    local,
-    local_backward,
     loss_and_gradients,
     pieces,
     side_by_side,
+)
+from gru4rec_np.models.network import Gradients
+from gru4rec_np.ops import encoders
+from gru4rec_np.ops.encoders import (
+    attend,
+    attend_backward,
+    local,
+    local_backward,
     unroll,
     unroll_backward,
 )
-from gru4rec_np.models.network import Gradients
+from gru4rec_np.ops.losses import softmax_loss
 from gru4rec_np.ops.optim import init_state
 
 NUMPY = load("numpy")
@@ -105,18 +107,17 @@ def test_local(n, H, normalise, seed):
 
 @settings(max_examples=200)
 @given(sizes, sizes, seeds)
-def test_cross_entropy(n, I, seed):  # noqa: E741
+def test_softmax_loss(n, I, seed):  # noqa: E741
     rng = np.random.default_rng(seed)
     r, y = 3 * rng.normal(size=(n, I)), rng.integers(0, I, n)
-    dr = cross_entropy_backward(cross_entropy(r, y)[1], y)
-    gradcheck(lambda: cross_entropy(r, y)[0].sum(), {"r": r}, {"r": dr})
+    _, dr = softmax_loss(r.copy(), y)
+    gradcheck(lambda: softmax_loss(r.copy(), y)[0].sum(), {"r": r}, {"r": dr})
 
 
-def test_cross_entropy_at_the_edge_of_float32():
+def test_softmax_loss_at_the_edge_of_float32():
     r = np.array([[1e4, -1e4, 0], [0, 0, 0]], np.float32)
     with np.errstate(all="raise", under="ignore"):
-        loss, cache = cross_entropy(r, np.array([1, 2]))
-        dr = cross_entropy_backward(cache, np.array([1, 2]))
+        loss, dr = softmax_loss(r, np.array([1, 2]))
     np.testing.assert_allclose(loss, [2e4, np.log(3)], rtol=1e-6)
     np.testing.assert_allclose(dr, [[1, -1, 0], [1 / 3, 1 / 3, -2 / 3]], rtol=1e-6)
 
@@ -160,12 +161,18 @@ def gradients(hp, W, problem):
         rng = np.random.default_rng(hp.seed + 1)  # the same dropout each time
         return loss_and_gradients(W, hp, NUMPY, rng=rng, **problem)
 
-    g = run()[1]
-    rows, gradient = g.rows["emb"]
-    assert len(np.unique(rows)) == len(rows)
-    full = {**g.dense, "emb": np.zeros_like(W["emb"])}
-    full["emb"][rows] = gradient
-    return full, lambda: run()[0]
+    return whole(run()[1], W["emb"]), lambda: run()[0]
+
+
+def whole(g, emb):
+    """The gradients as arrays of the weights' shapes: with samples, emb's are some rows."""
+    full = dict(g.dense)
+    if "emb" in g.rows:
+        rows, gradient = g.rows["emb"]
+        assert len(np.unique(rows)) == len(rows) and "emb" not in full
+        full["emb"] = np.zeros_like(emb)
+        full["emb"][rows] = gradient
+    return full
 
 
 @settings(max_examples=150)
@@ -279,19 +286,42 @@ def test_a_batch_is_the_sum_of_its_sessions(hp, n):
         np.testing.assert_allclose(sum(n) * together[name], alone[name], rtol=1e-9, atol=1e-12)
 
 
+@settings(max_examples=50)
+@given(configurations(), lengths)
+def test_a_batch_in_parts(hp, n):
+    """Gradients of parts, each divided by the cases of all, are merged to those of the batch."""
+    hp.n_sample, hp.dropout_p_embed, hp.dropout_p_context = 0, 0.0, 0.0
+    W, problem = random_problem(hp, n)
+    wanted, loss = gradients(hp, W, problem)
+    lane, losses, parts = np.nonzero(problem["there"])[1], [], []
+    for i in range(min(2, len(n))):
+        own = lane % 2 == i
+        part = {name: problem[name][own] for name in "xy"}
+        there = problem["there"][:, i::2]
+        part |= {"there": there[there.any(axis=1)], "samples": None, "log_support": None}
+        part_loss, g = loss_and_gradients(W, hp, NUMPY, n_cases=sum(n), **part)
+        losses.append(part_loss)
+        parts.append(g)
+    for g in parts[1:]:
+        parts[0].merge(g)
+    np.testing.assert_allclose(sum(losses), loss(), rtol=1e-12)
+    for name, found in whole(parts[0], W["emb"]).items():
+        np.testing.assert_allclose(found, wanted[name], rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.parametrize("normalise", [False, True])
 def test_places_without_an_event_are_never_read(monkeypatch, normalise):
     hp = NARM(embedding=3, hidden=4, normalise=normalise, backend="numpy")
     W, problem = random_problem(hp, [5, 3, 3, 1])
     wanted, wanted_loss = gradients(hp, W, problem)
-    spread = narm._spread
+    spread = encoders._spread
 
     def poisoned(rows, there):
         out = spread(rows, there)
         out[~there] = np.nan
         return out
 
-    monkeypatch.setattr(narm, "_spread", poisoned)
+    monkeypatch.setattr(encoders, "_spread", poisoned)
     found, found_loss = gradients(hp, W, problem)
     assert found_loss() == wanted_loss()
     assert all((found[name] == wanted[name]).all() for name in W)
@@ -324,9 +354,7 @@ def test_cases_are_scored_in_blocks(monkeypatch, n_sample):
         g = Gradients()
         loss, dout = decode(out, emb, y, samples, rng.normal(size=ITEMS) * 0, 1.0, NUMPY, g)
         g.sum_rows()
-        full = np.zeros_like(emb)
-        full[g.rows["emb"][0]] = g.rows["emb"][1]
-        return loss * len(y), dout * len(y), full * len(y)
+        return loss * len(y), dout * len(y), whole(g, emb)["emb"] * len(y)
 
     if n_sample:  # the cases of a block are each other's negatives
         parts = [run(out[i : i + 3], y[i : i + 3]) for i in (0, 3, 6)]
@@ -348,16 +376,16 @@ def test_a_step_touches_only_its_rows():
     rng = np.random.default_rng(0)
     hp.item_ids, hp.weights = np.arange(1000), init_weights(hp, 1000, rng)
     before = hp.weights["emb"].copy()
-    memory = {name: init_state(p, "adam", 0) for name, p in hp.weights.items()}
+    hp.memory = {name: init_state(p, "adam", 0) for name, p in hp.weights.items()}
     _, g = loss_and_gradients(
         hp.weights, hp, NUMPY, np.array([5, 9, 5]), np.array([9, 5, 7]), grid([2, 1]),
         np.array([20, 20]), np.zeros(1000, np.float32), rng,
     )  # fmt: skip
-    hp._update(memory, g, 0.001)
+    hp._update(g, 0.001)
     changed = (hp.weights["emb"] != before).any(axis=1)
     assert np.flatnonzero(changed).tolist() == [5, 7, 9, 20]
-    assert memory["emb"]["t"][changed].tolist() == [[1]] * 4  # once, however often a row occurs
-    assert not any(array[~changed].any() for array in memory["emb"].values())
+    assert hp.memory["emb"]["t"][changed].tolist() == [[1]] * 4  # once, however often a row occurs
+    assert not any(array[~changed].any() for array in hp.memory["emb"].values())
 
 
 @pytest.mark.parametrize("n_sample", [0, 3])
@@ -367,7 +395,7 @@ def test_float32_stays_float32(n_sample):
     W = init_weights(hp, ITEMS, np.random.default_rng(0))
     problem["log_support"] = problem["log_support"].astype(np.float32)
     _, g = loss_and_gradients(W, hp, NUMPY, rng=np.random.default_rng(0), **problem)
-    assert {d.dtype for d in [*g.dense.values(), g.rows["emb"][1]]} == {np.dtype(np.float32)}
+    assert {d.dtype for d in whole(g, W["emb"]).values()} == {np.dtype(np.float32)}
 
 
 # --- the model ------------------------------------------------------------------------------------
@@ -449,14 +477,21 @@ def test_the_number_of_threads_does_not_show():
     code = (
         "import hashlib; from gru4rec_np import *\n"
         "log = Shop(n_items=300).simulate(300)\n"
-        "m = NARM(n_epochs=1, n_sample=100).fit(log)\n"
-        "print(m.ranks(log)[0].sum())\n"
-        "print(hashlib.sha256(b''.join(w.tobytes() for w in m.weights.values())).hexdigest())"
+        "for n_sample in (0, 100):\n"
+        "    m = NARM(n_epochs=1, n_sample=n_sample).fit(log)\n"
+        "    print(m.ranks(log)[0].sum())\n"
+        "    weights = b''.join(w.tobytes() for w in m.weights.values())\n"
+        "    print(hashlib.sha256(weights).hexdigest())"
     )
     digests = [
         subprocess.run(
             [sys.executable, "-c", code],
-            env={**os.environ, "OPENBLAS_NUM_THREADS": n, "OMP_NUM_THREADS": n},
+            env={
+                **os.environ,
+                "OPENBLAS_NUM_THREADS": n,
+                "OMP_NUM_THREADS": n,
+                "NUMBA_NUM_THREADS": n,
+            },
             capture_output=True,
             text=True,
             check=True,

@@ -7,21 +7,24 @@ Imports the mathematics (ops/) and the sampler of negatives.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from types import EllipsisType
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from gru4rec_np.data import batches
 from gru4rec_np.data.batches import Batches
-from gru4rec_np.ops import cells, losses, optim, ranking, scoring
+from gru4rec_np.ops import cells, encoders, losses, optim, ranking, scoring
 from gru4rec_np.ops.activations import ACTIVATIONS, LINEAR, TANH, Activation
 from gru4rec_np.ops.cells import State
 
 # Whether a backend says nothing while it compiles, as after `fit(verbose=False)`.
 quiet: ContextVar[bool] = ContextVar("quiet", default=False)
 
+Part = TypeVar("Part")
+Result = TypeVar("Result")
 Weights = dict[str, np.ndarray]
 Memory = dict[str, dict[str, np.ndarray]]  # weight name -> the optimiser's arrays, see optim.STATE
 
@@ -121,6 +124,45 @@ class Ops:
         """dxW, dh, dU, db as `gru_backward`, dc (3H,); see `cells.gru_reset_after_backward`."""
         return cells.gru_reset_after_backward(dh_new, cache, U, hidden_act)
 
+    # --- whole sessions ---------------------------------------------------------------------------
+
+    def unroll(
+        self, xW: np.ndarray, there: np.ndarray, U: np.ndarray, b: np.ndarray
+    ) -> tuple[np.ndarray, Any]:
+        """h (E, H) and the cache of `unroll_backward`; see `encoders.unroll`."""
+        return encoders.unroll(xW, there, U, b, self)
+
+    def unroll_backward(
+        self, dh: np.ndarray, cache: Any, there: np.ndarray, U: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """dxW (E, 3H), dU (H, 3H), db (3H,); see `encoders.unroll_backward`."""
+        return encoders.unroll_backward(dh, cache, there, U, self)
+
+    def local(
+        self,
+        h: np.ndarray,
+        there: np.ndarray,
+        A1: np.ndarray,
+        A2: np.ndarray,
+        v: np.ndarray,
+        normalise: bool = False,
+    ) -> tuple[np.ndarray, tuple]:
+        """The attention's c (E, H) and the cache of `local_backward`; see `encoders.local`."""
+        return encoders.local(h, there, A1, A2, v, normalise)
+
+    def local_backward(
+        self,
+        dc: np.ndarray,
+        cache: tuple,
+        there: np.ndarray,
+        A1: np.ndarray,
+        A2: np.ndarray,
+        v: np.ndarray,
+        normalise: bool = False,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """dh (E, H), dA1 (H, H), dA2 (H, H), dv (H,); see `encoders.local_backward`."""
+        return encoders.local_backward(dc, cache, there, A1, A2, v, normalise)
+
     # --- scores and loss --------------------------------------------------------------------------
 
     def scores(
@@ -146,6 +188,10 @@ class Ops:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Loss of each lane (B,) and its gradient (B, N); see `losses.loss_and_gradient`."""
         return losses.loss_and_gradient(raw, loss, final_act, bpreg, smoothing, log_q)
+
+    def softmax_loss(self, r: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Cross-entropy over all items, losses (n,) and gradient (n, I); `losses.softmax_loss`."""
+        return losses.softmax_loss(r, y)
 
     # --- the optimiser ----------------------------------------------------------------------------
 
@@ -178,6 +224,15 @@ class Ops:
     ) -> np.ndarray:
         """Rank of each case's target (n,) float64 among all items; see `ranking.rank_targets`."""
         return ranking.rank_targets(h, V_y, b_y, targets, ties)
+
+    # --- parts of a batch -------------------------------------------------------------------------
+
+    def each(self, function: Callable[[Part], Result], parts: Iterable[Part]) -> list[Result]:
+        """What the function returns for each part, in order. A backend may use threads."""
+        return [function(part) for part in parts]
+
+    def prepare(self, dtype: Any) -> None:
+        """Compile what `each` calls for whole sessions, before a first epoch's time begins."""
 
     # --- many steps at once -----------------------------------------------------------------------
 

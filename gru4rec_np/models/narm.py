@@ -1,12 +1,9 @@
 """NARM: a GRU over a session's clicks, and attention over all of its hidden states.
 
 Li et al., "Neural Attentive Session-based Recommendation" (CIKM 2017, arXiv 1711.04725), forward
-and backward written by hand. Read it from top to bottom: sessions side by side, the attention, the
-network with its loss, the model.
-
-A batch holds whole sessions, the longest first. The lanes that still have an event at step t are
-therefore the first ones, and padding is never computed. The E events of a batch are stored step
-after step. `there` (T, B) is True where a lane has an event at a step.
+and backward written by hand. Read it from top to bottom: sessions side by side, the network with
+its loss, the model. The GRU over whole sessions and the attention are in ops/encoders.py, which
+also says what `there` (T, B) is and in which order the E events of a batch are stored.
 
 Weights (I items, X = embedding, H = hidden units):
     emb     (I, X)      embedding of each item, for the input and for the scores
@@ -19,7 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -34,7 +31,14 @@ from gru4rec_np.models import going_on
 from gru4rec_np.models.base import Network, progress
 from gru4rec_np.models.hyperparameters import WIDEST, Checked, declare, flag, number, whole
 from gru4rec_np.models.network import Gradients, drop, dropout_mask
-from gru4rec_np.ops.activations import exp_or_zero, sigmoid
+from gru4rec_np.ops.encoders import (  # noqa: F401 - to be read and called as parts of NARM
+    attend,
+    attend_backward,
+    local,
+    local_backward,
+    unroll,
+    unroll_backward,
+)
 from gru4rec_np.ops.optim import clip, init_state
 from gru4rec_np.ops.scoring import log_proposal
 
@@ -42,6 +46,10 @@ LONGEST = 200  # events of a session in one piece, see `pieces`
 EVAL_PIECES = 256  # pieces to evaluate side by side
 # The largest numbers of cases and of scores in one call of the loss.
 LOSS_CASES, LOSS_SCORES = 512, 2**22
+# Without samples a batch is trained in so many parts, whose gradients are added: one for a thread.
+PARTS = 2
+PLAIN = Ops()
+LOSS_IS_CHECKED: Any = {"over": "ignore", "invalid": "ignore", "divide": "ignore"}
 
 # The values of the paper where they differ from the defaults.
 PAPER = {
@@ -89,157 +97,6 @@ def side_by_side(first: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarr
     t = np.arange(n.max(initial=0))[:, None]
     there = t < n
     return (first + t)[there], there
-
-
-def _steps(there: np.ndarray) -> Iterator[tuple[slice, int]]:
-    """For each step, the slice of its events in (E,) and their number: that of its lanes."""
-    first = 0
-    for n in there.sum(axis=1).tolist():
-        yield slice(first, first + n), n
-        first += n
-
-
-def _spread(rows: np.ndarray, there: np.ndarray) -> np.ndarray:
-    """(E, H) rows arranged as (T, B, H). Places without an event are not initialised."""
-    out = np.empty((*there.shape, rows.shape[1]), rows.dtype)
-    out[there] = rows
-    return out
-
-
-# --- the global encoder ---------------------------------------------------------------------------
-
-
-def unroll(
-    xW: np.ndarray, there: np.ndarray, U: np.ndarray, b: np.ndarray, ops: Ops
-) -> tuple[np.ndarray, list]:
-    """The GRU over whole sessions, from state 0.
-
-    Args:
-        xW: (E, 3H), see `cells.gru`. there: (T, B). ops: see `backends.load`.
-
-    Returns:
-        h (E, H) after each event, and the cache of `unroll_backward`.
-    """
-    state = np.zeros((there.shape[1], len(U)), xW.dtype)
-    h, caches = np.empty((len(xW), len(U)), xW.dtype), []
-    for events, n in _steps(there):
-        state, cache = ops.gru(xW[events], state[:n], U, b)
-        h[events] = state
-        caches.append(cache)
-    return h, caches
-
-
-def unroll_backward(
-    dh: np.ndarray, caches: list, there: np.ndarray, U: np.ndarray, ops: Ops
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Gradients of `unroll`: backpropagation through time to the start of the sessions.
-
-    Args:
-        dh: (E, H) gradient with respect to each h, without the part from the next step.
-
-    Returns:
-        dxW (E, 3H), dU (H, 3H), db (3H,).
-    """
-    dxW, dU = np.empty((len(dh), U.shape[1]), dh.dtype), np.zeros_like(U)
-    db = np.zeros(U.shape[1], U.dtype)
-    dstate = np.zeros((there.shape[1], len(U)), dh.dtype)  # stays 0 after a session's end
-    for (events, n), cache in zip(reversed(list(_steps(there))), reversed(caches), strict=True):
-        dxW[events], dstate[:n], dU_t, db_t = ops.gru_backward(dh[events] + dstate[:n], cache, U)
-        dU += dU_t
-        db += db_t
-    return dxW, dU, db
-
-
-# --- the local encoder ----------------------------------------------------------------------------
-
-
-def attend(
-    q: np.ndarray, k: np.ndarray, h: np.ndarray, v: np.ndarray, normalise: bool = False
-) -> tuple[np.ndarray, tuple]:
-    """c_l = Σ_j α_j h_j with α_j = v·σ(q + k_j): one step, over the J events so far.
-
-    Li et al. 2017 (arXiv 1711.04725), the local encoder. The paper does not normalise α.
-
-    Args:
-        q: (n, H) h_t A1. k: (J, n, H) h_j A2. h: (J, n, H), the hidden states. v: (H,).
-        normalise: α is the softmax of v·σ(q + k_j) over the J events.
-
-    Returns:
-        c_l (n, H), and the cache (σ, α) of `attend_backward`; α is (J, n).
-    """
-    s = sigmoid(q + k)
-    a = s @ v
-    if normalise:
-        a = exp_or_zero(a - a.max(axis=0))
-        a /= a.sum(axis=0)
-    return np.einsum("jn,jnh->nh", a, h), (s, a)
-
-
-def attend_backward(
-    dc: np.ndarray, cache: tuple, h: np.ndarray, v: np.ndarray, normalise: bool = False
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Gradients of `attend`: dq (n, H), dk (J, n, H), dh (J, n, H), dv (H,).
-
-    Args:
-        dc: (n, H) gradient with respect to c_l; cache, h, v, normalise as in the forward step.
-    """
-    s, a = cache
-    da = np.einsum("nh,jnh->jn", dc, h)
-    if normalise:
-        da = a * (da - (a * da).sum(axis=0))
-    dv = da.ravel() @ s.reshape(-1, s.shape[2])
-    dk = da[:, :, None] * v * (s * (1 - s))
-    return dk.sum(axis=0), dk, a[:, :, None] * dc, dv
-
-
-def local(
-    h: np.ndarray,
-    there: np.ndarray,
-    A1: np.ndarray,
-    A2: np.ndarray,
-    v: np.ndarray,
-    normalise: bool = False,
-) -> tuple[np.ndarray, tuple]:
-    """The local encoder: `attend` at each step, over the events up to its own.
-
-    Args:
-        h: (E, H). there: (T, B). A1, A2: (H, H), v: (H,).
-
-    Returns:
-        c_l (E, H), and the cache of `local_backward`. It does not hold σ, (T, T, B, H) numbers:
-        `local_backward` computes σ again, step by step.
-    """
-    q, k, states = h @ A1, _spread(h @ A2, there), _spread(h, there)
-    c = np.empty_like(h)
-    for t, (events, n) in enumerate(_steps(there)):
-        so_far = np.s_[: t + 1, :n]  # no padding: these lanes have an event at each step up to t
-        c[events], _ = attend(q[events], k[so_far], states[so_far], v, normalise)
-    return c, (h, q, k, states)
-
-
-def local_backward(
-    dc: np.ndarray,
-    cache: tuple,
-    there: np.ndarray,
-    A1: np.ndarray,
-    A2: np.ndarray,
-    v: np.ndarray,
-    normalise: bool = False,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Gradients of `local`: dh (E, H), dA1 (H, H), dA2 (H, H), dv (H,)."""
-    h, q, k, states = cache
-    dq, dk, dstates, dv = np.empty_like(q), np.zeros_like(k), np.zeros_like(k), np.zeros_like(v)
-    for t, (events, n) in enumerate(_steps(there)):
-        so_far = np.s_[: t + 1, :n]
-        _, step = attend(q[events], k[so_far], states[so_far], v, normalise)
-        dq[events], dk_t, dh_t, dv_t = attend_backward(
-            dc[events], step, states[so_far], v, normalise
-        )
-        dk[so_far] += dk_t
-        dstates[so_far] += dh_t
-        dv += dv_t
-    dk = dk[there]
-    return dstates[there] + dq @ A1.T + dk @ A2.T, h.T @ dq, h.T @ dk, dv
 
 
 # --- hyperparameters ------------------------------------------------------------------------------
@@ -331,8 +188,8 @@ def encode(
     e = W["emb"][x]
     mask_e = dropout_mask(rng, e, hp.dropout_p_embed)
     e = drop(e, mask_e)
-    h, steps = unroll(e @ W["W_x"], there, W["U"], W["b"], ops)
-    c_l, looks = local(h, there, W["A1"], W["A2"], W["v"], hp.normalise)
+    h, steps = ops.unroll(e @ W["W_x"], there, W["U"], W["b"])
+    c_l, looks = ops.local(h, there, W["A1"], W["A2"], W["v"], hp.normalise)
     c = np.hstack([h, c_l])
     mask_c = dropout_mask(rng, c, hp.dropout_p_context)
     c = drop(c, mask_c)
@@ -346,39 +203,16 @@ def encode_backward(
     x, there, e, mask_e, steps, looks, c, mask_c = cache
     g.add("B", dout.T @ c)
     dc = drop(dout @ W["B"], mask_c)
-    dh, *dlocal = local_backward(
+    dh, *dlocal = ops.local_backward(
         dc[:, hp.hidden :], looks, there, W["A1"], W["A2"], W["v"], hp.normalise
     )
     for name, gradient in zip(("A1", "A2", "v"), dlocal, strict=True):
         g.add(name, gradient)
-    dxW, dU, db = unroll_backward(dh + dc[:, : hp.hidden], steps, there, W["U"], ops)
+    dxW, dU, db = ops.unroll_backward(dh + dc[:, : hp.hidden], steps, there, W["U"])
     g.add("U", dU)
     g.add("b", db)
     g.add("W_x", e.T @ dxW)
     g.add_rows("emb", x, drop(dxW @ W["W_x"].T, mask_e))
-
-
-def cross_entropy(r: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """-log softmax(r)_y over all items. losses.py has the loss over sampled items.
-
-    Args:
-        r: (n, I) scores. y: (n,) the targets.
-
-    Returns:
-        loss of each case (n,), and the cache that `cross_entropy_backward` takes.
-    """
-    shifted = r - r.max(axis=1, keepdims=True)
-    target = np.take_along_axis(shifted, y[:, None], axis=1)[:, 0]
-    p = exp_or_zero(shifted, out=shifted)
-    total = p.sum(axis=1, keepdims=True)
-    p /= total
-    return np.log(total[:, 0]) - target, p
-
-
-def cross_entropy_backward(cache: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """dr = softmax(r) - 1 at y, (n, I). Overwrites the cache."""
-    cache[np.arange(len(y)), y] -= 1
-    return cache
 
 
 def decode(
@@ -390,6 +224,7 @@ def decode(
     sample_alpha: float,
     ops: Ops,
     g: Gradients,
+    n_cases: int | None = None,
 ) -> tuple[float, np.ndarray]:
     """The scores emb_k·out, their mean cross-entropy over the cases, and its gradient.
 
@@ -399,35 +234,32 @@ def decode(
     Args:
         out: (E, X) from `encode`. y: (E,) targets. samples: (S,) items; None to score all items.
         log_support: (I,). g: the gradient of emb is added to it.
+        n_cases: what the sum is divided by; None for E.
 
     Returns:
         loss, dout (E, X).
     """
-    loss, dout = 0.0, np.empty_like(out)
+    total, dout = 0.0, np.empty_like(out)
+    n_cases = n_cases or len(y)
     columns = len(emb) if samples is None else LOSS_CASES + len(samples)
     size = max(1, min(LOSS_CASES, LOSS_SCORES // columns))
-    demb = np.zeros_like(emb if samples is None else emb[:0])  # of the whole table
+    share = out / n_cases  # instead of dr, which is wider
     for first in range(0, len(y), size):
         part = slice(first, first + size)
         if samples is None:
             V = emb
-            cases, cache = cross_entropy(out[part] @ V.T, y[part])
-            dr = cross_entropy_backward(cache, y[part])
+            losses, dr = ops.softmax_loss(out[part] @ V.T, y[part])
+            g.add("emb", dr.T @ share[part])
         else:
             items = np.concatenate([y[part], samples])
             V = emb[items]
             log_q = log_proposal(log_support, y[part], samples, sample_alpha)
-            cases, dr = ops.loss_and_gradient(out[part] @ V.T, "cross-entropy", log_q=log_q)
-        loss += float(cases.sum()) / len(y)
-        dr /= len(y)
-        dout[part] = dr @ V
-        if samples is None:
-            demb += dr.T @ out[part]
-        else:
-            g.add_rows("emb", items, dr.T @ out[part])
-    if samples is None:
-        g.add_rows("emb", np.arange(len(emb)), demb)
-    return loss, dout
+            losses, dr = ops.loss_and_gradient(out[part] @ V.T, "cross-entropy", log_q=log_q)
+            g.add_rows("emb", items, dr.T @ share[part])
+        total += float(losses.sum())
+        np.matmul(dr, V, out=dout[part])
+    dout /= n_cases
+    return total / n_cases, dout
 
 
 def loss_and_gradients(
@@ -440,19 +272,20 @@ def loss_and_gradients(
     samples: np.ndarray | None,
     log_support: np.ndarray,
     rng: np.random.Generator | None = None,
+    n_cases: int | None = None,
 ) -> tuple[float, Gradients]:
     """The mean loss of a batch over its E cases, and the gradient of each weight.
 
     Args:
-        x, y: (E,) items, and the items that follow them. there: (T, B). For the others see `encode`
-            and `decode`.
+        x, y: (E,) items, and the items that follow them. there: (T, B). n_cases: of the whole
+            batch, if this is a part of it. For the others see `encode` and `decode`.
 
     Returns:
         loss, and Gradients; those of emb are summed over its uses as input and output.
     """
     g = Gradients()
     out, cache = encode(W, hp, ops, x, there, rng)
-    loss, dout = decode(out, W["emb"], y, samples, log_support, hp.sample_alpha, ops, g)
+    loss, dout = decode(out, W["emb"], y, samples, log_support, hp.sample_alpha, ops, g, n_cases)
     encode_backward(dout, cache, W, hp, ops, g)
     g.sum_rows()
     return loss, g
@@ -540,7 +373,7 @@ class NARM(Network):
         with self._unchanged_if_refused():
             return self._train(new, support, (self.weights, self.memory), on_epoch, verbose)
 
-    @np.errstate(over="ignore", invalid="ignore", divide="ignore")  # the loss is checked instead
+    @np.errstate(**LOSS_IS_CHECKED)
     @one_blas_thread
     def _train(
         self,
@@ -573,20 +406,37 @@ class NARM(Network):
         first += train.offsets[session]
         n_updates, total = hp.n_epochs * -(-len(first) // hp.batch_size), int(n.sum())
         losses: list[float] = []
+        n_parts = 1 if hp.n_sample else PARTS  # a case's negatives include the other targets
+        rngs = rng.spawn(n_parts)  # one for the dropout of each part
 
+        def train_part(part: tuple) -> tuple[float, Gradients]:
+            sessions, samples, rng, n_cases = part
+            events, there = side_by_side(first[sessions], n[sessions])
+            with np.errstate(**LOSS_IS_CHECKED):  # of this thread
+                return loss_and_gradients(
+                    self.weights, hp, self.ops, train.items[events], train.items[events + 1],
+                    there, samples, log_support, rng, n_cases,
+                )  # fmt: skip
+
+        self.ops.prepare(np.float32)
         with progress(hp.n_epochs, verbose) as show:
             for epoch in range(1, hp.n_epochs + 1):
                 began, total_loss, done = time.perf_counter(), 0.0, 0
                 order = rng.permutation(len(first))
                 for batch in np.split(order, range(hp.batch_size, len(order), hp.batch_size)):
-                    events, there = side_by_side(first[batch], n[batch])
-                    x, y = train.items[events], train.items[events + 1]
+                    n_cases = int(n[batch].sum())
                     samples = None
                     if hp.n_sample:
                         samples = draw_negatives(rng, negatives, (hp.n_sample,), guide)
-                    loss, g = loss_and_gradients(
-                        self.weights, hp, self.ops, x, y, there, samples, log_support, rng
-                    )
+                    batch = batch[np.argsort(-n[batch], kind="stable")]
+                    parts = [
+                        (batch[i::n_parts], samples, rngs[i], n_cases)
+                        for i in range(min(n_parts, len(batch)))
+                    ]
+                    (loss, g), *others = self.ops.each(train_part, parts)
+                    for other_loss, other in others:
+                        loss += other_loss
+                        g.merge(other)
                     if not np.isfinite(loss):
                         raise InputError(
                             f"the loss is {loss} in epoch {epoch}: training diverged; try a lower "
@@ -597,8 +447,8 @@ class NARM(Network):
                         rate *= 1 - len(losses) / n_updates
                     self._update(g, rate)
                     losses.append(loss)
-                    total_loss += loss * len(x)
-                    done += len(x)
+                    total_loss += loss * n_cases
+                    done += n_cases
                     show(epoch, done, total, total_loss / done)
                 seconds = time.perf_counter() - began
                 self.history.append(
@@ -619,13 +469,15 @@ class NARM(Network):
         """One step of Adam, in place. Only the rows of emb that have a gradient change."""
         memory = self.memory
         assert memory is not None  # since _train
-        rows, of_rows = g.rows["emb"]
         if self.hp.grad_cap:
-            clip([*g.dense.values(), of_rows], self.hp.grad_cap)
-        for name, gradient in g.dense.items():
-            self.ops.update(self.weights[name], gradient, memory[name], "adam", rate)
-        which = ... if len(rows) == len(self.item_ids) else rows
-        self.ops.update(self.weights["emb"], of_rows, memory["emb"], "adam", rate, 0.0, which)
+            of_rows = [gradient for _, gradient in g.rows.values()]
+            clip([*g.dense.values(), *of_rows], self.hp.grad_cap)
+
+        def update(name: str) -> None:
+            rows, gradient = g.rows[name] if name in g.rows else (..., g.dense[name])
+            self.ops.update(self.weights[name], gradient, memory[name], "adam", rate, 0.0, rows)
+
+        self.ops.each(update, self.weights)
 
     # --- evaluation and recommendation ------------------------------------------------------------
 
@@ -660,16 +512,16 @@ class NARM(Network):
         at[events] = np.arange(len(events))
         return out[at[sessions.offsets[which + 1] - 1]]
 
-    def _encode_last(self, items: np.ndarray) -> tuple[int, np.ndarray, tuple]:
+    def _encode_last(self, items: np.ndarray, ops: Ops) -> tuple[int, np.ndarray, tuple]:
         """The last piece of a session of items (n,): its first event, B c (E, X), and the cache."""
         first = int(pieces(np.array([len(items)]), LONGEST // 2)[1][-1])
         x = items[first:]
         there = np.ones((len(x), 1), bool)
-        return first, *encode(self.weights, self.hp, self.ops, x, there)
+        return first, *encode(self.weights, self.hp, ops, x, there)
 
     @one_blas_thread
     def _scores_after(self, items: np.ndarray) -> np.ndarray:
-        _, out, _ = self._encode_last(items)
+        _, out, _ = self._encode_last(items, self.ops)
         return self.weights["emb"] @ out[-1]
 
     @one_blas_thread
@@ -687,7 +539,7 @@ class NARM(Network):
             InputError: the session is not a list of items, or the catalogue has none of them.
         """
         places, items = self._known(session)
-        first, _, cache = self._encode_last(items)
+        first, _, cache = self._encode_last(items, PLAIN)
         _, q, keys, states = cache[5]
         _, (_, a) = attend(q[-1:], keys, states, self.weights["v"], self.hp.normalise)
         weights = np.zeros(len(session), a.dtype)

@@ -185,10 +185,22 @@ class Gradients:
         self._parts.setdefault(name, []).append((rows, gradient))
 
     def sum_rows(self) -> None:
-        """Sum what was added for the same row, over all uses in all steps."""
+        """Sum what was added for the same row, over all uses in all steps.
+
+        Rows of a weight that also has a dense gradient are added to that.
+        """
         for name, parts in self._parts.items():
-            rows, gradients = zip(*parts, strict=True)
-            self.rows[name] = sum_rows(np.concatenate(rows), np.concatenate(gradients))
+            if name in self.dense:
+                for rows, gradient in parts:
+                    np.add.at(self.dense[name], rows, gradient)
+            else:
+                rows, gradients = zip(*parts, strict=True)
+                self.rows[name] = sum_rows(np.concatenate(rows), np.concatenate(gradients))
+
+    def merge(self, other: Gradients) -> None:
+        """Add the dense gradients of another part of the batch; neither has `rows`."""
+        for name, gradient in other.dense.items():
+            self.add(name, gradient)
 
 
 # --- one recurrent step ---------------------------------------------------------------------------
@@ -198,7 +210,8 @@ def dropout_mask(rng: np.random.Generator | None, like: np.ndarray, p: float) ->
     """Inverted dropout: 0 with probability p, else 1/(1-p). None if there is nothing to drop."""
     if rng is None or p == 0:
         return None
-    return (rng.random(like.shape, np.float32) >= p).astype(like.dtype) / (1 - p)
+    kept = rng.random(like.shape, np.float32) >= p
+    return kept * (like.dtype.type(1) / like.dtype.type(1 - p))
 
 
 def drop(x: np.ndarray, mask: np.ndarray | None) -> np.ndarray:

@@ -2,7 +2,8 @@
 
 Scores r are (B, N), N >= 2, one row for each lane. The first B columns are the lanes' own targets,
 the rest are shared negative samples. Row b's target i is column b; its other columns j are
-negatives. In float32, scores up to 1e4 cause neither overflow nor log 0.
+negatives. In float32, scores up to 1e4 cause neither overflow nor log 0. At the end stands the
+cross-entropy over all items, which needs no samples.
 Imports NumPy and the activations.
 """
 
@@ -273,3 +274,21 @@ def loss_and_gradient(
         case _:
             raise ValueError(f"loss must be one of {', '.join(LOSSES)}, not {loss!r}")
     return lanes, activate_backward(dr, activated, *final_act)
+
+
+def softmax_loss(r: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """-log softmax(r)_y over all items, and its gradient, softmax(r) - 1 at y.
+
+    Args:
+        r: (n, I) scores; overwritten. y: (n,) the targets.
+
+    Returns:
+        loss of each case (n,), dr (n, I).
+    """
+    r -= r.max(axis=1, keepdims=True)
+    target = np.take_along_axis(r, y[:, None], axis=1)[:, 0]
+    p = exp_or_zero(r, out=r)
+    total = p.sum(axis=1, keepdims=True)
+    p /= total
+    p[np.arange(len(y)), y] -= 1
+    return np.log(total[:, 0]) - target, p

@@ -113,9 +113,11 @@ class Kernel:
         self.parameters = code.co_varnames[: code.co_argcount]
         self.kinds = [kinds[name] for name in self.parameters]
         self.format = struct.Struct("".join(SCALARS.get(k, (0, "q"))[1] for k in self.kinds))
-        self._arrays = [
+        arrays = [
             (i, *typing.get_args(k)[1:]) for i, k in enumerate(self.kinds) if k not in SCALARS
         ]
+        # Types of arrays by their letters: to ask for a type of Numba's takes longer.
+        self._arrays = [(i, _CODES[kind], ndim) for i, kind, ndim in arrays]
         self._options = options
         self._loaded: dict[Any, tuple[Any, ...]] = {}  # by the type of its floats
 
@@ -149,16 +151,16 @@ class Kernel:
         the address of its data costs microseconds.
         """
         values = list(args)
-        f: Any = types.float32
-        for i, kind, ndim in self._arrays:
+        floats = ""
+        for i, codes, ndim in self._arrays:
             a = values[i]
             code = a.dtype.char
-            if kind == "f":
-                f = types.float64 if code == "d" else types.float32
-                kind = f
-            if code not in _CODES[kind] or a.ndim != ndim or not a.flags.c_contiguous:
+            if codes == FLOATS:
+                codes = floats = "d" if code == "d" else "f"
+            if code not in codes or a.ndim != ndim or not a.flags.c_contiguous:
                 raise TypeError(f"{self.name}: {self.parameters[i]} is {a.dtype} {a.shape}")
             values[i] = id(a)
+        f = types.float64 if floats == "d" else types.float32
         return self.format.pack(*values), f
 
     def address(self, f: Any) -> int:
@@ -211,7 +213,7 @@ class Kernel:
     # --- from compiled code -----------------------------------------------------------------------
 
     def _call_from_compiled_code(self, args):
-        f = next((args[i].dtype for i, kind, _ in self._arrays if kind == "f"), types.float32)
+        f = next((args[i].dtype for i, codes, _ in self._arrays if codes == FLOATS), types.float32)
         wanted = self._types(f)
         for name, given, kind in zip(self.parameters, args, wanted, strict=True):
             if isinstance(kind, types.Array) and given != kind:
@@ -269,8 +271,9 @@ class Kernel:
         return body, target.emit_object(llvm.parse_assembly(str(module)))
 
 
-_CODES = {
-    types.float32: "f", types.float64: "d", types.int64: "lq", types.int32: "i",
+FLOATS = "fd"
+_CODES: dict[Any, str] = {
+    "f": FLOATS, types.float32: "f", types.float64: "d", types.int64: "lq", types.int32: "i",
     types.boolean: "?",
 }  # fmt: skip
 

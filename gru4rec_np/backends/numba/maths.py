@@ -395,3 +395,29 @@ def lane_losses(
         g[t] -= pull
         activate_backward(g, y, act)
         losses[b] = loss
+
+
+# --- the softmax over all items -------------------------------------------------------------------
+
+
+@kernel
+def softmax_loss(r: Matrix, y: Ints, losses: Vector) -> None:
+    """losses.softmax_loss: r (n, I) <- the gradient of the scores r, and losses (n,)."""
+    one, zero = type_of(r[0, 0])(1), type_of(r[0, 0])(0)
+    I = r.shape[1]  # noqa: E741
+    for i in range(len(r)):
+        p = vector_at(r, i * I, I)
+        highest = ordered(p[0])  # see `largest`
+        for j in range(I):
+            place = ordered(p[j])
+            highest = place if place > highest else highest
+        top, total = unordered(highest), zero
+        target = p[y[i]] - top
+        for j in range(I):
+            p[j] = exp(p[j] - top)
+            total += p[j]
+        inverse = one / total
+        for j in range(I):
+            p[j] *= inverse
+        p[y[i]] -= one
+        losses[i] = type_of(total)(math.log(total)) - target

@@ -5,7 +5,10 @@ Imports kernels.py for the compiled pieces and base.py for the contract.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache as once
 from types import EllipsisType
 from typing import Any
 
@@ -16,14 +19,18 @@ from gru4rec_np.backends.base import (
     OWN_OPTIMISERS,
     Memory,
     Ops,
+    Part,
+    Result,
     Stepper,
     Weights,
     can_fuse_steps,
     coded,
 )
+from gru4rec_np.backends.numba import encoders
 from gru4rec_np.backends.numba.compiled import float_type, prepare
 from gru4rec_np.backends.numba.kernels import (
     CASES,
+    adam_rows,
     apart,
     blend_backward,
     candidate,
@@ -35,13 +42,19 @@ from gru4rec_np.backends.numba.kernels import (
     search,
     update_rows,
 )
-from gru4rec_np.backends.numba.maths import lane_losses
+from gru4rec_np.backends.numba.maths import lane_losses, softmax_loss
 from gru4rec_np.ops import ranking
 from gru4rec_np.ops.activations import LINEAR, TANH, Activation
 from gru4rec_np.ops.losses import LOSSES
 
 STEP_BY_STEP = (
     search, gate, candidate, blend_backward, reset_backward, lane_losses, update_rows,
+)  # fmt: skip
+
+
+WHOLE_SESSIONS = (
+    encoders.unroll, encoders.unroll_backward, encoders.attention, encoders.attention_backward,
+    softmax_loss, lane_losses, adam_rows,
 )  # fmt: skip
 
 
@@ -140,6 +153,75 @@ class NumbaOps(Ops):
         dxW, dhU = np.hstack([da_r, da_z, da_n]), np.hstack([da_r, da_z, da_n * r])
         return dxW, dh_new * (1 - z) + dhU @ U.T, h.T @ dhU, dxW.sum(axis=0), dhU.sum(axis=0)
 
+    # --- whole sessions ---------------------------------------------------------------------------
+
+    def unroll(
+        self, xW: np.ndarray, there: np.ndarray, U: np.ndarray, b: np.ndarray
+    ) -> tuple[np.ndarray, Any]:
+        """As `encoders.unroll`, all steps in one call."""
+        (E, _), H, starts = xW.shape, len(U), _starts(there)
+        U_rz, U_n = _apart(U[:, : 2 * H]), _apart(U[:, 2 * H :])
+        before, rh, n, h = (apart((E, H), xW.dtype) for _ in range(4))
+        rz, hU = apart((E, 2 * H), xW.dtype), apart((there.shape[1], 2 * H), xW.dtype)
+        xW = np.ascontiguousarray(xW)
+        encoders.unroll(xW, starts, U_rz, U_n, b, hU, before, rz, rh, n, h)
+        return h, (starts, before, rz, rh, n)
+
+    def unroll_backward(
+        self, dh: np.ndarray, cache: Any, there: np.ndarray, U: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """As `encoders.unroll_backward`: one product makes dU, over all steps."""
+        starts, before, rz, rh, n = cache
+        (E, H), B = dh.shape, there.shape[1]
+        U_rz_T, U_n_T = _apart(U[:, : 2 * H].T), _apart(U[:, 2 * H :].T)
+        dstate, da_n, drh = (apart((B, H), dh.dtype) for _ in range(3))
+        da_rz, dxW, dU = apart((B, 2 * H), dh.dtype), apart((E, 3 * H), dh.dtype), np.empty_like(U)
+        dstate[:] = 0
+        encoders.unroll_backward(
+            np.ascontiguousarray(dh), starts, U_rz_T, U_n_T, before, rz, n, dstate, da_n, drh,
+            da_rz, dxW,
+        )  # fmt: skip
+        later = slice(B, None)  # the state before a first event is 0
+        dU[:, : 2 * H] = before[later].T @ dxW[later, : 2 * H]
+        dU[:, 2 * H :] = rh[later].T @ dxW[later, 2 * H :]
+        return dxW, dU, dxW.sum(axis=0)
+
+    def local(
+        self,
+        h: np.ndarray,
+        there: np.ndarray,
+        A1: np.ndarray,
+        A2: np.ndarray,
+        v: np.ndarray,
+        normalise: bool = False,
+    ) -> tuple[np.ndarray, tuple]:
+        """As `encoders.local`, session by session."""
+        starts, h, v = _starts(there), np.ascontiguousarray(h), np.ascontiguousarray(v)
+        A = np.hstack([A1, A2])
+        qk, c = h @ A, apart(h.shape, h.dtype)
+        encoders.attention(qk, h, v, starts, normalise, apart((len(there),), h.dtype), c)
+        return c, (starts, h, qk, A)
+
+    def local_backward(
+        self,
+        dc: np.ndarray,
+        cache: tuple,
+        there: np.ndarray,
+        A1: np.ndarray,
+        A2: np.ndarray,
+        v: np.ndarray,
+        normalise: bool = False,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """As `encoders.local_backward`."""
+        starts, h, qk, A = cache
+        (T, _), H, dc, v = there.shape, len(v), np.ascontiguousarray(dc), np.ascontiguousarray(v)
+        dqk, dh, dv = (apart(like.shape, dc.dtype) for like in (qk, h, v))
+        s, a, da = (apart(shape, dc.dtype) for shape in ((T, H), (T,), (T,)))
+        encoders.attention_backward(dc, qk, h, v, starts, normalise, s, a, da, dqk, dh, dv)
+        dh += dqk @ A.T
+        dA = h.T @ dqk
+        return dh, dA[:, :H], dA[:, H:], dv
+
     # --- loss and optimiser -----------------------------------------------------------------------
 
     def loss_and_gradient(
@@ -164,6 +246,12 @@ class NumbaOps(Ops):
         )  # fmt: skip
         return lanes, g
 
+    def softmax_loss(self, r: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """As `losses.softmax_loss`."""
+        lanes = np.empty(len(r), r.dtype)
+        softmax_loss(r, y.astype(np.int64, copy=False), lanes)
+        return lanes, r
+
     def update(
         self,
         p: np.ndarray,
@@ -175,14 +263,18 @@ class NumbaOps(Ops):
         rows: np.ndarray | EllipsisType = ...,
     ) -> None:
         """As `optim.update`."""
-        if adapt not in OWN_OPTIMISERS:
+        adam = adapt == "adam" and not momentum
+        if adapt not in OWN_OPTIMISERS and not adam:
             return super().update(p, g, state, adapt, learning_rate, momentum, rows)
         none = np.empty((1, 0), p.dtype)
-        a, v = (_as_table(state[name]) if name in state else none for name in "av")
-        rows = np.arange(len(p)) if rows is ... else rows
+        rows = np.arange(len(p)) if rows is ... else rows.astype(np.int64, copy=False)
         g = np.ascontiguousarray(_as_table(g))
+        if adam:
+            m, a, t = (_as_table(state[name]) for name in "mat")
+            return adam_rows(_as_table(p), rows, g, m, a, t, learning_rate)
+        a, v = (_as_table(state[name]) if name in state else none for name in "av")
         how = np.array([adapt == "adagrad", learning_rate, momentum], np.float64)
-        update_rows(_as_table(p), rows.astype(np.int64, copy=False), g, a, v, how)
+        update_rows(_as_table(p), rows, g, a, v, how)
 
     # --- the whole catalogue ----------------------------------------------------------------------
 
@@ -218,6 +310,16 @@ class NumbaOps(Ops):
             list(pool.map(count, range(0, len(h), CASES)))  # a list, to raise errors here
         return ranking.from_counts(below, level, len(V_y), ties)
 
+    # --- parts of a batch -------------------------------------------------------------------------
+
+    def each(self, function: Callable[[Part], Result], parts: Iterable[Part]) -> list[Result]:
+        """As `Ops.each`, in as many threads as Numba may use."""
+        return list(_pool(os.getpid(), numba.get_num_threads()).map(function, parts))
+
+    def prepare(self, dtype: Any) -> None:
+        """As `Ops.prepare`."""
+        prepare(WHOLE_SESSIONS, float_type(dtype))
+
     # --- many steps at once -----------------------------------------------------------------------
 
     def fuses(self, hp: Any) -> bool:
@@ -234,6 +336,24 @@ class NumbaOps(Ops):
             return FusedSteps(hp, W, memory, log_support)
         prepare(STEP_BY_STEP, float_type(W["V_y"].dtype))  # before the first epoch's time begins
         return None
+
+
+@once
+def _pool(process: int, threads: int) -> ThreadPoolExecutor:
+    """Threads that wait for work. A forked process needs its own."""
+    return ThreadPoolExecutor(threads)
+
+
+def _starts(there: np.ndarray) -> np.ndarray:
+    """The first event of each step, and the number of all; see numba/encoders.py."""
+    return np.append(0, np.cumsum(there.sum(axis=1)))
+
+
+def _apart(a: np.ndarray) -> np.ndarray:
+    """A contiguous copy, see `apart`."""
+    copy = apart(a.shape, a.dtype)
+    copy[:] = a
+    return copy
 
 
 def _flat(a: np.ndarray) -> np.ndarray:
