@@ -19,6 +19,7 @@ from common import machine, table
 HERE = Path(__file__).resolve().parents[1]
 CODE = """
 import json, sys, time
+import numpy as np
 from gru4rec_np import NARM, read_table
 from gru4rec_np.data.tables import as_sessions
 backend, threads, epochs, path = sys.argv[1:]
@@ -27,7 +28,7 @@ if backend == "numba":
     numba.set_num_threads(min(int(threads), numba.config.NUMBA_NUM_THREADS))
 train = read_table(path)
 few = as_sessions(train)
-few = few.keep_sessions([i < 500 for i in range(few.n_sessions)])
+few = few.keep_sessions(np.arange(few.n_sessions) < 500)
 NARM(seed=1, n_epochs=1, backend=backend).fit(few, verbose=False)
 began = time.process_time()
 model = NARM(seed=1, n_epochs=int(epochs), backend=backend).fit(train, verbose=False)

@@ -48,7 +48,7 @@ from gru4rec_np.ops.activations import LINEAR, TANH, Activation
 from gru4rec_np.ops.losses import LOSSES
 
 STEP_BY_STEP = (
-    search, gate, candidate, blend_backward, reset_backward, lane_losses, update_rows,
+    search, gate, candidate, blend_backward, reset_backward, lane_losses, update_rows, adam_rows,
 )  # fmt: skip
 
 
