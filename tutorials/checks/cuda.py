@@ -213,8 +213,6 @@ def cost(number: str, source: Any) -> None:
 
 def replay(number: str, source: Any) -> Any:
     """Show a right answer's run step by step, on the first case that is small enough."""
-    from IPython.display import HTML
-
     exercise = find(number)
     launch: Launch = exercise.run
     if not isinstance(source, str) or HOLE in source:
@@ -226,9 +224,16 @@ def replay(number: str, source: Any) -> Any:
     except Wrong as error:
         print(error)
         return None
+    return show_steps(report, f"{launch.name}.cu")
+
+
+def show_steps(report: Report, file: str, height: int = 520) -> Any:
+    """The steps of a launch with `profile=True`, to be moved through in a notebook."""
+    from IPython.display import HTML
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # IPython would have an address instead of the page itself
-        return HTML(frame(report, f"{launch.name}.cu"))
+        return HTML(frame(report, file, height))
 
 
 def _size(args: tuple) -> int:
