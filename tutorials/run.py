@@ -108,10 +108,13 @@ def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
         cell.metadata = {}
         cell.id = f"cell-{i:02}"
         if "outputs" in cell:  # progress bars end in what they showed last; of no use later
-            cell.outputs = [
-                o for o in cell.outputs if "\r" not in o.get("text", "") and o.get("text") != "\n"
-            ]
+            cell.outputs = [o for o in cell.outputs if not of_a_bar(o.get("text", "x"))]
     return notebook
+
+
+def of_a_bar(text: str) -> bool:
+    """Whether a text is what a progress bar printed: it returns to its line, or moves up."""
+    return "\r" in text or not text.replace("\x1b[A", "").strip()
 
 
 def output_text(cell: nbformat.NotebookNode) -> str:
