@@ -70,9 +70,12 @@ class Ops:
 
     Attributes:
         name: the backend's name. why: why it was chosen, for messages.
+        parts: in how many parts `each` is given a batch of whole sessions. The same on all
+            machines: results depend on it.
     """
 
     name = "numpy"
+    parts = 1
 
     def __init__(self, why: str = "chosen by --backend") -> None:
         self.why = why

@@ -46,8 +46,6 @@ LONGEST = 200  # events of a session in one piece, see `pieces`
 EVAL_PIECES = 256  # pieces to evaluate side by side
 # The largest numbers of cases and of scores in one call of the loss.
 LOSS_CASES, LOSS_SCORES = 512, 2**22
-# Without samples a batch is trained in so many parts, whose gradients are added: one for a thread.
-PARTS = 2
 PLAIN = Ops()
 LOSS_IS_CHECKED: Any = {"over": "ignore", "invalid": "ignore", "divide": "ignore"}
 
@@ -406,7 +404,8 @@ class NARM(Network):
         first += train.offsets[session]
         n_updates, total = hp.n_epochs * -(-len(first) // hp.batch_size), int(n.sum())
         losses: list[float] = []
-        n_parts = 1 if hp.n_sample else PARTS  # a case's negatives include the other targets
+        # With samples, a case's negatives include the targets of the whole batch.
+        n_parts = 1 if hp.n_sample else self.ops.parts
         rngs = rng.spawn(n_parts)  # one for the dropout of each part
 
         def train_part(part: tuple) -> tuple[float, Gradients]:

@@ -62,6 +62,7 @@ class NumbaOps(Ops):
     """Each operation as in `Ops`; fused steps by `backends.numba.steps`."""
 
     name = "numba"
+    parts = 2
 
     def draw_negatives(
         self,
