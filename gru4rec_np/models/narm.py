@@ -417,8 +417,8 @@ class NARM(Network):
                     there, samples, log_support, rng, n_cases,
                 )  # fmt: skip
 
-        self.ops.prepare(np.float32)
         with progress(hp.n_epochs, verbose) as show:
+            self.ops.prepare(np.float32)
             for epoch in range(1, hp.n_epochs + 1):
                 began, total_loss, done = time.perf_counter(), 0.0, 0
                 order = rng.permutation(len(first))
