@@ -51,10 +51,11 @@ from gru4rec_np.data.shop import Shop
 from gru4rec_np.errors import InputError
 from gru4rec_np.files import write_text
 from gru4rec_np.models import BASELINES, checkpoint
-from gru4rec_np.models.base import Model, Network
+from gru4rec_np.models.base import Model
 from gru4rec_np.models.baselines import Oracle
 from gru4rec_np.models.gru4rec import GRU4Rec
 from gru4rec_np.models.narm import NARM
+from gru4rec_np.models.neural import Network
 from gru4rec_np.models.params import parse_params
 from gru4rec_np.ops.losses import LOSSES
 

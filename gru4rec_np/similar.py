@@ -9,7 +9,7 @@ from gru4rec_np import models
 from gru4rec_np.console import cli
 from gru4rec_np.console.titles import read_titles
 from gru4rec_np.errors import InputError
-from gru4rec_np.models.base import Network
+from gru4rec_np.models.neural import Network
 
 
 def main() -> None:

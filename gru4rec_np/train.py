@@ -12,7 +12,7 @@ import io
 import json
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,22 +23,15 @@ from tqdm import tqdm
 from gru4rec_np.console import advice, baselines, cli, report, runs
 from gru4rec_np.console.options import (
     CONFIGURATIONS,
-    DATA_OPTIONS,
-    HEADER,
     RUN_OPTIONS,
-    TABLE_OPTIONS,
     add_data_options,
     add_option,
-    data_settings,
     held_out,
     load_data,
     parse,
-    read_config,
-    require_used,
-    run_settings,
-    unused,
     write_config,
 )
+from gru4rec_np.console.settings import Say, settle, short
 from gru4rec_np.data.sessions import Sessions
 from gru4rec_np.data.shop import Shop
 from gru4rec_np.errors import InputError
@@ -47,15 +40,9 @@ from gru4rec_np.models import hyperparameters
 from gru4rec_np.models.base import Model
 from gru4rec_np.models.gru4rec import GRU4Rec
 from gru4rec_np.models.hyperparameters import DEFAULTS, FIELDS
-from gru4rec_np.models.params import OFFICIAL, parse_params
 from gru4rec_np.models.training import Diverged
 
 K = (5, 10, 20)
-
-FILES = ("model.npz", "config.toml", "history.csv", "metrics.json", "curves.png")
-TRAINING = "training.npz"  # the last checkpoint; of a finished run with keep_training
-SETTINGS = "training.toml"  # the configuration of an unfinished run, config.toml of a finished one
-DIVERGED = "diverged"  # .npz and .toml, what these become when the loss diverged
 
 DESCRIPTION = """\
 Train GRU4Rec on a click log and compare it with simple baselines. Without any option: on a
@@ -70,8 +57,6 @@ examples:
 loss=bpr-max,constrained_embedding=True
   python -m gru4rec_np.train --train train.tsv --test test.tsv --config rsc15-100k-bpr-max
   python -m gru4rec_np.train --start-from runs/clicks --train tomorrow.tsv --keep-counts"""
-
-Say = Callable[[str], object]
 
 
 def parser() -> cli.Parser:
@@ -125,162 +110,12 @@ def parser() -> cli.Parser:
 
 
 def settings(argv: list[str], say: Say = lambda line: None) -> tuple[dict[str, Any], GRU4Rec, Path]:
-    """Everything that a run needs, from options, --params and --config.
+    """What `console.settings.settle` makes of the command's arguments.
 
     Args:
-        argv: the command's arguments; `--n_sample` is read as `--n-sample`.
-        say: called with lines about what --params left out.
-
-    Returns:
-        data and run options, the untrained model, the output directory.
-
-    Raises:
-        InputError: a value or a combination that cannot be used.
+        argv: `--n_sample` is read as `--n-sample`. say: called with lines to print.
     """
-    given = parse(parser(), argv)
-    out, config, params = (given.pop(name, None) for name in ("out", "config", "params"))
-    overwrite, resume = given.pop("overwrite", False), given.pop("resume", None)
-    if resume is not None:
-        if set(given) - {"n_epochs"} or overwrite or (out, config, params) != (None, None, None):
-            raise InputError(
-                "resume: allows no other option but --n-epochs; the run's are in its folder"
-            )
-        out, config = resume, _to_resume(Path(resume), "n_epochs" in given)
-
-    values: dict[str, Any] = read_config(config) if config else {}
-    if "start_from" in given:
-        if config is not None or params is not None:
-            raise InputError("start_from: not with --config or --params, the run's values hold")
-        values = _settings_of(_run_of(given["start_from"]))
-    logs = {name: given.get(name, values.get(name, [])) for name in ("train", "test")}
-    if "start_from" in given and "train" not in given:
-        raise InputError("start_from: needs the new sessions, --train FILE")
-    if "train" in given or "test" in given:  # what the file says of its own log may not fit
-        values = {name: value for name, value in values.items() if name not in unused(logs)}
-    if params is not None:
-        values = _with_params(values, params, config is None, given, say)
-    for name, text in given.items():
-        if name in FIELDS and isinstance(text, str):
-            text = hyperparameters.parse_value(name, text)
-        values[name] = text
-
-    data = data_settings(values) | run_settings(values)
-    require_used(data, values)
-    baselines.names_of(data["baselines"])
-    hp = {name: value for name, value in values.items() if name not in data}
-    if data["start_from"]:
-        if data["baselines"] not in ("auto", "none"):
-            raise InputError("baselines: not with --start-from, they would know the new log only")
-        model = GRU4Rec.load(data["start_from"], data["backend"])
-        kept = _run_of(data["start_from"]) / TRAINING
-        if kept.is_file():
-            model.read_memory(kept)
-        else:
-            cli.say(
-                f"warning: {kept} is missing, so {model.adapt}'s memory starts fresh and the model "
-                "may become worse"
-            )
-        model.set_params(**hp)
-    else:
-        model = GRU4Rec(**hp, backend=data["backend"])
-    if out is None:
-        folder = runs.unused_folder(Path("runs", runs.name_of(data["train"] or ["shop"])))
-    else:
-        folder = Path(out)
-    if resume is None:
-        require_free(folder, overwrite)
-    if data["start_from"] and folder.resolve() == _run_of(data["start_from"]).resolve():
-        raise InputError(f"--out {folder}: is the run to start from; choose another folder")
-    return data | {"overwrite": overwrite, "resume": resume is not None}, model, folder
-
-
-def _run_of(model: str) -> Path:
-    """The folder of a run, which may be given by its model file."""
-    return Path(model) if Path(model).is_dir() else Path(model).parent
-
-
-def _settings_of(run: Path) -> dict[str, Any]:
-    """Hyperparameters and columns of a run, as far as its folder has them."""
-    config = run / "config.toml"
-    values = read_config(str(config)) if config.is_file() else {}
-    return {
-        name: value
-        for name, value in values.items()
-        if name in FIELDS or name in TABLE_OPTIONS or name in ("backend", "ties")
-    }
-
-
-def _with_params(
-    values: dict[str, Any], text: str, official: bool, given: dict[str, Any], say: Say
-) -> dict[str, Any]:
-    """The values with those of --params, and with what it leaves out.
-
-    Args:
-        values: of --config. official: whether the reference's defaults hold.
-        given: the command line's options, which win in the end.
-    """
-    params = parse_params(text)
-    defaults = {n: v for n, v in OFFICIAL.items() if n not in params.values} if official else {}
-    default_columns = {n: DATA_OPTIONS[n][0] for n in params.columns}
-    columns = {n: v for n, v in params.columns.items() if v != default_columns[n]}
-    left_out = {n: v for n, v in defaults.items() if n not in given}
-    if left_out:
-        listed = ", ".join(f"{n}={_short(v)}" for n, v in left_out.items())
-        say(f"--params: names left out take the official defaults: {listed}")
-    if "input" not in params.values and "input" not in given:
-        now = defaults.get("input", values.get("input", DEFAULTS["input"]))
-        of = "the official default, constrained_embedding=True" if official else "from --config"
-        say(f"--params: names no input; it is {now} ({of})")
-    if params.ignored:
-        say(f"--params: ignored: {', '.join(params.ignored)}")
-    return {**defaults, **values, **columns, **params.values}
-
-
-def _short(value: Any) -> str:
-    return "/".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def require_free(out: Path, overwrite: bool) -> None:
-    """Raise InputError if a new run would replace files in its folder that it must not.
-
-    Args:
-        overwrite: the results of an earlier run may be replaced.
-    """
-    if (out / TRAINING).exists() and (out / SETTINGS).exists():
-        raise InputError(
-            f"--out {out}: an unfinished run is there; --resume {out} continues it, or delete "
-            f"{out / TRAINING}"
-        )
-    there = [out / name for name in FILES if (out / name).is_file()]
-    if there and not overwrite:
-        raise InputError(
-            f"--out {out}: {there[0]} is there already; choose another folder, or replace an "
-            "earlier run with --overwrite"
-        )
-    config = out / "config.toml"
-    if config.is_file():
-        with open(config, encoding="utf-8", errors="replace") as file:
-            if file.readline() != HEADER:
-                raise InputError(f"--out {out}: {config} is not of this program, and stays")
-
-
-def _to_resume(folder: Path, finished: bool) -> str:
-    """The configuration of a run that can be resumed. finished: also of a finished one.
-
-    Raises:
-        InputError: there is none.
-    """
-    if not (folder / TRAINING).is_file():
-        raise InputError(
-            f"resume: {folder}: nothing to resume, there is no {TRAINING}; the run was stopped in "
-            "its first steps, or finished without keep_training"
-        )
-    is_finished = not (folder / SETTINGS).exists()
-    if is_finished and not finished:
-        raise InputError(
-            f"resume: {folder}: nothing to resume, the run is finished; --n-epochs N trains more"
-        )
-    return str(folder / ("config.toml" if is_finished else SETTINGS))
+    return settle(parse(parser(), argv), say)
 
 
 def train_with_progress(
@@ -353,7 +188,7 @@ def main() -> None:
     """Run the command on sys.argv."""
     lines: list[str] = []
     data, model, out = settings(sys.argv[1:], lines.append)
-    cli.check_output(out, FILES, [Path(f) for name in ("train", "test") for f in data[name]])
+    cli.check_output(out, runs.FILES, [Path(f) for name in ("train", "test") for f in data[name]])
     with cli.surviving_output():
         parts, shop = load_data(data, model.item_ids if data["start_from"] else None)
         is_new = not out.exists()
@@ -363,7 +198,7 @@ def main() -> None:
                 if (
                     not data["overwrite"] and not data["resume"]
                 ):  # another run may have finished here meanwhile
-                    require_free(out, False)
+                    runs.require_free(out, False)
                 run(data, model, out, parts, shop, lines)
         finally:
             if is_new:
@@ -400,7 +235,7 @@ def run(
     for line in advice.cautions(model.hp, train, judged, not data["test"]):
         cli.say(f"warning: {line}")
     print(
-        f"GRU4Rec: {model.unit} layers {_short(model.layers)}, input {model.input}, "
+        f"GRU4Rec: {model.unit} layers {short(model.layers)}, input {model.input}, "
         f"loss {model.loss}, {model.n_sample} extra negatives; backend {model.ops.name} "
         f"({model.ops.why})",
         flush=True,
@@ -412,23 +247,25 @@ def run(
             flush=True,
         )
     interval = runs.parse_interval(data["checkpoint"])
-    begin = partial(write_config, out / SETTINGS, data, model)
-    keeper = runs.Keeper(out / TRAINING, *interval, begin)
+    begin = partial(write_config, out / runs.SETTINGS, data, model)
+    keeper = runs.Keeper(out / runs.TRAINING, *interval, begin)
     try:
         with keeper:
             train_with_progress(model, train, validation, data, keeper)
     except Diverged as error:
         if not data["resume"] and not keeper.has_kept:
             raise
-        (out / SETTINGS).replace(out / f"{DIVERGED}.toml")
-        keeper.path.replace(out / f"{DIVERGED}.npz")
-        raise InputError(f"{error}; {out / DIVERGED}.npz is the last checkpoint before") from None
+        (out / runs.SETTINGS).replace(out / f"{runs.DIVERGED}.toml")
+        keeper.path.replace(out / f"{runs.DIVERGED}.npz")
+        raise InputError(
+            f"{error}; {out / runs.DIVERGED}.npz is the last checkpoint before"
+        ) from None
     except runs.Stopped:
         cli.say(f"stopped; to go on: {_resume(out)}")
         sys.exit(128 + (keeper.asked or 0))
 
     # The model comes first. Older results go before it, so that no two runs' files are mixed.
-    for name in FILES[1:]:
+    for name in runs.FILES[1:]:
         with contextlib.suppress(OSError):
             (out / name).unlink(missing_ok=True)
     with _going_on(out, f"the checkpoint is kept in {out}"):
@@ -438,9 +275,9 @@ def run(
         if validation and len(model.history) < model.n_epochs:
             print(f"no better epoch in {data['patience']}: stopped")
         finish(data, model, out, parts, tests, methods)
-        (out / SETTINGS).unlink(missing_ok=True)  # without it the run is finished
+        (out / runs.SETTINGS).unlink(missing_ok=True)  # without it the run is finished
         if not data["keep_training"]:
-            (out / TRAINING).unlink(missing_ok=True)
+            (out / runs.TRAINING).unlink(missing_ok=True)
 
     if left_out:
         print(
@@ -450,7 +287,7 @@ def run(
     line = advice.fitting_config(model.hp, train.n_events) or ""
     if line:
         print(line)
-    written = [name for name in (*FILES, TRAINING) if (out / name).exists()]
+    written = [name for name in (*runs.FILES, runs.TRAINING) if (out / name).exists()]
     print(f"\nwritten to {out}/: {', '.join(written)}")
     items = [str(item) for item in next(iter(tests.values()), train).session(0)[:2]]
     example = [str(out), *["--"] * any(item.startswith("-") for item in items), *items]
@@ -491,7 +328,7 @@ def finish(
 @contextlib.contextmanager
 def _going_on(out: Path, kept: str) -> Iterator[None]:
     """Add to an error what is kept of the run, and how to go on."""
-    hint = f"{kept}; to go on: {_resume(out)}" if (out / TRAINING).exists() else kept
+    hint = f"{kept}; to go on: {_resume(out)}" if (out / runs.TRAINING).exists() else kept
     try:
         yield
     except KeyboardInterrupt:

@@ -107,7 +107,7 @@ def test_every_notebook_shows_its_part_of_the_step(number, capsys, monkeypatch):
     assert f"one_step.show({number})" in run.notebooks()[number].read_text(encoding="utf-8")
     monkeypatch.setattr(plt, "show", plt.close)
     one_step.show(number)
-    text = page.__file__ and open(page.__file__, encoding="utf-8").read().splitlines()
+    text = one_step.PAGE.read_text(encoding="utf-8").splitlines()
     printed = capsys.readouterr().out.splitlines()
     assert len(printed) == (number not in (0, 9)) or number in (3, 7)
     for (title, first, last), line in zip(one_step.lines_of(number), printed, strict=True):

@@ -12,7 +12,7 @@ import pytest
 
 from gru4rec_np import GRU4Rec, InputError, Shop, models
 from gru4rec_np.models import BASELINES, NARM, NETWORKS
-from gru4rec_np.models.base import progress
+from gru4rec_np.models.neural import progress
 
 SHOP = Shop(n_items=40)
 LOG = SHOP.simulate(60)

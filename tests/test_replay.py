@@ -89,7 +89,7 @@ def test_nothing_is_loaded_from_elsewhere_and_no_text_ends_the_script(kernel):
     report.sources["sums.cu"] = "</script><b>"
     page = replay.page(report, "sums.cu")
     assert page.count("</script>") == 1 and "http" not in page
-    assert html.unescape(replay.frame(report, "sums.cu")).count("<!doctype html>") == 1
+    assert html.unescape(cuda.show_steps(report, "sums.cu").data).count("<!doctype html>") == 1
 
 
 PUZZLES = {f"11.{i}": name for i, name in enumerate(

@@ -437,7 +437,7 @@ def test_the_model_is_kept_whatever_fails_after_it(
     resumed = run_here("train", "--resume", out)
     assert resumed.returncode == 0 and "epoch 1/1" not in resumed.stdout  # not trained again
     assert (out / "model.npz").read_bytes() == kept
-    assert {p.name for p in out.iterdir()} == {*train.FILES, train.TRAINING}
+    assert {p.name for p in out.iterdir()} == {*runs.FILES, runs.TRAINING}
 
 
 def test_a_full_disk_when_the_model_is_written(log, whole, tmp_path, monkeypatch):
@@ -469,7 +469,7 @@ def test_streams_that_cannot_be_written(tmp_path, redirect, status, words):
     )
     assert done.returncode == status and "Traceback" not in done.stderr, done.stderr
     assert words in done.stderr
-    assert {p.name for p in (tmp_path / "out").iterdir()} == {*train.FILES, train.TRAINING}
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {*runs.FILES, runs.TRAINING}
 
 
 def test_nohup_keeps_a_hangup_ignored(monkeypatch):

@@ -85,7 +85,6 @@ RUN_OPTIONS: dict[str, tuple[Any, str]] = {
     "checkpoint": ("5m", "write a checkpoint every 5m (minutes) or every 5000 (steps); 0: only at "
                          "the start, at the end and when the run is stopped"),
 }  # fmt: skip
-HEADER = "# python -m gru4rec_np.train --config config.toml\n"  # of each config.toml
 SPLIT_OPTIONS = ("split", "min_item_support", "min_session_length", "merge_repeats")
 SHOP_OPTIONS = ("shop_sessions", "shop_items", "shop_seed")
 TABLE_OPTIONS = (
@@ -403,4 +402,6 @@ def write_config(path: Path, data: dict[str, Any], model: Model) -> None:
     config |= model.hyperparameters()
     for name in unused(config):
         del config[name]
-    write_text(path, HEADER + tomli_w.dumps({n: v for n, v in config.items() if v not in ("", [])}))
+    write_text(
+        path, runs.HEADER + tomli_w.dumps({n: v for n, v in config.items() if v not in ("", [])})
+    )

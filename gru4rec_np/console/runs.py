@@ -1,4 +1,4 @@
-"""A run's directory: its name, its lock, its checkpoints, and how it is stopped and continued.
+"""A run's directory: name, files, lock, checkpoints, and how a run is stopped and continued.
 
 For commands. Imports training.
 """
@@ -24,6 +24,12 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
+FILES = ("model.npz", "config.toml", "history.csv", "metrics.json", "curves.png")
+TRAINING = "training.npz"  # the last checkpoint; of a finished run with keep_training
+SETTINGS = "training.toml"  # the configuration of an unfinished run, config.toml of a finished one
+DIVERGED = "diverged"  # .npz and .toml, what these become when the loss diverged
+HEADER = "# python -m gru4rec_np.train --config config.toml\n"  # of each config.toml
+
 # Endings of a log's name that say nothing about its content.
 _ENDINGS = re.compile(r"(\.(tsv|csv|parquet|txt|dat|jsonl))?(\.(gz|zst))?$", re.IGNORECASE)
 
@@ -48,6 +54,54 @@ def unused_folder(folder: Path) -> Path:
             except InputError:
                 pass
     raise AssertionError("unreachable")
+
+
+def run_of(model: str) -> Path:
+    """The folder of a run, which may be given by its model file."""
+    return Path(model) if Path(model).is_dir() else Path(model).parent
+
+
+def require_free(out: Path, overwrite: bool) -> None:
+    """Raise InputError if a new run would replace files in its folder that it must not.
+
+    Args:
+        overwrite: the results of an earlier run may be replaced.
+    """
+    if (out / TRAINING).exists() and (out / SETTINGS).exists():
+        raise InputError(
+            f"--out {out}: an unfinished run is there; --resume {out} continues it, or delete "
+            f"{out / TRAINING}"
+        )
+    there = [out / name for name in FILES if (out / name).is_file()]
+    if there and not overwrite:
+        raise InputError(
+            f"--out {out}: {there[0]} is there already; choose another folder, or replace an "
+            "earlier run with --overwrite"
+        )
+    config = out / "config.toml"
+    if config.is_file():
+        with open(config, encoding="utf-8", errors="replace") as file:
+            if file.readline() != HEADER:
+                raise InputError(f"--out {out}: {config} is not of this program, and stays")
+
+
+def to_resume(folder: Path, finished: bool) -> str:
+    """The configuration of a run that can be resumed. finished: also of a finished one.
+
+    Raises:
+        InputError: there is none.
+    """
+    if not (folder / TRAINING).is_file():
+        raise InputError(
+            f"resume: {folder}: nothing to resume, there is no {TRAINING}; the run was stopped in "
+            "its first steps, or finished without keep_training"
+        )
+    is_finished = not (folder / SETTINGS).exists()
+    if is_finished and not finished:
+        raise InputError(
+            f"resume: {folder}: nothing to resume, the run is finished; --n-epochs N trains more"
+        )
+    return str(folder / ("config.toml" if is_finished else SETTINGS))
 
 
 @contextmanager

@@ -1,15 +1,14 @@
-"""`Model`: what all recommenders share. `Network`: a model with weights and a backend.
+"""`Model`: what all recommenders share.
 
 Evaluation, recommendation and model files are implemented here, once. A model's hyperparameters are
-in estimator.py. Models without a backend derive from `Baseline` (baselines.py).
+in estimator.py. Models with weights derive from `Network` (neural.py), the others from `Baseline`
+(baselines.py).
 """
 
 from __future__ import annotations
 
 import dataclasses
 import os
-import sys
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,14 +18,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from gru4rec_np.backends import Memory, Ops, one_blas_thread, quiet
 from gru4rec_np.backends import load as load_backend
+from gru4rec_np.backends import one_blas_thread
 from gru4rec_np.data.sessions import Sessions, check_cut_offs, check_k, index_of, item_list
 from gru4rec_np.data.tables import Watch, as_sessions
 from gru4rec_np.errors import InputError
 from gru4rec_np.models import checkpoint
 from gru4rec_np.models.estimator import Estimator
-from gru4rec_np.ops.ranking import MAX_SCORES, metrics, rank_in_parts, top, top_rows
+from gru4rec_np.ops.ranking import MAX_SCORES, metrics, top, top_rows
 
 MANY = 256  # sessions that `recommend_many` computes side by side
 
@@ -34,11 +33,6 @@ MANY = 256  # sessions that `recommend_many` computes side by side
 Scorer = Callable[[Sessions, np.ndarray], np.ndarray]
 
 M = TypeVar("M", bound="Model")
-N = TypeVar("N", bound="Network")
-
-# Called during training with: the epoch, from 1, its events done, its events in all, and the mean
-# loss over the events done.
-OnChunk = Callable[[int, int, int, float], None]
 
 
 class Model(Estimator, ABC):
@@ -381,166 +375,6 @@ class Model(Estimator, ABC):
         return model
 
 
-class Network(Model):
-    """A model with weights, which runs on a backend.
-
-    Attributes:
-        backend: see `backends.load`; "auto" stays "auto". ops: the hot operations of the backend.
-        weights: name to array, after `fit`.
-        losses: (updates,) float64, the mean loss over the events of each update, in order.
-        history: one dict per epoch: epoch, loss (mean over its events), events, seconds,
-            events_per_second.
-        support: (I,) int64, the events of each item that the last training counted, for its
-            sampler and logQ. None in a model from an older file, which has no counts.
-        memory: the optimiser's, after `fit`, see `optim.init_state`; None in a model from a file.
-    """
-
-    ops: Ops
-    weights: dict[str, np.ndarray]
-    support: np.ndarray | None = None
-    memory: Memory | None = None
-    losses: np.ndarray
-    history: list[dict[str, float]]
-
-    def __init__(self, *, backend: str = "auto", **hyperparameters: Any) -> None:
-        super().__init__(**hyperparameters)
-        self.ops = load_backend(backend)
-        self._given["backend"] = backend
-
-    @property
-    def backend(self) -> str:
-        return self._given["backend"]
-
-    def set_params(self: N, **values: Any) -> N:
-        """As `Model.set_params`; `backend` changes `ops` too."""
-        backend = values.pop("backend", self.backend)
-        ops = self.ops if backend == self.backend else load_backend(backend)
-        super().set_params(**values)
-        self.ops, self._given["backend"] = ops, backend
-        return self
-
-    @abstractmethod
-    def _last_vectors(self, sessions: Sessions) -> np.ndarray:
-        """(cases, D): the vector that scores the next item, for every case."""
-
-    @abstractmethod
-    def _vectors(self, sessions: Sessions, which: np.ndarray) -> np.ndarray:
-        """(n, D): those after the last event of n <= MANY sessions, the longest first."""
-
-    @abstractmethod
-    def _output(self) -> tuple[np.ndarray, np.ndarray]:
-        """The table (I, D) and the biases (I,) that score a vector."""
-
-    @one_blas_thread
-    def _ranks(
-        self, test: Sessions, ties: str, watch: Watch | None, rows: np.ndarray | None = None
-    ) -> np.ndarray:
-        h, (V, b), targets = self._last_vectors(test), self._output(), test.items[test.cases + 1]
-        if rows is not None:
-            V, b, targets = V[rows], b[rows], places_in(rows, targets)
-        return rank_in_parts(self.ops.rank_targets, h, V, b, targets, ties, watch)
-
-    def _scorer(self, rows: np.ndarray) -> Scorer:
-        V, b = self._output()
-        if len(rows) < len(V):
-            V, b = V[rows], b[rows]
-
-        def score(sessions: Sessions, which: np.ndarray) -> np.ndarray:
-            scores = self._vectors(sessions, which) @ V.T
-            scores += b
-            return scores
-
-        return score
-
-    def _threads(self) -> int:
-        return 1 if self.ops.name.startswith("cuda") else super()._threads()
-
-    @one_blas_thread
-    def session_vectors(self, sessions: Any) -> np.ndarray:
-        """The vector that scores the next item, after the last click of each session.
-
-        Args:
-            sessions: as for `recommend_many`.
-
-        Returns:
-            (sessions, D) float32; NaN where the catalogue has none of a session's items.
-
-        Raises:
-            InputError: the model is not trained, or these are no sessions.
-        """
-        known, answerable = self._known_sessions(sessions)
-        V = self._output()[0]
-        out = np.full((len(answerable), V.shape[1]), np.nan, V.dtype)
-        where = np.flatnonzero(answerable)
-        for block in blocks(known):
-            out[where[block]] = self._vectors(known, block)
-        return out
-
-    def similar(self, item: Any, k: int = 20) -> list[tuple[Any, float]]:
-        """The k items whose output rows point in the direction of this item's row.
-
-        Returns:
-            (item id, cosine of the two rows), the most similar first, without the item itself.
-
-        Raises:
-            InputError: the model is not trained or does not know the item, or k < 1.
-        """
-        check_k(k)
-        self._require_fit()
-        if str(item) not in self._index:
-            raise InputError(f"similar: item {str(item)[:60]!r} is not known to the model")
-        V, index = self._output()[0].astype(np.float64), self._index[str(item)]
-        V /= np.maximum(np.linalg.norm(V, axis=1, keepdims=True), np.finfo(float).tiny)
-        return self._best(V @ V[index], [index], k, "seen", None)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """For `copy` and for other processes: without `ops`, which may hold a GPU's memory."""
-        return {name: value for name, value in vars(self).items() if name != "ops"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        self.ops = load_backend(self.backend)
-
-    @abstractmethod
-    def _shapes(self, n_items: int) -> dict[str, tuple[int, ...]]:
-        """The shape of each weight, by name."""
-
-    def _arrays(self) -> dict[str, np.ndarray]:
-        arrays = {f"weights/{name}": array for name, array in self.weights.items()}
-        return arrays if self.support is None else {**arrays, "support": self.support}
-
-    def _restore(self, arrays: dict[str, np.ndarray]) -> None:
-        self.weights = checkpoint.take_weights(arrays, self._shapes(len(self.item_ids)))
-        self.support = arrays.get("support")
-        if self.support is not None:
-            kind, shape = self.support.dtype, self.support.shape
-            if kind != np.int64 or shape != self.item_ids.shape or (self.support < 0).any():
-                raise ValueError(f"support is {kind} {shape}, no count for each item")
-
-    def _more(self, new: Any, keep_counts: bool) -> tuple[Sessions, np.ndarray]:
-        """What `fit_more` trains on.
-
-        Returns:
-            sessions of 2 events or more, over the model's catalogue and the new items after it;
-            and the support of each item (I,) int64, with that of the model if keep_counts.
-
-        Raises:
-            InputError: the model is not trained or has no support to keep, or ids do not fit.
-        """
-        self._require_fit()
-        new = as_sessions(new)
-        new = new.keep_sessions(new.lengths >= 2).compact().extend(self.item_ids)
-        support = new.support
-        if keep_counts:
-            if self.support is None:
-                raise InputError(
-                    "keep_counts: the model is from an older file, which has no counts; go on "
-                    "without keep_counts"
-                )
-            support[: len(self.support)] += self.support
-        return new, support
-
-
 def places_in(rows: np.ndarray, items: np.ndarray) -> np.ndarray:
     """The place in rows, ascending, of each item; any place of those that are not in it."""
     return np.searchsorted(rows, items).clip(max=len(rows) - 1)
@@ -550,33 +384,3 @@ def blocks(sessions: Sessions, size: int = MANY) -> list[np.ndarray]:
     """The numbers of all sessions, in blocks of similar lengths, the longest first."""
     longest_first = np.argsort(-sessions.lengths, kind="stable")
     return np.split(longest_first, range(size, len(longest_first), size))
-
-
-@contextmanager
-def progress(n_epochs: int, verbose: bool | None) -> Iterator[OnChunk]:
-    """A progress bar over the events of all epochs of a training.
-
-    Args:
-        verbose: True shows it, False does not, None shows it on a terminal and in a notebook.
-
-    Yields:
-        the `on_chunk` that moves it.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # tqdm warns in a notebook without ipywidgets
-        from tqdm.auto import tqdm
-    # tqdm itself decides for None, but it takes a notebook without ipywidgets for a file.
-    hide = None if verbose is None and "ipykernel" not in sys.modules else verbose is False
-    before = quiet.set(verbose is False)
-    with tqdm(unit=" events", unit_scale=True, dynamic_ncols=True, disable=hide) as bar:
-
-        def on_chunk(epoch: int, done: int, total: int, loss: float) -> None:
-            bar.total = total * n_epochs
-            bar.set_description(f"epoch {epoch}/{n_epochs}", refresh=False)
-            bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
-            bar.update((epoch - 1) * total + done - bar.n)
-
-        try:
-            yield on_chunk
-        finally:
-            quiet.reset(before)

@@ -18,7 +18,8 @@ from gru4rec_np.data.sessions import Sessions, check_k
 from gru4rec_np.data.tables import as_sessions
 from gru4rec_np.errors import InputError
 from gru4rec_np.models import hyperparameters, network
-from gru4rec_np.models.base import MANY, Network, OnChunk, progress
+from gru4rec_np.models.base import MANY
+from gru4rec_np.models.neural import Network, OnChunk, progress
 from gru4rec_np.models.training import Training, read_memory
 from gru4rec_np.ops.cells import State
 from gru4rec_np.ops.ranking import PADDED_ROWS, padded

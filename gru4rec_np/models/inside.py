@@ -18,6 +18,7 @@ from gru4rec_np.models.base import Model
 from gru4rec_np.models.baselines import Oracle
 from gru4rec_np.models.gru4rec import GRU4Rec
 from gru4rec_np.models.narm import NARM
+from gru4rec_np.ops.encoders import attend
 
 PLAIN = Ops()
 # Unit -> gate -> its place in the cache that the cell's step returns, see ops/cells.py.
@@ -73,7 +74,7 @@ def inside(model: Model, items: np.ndarray) -> Inside | None:
         for t in range(len(items)):
             so_far = slice(t + 1)
             v, normalise = model.weights["v"], model.hp.normalise
-            _, (_, a) = narm.attend(q[t : t + 1], k[so_far], h[so_far], v, normalise)
+            _, (_, a) = attend(q[t : t + 1], k[so_far], h[so_far], v, normalise)
             attention[t, so_far] = a[:, 0]
         return Inside(layers, np.concatenate([np.zeros_like(h[:1, 0]), h[:, 0]]), attention)
     return None

@@ -28,17 +28,10 @@ from gru4rec_np.data.sessions import Sessions
 from gru4rec_np.data.tables import as_sessions
 from gru4rec_np.errors import InputError
 from gru4rec_np.models import going_on
-from gru4rec_np.models.base import Network, progress
 from gru4rec_np.models.hyperparameters import WIDEST, Checked, declare, flag, number, whole
 from gru4rec_np.models.network import Gradients, drop, dropout_mask
-from gru4rec_np.ops.encoders import (  # noqa: F401 - to be read and called as parts of NARM
-    attend,
-    attend_backward,
-    local,
-    local_backward,
-    unroll,
-    unroll_backward,
-)
+from gru4rec_np.models.neural import Network, progress
+from gru4rec_np.ops.encoders import attend
 from gru4rec_np.ops.optim import clip, init_state
 from gru4rec_np.ops.scoring import log_proposal
 

@@ -3,10 +3,10 @@
 import numpy as np
 
 from checks import Exercise
-from gru4rec_np.models.narm import attend as package_attend
-from gru4rec_np.models.narm import attend_backward as package_attend_backward
-from gru4rec_np.models.narm import local, local_backward
 from gru4rec_np.ops.activations import sigmoid
+from gru4rec_np.ops.encoders import attend as package_attend
+from gru4rec_np.ops.encoders import attend_backward as package_attend_backward
+from gru4rec_np.ops.encoders import local, local_backward
 
 
 def _weights(rng, H):

@@ -7,7 +7,6 @@ Imports the emulator, the kernels' options and the checks.
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,7 +16,7 @@ import numpy as np
 
 from gru4rec_np.backends.cuda.device import blocks, compiler_options
 from gru4rec_np.backends.emulator import Fault, Module, Report, build
-from gru4rec_np.backends.emulator.replay import frame
+from gru4rec_np.backends.emulator.replay import page
 from gru4rec_np.errors import InputError
 from gru4rec_np.files import KERNELS
 
@@ -229,11 +228,9 @@ def replay(number: str, source: Any) -> Any:
 
 def show_steps(report: Report, file: str, height: int = 520) -> Any:
     """The steps of a launch with `profile=True`, to be moved through in a notebook."""
-    from IPython.display import HTML
+    import live  # needs IPython
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # IPython would have an address instead of the page itself
-        return HTML(frame(report, file, height))
+    return live.show(page(report, file), f"replay of {report.kernel}", height)
 
 
 def _size(args: tuple) -> int:

@@ -5,7 +5,6 @@ The page needs no server and loads nothing. Imports report.py.
 
 from __future__ import annotations
 
-import html
 import json
 import re
 from pathlib import Path
@@ -62,12 +61,3 @@ def page(report: Report, file: str, most: int = MOST) -> str:
     }
     text = json.dumps(data, separators=(",", ":")).replace("</", "<\\/")
     return PAGE.read_text(encoding="utf-8").replace("/*DATA*/null", text)
-
-
-def frame(report: Report, file: str, height: int = 520, most: int = MOST) -> str:
-    """The page in an element that a notebook shows, also where it is only rendered."""
-    content = html.escape(page(report, file, most), quote=True)
-    return (
-        f'<iframe srcdoc="{content}" title="replay of {html.escape(report.kernel)}" '
-        f'style="width: 100%; height: {height}px; border: 1px solid #888"></iframe>'
-    )
