@@ -178,7 +178,7 @@ EXERCISES = [
         right=ranks,
         cases=lambda rng: [_scores(rng), _scores(rng)],
         mistakes={
-            "items with the target's own score are counted as worse; they are to count as "
+            "items with the target's score are counted as worse; count them as "
             "better: >=, not >": lambda scores, targets: _above(scores, targets) + 1,
             "the best rank would be 0; the target itself is one of the items that score >= the "
             "target, so it is counted, too": lambda scores, targets: ranks(scores, targets) - 1,
@@ -189,24 +189,24 @@ EXERCISES = [
             "it counts the items that score less or the same; the highest score is the best": (
                 lambda scores, targets: ranks(-scores, targets)
             ),
-            "it compares with the target's number; compare with the target's score, "
+            "it compares with the target's item number; compare with the target's score, "
             "scores[row, targets[row]]": lambda scores, targets: (scores >= targets[:, None]).sum(
                 axis=1
             ),
-            "a sort puts items of equal score in the order of their numbers, so a tie is won or "
-            "lost by the number; count instead": _sorted_rank,
-            "argsort says which item stands in a place; asked is the place of an item": (
+            "a sort orders items of equal score by their item number, so the number decides a "
+            "tie; count instead": _sorted_rank,
+            "argsort gives the item at each place; return the place of the target": (
                 lambda scores, targets: np.take_along_axis(
                     np.argsort(-scores, axis=1), targets[:, None], axis=1
                 )[:, 0]
             ),
-            "it is summed over the cases; each row has a rank of its own: sum(axis=1)": (
+            "it sums over the cases; each row has a rank of its own: sum(axis=1)": (
                 lambda scores, targets: (scores >= _of_targets(scores, targets)).sum(axis=0)
             ),
         },
         hints=[
             "First the target's score of each row: scores[np.arange(n), targets].",
-            "Compare the whole row with it: it must have shape (n, 1) to be set against (n, I).",
+            "Compare the whole row with it: with shape (n, 1) it is broadcast to (n, I).",
             "t = scores[np.arange(len(targets)), targets][:, None]; then sum scores >= t along "
             "each row.",
         ],
@@ -221,24 +221,26 @@ EXERCISES = [
         ],
         mistakes={
             "rank K is still a hit: <=, not <": lambda ranks, k: _metrics(ranks, k - 1),
-            "ranks beyond K must count 0 in MRR@K": lambda ranks, k: (
+            "in MRR@K, ranks above K must count 0": lambda ranks, k: (
                 _recall(ranks, k),
                 (1 / ranks).mean(),
             ),
-            "the mean is over the hits only; it is over all cases, misses count 0": (
+            "the mean is over the hits only; take it over all cases, where misses count 0": (
                 lambda ranks, k: (_recall(ranks, k), (1 / ranks[ranks <= k]).mean())
             ),
-            "it is 1 over the mean rank; take 1/rank of each case first, the mean after": (
+            "it is 1 over the mean rank; take 1/rank of each case first, then the mean": (
                 lambda ranks, k: (_recall(ranks, k), 1 / ranks.mean())
             ),
-            "ranks begin with 1 here: 1/rank, not 1/(rank + 1)": lambda ranks, k: (
+            "ranks begin at 1 here: 1/rank, not 1/(rank + 1)": lambda ranks, k: (
                 _recall(ranks, k),
                 np.where(ranks <= k, 1 / (ranks + 1), 0).mean(),
             ),
-            "the hits are counted, not their share: divide by the number of cases": (
+            "these are sums over the cases, not means: divide by the number of cases": (
                 lambda ranks, k: (_recall(ranks, k) * len(ranks), _mrr(ranks, k) * len(ranks))
             ),
-            "first recall, then MRR; they are swapped": lambda ranks, k: _metrics(ranks, k)[::-1],
+            "recall and MRR are swapped: return first recall, then MRR": lambda ranks, k: _metrics(
+                ranks, k
+            )[::-1],
             "it divides by K (that would be precision); each case has one right answer, so its "
             "recall is 0 or 1": lambda ranks, k: (_recall(ranks, k) / k, _mrr(ranks, k)),
         },
@@ -256,7 +258,7 @@ EXERCISES = [
         cases=_log_cases,
         mistakes={
             "a session's first item is counted as following the last one of the session before: "
-            "leave out pairs that lie across a border": _across,
+            "leave out pairs of two sessions": _across,
             "a pair that occurs several times is counted once: m[i, j] += 1 does that with arrays "
             "of indices; np.add.at(m, (i, j), 1) adds each time": _once,
             "a pair that occurs several times is counted once (np.add.at(m, (i, j), 1) adds each "
@@ -268,15 +270,15 @@ EXERCISES = [
                 _once_a_session
             ),
             "an item that follows itself counts, too; the diagonal is not 0": _no_pairs_of_one,
-            "row and column are swapped: i, the earlier one, is the row": (
+            "row and column are swapped: the row is i, the earlier item": (
                 lambda items, offsets, n_items: _followers(items, offsets, n_items).T
             ),
-            "every later item of the session is counted; only the one right after is asked for": (
+            "every later item of the session is counted; count only the one right after": (
                 _all_later
             ),
-            "pairs are counted in both directions; only j after i is asked for": _both_ways,
-            "these are probabilities, each row divided by its sum; the counts themselves are "
-            "asked for": _probabilities,
+            "pairs are counted in both directions; count only j after i": _both_ways,
+            "these are probabilities, each row divided by its sum; return the counts "
+            "themselves": _probabilities,
         },
         hints=[
             "Pairs are items[e], items[e + 1] for each case e: an event that has a next one.",
@@ -297,7 +299,7 @@ EXERCISES = [
                     *_three(scores, targets)[1:],
                 )
             ),
-            "with nothing above it the target has rank 1, not 0: a + 1": lambda scores, targets: (
+            "if no item scores more, the target has rank 1, not 0: a + 1": lambda scores, targets: (
                 _three(scores, targets)[0],
                 _above(scores, targets),
                 _above(scores, targets) + _equal(scores, targets) / 2,
@@ -309,11 +311,11 @@ EXERCISES = [
                     _three(scores, targets)[2],
                 )
             ),
-            "it is rounded down: the mean of two ranks may be a half": lambda scores, targets: (
+            "it is rounded down: the mean of two ranks may end in .5": lambda scores, targets: (
                 *_three(scores, targets)[:2],
                 np.floor(_three(scores, targets)[2]),
             ),
-            "above and below are swapped: a counts the items that score more": (
+            "more and less are swapped: a counts the items that score more": (
                 lambda scores, targets: _three(-scores, targets)
             ),
             "a counts the items that score more, without those that score the same: >, not >=": (
@@ -354,18 +356,18 @@ EXERCISES = [
                 lambda session, pop: _count_items(session[:-1], pop) + pop
             ),
             "the popularity is missing: items of equal count would be tied": _count_items,
-            "it is a product; then what is not in the session scores 0, and popularity outweighs "
-            "the count: add them": lambda session, pop: _count_items(session, pop) * pop,
-            "items that are not in the session score 0; they are to score their popularity": (
+            "it is a product: items that are not in the session score 0, and popularity can "
+            "outweigh the count; add them": lambda session, pop: _count_items(session, pop) * pop,
+            "items that are not in the session score 0; their score must be their popularity": (
                 lambda session, pop: np.where(
                     _count_items(session, pop) > 0, _count_items(session, pop) + pop, 0
                 )
             ),
-            "it is the share of the session, below 1, so that popularity can outweigh it; use the "
-            "count": lambda session, pop: _count_items(session, pop) / len(session) + pop,
+            "the count is divided by the session's length, so popularity can outweigh it; use the "
+            "count itself": lambda session, pop: _count_items(session, pop) / len(session) + pop,
         },
         hints=[
-            "How often does each of the I items stand in session? That is an array of length I.",
+            "How often does each of the I items occur in session? That is an array of length I.",
             "np.bincount(session, minlength=...) counts.",
             "return np.bincount(session, minlength=len(pop)) + pop",
         ],
@@ -379,22 +381,26 @@ EXERCISES = [
             "an item is its own neighbour here: the diagonal must be 0": lambda c, size: (
                 c / np.sqrt(size[:, None] * size)
             ),
-            "the root is missing": _without_diagonal(lambda c, size: c / (size[:, None] * size)),
-            "size * size is (I,), each item with itself; size[:, None] * size is (I, I), each with "
-            "each": _without_diagonal(lambda c, size: c / np.sqrt(size * size)),
-            "only the column's size divides; the row's does, too": _without_diagonal(
+            "the square root is missing": _without_diagonal(
+                lambda c, size: c / (size[:, None] * size)
+            ),
+            "size * size has shape (I,), each item with itself; size[:, None] * size has shape "
+            "(I, I), each item with every item": _without_diagonal(
+                lambda c, size: c / np.sqrt(size * size)
+            ),
+            "it divides by the column's size only; divide by the row's, too": _without_diagonal(
                 lambda c, size: c / np.sqrt(size)
             ),
-            "only the row's size divides; the column's does, too": _without_diagonal(
+            "it divides by the row's size only; divide by the column's, too": _without_diagonal(
                 lambda c, size: c / np.sqrt(size)[:, None]
             ),
-            "it is divided by the row's size; take the root of the row's and the column's": (
+            "it is divided by the row's size; divide by the square root of row's times column's": (
                 _without_diagonal(lambda c, size: c / size[:, None])
             ),
         },
         hints=[
-            "size[:, None] has shape (I, 1): it goes with the rows. size has shape (I,): it goes "
-            "with the columns.",
+            "size[:, None] has shape (I, 1), one size for each row. size has shape (I,), one for "
+            "each column.",
             "sim = c / np.sqrt(size[:, None] * size). And the diagonal?",
             "np.fill_diagonal(sim, 0) changes sim in place and returns nothing.",
         ],
