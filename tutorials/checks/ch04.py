@@ -64,7 +64,7 @@ def _run_nudged(answer, args):
     if isinstance(out, np.ndarray) and out.dtype.kind == "f" and not out.any():
         raise Wrong(
             "it is 0 everywhere, as if plus and minus were the same array. `plus = x` makes no "
-            "copy, only a second name for x; take x.copy()"
+            "copy, only a second name for x; use x.copy()"
         )
     return out
 
@@ -312,7 +312,7 @@ def _through_time_cases(rng):
 EXERCISES = [
     Exercise(
         number="4.1",
-        title="a gradient measured by nudging",
+        title="a gradient by central differences",
         right=_numerical_gradient,
         cases=lambda rng: [
             (_wavy, rng.normal(size=(2, 3)), 0.1),
@@ -325,18 +325,19 @@ EXERCISES = [
             "the two points lie 2 eps apart, so divide by 2 eps, not by eps": lambda f, x, eps: (
                 2 * _numerical_gradient(f, x, eps)
             ),
-            "all entries are nudged at once; each has a slope of its own, so nudge one at a time": (
+            "all entries are moved at once; each has a slope of its own, so move one at a time": (
                 _all_at_once
             ),
-            "all entries are nudged at once, which gives but one number; each has a slope of its"
-            " own, so nudge one at a time": lambda f, x, eps: (f(x + eps) - f(x - eps)) / (2 * eps),
+            "all entries are moved at once, which gives only one number; each has a slope of its"
+            " own, so move one at a time": lambda f, x, eps: (f(x + eps) - f(x - eps)) / (2 * eps),
             "`/ 2 * eps` divides by 2 and then multiplies by eps; write `/ (2 * eps)`": (
                 lambda f, x, eps: _numerical_gradient(f, x, eps) * eps**2
             ),
-            "range(len(x)) goes through the rows, so each row is nudged as one; go through all"
+            "range(len(x)) goes through the rows, so each row is moved as a whole; go through all"
             " indices with np.ndindex(x.shape)": _rows_at_once,
-            "an entry stays nudged while the next one is; put it back first": _never_put_back,
-            "it does not use the eps that it is given": lambda f, x, eps: _numerical_gradient(f, x),
+            "an entry is not put back before the next one is moved; put it back"
+            " first": _never_put_back,
+            "it ignores the argument eps": lambda f, x, eps: _numerical_gradient(f, x),
         },
         run=_run_nudged,
         hints=[
@@ -351,17 +352,17 @@ EXERCISES = [
         right=lambda dy, y: dy * y * (1 - y),
         cases=lambda rng: [(rng.normal(size=(3, 2)), rng.random((3, 2)))],
         mistakes={
-            "dy is missing: the slope multiplies what comes from above": lambda dy, y: y * (1 - y),
-            "that is tanh's slope, 1 - y²; σ's is another": lambda dy, y: dy * (1 - y * y),
-            "y is σ(a) already, and you send it through σ once more": lambda dy, y: (
+            "dy is missing: multiply the slope by the upstream gradient": lambda dy, y: y * (1 - y),
+            "that is tanh's slope, 1 - y²; σ's is y (1 - y)": lambda dy, y: dy * (1 - y * y),
+            "y is σ(a) already, and you apply σ once more": lambda dy, y: (
                 dy * sigmoid(y) * (1 - sigmoid(y))
             ),
             "the slope is y (1 - y); you have only the 1 - y": lambda dy, y: dy * (1 - y),
             "the slope is y (1 - y); you have only the y": lambda dy, y: dy * y,
         },
         hints=[
-            "Write σ' with σ itself: the text above the exercise has it.",
-            "What comes from above (dy) times the local slope, which is y (1 - y).",
+            "Write σ' in terms of y = σ(a): the formula is above the exercise.",
+            "The upstream gradient dy times the local slope, which is y (1 - y).",
         ],
     ),
     Exercise(
@@ -374,13 +375,13 @@ EXERCISES = [
             "tanh is left out: first da = dy * tanh's slope, then the products": (
                 lambda dy, cache, F: _dense_from(dy, cache[0], F)
             ),
-            "y is tanh(a) already, and you send it through tanh once more; the slope is 1 - y²": (
+            "y is tanh(a) already, and you apply tanh once more; the slope is 1 - y²": (
                 lambda dy, cache, F: _dense_from(dy * (1 - np.tanh(cache[1]) ** 2), cache[0], F)
             ),
             "the slope of tanh is 1 - y²; yours is σ's": lambda dy, cache, F: _dense_from(
                 dy * cache[1] * (1 - cache[1]), cache[0], F
             ),
-            "tanh's slope is taken at x F, without f; y has all in it: 1 - y²": (
+            "tanh's slope is taken at x F, without f; use y, which includes f: 1 - y²": (
                 lambda dy, cache, F: _dense_from(dy * (1 - np.tanh(cache[0] @ F) ** 2), cache[0], F)
             ),
             "going back through a product with F multiplies by F transposed": (
@@ -392,7 +393,7 @@ EXERCISES = [
             "f is added to every lane, so sum over the lanes, the rows: axis=0": (
                 lambda dy, cache, F: _dense_bias(dy, cache, F, lambda da: da.sum(axis=1))
             ),
-            "f acts on every lane and what it owes adds up: a sum over the lanes, not their mean": (
+            "f is added to every lane, so its gradient is the sum over the lanes, not their mean": (
                 lambda dy, cache, F: _dense_bias(dy, cache, F, lambda da: da.mean(axis=0))
             ),
             "f is added to every lane: it must be summed over them, down to the shape of f": (
@@ -412,7 +413,7 @@ EXERCISES = [
         cases=_mix_cases,
         parts=("dz", "dn", "dh"),
         mistakes={
-            "z stands in the line twice, and in (1-z)*h it has a minus: its slope is n - h": (
+            "z occurs twice in the line, in (1-z)*h with a minus: its slope is n - h": (
                 lambda dh_new, h, z, n: (dh_new * n, dh_new * z, dh_new * (1 - z))
             ),
             "more z means more n and less h: its slope is n - h, you have h - n": (
@@ -421,7 +422,7 @@ EXERCISES = [
             "n's share of h' is z and h's is 1 - z; you have them the other way round": (
                 lambda dh_new, h, z, n: (dh_new * (n - h), dh_new * (1 - z), dh_new * z)
             ),
-            "dh_new is missing: each slope multiplies what comes from above": (
+            "dh_new is missing: multiply each slope by the upstream gradient": (
                 lambda dh_new, h, z, n: (n - h, z, 1 - z)
             ),
             "h is multiplied by 1 - z in this line, so that is its slope": (
@@ -430,7 +431,8 @@ EXERCISES = [
             "n is multiplied by z in this line, so that is its slope": (
                 lambda dh_new, h, z, n: (dh_new * (n - h), dh_new, dh_new * (1 - z))
             ),
-            "σ's slope is in it already; here only dz is asked, the way through σ comes later": (
+            "it includes σ's slope already; return dz alone, the step back through σ comes in"
+            " 4.6": (
                 lambda dh_new, h, z, n: (
                     dh_new * (n - h) * z * (1 - z),
                     dh_new * z,
@@ -444,8 +446,8 @@ EXERCISES = [
             ),
         },
         hints=[
-            "Take one of z, n, h for the variable, the others for numbers. What is its slope?",
-            "h' = h + z*(n - h), written another way. Now z stands there once.",
+            "Take one of z, n, h as the variable, the others as constants. What is its slope?",
+            "h' = h + z*(n - h), written another way. Now z occurs once.",
             "dz = dh_new * (n - h), dn = dh_new * z, and dh likewise.",
         ],
     ),
@@ -459,25 +461,24 @@ EXERCISES = [
             "tanh is left out: da_n = dn * (1 - n²)": lambda dn, h, r, n, U_n: _candidate(
                 dn, h, r, U_n
             ),
-            "n is tanh(a_n) already, and you send it through tanh once more; the slope is 1 - n²": (
+            "n is tanh(a_n) already, and you apply tanh once more; the slope is 1 - n²": (
                 lambda dn, h, r, n, U_n: _candidate(dn * (1 - np.tanh(n) ** 2), h, r, U_n)
             ),
             "the slope of tanh is 1 - n²; yours is σ's": lambda dn, h, r, n, U_n: _candidate(
                 dn * n * (1 - n), h, r, U_n
             ),
-            "in r*h the slope for r is h, so what arrives at r*h is multiplied by h": (
+            "in r*h the slope for r is h, so dr is drh multiplied by h": (
                 lambda *args: _candidate_wrong(*args, "no h")
             ),
-            "σ's slope is in it already; here only dr is asked, the way through σ comes later": (
-                lambda *args: _candidate_wrong(*args, "σ too")
-            ),
+            "it includes σ's slope already; return dr alone, the step back through σ comes in"
+            " 4.6": (lambda *args: _candidate_wrong(*args, "σ too")),
             "going back through a product with U_n multiplies by U_n transposed": (
                 lambda *args: _candidate_wrong(*args, "untransposed")
             ),
             "U_n is left out: da_n comes back through the product first, drh = da_n @ U_n.T": (
                 lambda *args: _candidate_wrong(*args, "no U_n")
             ),
-            "h came in as r*h, so what arrives at r*h is multiplied by r on its way to h": (
+            "in r*h the slope for h is r, so this part of dh is drh multiplied by r": (
                 lambda *args: _candidate_wrong(*args, "no r")
             ),
             "in r*h the slope for r is h, and for h it is r; you have them the other way round": (
@@ -485,7 +486,7 @@ EXERCISES = [
             ),
         },
         hints=[
-            "Three stations, last one first: tanh, the product with U_n, the product r*h.",
+            "Three steps, the last one first: tanh, the product with U_n, the product r*h.",
             "Two of the three are elementwise: there the gradient is multiplied by the slope, entry"
             " by entry. The third is a product with a matrix, as in 4.3.",
             "Back through tanh: da_n = dn * (1 - n * n). In 4.3's words da_n is da, U_n is F and"
@@ -502,14 +503,17 @@ EXERCISES = [
         mistakes={
             "dh lacks (1-z)*dh_new: h also goes straight into h'": _gru_with("no straight way"),
             "dh lacks drh*r: h also goes into the candidate, by way of r*h": _gru_with("no r*h"),
-            "dh lacks what comes back through the gates: h also goes into r and z, through U": (
-                _gru_with("no gate r", "no gate z")
+            "dh lacks the part that comes back through the gates: h also goes into r and z,"
+            " through U": (_gru_with("no gate r", "no gate z")),
+            "dh lacks the part that comes back through the gate r, da_r @ U_r.T": _gru_with(
+                "no gate r"
             ),
-            "dh lacks what comes back through the gate r, da_r @ U_r.T": _gru_with("no gate r"),
-            "dh lacks what comes back through the gate z, da_z @ U_z.T": _gru_with("no gate z"),
+            "dh lacks the part that comes back through the gate z, da_z @ U_z.T": _gru_with(
+                "no gate z"
+            ),
             "dh has only its first part, (1-z)*dh_new; h also goes into the candidate and both"
             " gates": _gru_with("no r*h", "no gate r", "no gate z"),
-            "through the candidate dh gets drh*r, for what went in was r*h; the factor r is"
+            "the candidate's input was r*h, so its part of dh is drh*r; the factor r is"
             " missing": _gru_with("no r"),
             "going back through a product with U_r or U_z multiplies by its transpose": (
                 _gru_with("U_r untransposed", "U_z untransposed")
@@ -523,17 +527,16 @@ EXERCISES = [
             "U_n is left out: da_n comes back through the product first, drh = da_n @ U_n.T": (
                 _gru_with("no U_n")
             ),
-            "what met U_n going forward was r*h, not h: its gradient is (r*h).T @ da_n": (
-                _gru_with("h for r*h")
-            ),
+            "in the forward pass U_n was multiplied by r*h, not h: its gradient is"
+            " (r*h).T @ da_n": (_gru_with("h for r*h")),
             "b is added to every lane, so sum over the lanes, the rows: axis=0": _gru_with("axis"),
             "going back through a product with U_n multiplies by U_n transposed": (
                 _gru_with("untransposed")
             ),
-            "r and z come out of σ: dr and dz still need its slope, r (1-r) and z (1-z)": (
+            "r and z are outputs of σ: dr and dz still need its slope, r (1-r) and z (1-z)": (
                 _gru_with("no slope")
             ),
-            "n is tanh(a_n) already, and you send it through tanh once more; the slope is 1 - n²": (
+            "n is tanh(a_n) already, and you apply tanh once more; the slope is 1 - n²": (
                 _gru_with("tanh twice")
             ),
             "the columns' order is [r | z | n]; you have z before r": _gru_with("gates swapped"),
@@ -556,15 +559,13 @@ EXERCISES = [
             "r multiplies h U_n + c_n here, the cache's hU_n, so that is its slope, not h": (
                 _reset_after_with("h for hU_n")
             ),
-            "the candidate's part of h U + c was multiplied by r, so its gradient is da_n * r": (
-                _reset_after_with("no r")
-            ),
-            "r stands only at h U_n + c_n: x W_n and b_n get da_n as it is": (
+            "hU_n was multiplied by r, so its gradient is da_n * r": (_reset_after_with("no r")),
+            "r multiplies h U_n + c_n only: the gradient of x W_n and b_n is da_n itself": (
                 _reset_after_with("everywhere")
             ),
             "c_n is inside the brackets that r multiplies, so dc's last third is summed from"
             " da_n * r": _reset_after_with("dc"),
-            "what met U_n going forward was h itself; r is in da_n * r already": (
+            "in the forward pass U_n was multiplied by h, not r*h; da_n * r includes r already": (
                 _reset_after_with("r*h in dU")
             ),
             "dh lacks (1-z)*dh_new: h also goes straight into h'": (
@@ -573,16 +574,19 @@ EXERCISES = [
             "dr is still that of 4.5, drh * h; r multiplies hU_n now, so dr = da_n * hU_n": (
                 _reset_after_with("dr of 4.5")
             ),
-            "the candidate's way is still that by r*h; here h meets all of U in one product, h U,"
-            " whose gradient is [da_r | da_z | da_n * r]": _reset_after_with("by way of r*h"),
-            "the middle is still 4.5's. r multiplies hU_n now: dr = da_n * hU_n. And h meets"
-            " all of U in one product; its gradient, [da_r | da_z | da_n * r], gives dh, dU, dc": (
+            "the candidate's part still goes through r*h. Here h is multiplied by all of U, in one"
+            " product, h U, whose gradient is [da_r | da_z | da_n * r]": _reset_after_with(
+                "by way of r*h"
+            ),
+            "the middle is still that of 4.5. r multiplies hU_n now: dr = da_n * hU_n. And h U is"
+            " one product; its gradient, [da_r | da_z | da_n * r], gives dh, dU, dc": (
                 _reset_after_with("all of 4.5")
             ),
         },
         hints=[
-            "dz, dn and the straight way are as before: mix_backward. da_n = dn * (1 - n * n).",
-            "In a_n the factors that meet are r and hU_n: dr = da_n * hU_n, d(hU_n) = da_n * r.",
+            "mix_backward gives dz, dn and the first part of dh, as before."
+            " da_n = dn * (1 - n * n).",
+            "In a_n the two factors are r and hU_n: dr = da_n * hU_n, d(hU_n) = da_n * r.",
             "dhU = np.hstack([da_r, da_z, da_n * r]) is the gradient of h U + c. It gives dh, dU,"
             " dc like a dense layer; dxW has da_n itself.",
         ],
@@ -597,24 +601,26 @@ EXERCISES = [
         ],
         parts=("rows", "sums"),
         mistakes={
-            "of a row that was read several times only the last gradient is there. NumPy's"
+            "of a row that was read several times, only the last gradient is kept. NumPy's"
             " a[i] += g reads, adds and writes once for each distinct i: use np.add.at": _last_wins,
-            "of a row that was read several times only the first gradient is there": _first_wins,
-            "gradients of the same row are added up, not averaged: each reading moves the loss": (
+            "of a row that was read several times, only the first gradient is kept": _first_wins,
+            "gradients of the same row are averaged; sum them, since each read adds to the loss": (
                 _mean
             ),
-            "rows that occur twice are there twice; they want one gradient, the sum": (
-                lambda rows, g: (np.sort(rows), g[np.argsort(rows, kind="stable")])
+            "rows that occur twice are returned twice; return each once, with the sum of its"
+            " gradients": (lambda rows, g: (np.sort(rows), g[np.argsort(rows, kind="stable")])),
+            "nothing is summed: rows that occur twice are returned twice": lambda rows, g: (
+                rows,
+                g,
             ),
-            "nothing is summed: rows that occur twice are there twice": lambda rows, g: (rows, g),
-            "sums has a row for every row of the table; only the distinct rows of the step are"
-            " asked for": _whole_table,
+            "sums has a row for every row of the table; return only the distinct rows of the"
+            " step": _whole_table,
             "the rows must come in ascending order": _as_they_came,
         },
         hints=[
             "np.unique(rows) gives the distinct rows in ascending order.",
-            "distinct, place = np.unique(rows, return_inverse=True): place says where each of the"
-            " n gradients belongs.",
+            "distinct, place = np.unique(rows, return_inverse=True): place[i] is the index in"
+            " distinct of gradient i's row.",
             "sums = np.zeros((len(distinct), g.shape[1])); np.add.at(sums, place, g)",
         ],
     ),
@@ -625,32 +631,31 @@ EXERCISES = [
         cases=_through_time_cases,
         parts=("dxW", "dU", "db"),
         mistakes={
-            "a reset does not cut: the old session's state was thrown away, so nothing may flow"
+            "a reset does not cut: it dropped the old session's state, so no gradient may flow"
             " back to it": _through_time_with("no cut"),
             "the cut is on the wrong side of the step: a reset at t lies between t-1 and t, so"
-            " step t itself still gets what t+1 sends; cut what step t sends on": (
+            " step t itself still gets the dh of step t+1; cut the dh that step t sends to t-1": (
                 _through_time_with("early")
             ),
             "nothing is carried back: step t also gets the dh that step t+1 sends": (
                 _through_time_with("not carried")
             ),
-            "dU and db hold one step's part: every step uses the same U and b, so add up": (
-                _through_time_with("overwritten")
-            ),
-            "only the last step's own dout is used; each step has one, to be added to what comes"
-            " from later": _through_time_with("last only"),
-            "dout[t] is left out, so all is 0: what comes in at step t is dout[t] + dh": (
+            "dU and db are those of one step: every step uses the same U and b, so sum over the"
+            " steps": (_through_time_with("overwritten")),
+            "only the last step's own dout is used; add each step's dout to the dh from the step"
+            " after it": _through_time_with("last only"),
+            "dout[t] is left out, so all is 0: the upstream gradient of step t is dout[t] + dh": (
                 lambda dout, caches, reset, U: tuple(
                     0 * part for part in _through_time_with()(dout, caches, reset, U)
                 )
             ),
-            "dh is no running sum: what step t+1 sent is already inside what step t returns; dh is"
-            " replaced, not added to": _through_time_with("running sum"),
-            "it walks forwards in time; the last step comes first": _through_time_with("forwards"),
-            "dxW lies backwards, its first entry is the last step's": (
+            "dh is not a running sum: the dh that step t returns includes the one that it got from"
+            " step t+1; replace dh, do not add to it": _through_time_with("running sum"),
+            "it goes forward in time; the last step comes first": _through_time_with("forwards"),
+            "dxW is in reverse order, its first entry is the last step's": (
                 _through_time_with("turned round")
             ),
-            "it cuts where there is no reset and lets through where there is one: ~reset": (
+            "it cuts where there is no reset, and does not cut where there is one: use ~reset": (
                 _through_time_with("upside down")
             ),
             "one lane's reset cuts all lanes; each lane has its own session": (
@@ -658,7 +663,8 @@ EXERCISES = [
             ),
         },
         hints=[
-            "for t in reversed(range(len(caches))): begin with dh = 0, the last step has no later.",
+            "for t in reversed(range(len(caches))): begin with dh = 0, as no step follows the"
+            " last.",
             "gru_backward(dout[t] + dh, caches[t], U) gives step t's dxW, the dh to send on, and"
             " this step's parts of dU and db.",
             "Going forward, step t began with h * ~reset[t][:, None]. Going back, dh is multiplied"
