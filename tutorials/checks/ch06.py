@@ -1,4 +1,4 @@
-"""Exercises of notebook 6: the ranking losses and what they tell every score.
+"""Exercises of notebook 6: the ranking losses and their gradients.
 
 Mistakes are written with masks and plain formulas, so that each stands in a line or two.
 """
@@ -462,33 +462,33 @@ def _run_in_terms(answer, args):
 
 
 GRADIENT_MISTAKES = {
-    "in the logarithm s is treated as a constant; it is made of the scores": (_max_s_constant),
+    "in the logarithm s is treated as a constant; it depends on the scores": (_max_s_constant),
     "log Σ e^r of the negatives is treated as a constant; its derivative is s_j": (
         _max_lse_constant
     ),
-    "of r_j only log A_j is counted; r_j is in the log-sum-exp of every other A_k, too": (
+    "for r_j only log A_j is differentiated; r_j is in the log-sum-exp of every log A_k, too": (
         _max_own_term_only
     ),
-    "the negatives' sign is turned in the logarithm's part: they would be pushed up": (
+    "the negatives' sign is wrong in the logarithm's part: they would be pushed up": (
         _max_ranking_turned
     ),
     "the regularisation is subtracted": lambda r, bpreg: _bpr_max_gradient(r, -bpreg),
-    "in the regularisation s is treated as a constant; it is made of the scores": (
+    "in the regularisation s is treated as a constant; it depends on the scores": (
         _max_s_constant_in_size
     ),
-    "s is treated as a constant in both parts; it is made of the scores": (_max_s_constant_in_both),
+    "s is treated as a constant in both parts; it depends on the scores": (_max_s_constant_in_both),
     "the regularisation's part is missing": _max_no_regularisation,
     "Σ_k s_k r_k² is missing: more weight for one negative is less for the others": (
         _max_size_not_subtracted
     ),
-    "that is s_j r_j² where the sum Σ_k s_k r_k² over the row belongs": (_max_size_per_row_missing),
+    "s_j r_j² stands where the row's sum Σ_k s_k r_k² belongs": (_max_size_per_row_missing),
     "s stands where p belongs: p_j is s_j σ(r_i - r_j), divided by the sum": _max_s_for_p,
-    "s and p have changed places: it is s_j - p_j σ(r_i - r_j)": _max_s_and_p_swapped,
+    "s and p are swapped: it is s_j - p_j σ(r_i - r_j)": _max_s_and_p_swapped,
     "σ(r_j - r_i) stands where σ(r_i - r_j) belongs": _max_sigma_turned,
     "the target's sign is turned: it would be pushed down": _max_target_up,
-    "the target is told nothing": _max_target_forgotten,
+    "the target's gradient is missing": _max_target_forgotten,
     "the target's entry is minus the sum of the others. That holds without regularisation, "
-    "but r_i is in none of r_j²": _max_row_sums_to_nothing,
+    "but the regularisation does not contain r_i": _max_row_sums_to_nothing,
 }
 
 EXERCISES = [
@@ -512,60 +512,58 @@ EXERCISES = [
             "the sum runs over the lanes (axis 0); it must run over the columns": lambda r: (
                 np.diagonal(-np.log(_softmax(r, axis=0)))
             ),
-            "the shift by the row's maximum is not taken back: it must be added to the logarithm": (
+            "the row's maximum was subtracted and not added back: add it to the logarithm": (
                 lambda r: _lse(r - r.max(axis=1, keepdims=True)) - np.diagonal(r)
             ),
-            "the sum runs over the negatives only; the target's e^r belongs to it": lambda r: (
+            "the sum runs over the negatives only; include the target's e^r": lambda r: (
                 _lse(np.where(_is_target(r), -np.inf, r)) - np.diagonal(r)
             ),
-            "its shape is (B, B): (B, 1) and (B,) were subtracted, and NumPy made a table of all "
-            "pairs; take both as (B,), with [:, 0]": lambda r: _lse(r)[:, None] - np.diagonal(r),
+            "its shape is (B, B): NumPy broadcast (B, 1) - (B,) to all pairs; take both as (B,), "
+            "with [:, 0]": lambda r: _lse(r)[:, None] - np.diagonal(r),
             "that is the mean over the lanes; return each lane's loss": lambda r: _cross_entropy(
                 r
             ).mean(),
             "the target's score is missing: the loss is log Σ e^r - r_i": _lse,
         },
         hints=[
-            "Subtract each row's maximum: top = r.max(axis=1, keepdims=True). Where does it come "
+            "Subtract each row's maximum: top = r.max(axis=1, keepdims=True). Where is it added "
             "back?",
-            "log Σ e^r = top + log Σ e^(r - top): no term is above 1, and one is 1, so the "
-            "logarithm is of something between 1 and N.",
+            "log Σ e^r = top + log Σ e^(r - top): no term is above 1, and one is 1, so the sum is "
+            "between 1 and N.",
             "(top + np.log(np.exp(r - top).sum(axis=1, keepdims=True)))[:, 0] - np.diagonal(r)",
         ],
     ),
     Exercise(
         number="6.2",
-        title="what cross-entropy tells the scores",
+        title="the gradient of cross-entropy",
         right=_cross_entropy_gradient,
         cases=lambda rng: [(r,) for r in _scores(rng)],
         run=_also_at(_cross_entropy_gradient, _large_scores()),
         mistakes={
-            "that is the softmax alone; 1 has to be subtracted at each row's target": lambda r: (
-                _softmax(r)
+            "that is the softmax alone; subtract 1 at each row's target": lambda r: _softmax(r),
+            "1 is subtracted from every entry; subtract it at the target only": lambda r: (
+                _softmax(r) - 1
             ),
-            "1 is subtracted from every entry; only the target's has it": lambda r: _softmax(r) - 1,
             "1 is subtracted in column 0; row b's target is column b": lambda r: (
                 _softmax(r) - _first_column(r)
             ),
-            "1 is subtracted from all of the first B columns; row b has it in column b alone: "
+            "1 is subtracted in all of the first B columns; in row b subtract it in column b only: "
             "dr[lanes, lanes] with lanes = np.arange(B)": lambda r: (
                 _softmax(r) - (np.arange(r.shape[1]) < len(r))
             ),
-            "it is divided by the number of lanes; each lane's own loss is meant": lambda r: (
-                _cross_entropy_gradient(r) / len(r)
-            ),
+            "it is divided by the number of lanes; return the gradient of each lane's own"
+            " loss": lambda r: _cross_entropy_gradient(r) / len(r),
             "the softmax runs over the lanes (axis 0); it must run over the columns": lambda r: (
                 _softmax(r, axis=0) - _is_target(r)
             ),
-            "the target's push is right, the negatives' is missing: Σ e^r has them all": lambda r: (
-                _cross_entropy_gradient(r) * _is_target(r)
-            ),
-            "p (1 - p) is the slope of p; the loss has the logarithm of p": lambda r: (
+            "the target's entry is right, the negatives' are 0: Σ e^r contains every"
+            " score": lambda r: _cross_entropy_gradient(r) * _is_target(r),
+            "p (1 - p) is the slope of p; the loss is minus the logarithm of p": lambda r: (
                 _softmax(r) * (1 - _softmax(r))
             ),
         },
         hints=[
-            "Two parts: log Σ_k e^(r_k), which has all scores, and -r_i.",
+            "Two parts: log Σ_k e^(r_k), which contains all scores, and -r_i.",
             "The derivative of log Σ_k e^(r_k) with respect to r_j is e^(r_j) / Σ_k e^(r_k), the "
             "softmax.",
             "p = softmax(r), then p[lanes, lanes] -= 1 with lanes = np.arange(len(r)).",
@@ -581,7 +579,7 @@ EXERCISES = [
         ],
         run=_also_at(_softplus, np.array([1e4, -1e4, 800.0, -800.0])),
         mistakes={
-            "that is log(1 + e^-x): the sign of x is turned": lambda x: _softplus(-x),
+            "that is log(1 + e^-x): the sign of x is wrong": lambda x: _softplus(-x),
             "that is max(x, 0) alone; near 0 it lacks log(1 + e^-|x|)": lambda x: np.maximum(x, 0),
             "max(x, 0) is missing: for positive x, log(1 + e^x) = x + log(1 + e^-x)": lambda x: (
                 np.log1p(np.exp(-np.abs(x)))
@@ -608,16 +606,15 @@ EXERCISES = [
             "the target counts as its own negative: r_i - r_i = 0 adds log 2": _bpr_with_itself,
             "the target's entry has a part from the target itself, σ(0)/n; the sum runs over the "
             "negatives": _bpr_target_pulls_itself,
-            "the difference is the wrong way round: the loss is small where the target is below": (
+            "the difference has the wrong sign: the loss is small where the target is below": (
                 _bpr_turned
             ),
-            "it is σ(r_i - r_j) where σ(r_j - r_i) belongs: a negative far above must hear most": (
-                _bpr_sigma_turned
-            ),
+            "σ(r_i - r_j) stands where σ(r_j - r_i) belongs: a negative far above must be pushed"
+            " most": (_bpr_sigma_turned),
             "that is σ', the slope of σ; the slope of softplus is σ itself": _bpr_slope_of_sigma,
             "the target's sign is turned: its entry is minus the sum of the others, so that "
             "descent pushes it up": _target_turned(_bpr),
-            "that is the logarithm of the mean; the mean of the logarithms is meant": (
+            "that is the logarithm of the mean; take the mean of the logarithms": (
                 _bpr_log_of_mean
             ),
             "the logarithm is missing": _bpr_without_log,
@@ -625,7 +622,7 @@ EXERCISES = [
             "it is divided by N; there are n = N - 1 negatives": _times(
                 _bpr, lambda n: n / (n + 1)
             ),
-            "the target is told nothing: each negative that is pushed down pushes it up": (
+            "the target's gradient is missing: each negative that is pushed down pushes it up": (
                 _no_target_gradient(_bpr)
             ),
             "column 0 is taken as every row's target; row b's target is column b": (
@@ -633,7 +630,7 @@ EXERCISES = [
             ),
         },
         hints=[
-            "d = r - np.diagonal(r)[:, None] has all r_j - r_i. The loss of one pair is "
+            "d = r - np.diagonal(r)[:, None] holds all r_j - r_i. The loss of one pair is "
             "softplus(d), and softplus' = σ.",
             "np.fill_diagonal(x, 0) takes the targets out of the sum, in place.",
             "dr = sigmoid(d) / n with 0 on the diagonal; then the diagonal is minus the row's sum.",
@@ -647,31 +644,31 @@ EXERCISES = [
         parts=("loss", "gradient"),
         mistakes={
             "the regularisation σ(r_j²) is missing": _top1_no_regularisation,
-            "the target is regularised too; only negatives are to stay near 0": (
+            "the target is regularised, too; regularise the negatives only": (
                 _top1_target_regularised
             ),
             "the target counts as its own negative": _top1_with_itself,
             "the target's entry has a part from the target itself, σ'(0)/n; the sum runs over the "
             "negatives": _top1_target_pulls_itself,
             "that is σ(r_j)²; it must be σ(r_j²)": _top1_square_outside,
-            "σ(r_j²) has an inner derivative, 2 r_j": _top1_inner_derivative_missing,
+            "the inner derivative of σ(r_j²), 2 r_j, is missing": _top1_inner_derivative_missing,
             "the inner derivative of r_j² is 2 r_j; the 2 is missing": _top1_factor_two_missing,
-            "the target's entry is minus the sum of everything; of the regularisation it knows "
-            "nothing": _top1_regularisation_sent_to_target,
-            "that is σ where the slope belongs: σ' = σ (1 - σ)": _top1_sigma_for_slope,
-            "the difference is the wrong way round: it must be r_j - r_i": _top1_turned,
+            "the target's entry is minus the sum of all; the regularisation does not contain r_i,"
+            " so leave its part out": _top1_regularisation_sent_to_target,
+            "σ stands where its slope belongs: σ' = σ (1 - σ)": _top1_sigma_for_slope,
+            "the difference has the wrong sign: it must be r_j - r_i": _top1_turned,
             "the target's sign is turned: its entry is minus the sum of the slopes, so that "
             "descent pushes it up": _target_turned(_top1),
             "1/n is missing, n = N - 1 the number of negatives": _times(_top1, lambda n: n),
             "it is divided by N; there are n = N - 1 negatives": _times(
                 _top1, lambda n: n / (n + 1)
             ),
-            "the target is told nothing: each negative that is pushed down pushes it up": (
+            "the target's gradient is missing: each negative that is pushed down pushes it up": (
                 _no_target_gradient(_top1)
             ),
         },
         hints=[
-            "Two sums over the negatives. Only the first one has r_i in it.",
+            "Two sums over the negatives. Only the first one contains r_i.",
             "With a = σ(r_j - r_i), its slope is a (1 - a). With c = σ(r_j²), its slope along r_j "
             "is 2 r_j c (1 - c).",
             "slope = a * (1 - a), diagonal 0. dr = slope + 2 * r * c * (1 - c), diagonal 0; then "
@@ -685,7 +682,7 @@ EXERCISES = [
         cases=lambda rng: [(r,) for r in _scores(rng)],
         run=_also_at(_negatives_softmax, _large_scores()),
         mistakes={
-            "the target takes part: its score must not be in the sum": _softmax,
+            "the target's score is in the sum; leave it out": _softmax,
             "the target's entry is zeroed, but its score is still in the sum: the negatives' "
             "shares must add up to 1": _zeroed_softmax,
             "the target's score is replaced by 0, and e^0 = 1: replace it by -inf": lambda r: (
@@ -721,19 +718,19 @@ EXERCISES = [
             },
         ),
         mistakes={
-            "the softmax has the target in it; s is over the negatives": _max_of(
-                _softmax, _softmax
-            ),
+            "the softmax includes the target; s is over the negatives": _max_of(_softmax, _softmax),
             "s comes from a softmax with the target, zeroed afterwards: the negatives' shares must "
             "add up to 1": _max_of(_zeroed_softmax, _zeroed_softmax),
             "the target is still in the log-sum-exp that makes s: log s_j is r_j minus the "
             "log-sum-exp of the negatives": _max_of(_zeroed_softmax, _negatives_softmax),
-            "the target is still in the second log-sum-exp, that of the terms A_j; they are the "
-            "negatives' only": _max_target_in_second_sum,
+            "the target is still in the second log-sum-exp, that of the terms A_j; sum over the "
+            "negatives only": _max_target_in_second_sum,
             "the target is still in both log-sum-exps; put -inf on the diagonal first": _max_of(
                 _softmax, _negatives_softmax
             ),
-            "the negatives are not weighted by s but all alike": _max_of(_no_weights, _no_weights),
+            "all negatives have the same weight; weight them with s": _max_of(
+                _no_weights, _no_weights
+            ),
             "the regularisation is not weighted by s": _max_of(_negatives_softmax, _no_weights),
             "the regularisation is summed without its weights s": _max_of(
                 _negatives_softmax, lambda r: ~_is_target(r)
@@ -746,11 +743,11 @@ EXERCISES = [
             "bpreg is not used": lambda r, bpreg: _bpr_max(r, 1.0),
             "the regularisation is subtracted": _max_regularisation_subtracted,
             "the scores in the regularisation are not squared": _max_score_not_squared,
-            "the difference is the wrong way round: it must be σ(r_i - r_j)": _max_turned,
+            "the difference has the wrong sign: it must be σ(r_i - r_j)": _max_turned,
             "the logarithm stands inside the sum; it belongs outside": _max_log_inside,
         },
         hints=[
-            "log of a sum of tiny things: what did you do about that in 6.1?",
+            "The logarithm of a sum of tiny numbers: how did you compute that in 6.1?",
             "log(s_j σ(r_i - r_j)) = log s_j - softplus(r_j - r_i), and log s_j is r_j minus the "
             "log Σ e^r of the negatives. Then the loss is minus a log-sum-exp of these.",
             "With q = r and -inf on its diagonal, lse the log-sum-exp of each row: "
@@ -759,7 +756,7 @@ EXERCISES = [
     ),
     Exercise(
         number="6.8",
-        title="what BPR-max tells the scores",
+        title="the gradient of BPR-max",
         right=_in_terms(_bpr_max_gradient),
         given=_bpr_max_gradient,
         run=_run_in_terms,
