@@ -121,7 +121,7 @@ EXERCISES = [
         },
         hints=[
             "h U is (B, H) times (H, 3H); h V^T is (B, H) times (H, N).",
-            "Forward 2 B H 3H + 2 B H N, and twice that on the way back.",
+            "Forward 2 B H 3H + 2 B H N, and twice that in the backward pass.",
         ],
     ),
     Exercise(

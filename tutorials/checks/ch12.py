@@ -142,7 +142,10 @@ EXERCISES = [
                 test.mean()
             ),
         },
-        hints=["Which setting has the best validation result? np.argmax.", "Its test result."],
+        hints=[
+            "Which setting has the best validation result? np.argmax.",
+            "Report its test result.",
+        ],
     ),
     Exercise(
         number="12.5",
