@@ -371,7 +371,7 @@ ANSWERS = [
         "    a = a.copy()\n"
         "    a[rows] += g * g\n"
         "    return p - lr * g[0] / np.sqrt(a + eps), a",
-        "p and a are as they were",
+        "p and a are unchanged",
     ),
     ("6.3", "lambda x: np.maximum(x, 0) + np.log1p(np.exp(-x))", "not log(1 + e^-x)"),
 ]

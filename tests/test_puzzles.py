@@ -76,12 +76,12 @@ PLANTED = {
     "no maximum below the line": (
         "11.4",
         {"sum += expf(y[k] - top)": "sum += expf(y[k])"},
-        "Below the fraction line, in the sum, the maximum is not subtracted",
+        "In the denominator, the sum, the maximum is not subtracted",
     ),
     "maximum below the line only": (
         "11.4",
         {"expf(y[k] - top) / sum": "expf(y[k]) / sum"},
-        "Above the fraction line the maximum is not subtracted",
+        "In the numerator the maximum is not subtracted",
     ),
     "rows of N": ("11.5", {"A[row * K": "A[row * N"}, "row r begins at r * K, not at r * N"),
     "rows of K": (
@@ -125,7 +125,7 @@ PLANTED = {
         {"softplus(d) / (N - 1)": "1 / (N - 1) * softplus(d)"},
         "losses: all is 0: 1 / (N - 1) divides whole numbers",
     ),
-    "pushed down": ("11.8", {"-sum": "sum"}, "The target's sign is turned"),
+    "pushed down": ("11.8", {"-sum": "sum"}, "The target's gradient has the wrong sign"),
     "no guard": ("11.1", {"if (i < n) ": ""}, "out of bounds: read at line 4 by thread"),
     "a guard one too low": ("11.1", {"i < n": "i < n - 1"}, "The last weight is never written"),
     "a guard one too high": ("11.1", {"i < n": "i <= n"}, "element 10000 of p (10000 elements)"),
@@ -159,7 +159,7 @@ PLANTED = {
         "11.3",
         {"        __syncthreads();\n": ""},
         "line 10 (write and read): if (t < half) part[t] += part[t + half];\nOne thread "
-        "writes on this line what another thread reads on it. In a loop, that is the next turn",
+        "writes on this line what another thread reads on it. In a loop, one of them may be a turn",
     ),
     "barrier in a branch": (
         "11.3",
@@ -183,7 +183,7 @@ PLANTED = {
     "reduced by one thread": (
         "11.4",
         {"    sum = block_sum": "    if (threadIdx.x == 0) sum = block_sum"},
-        "earlier, nor after a `return` of some.\nwarp: thread 0 of block 0 waits at line ",
+        "earlier, or after a `return` of some.\nwarp: thread 0 of block 0 waits at line ",
     ),
     "overflow": ("11.4", {" - top": ""}, "For large scores e^y overflows"),
     "from zero": ("11.4", {"top = -INFINITY": "top = 0"}, "The maximum starts at 0"),

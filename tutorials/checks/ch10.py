@@ -76,8 +76,8 @@ def _run_in_place(answer, args):
         if has_hole(answer):
             raise NotImplementedError
         raise Wrong(
-            "p and a are as they were: change them in place, as p[i, j] -= ... does; what the "
-            "function returns is not looked at"
+            "p and a are unchanged: change them in place, as p[i, j] -= ... does; the check "
+            "ignores what the function returns"
         )
     return new_p, new_a
 
@@ -108,10 +108,10 @@ EXERCISES = [
             "a multiplication and an addition are two operations": lambda B, H, N: (
                 _flops(B, H, N) / 2
             ),
-            "that is the way forward only; the way back has twice as many": lambda B, H, N: (
+            "that is the forward pass only; the backward pass has twice as many": lambda B, H, N: (
                 _flops(B, H, N) / 3
             ),
-            "on the way back each product turns into two, so it is three times the forward's": (
+            "in the backward pass each product becomes two: in all three times the forward pass": (
                 lambda B, H, N: _flops(B, H, N) * 2 / 3
             ),
             "U has three gates: it is (H, 3H)": lambda B, H, N: 6 * (B * H * H + B * H * N),
@@ -121,7 +121,7 @@ EXERCISES = [
         },
         hints=[
             "h U is (B, H) times (H, 3H); h V^T is (B, H) times (H, N).",
-            "Forward 2 B H 3H + 2 B H N, and twice that on the way back.",
+            "Forward 2 B H 3H + 2 B H N, and twice that in the backward pass.",
         ],
     ),
     Exercise(
@@ -130,11 +130,11 @@ EXERCISES = [
         right=lambda B, H, N: 16 * _numbers(B, H, N),
         cases=lambda rng: [(32, 100, 2080), (80, 224, 2128)],
         mistakes={
-            "that is half of it: Adagrad's sums count as the weights do, and all is both read and "
+            "that is half of it: weights and Adagrad's sums both count, and both are read and "
             "written": lambda B, H, N: 8 * _numbers(B, H, N),
-            "those are numbers; a float32 has 4 bytes": lambda B, H, N: 4 * _numbers(B, H, N),
-            "those are the numbers of the weights alone; they have 4 bytes each, Adagrad keeps as "
-            "many, and all are read and written": lambda B, H, N: _numbers(B, H, N),
+            "those are float32 numbers; each has 4 bytes": lambda B, H, N: 4 * _numbers(B, H, N),
+            "that is the number of weights; each has 4 bytes and a sum of Adagrad, and both are "
+            "read and written": lambda B, H, N: _numbers(B, H, N),
             "the rows of W_x are 3H wide, one H for each gate": lambda B, H, N: (
                 16 * (_numbers(B, H, N) - 2 * B * H)
             ),
@@ -150,8 +150,9 @@ EXERCISES = [
             ),
         },
         hints=[
-            "Count the numbers of the weights first: N H + N + 3 B H + 3 H² + 3 H.",
-            "Adagrad's sums: twice. Read and written: twice again. 4 bytes each: 16 in all.",
+            "Count the weights first: N H + N + 3 B H + 3 H² + 3 H.",
+            "Each weight has an Adagrad sum: times 2. Both are read and written: times 2. Each "
+            "has 4 bytes: times 4. So 16 bytes for each weight.",
         ],
     ),
     Exercise(
@@ -163,10 +164,10 @@ EXERCISES = [
             "the lower of the two limits holds, not the higher": lambda q, peak, bandwidth: (
                 np.maximum(peak, q * bandwidth)
             ),
-            "q flops a byte times bytes a second; to divide gives no operations": (
+            "multiply: flops per byte times bytes per second are flops per second": (
                 lambda q, peak, bandwidth: np.minimum(peak, bandwidth / q)
             ),
-            "the processor's limit is missing: nothing is faster than peak": (
+            "the processor's limit is missing: no program does more than peak": (
                 lambda q, peak, bandwidth: q * bandwidth
             ),
         },
@@ -193,20 +194,20 @@ EXERCISES = [
         ),
         mistakes={
             "the counts are missing: e^r_j counts m_j times": lambda t, r, m: _log_sum(t, r, 1),
-            "the counts weigh e^r, not r": lambda t, r, m: _log_sum(t, r * m, 1),
-            "the target is in the sum too, once": lambda t, r, m: (
+            "the counts multiply e^r, not r": lambda t, r, m: _log_sum(t, r * m, 1),
+            "e^t of the target is missing in the sum": lambda t, r, m: (
                 (top := r.max(axis=1)) + np.log((m * np.exp(r - top[:, None])).sum(axis=1)) - t
             ),
-            "e of large scores overflows: subtract the largest score of the lane first": (
+            "e^r of a large score overflows: subtract the lane's largest score first": (
                 _with_top(lambda t, r: np.zeros(len(t)))
             ),
-            "the largest of all lanes leaves e^... = 0 in the others: each lane has its own": (
+            "with the largest score of all lanes, e^... is 0 in other lanes: each has its own": (
                 _with_top(lambda t, r: max(t.max(), r.max()))
             ),
-            "the target may be the largest: it takes part in the maximum": (
+            "the target's score may be the largest: the maximum is of t and r": (
                 _with_top(lambda t, r: r.max(axis=1))
             ),
-            "what was subtracted before e must be added again after the log": lambda t, r, m: (
+            "add the largest score, which you subtracted, again after the log": lambda t, r, m: (
                 _log_sum(t, r, m) - np.maximum(t, r.max(axis=1))
             ),
         },
@@ -228,13 +229,13 @@ EXERCISES = [
                 lambda g, before, after: g / np.sqrt(after + 1e-6),
                 lambda rows: np.arange(len(rows)),
             ),
-            "a takes in g² first, then the root is of the new a": _mistaken_adagrad(
+            "add g² to a first: the root is that of the new a": _mistaken_adagrad(
                 lambda g, before, after: g / np.sqrt(before + 1e-6)
             ),
-            "eps stands under the root": _mistaken_adagrad(
+            "eps belongs under the root": _mistaken_adagrad(
                 lambda g, before, after: g / (np.sqrt(after) + 1e-6)
             ),
-            "p goes down the gradient: -=, not +=": _mistaken_adagrad(
+            "p moves against the gradient: -=, not +=": _mistaken_adagrad(
                 lambda g, before, after: -g / np.sqrt(after + 1e-6)
             ),
             "the root is missing": _mistaken_adagrad(lambda g, before, after: g / (after + 1e-6)),
@@ -254,13 +255,13 @@ EXERCISES = [
         right=_reduce,
         cases=lambda rng: [(10 * rng.normal(size=40),)],
         mistakes={
-            "the nearest whole number, not the next one below: add a half before the floor": (
+            "n is the nearest whole number, not the next one below: add 0.5 before np.floor": (
                 _mistaken_reduce(np.floor)
             ),
-            "it cuts towards 0; the nearest whole number leaves the smallest r": (
+            "you round towards 0; the nearest whole number gives the smallest |r|": (
                 _mistaken_reduce(np.trunc)
             ),
-            "the logarithm is the natural one: np.log(2) is 0.693": _mistaken_reduce(
+            "use the natural logarithm: np.log(2) is 0.693": _mistaken_reduce(
                 lambda y: np.floor(y + 0.5), np.log2(2)
             ),
             "r is x minus n log 2, not x / log 2 minus n": lambda x: (

@@ -373,7 +373,7 @@ EXERCISES = [
             "the table lies row by row, so row r begins at r * H and its numbers are side by "
             "side": lambda E, x: E.ravel()[(x[:, None] + np.arange(E.shape[1]) * len(E)) % E.size],
             "only the first 32 numbers of a row are copied, one for each thread; H may be more: "
-            "let k go on in steps of blockDim.x": lambda E, x: _is_written(
+            "continue with k + blockDim.x": lambda E, x: _is_written(
                 E[x], np.arange(E.shape[1]) < 32
             ),
             "the first number of each row is never copied": lambda E, x: _is_written(
@@ -385,8 +385,8 @@ EXERCISES = [
             "for (int k = threadIdx.x; k < H; k += blockDim.x) ... ; number k of row r stands at "
             "r * H + k.",
             "out[blockIdx.x * H + k] = E[x[blockIdx.x] * H + k];",
-            "It is right, but the score says that 1.04 can be had? Which read is the same in every "
-            "turn of the loop?",
+            "If it is right, but its score is above 1.04: which read is the same in every turn of "
+            "the loop? Put it before the loop.",
         ],
         run=Launch(
             "gather",
@@ -401,9 +401,9 @@ EXERCISES = [
         right=_row_sums,
         cases=lambda rng: [(_numbers(rng, 8, 1000),), (_numbers(rng, 3, 50),)],
         mistakes={
-            "only thread 0's own numbers are in the sum; the other 127 places of `part` must come "
-            "in too": lambda x: _of_places(x, lambda t: t == 0),
-            "the last halving is missing: places 0 and 1 are still to be added up, so go on while "
+            "only thread 0's own numbers are in the sum; the other 127 places of `part` must be "
+            "added, too": lambda x: _of_places(x, lambda t: t == 0),
+            "the last halving is missing, that of places 0 and 1: continue while "
             "half > 0": lambda x: _of_places(x, lambda t: t % 2 == 0),
             "places 64 to 127 are left out: the first half is 64, half of the threads": lambda x: (
                 _of_places(x, lambda t: t < 64)
@@ -431,22 +431,20 @@ EXERCISES = [
         mistakes={
             "for large scores e^y overflows, and ∞ / ∞ is NaN: subtract the row's maximum "
             "first": _softmax_without_maximum,
-            "the maximum starts at 0, so that a row of negative scores is shifted by 0, and if all "
-            "of its e^y are 0, 0 / 0 is NaN: start at -INFINITY": _softmax_from_zero,
-            "only the first 128 numbers of a row are done, one for each thread; N may be more: let "
-            "k go on in steps of blockDim.x": lambda y: _is_written(
+            "the maximum starts at 0, so a row of negative scores is not shifted; where all of its "
+            "e^y round to 0, 0 / 0 is NaN: start at -INFINITY": _softmax_from_zero,
+            "only the first 128 numbers of a row are done, one for each thread; N may be more: "
+            "continue with k + blockDim.x": lambda y: _is_written(
                 np.pad(_softmax(y[:, :THREADS]), ((0, 0), (0, max(0, y.shape[1] - THREADS)))),
                 np.arange(y.shape[1]) < THREADS,
             ),
             "the exponentials are not divided by their sum": lambda y: np.exp(
                 y - y.max(axis=1, keepdims=True)
             ),
-            "below the fraction line, in the sum, the maximum is not subtracted": (
+            "in the denominator, the sum, the maximum is not subtracted": (
                 _softmax_shifted_once("above")
             ),
-            "above the fraction line the maximum is not subtracted": (
-                _softmax_shifted_once("below")
-            ),
+            "in the numerator the maximum is not subtracted": (_softmax_shifted_once("below")),
             "each thread subtracts the maximum of its own numbers; block_max gives that of the "
             "whole row": _softmax_by_own_maxima,
             "each thread divides by the sum of its own numbers; block_sum gives that of the whole "
@@ -469,7 +467,7 @@ EXERCISES = [
         right=_product,
         cases=_product_cases,
         mistakes={
-            "the last tile is left out where K is no multiple of 16: go on while "
+            "the last tile is left out where K is no multiple of 16: continue while "
             "k0 < K": _whole_tiles_only,
             "only the last tile is in the result: sum is set to 0 again for each "
             "tile": _last_tile_only,
@@ -479,12 +477,12 @@ EXERCISES = [
             "a row of A has K numbers, so row r begins at r * K, not at r * N": (
                 _rows_of_A_as_long_as_those_of_B
             ),
-            "places of a tile outside of the matrix keep the numbers of the tile before: put 0 "
+            "places of a tile outside of the matrix keep the numbers of the tile before: write 0 "
             "there": _stale,
-            "B's tile is used transposed: B_tile[j][x] is what meets A_tile[y][j]": lambda A, B: (
+            "B's tile is used transposed: multiply A_tile[y][j] by B_tile[j][x]": lambda A, B: (
                 _tiles_turned(A, B, "B")
             ),
-            "A's tile is used transposed: A_tile[y][j] is what meets B_tile[j][x]": lambda A, B: (
+            "A's tile is used transposed: multiply A_tile[y][j] by B_tile[j][x]": lambda A, B: (
                 _tiles_turned(A, B, "A")
             ),
             "both tiles are used transposed: thread (y, x) goes along row y of A's tile and down "
@@ -556,13 +554,13 @@ EXERCISES = [
         right=_gates,
         cases=_gates_cases,
         mistakes={
-            "z and 1 - z have changed places: here z weighs the new n": lambda xW, hU, h: (
+            "z and 1 - z have changed places: z multiplies the new n": lambda xW, hU, h: (
                 _gates_wrong(xW, hU, h, "swapped")
             ),
             "r and z have changed places: a row of xW and hU is [r | z | n]": lambda xW, hU, h: (
                 _gates_wrong(xW, hU, h, "order")
             ),
-            "the reset gate scales x's part too: n = tanh(xW_n + r * hU_n)": lambda xW, hU, h: (
+            "the reset gate must not scale xW_n: n = tanh(xW_n + r * hU_n)": lambda xW, hU, h: (
                 _gates_wrong(xW, hU, h, "reset")
             ),
             "a row of xW and hU has 3H numbers: row b begins at 3 * H * b": lambda xW, hU, h: (
@@ -571,14 +569,14 @@ EXERCISES = [
             "the reset gate is missing: n = tanh(xW_n + r * hU_n)": lambda xW, hU, h: _gates_wrong(
                 xW, hU, h, "no r"
             ),
-            "r scales hU_n, not h: with the reset gate after the product, h U is done": (
+            "r scales hU_n, not h: here the reset gate comes after the product h U": (
                 lambda xW, hU, h: _gates_wrong(xW, hU, h, "r * h")
             ),
             "only the first B numbers are written; h_new has B * H of them": lambda xW, hU, h: (
                 _gates_wrong(xW, hU, h, "guard")
             ),
-            "xW and hU are not three matrices one after another; each row is [r | z | n], so that "
-            "z stands H places behind r, and n another H": lambda xW, hU, h: _gates_wrong(
+            "xW and hU are not three matrices one after another; each row is [r | z | n], so z is "
+            "H places after r, and n is 2H places after r": lambda xW, hU, h: _gates_wrong(
                 xW, hU, h, "matrices"
             ),
         },
@@ -586,7 +584,8 @@ EXERCISES = [
             "Thread i has row b = i / H, rounded down as C does with whole numbers, and unit "
             "k = i % H. Where in xW are its three numbers?",
             "At 3 * H * b + k, and H and 2 * H further on.",
-            "float r = sigmoid(xW[at] + hU[at]); likewise z at at + H; then float n, with tanhf.",
+            "float r = sigmoid(xW[at] + hU[at]); likewise z, with at + H; then n, with tanhf and "
+            "at + 2 * H.",
         ],
         run=Launch("gates", _launch_gates, goal=1),
         tolerance=1e-5,
@@ -598,13 +597,13 @@ EXERCISES = [
         cases=_bpr_cases,
         parts=("losses", "dr"),
         mistakes={
-            "the target is counted among its own negatives, with r_i - r_i = 0": lambda r: (
+            "the target is counted among its own negatives, with r_b - r_b = 0": lambda r: (
                 _bpr_wrong(r, "own")
             ),
-            "it divides by all N columns; n = N - 1 of them are negatives": lambda r: _bpr_wrong(
+            "it divides by all N columns; N - 1 of them are negatives": lambda r: _bpr_wrong(
                 r, "columns"
             ),
-            "losses and gradients are sums, not yet means: divide by n = N - 1": lambda r: tuple(
+            "losses and gradients are sums, not yet means: divide by N - 1": lambda r: tuple(
                 (r.shape[1] - 1) * a for a in _bpr(r)
             ),
             "the target's own gradient is missing: minus the sum of the others'": lambda r: (
@@ -612,7 +611,7 @@ EXERCISES = [
             ),
             "only thread 0's own columns are in the sum; block_sum gives that of the whole "
             "row": lambda r: _bpr_wrong(r, "thread 0"),
-            "the target's sign is turned: its gradient is minus the sum of the others'": lambda r: (
+            "the target's gradient has the wrong sign: it is minus the others' sum": lambda r: (
                 _bpr_wrong(r, "pull")
             ),
             "all is 0: 1 / (N - 1) divides whole numbers, and C rounds that down. Write "
@@ -620,14 +619,14 @@ EXERCISES = [
             "the target is taken to be column 0; row b's is column b": lambda r: _bpr_wrong(
                 r, "column 0"
             ),
-            "the wrong way round: the loss is large where a negative is above the target, so "
-            "softplus(r_j - r_i)": lambda r: _bpr_wrong(r, "sign"),
+            "the difference has the wrong sign: the loss is large where a negative is above the "
+            "target, so softplus(r_j - r_b)": lambda r: _bpr_wrong(r, "sign"),
         },
         hints=[
             "Each thread goes over its columns j with two sums: of the losses and of the gradients "
             "that it writes. It skips j == b.",
-            "For a negative j, with d = r[j] - r[b]: loss += softplus(d) / n, and "
-            "dr[j] = sigmoid(d) / n.",
+            "For a negative j, with d = r[j] - r[b]: loss += softplus(d) / (N - 1), and "
+            "dr[j] = sigmoid(d) / (N - 1).",
             "After the loop block_sum both. Thread 0 writes losses[b], and dr[b] = -(the sum "
             "of the gradients).",
         ],

@@ -38,16 +38,18 @@ def _resample_cases(rng):
 EXERCISES = [
     Exercise(
         number="12.1",
-        title="mean, spread, standard error",
+        title="mean, standard deviation, standard error",
         right=_spread,
         cases=lambda rng: [(rng.normal(size=n),) for n in (4, 7)],
         mistakes={
-            "the sum of squares goes over n - 1: np.std has ddof for it": lambda v: _spread(v, 0),
-            "the standard error is s over the root of n, not over n": lambda v: (
+            "divide the sum of squares by n - 1, not by n: np.std has ddof for it": lambda v: (
+                _spread(v, 0)
+            ),
+            "the standard error is s divided by the root of n, not by n": lambda v: (
                 *_spread(v)[:2],
                 v.std(ddof=1) / len(v),
             ),
-            "the n - 1 is in s already; the standard error is s over the root of n": lambda v: (
+            "s contains the n - 1 already; divide s by the root of n": lambda v: (
                 *_spread(v)[:2],
                 v.std(ddof=1) / np.sqrt(len(v) - 1),
             ),
@@ -62,20 +64,20 @@ EXERCISES = [
     ),
     Exercise(
         number="12.2",
-        title="a measure on sessions drawn again",
+        title="a mean over resampled sessions",
         right=_resample,
         cases=_resample_cases,
         mistakes={
             "that is a mean of sessions' means; the mean is over cases, so a long session counts "
             "for more": _mean_of_means,
             "a session drawn twice counts twice": _each_once,
-            "those are the values of cases with these numbers; drawn lists sessions": (
+            "drawn lists sessions; values[drawn] takes the cases with those numbers": (
                 lambda values, session, drawn: values[drawn].mean(axis=1)
             ),
             "those are sums; divide by the number of cases drawn": lambda values, session, drawn: (
                 np.bincount(session, values)[drawn].sum(axis=1)
             ),
-            "divided by the number of all cases, not by that of the cases drawn": (
+            "divide by the number of cases drawn, not by that of all cases": (
                 lambda values, session, drawn: (
                     np.bincount(session, values)[drawn].sum(axis=1) / len(values)
                 )
@@ -95,7 +97,7 @@ EXERCISES = [
             ((common := rng.normal(size=500)) + 0.3 * rng.normal(size=500), common + 0.1)
         ],
         mistakes={
-            "that pairs nothing: take the differences first, then their quantiles": lambda a, b: (
+            "that is the unpaired interval: take the quantiles of the differences": lambda a, b: (
                 tuple(np.quantile(a, [0.025, 0.975]) - np.quantile(b, [0.975, 0.025]))
             ),
             "quantiles of a minus the same quantiles of b are not quantiles of a - b": (
@@ -105,7 +107,7 @@ EXERCISES = [
                 np.quantile(a - b, [0.05, 0.95])
             ),
             "the low end comes first": lambda a, b: tuple(np.quantile(a - b, [0.975, 0.025])),
-            "1.96 standard deviations suppose a bell curve; take quantiles of the differences": (
+            "1.96 standard deviations assume a normal distribution; take quantiles": (
                 lambda a, b: (
                     (d := a - b).mean() - 1.96 * d.std(),
                     d.mean() + 1.96 * d.std(),
@@ -134,13 +136,16 @@ EXERCISES = [
             "the setting was chosen on the test set; choose it by its validation result": (
                 lambda validation, test: validation[np.argmax(test)]
             ),
-            "the validation result chose the setting, so it is too good; report that setting's "
-            "test result": lambda validation, test: validation.max(),
-            "that is the mean of all settings; one was chosen": lambda validation, test: (
+            "the setting was chosen for its validation result, so that is too high on average; "
+            "report its test result": lambda validation, test: validation.max(),
+            "that is the mean of all settings; report the chosen one": lambda validation, test: (
                 test.mean()
             ),
         },
-        hints=["Which setting has the best validation result? np.argmax.", "Its test result."],
+        hints=[
+            "Which setting has the best validation result? np.argmax.",
+            "Report its test result.",
+        ],
     ),
     Exercise(
         number="12.5",
@@ -154,10 +159,10 @@ EXERCISES = [
             "1.96 is missing: one standard error is not a 95% interval": lambda d, s: math.ceil(
                 (s / d) ** 2
             ),
-            "round up: with fewer the difference cannot be told yet": lambda d, s: math.floor(
+            "round up: with fewer sessions the interval contains 0": lambda d, s: math.floor(
                 (1.96 * s / d) ** 2
             ),
-            "it needs a whole number of sessions": lambda d, s: (1.96 * s / d) ** 2,
+            "return a whole number of sessions: round up": lambda d, s: (1.96 * s / d) ** 2,
         },
         hints=["1.96 s / sqrt(S) = d. Square both sides.", "math.ceil((1.96 * s / d) ** 2)"],
         tolerance=1e-12,

@@ -26,32 +26,32 @@ HOLE = "/* your code */"
 SECTOR = 32  # bytes
 WIDTH = 120  # characters of a table
 SECONDS = 5  # of CPU time that a launch may take
-FAR = 3  # times the goal: an answer above it has missed the point
+FAR = 3  # times the goal: an answer above it does not count as done
 
 # What to do about each kind of fault.
 ADVICE = {
-    "race": "Let __syncthreads() stand between the two, or give each thread a place of its own.",
-    "race between blocks": "Blocks run in any order, and no barrier holds one back for another: "
-    "each place may be written by one block only. Does the index depend on blockIdx.x, and does "
-    "each block keep to its part?",
-    "out of bounds": "There are more threads than work, or the index is wrong: those past the end "
-    "must do nothing, or load 0.",
-    "uninitialised": "Shared memory starts with rubbish: it must be written before it is read.",
-    "barrier": "All threads of a block must come to the same __syncthreads(), and to each call of "
-    "block_sum or block_max: not inside an `if` that some of them skip or a loop that some leave "
-    "earlier, nor after a `return` of some.",
+    "race": "Put __syncthreads() between the two accesses, or give each thread a place of its own.",
+    "race between blocks": "Blocks run in any order, and no block can wait for another: only one "
+    "block may write each place. Does the index depend on blockIdx.x, and does each block stay "
+    "within its part?",
+    "out of bounds": "There are more threads than work, or the index is wrong. Threads past the "
+    "end must do nothing, or load 0.",
+    "uninitialised": "Shared memory is not set to 0: write each place before you read it.",
+    "barrier": "All threads of a block must reach the same __syncthreads(), and each call of "
+    "block_sum or block_max. Do not put it in an `if` that some of them skip, in a loop that some "
+    "leave earlier, or after a `return` of some.",
     "order": "Some value depends on which thread came first.",
-    "endless": "The loop around this line does not end: what it counts with must change in each "
-    "turn, and its condition become false. (Half of 0 is 0 again.)",
+    "endless": "The loop around this line does not end. Its counter must change in each turn, "
+    "until its condition is false. (0 / 2 is 0 again.)",
 }
 ADVICE["warp"] = ADVICE["barrier"]
 ALL_WRITE = (
     "All threads write the same place. Share the work: each takes numbers of its own, found by "
-    "threadIdx.x. Only one of them may write what is one number for the whole block."
+    "threadIdx.x. Only one of them may write a number that is the result of the whole block."
 )
 ONE_LINE = (
-    "One thread writes on this line what another thread reads on it. In a loop, that is the next "
-    "turn: put __syncthreads() after this line, inside the loop and outside of the `if`."
+    "One thread writes on this line what another thread reads on it. In a loop, one of them may be "
+    "a turn ahead: put __syncthreads() after this line, inside the loop and outside of the `if`."
 )
 
 
@@ -78,7 +78,7 @@ class Launch:
     Attributes:
         name: of the kernel.
         setup: a case to (grid, block, the kernel's arguments, its outputs).
-        goal: the score of a good answer: sectors requested, over the fewest that must move.
+        goal: the score of a good answer: sectors requested, divided by the fewest that must move.
         least: a case to the bytes that must move; None for those of all arrays.
         on_chip: the requests of shared memory of a good answer; 0 for any number.
         far: what to do about a score far above the goal.
@@ -92,7 +92,7 @@ class Launch:
     least: Callable[..., int] | None = None
     repeatable: bool = False
     on_chip: int = 0
-    far: str = "use all threads, and let threads side by side take numbers side by side"
+    far: str = "use all threads, and let neighbouring threads take neighbouring numbers"
     between: Callable[[tuple, int, int], str] | None = None
 
     def __call__(self, source: Any, args: tuple) -> Any:
@@ -152,7 +152,9 @@ class Launch:
         assert report is not None
         score, turns = self.score(report, cases[0]), on_chip(report)
         if score > FAR * self.goal:
-            return f"its score is {score:.3g}, where {self.goal:.3g} can be had: {self.far}"
+            return (
+                f"its score is {score:.3g}, and a good answer reaches {self.goal:.3g}: {self.far}"
+            )
         if self.on_chip and turns > FAR * self.on_chip:
             return (
                 f"its score is {score:.3g}, but it makes {turns:,} requests of shared memory, one "
@@ -188,7 +190,7 @@ def cost(number: str, source: Any) -> None:
     exercise = find(number)
     launch: Launch = exercise.run
     if not isinstance(source, str) or HOLE in source:
-        print(f"Once {number} is right, what it asks of the memory stands here.")
+        print(f"Once {number} is right, its memory traffic is shown here.")
         return
     args = exercise.cases(np.random.default_rng(0))[0]
     try:
@@ -206,7 +208,7 @@ def cost(number: str, source: Any) -> None:
     elif score <= launch.goal * 1.02:
         ending = "the goal is met"
     else:
-        ending = f"{launch.goal:.3g} can be had"
+        ending = f"a good answer reaches {launch.goal:.3g}"
     print(f"Score: {score:.3g} times the sectors that must move; {ending}.")
 
 
