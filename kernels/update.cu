@@ -5,6 +5,8 @@
 //
 // The rows are distinct, so no two threads write the same number and atomics are not needed.
 //
+// In a training step the rate is rates[now[NOW_PLACE]], that of the step's place in its chunk.
+//
 // Figures in the comments: U = 1,100 rows of H = 100, float, Adagrad, on an H200. p and a are read
 // and written, 1.8 MB in all; the gradient is read, 440 KB.
 #include "common.cuh"
@@ -86,14 +88,14 @@ extern "C" __global__ void update_rows(
 
 extern "C" __global__ void update_scored(
     const int *now, const int *rows, const real *dy, const real *h, const int *fed, const real *de,
-    int H, int y_stride, int adagrad, real rate, real momentum,
+    int H, int y_stride, int adagrad, const real *rates, real momentum,
     real *V_y, real *a_V, real *v_V, real *b_y, real *a_b, real *v_b
 ) {
     __shared__ __align__(16) real dy_tile[WARP][UPDATE_ROWS];
     const int n = now[NOW_LANES], scored = now[NOW_SCORED], U = now[NOW_DISTINCT];
     const int first = blockIdx.x * UPDATE_ROWS;
     if (first >= U) return;
-    const How how = {adagrad, rate, momentum};
+    const How how = {adagrad, rates[now[NOW_PLACE]], momentum};
 
     for (int k0 = 0; k0 <= H; k0 += blockDim.x) {  // every thread, for the barriers
         const int k = k0 + threadIdx.x;
@@ -149,12 +151,12 @@ extern "C" __global__ void update_scored(
 // applied here; p = 0 where it has been. A 1-of-N input needs no other backward pass. Grid n.
 
 extern "C" __global__ void update_fed(
-    const int *now, const int *x, const real *de, int width, real p, int adagrad, real rate,
+    const int *now, const int *x, const real *de, int width, real p, int adagrad, const real *rates,
     real momentum, real *w, real *a, real *v
 ) {
     const int lane = blockIdx.x, n = now[NOW_LANES], in_warp = threadIdx.x % WARP;
     if (lane >= n) return;
-    const How how = {adagrad, rate, momentum};
+    const How how = {adagrad, rates[now[NOW_PLACE]], momentum};
     const int item = x[lane];
     for (int lane0 = 0; lane0 < lane; lane0 += WARP) {
         const int other = lane0 + in_warp;
@@ -190,12 +192,12 @@ extern "C" __global__ void update_fed(
 
 extern "C" __global__ void update_dense(
     const int *now, const real *e, const real *h, const real *kept, const real *dxW,
-    const real *dhU, int X, int H, int reset_after, int adagrad, real rate, real momentum,
+    const real *dhU, int X, int H, int reset_after, int adagrad, const real *rates, real momentum,
     real *W_x, real *a_W, real *v_W, real *U, real *a_U, real *v_U,
     real *b, real *a_b, real *v_b, real *c, real *a_c, real *v_c
 ) {
     __shared__ __align__(16) real left_tile[WARP][UPDATE_ROWS];
-    const How how = {adagrad, rate, momentum};
+    const How how = {adagrad, rates[now[NOW_PLACE]], momentum};
     const int n = now[NOW_LANES], gate = blockIdx.y % 3;
     const int unit = blockIdx.y / 3 * blockDim.x + threadIdx.x, k = gate * H + unit;
     const int blocks_of_W = (X + UPDATE_ROWS - 1) / UPDATE_ROWS;

@@ -189,7 +189,7 @@ def steps_of(ops, **settings):
     def make(W, memory, log_support):
         run = ops.stepper(hp, W, memory, log_support)
 
-        def run_two(batches, steps, samples, state, rng):
+        def run_two(batches, steps, samples, state, rng, rates):
             few.n += 1
             if few.n > 1:  # the first and the last steps, where few lanes are left
                 return run(batches, steps[-2:], samples[-2:], state, rng)

@@ -14,6 +14,7 @@ SETTINGS = {
     "plain": {},
     "everything": {
         "momentum": 0.3,
+        "decay": True,
         "dropout_p_embed": 0.2,
         "dropout_p_hidden": 0.1,
         "train_random_order": True,

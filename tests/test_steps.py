@@ -39,6 +39,7 @@ def usual_models(draw):
         sample_alpha=draw(st.sampled_from([0.0, 0.6])),
         adapt=draw(st.sampled_from(backends.OWN_OPTIMISERS)),
         momentum=draw(st.sampled_from([0.0, 0.2])),
+        decay=draw(st.booleans()),
         n_sample=n_sample,
         batch_size=draw(st.sampled_from([1, 2, 9] if n_sample else [2, 9])),
         learning_rate=0.05,  # at twice that some models magnify a rounding 10^7 times in 50 steps
@@ -62,7 +63,8 @@ def run_steps(hp, log, make_stepper, dtype, chunks, epochs=1):
             steps = range(first, min(first + chunks, len(batches)))
             samples = draw_negatives(rng, negatives, (len(steps), hp.n_sample))
             # A generator of its own: a stepper may draw another number of times from it.
-            losses, state = run(batches, steps, samples, state, np.random.default_rng(0))
+            rates = 0.05 / (1 + np.arange(first, steps.stop)) if hp.decay else None
+            losses, state = run(batches, steps, samples, state, np.random.default_rng(0), rates)
             found.append(losses)
     return W, np.concatenate(found), state
 

@@ -185,14 +185,15 @@ def test_window_of():
 def recorded_fit(log, **settings):
     """Fit with a stepper that trains nothing and writes down its calls; losses count up."""
     model = GRU4Rec(**{"layers": [4], "n_epochs": 3, **settings}, backend="numpy")
-    calls, rows, chunks = [], [], []
+    calls, rows, chunks, given = [], [], [], []
 
     def stepper(hp, W, memory, log_support):
         calls.append(log_support)
 
         class Run:
-            def __call__(self, batches, steps, samples, state, rng):
+            def __call__(self, batches, steps, samples, state, rng, rates):
                 calls.append((batches, steps, samples.copy()))
+                given.append(rates)
                 return np.ones(-(-len(steps) // hp.bptt)) * len(calls), state
 
             def fetch(self):
@@ -202,6 +203,7 @@ def recorded_fit(log, **settings):
 
     model.ops.stepper = stepper
     model.fit(log, on_chunk=lambda *args: chunks.append(args), on_epoch=rows.append)
+    model.rates = given
     return model, calls[0], calls[1:], rows, chunks
 
 
@@ -254,6 +256,39 @@ def test_fit_runs_every_step_of_every_epoch_in_order_of_time(log, monkeypatch):
     assert abs(rows[0]["loss"] - total / n) < 1e-12
     np.testing.assert_allclose(model.losses[: len(of_events)], of_events)
     assert len(model.losses) == 3 * len(of_events) and model.history == rows
+
+
+@pytest.mark.parametrize("bptt", [1, 5])
+def test_decay_is_a_straight_line_from_the_learning_rate_to_0(log, bptt):
+    model, *_ = recorded_fit(log, batch_size=7, n_sample=3, bptt=bptt, learning_rate=0.3)
+    assert set(model.rates) == {None}
+    model, *_ = recorded_fit(
+        log, batch_size=7, n_sample=3, bptt=bptt, learning_rate=0.3, decay=True
+    )
+    n_steps = len(session_parallel(log.compact(), 7, min_lanes=1))
+    first_steps = np.arange(0, n_steps, bptt)
+    wanted = [0.3 * (1 - (epoch + first_steps / n_steps) / 3) for epoch in range(3)]
+    np.testing.assert_allclose(np.concatenate(model.rates), np.concatenate(wanted))
+    assert len(model.losses) == len(np.concatenate(model.rates))
+
+
+@pytest.mark.parametrize("adapt", ["adagrad", "adam"])
+def test_decay_reaches_the_optimiser(log, adapt):
+    """The optimiser gets the rate of the update."""
+    found = []
+    for decay in (False, True):
+        model = GRU4Rec(layers=[4], n_epochs=1, adapt=adapt, decay=decay, backend="numpy")
+        update, rates = model.ops.update, []
+
+        def spy(p, g, state, adapt, rate, momentum, *rows, update=update, rates=rates):
+            rates.append(rate)
+            update(p, g, state, adapt, rate, momentum, *rows)
+
+        model.ops.update = spy
+        model.fit(log)
+        found.append(rates)
+    assert set(found[0]) == {0.1}
+    assert found[1][0] == 0.1 and 0 < found[1][-1] < 0.002 and found[1] == sorted(found[1])[::-1]
 
 
 def test_random_order_is_another_one_in_each_epoch(log):

@@ -46,6 +46,7 @@ class Stepper(Protocol):
         samples: np.ndarray,
         state: State,
         rng: np.random.Generator,
+        rates: np.ndarray | None = None,
     ) -> tuple[np.ndarray, State]:
         """Train these steps of an epoch.
 
@@ -53,6 +54,7 @@ class Stepper(Protocol):
             batches: the epoch. steps: consecutive steps of it.
             samples: (len(steps), n_sample) int32 extra negatives.
             state: the state after the step before. rng: draws the dropout masks.
+            rates: (updates,) the learning rate of each update; None: hp.learning_rate.
 
         Returns:
             the loss of each update (updates,) float64, and the state after the last step.

@@ -249,6 +249,9 @@ class Hyperparameters(Checked):
         "step size; good values: 0.1 for adagrad, 0.002 adam, 0.01 rmsprop, 3 adadelta",
         number(0, above=True),
     )
+    decay: bool = declare(
+        False, "the step size falls to 0 in a straight line over all updates", flag
+    )
     momentum: float = declare(0.0, "momentum of the optimiser", number(0, 1))
     dropout_p_embed: float = declare(0.1, "dropout of the input embedding", number(0, 1))
     dropout_p_hidden: float = declare(0.0, "dropout of each layer's output", number(0, 1))

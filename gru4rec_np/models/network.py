@@ -497,11 +497,13 @@ def train_window(
     window: Window,
     state: State,
     rng: np.random.Generator,
+    rate: float | None = None,
 ) -> tuple[float, State]:
     """One update of the weights, in place: forward, backward, regularise, clip, optimise.
 
     Args:
         memory: weight name to the optimiser's state, see `optim.init_state`.
+        rate: the learning rate; None: hp.learning_rate.
 
     Returns:
         the window's loss before the update, and the state at its end.
@@ -512,7 +514,7 @@ def train_window(
         loss += l2(W, g, hp.lmbd)
     if hp.grad_cap:
         clip([*g.dense.values(), *(gradient for _, gradient in g.rows.values())], hp.grad_cap)
-    how = hp.adapt, hp.learning_rate, hp.momentum
+    how = hp.adapt, hp.learning_rate if rate is None else rate, hp.momentum
     for name, gradient in g.dense.items():
         ops.update(W[name], gradient, memory[name], *how)
     for name, (rows, gradient) in g.rows.items():
@@ -541,13 +543,15 @@ class StepByStep:
         samples: np.ndarray,
         state: State,
         rng: np.random.Generator,
+        rates: np.ndarray | None = None,
     ) -> tuple[np.ndarray, State]:
         """As `Stepper.__call__`."""
         hp, losses = self.hp, []
-        for first in range(0, len(steps), hp.bptt):
+        for update, first in enumerate(range(0, len(steps), hp.bptt)):
             part = slice(first, first + hp.bptt)
             window = window_of(hp, batches, steps[part], samples[part], self.log_support)
-            loss, state = train_window(self.W, self.memory, hp, self.ops, window, state, rng)
+            rate = None if rates is None else float(rates[update])
+            loss, state = train_window(self.W, self.memory, hp, self.ops, window, state, rng, rate)
             losses.append(loss)
         return np.array(losses), state
 

@@ -164,7 +164,8 @@ class Training:
                         rng, negatives, (len(steps), hp.n_sample), guide
                     )
                     assert self._lanes is not None  # since _begin_epoch
-                    losses, self._lanes = stepper(batches, steps, samples, self._lanes, rng)
+                    rates = self._rates(steps, len(batches))
+                    losses, self._lanes = stepper(batches, steps, samples, self._lanes, rng, rates)
                     self._keep(losses, batches.lanes, steps)
                     self._seconds = time.perf_counter() - began
                     if on_chunk:
@@ -204,6 +205,17 @@ class Training:
         if not self.step:
             self._lanes = network.zero_state(hp, batches.x.shape[1])
         return batches
+
+    def _rates(self, steps: range, n_steps: int) -> np.ndarray | None:
+        """The learning rate of each update of these steps, of n_steps in this epoch; see `Stepper`.
+
+        With `decay` it falls in a straight line: learning_rate (1 - epochs done / n_epochs).
+        """
+        hp = self.hp
+        if not hp.decay:
+            return None
+        done = self.epoch - 1 + np.arange(steps.start, steps.stop, hp.bptt) / n_steps
+        return hp.learning_rate * (1 - done / hp.n_epochs)
 
     def _keep(self, losses: np.ndarray, lanes: np.ndarray, steps: range) -> None:
         """Check and keep the losses of some steps."""

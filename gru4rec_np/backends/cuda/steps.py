@@ -61,7 +61,6 @@ class DeviceSteps:
             for name, of in memory.items()
         }
         (self.log_support,) = ops.to_device(log_support.astype(self.dtype))
-        self.how = hp.adapt == "adagrad", float(hp.learning_rate), float(hp.momentum)
         B, H, most, X = self.B, self.H, self.most, max(1, self.X)
         self.arrays = self._empty(
             ints={"now": len(Now), "x": B, "rows": most, "target": B, "fed": B},
@@ -120,7 +119,7 @@ class DeviceSteps:
                 "sizes": 2 * n,
             },
             reals={
-                "losses": n, "count": n * most, "weight": n * most, "own": n * B, "log_weights": n
+                "losses": n, "rates": n, "count": n * most, "weight": n * most, "own": n * B, "log_weights": n
             },
         )  # fmt: skip
         self.room, self.step = n, None
@@ -147,6 +146,7 @@ class DeviceSteps:
         ops, hp, at, W = self.ops, self.hp, self.arrays, self.weights
         B, H, X, most, scored = self.B, self.H, self.X, self.most, self.scored
         now, launch, tiles = at["now"], ops.launch, blocks(B, Size.TILE_LANES)
+        how = hp.adapt == "adagrad", self.chunk["rates"], float(hp.momentum)
         hidden = *coded(hp.hidden_activation), float(hp.dropout_p_hidden)
         cell = "gru_reset_after" if hp.reset_after else "gru"
         biases = (W["b0"], W["c0"]) if hp.reset_after else (W["b0"],)
@@ -199,7 +199,7 @@ class DeviceSteps:
         # Update.
         launch(
             "update", "update_scored", (blocks(most, Size.UPDATE_ROWS),), now, at["rows"],
-            at["dy"], at["state"], at["fed"], at["de"], H, most, *self.how, *self._weight("V_y"),
+            at["dy"], at["state"], at["fed"], at["de"], H, most, *how, *self._weight("V_y"),
             *self._weight("b_y"), block=block_for(H + 1, UPDATE_THREADS),
         )  # fmt: skip
         if not self.shared:  # the input's own table: a 1-of-N input looks up W_x itself
@@ -207,14 +207,14 @@ class DeviceSteps:
                 ("W_x", at["dxW"], 3 * H, p_embed) if self.onehot else ("E", at["de"], X, 0.0)
             )
             launch(
-                "update", "update_fed", (B,), now, at["x"], d, width, p, *self.how,
+                "update", "update_fed", (B,), now, at["x"], d, width, p, *how,
                 *self._weight(table), block=block_for(width),
             )  # fmt: skip
         launch(
             "update", "update_dense",
             (blocks(X, Size.UPDATE_ROWS) + blocks(H, Size.UPDATE_ROWS) + 1, 3 * blocks(H, THREADS)),
             now, at["e"], at["h"], at["kept"], at["dxW"], at["dhU"], X, H, hp.reset_after,
-            *self.how, *(x for name in ("W_x", "U0", "b0", "c0") for x in self._weight(name)),
+            *how, *(x for name in ("W_x", "U0", "b0", "c0") for x in self._weight(name)),
         )  # fmt: skip
         launch("step", "end_step", (1,), now, at["losses"], 1 / B, self.chunk["losses"])
 
@@ -225,6 +225,7 @@ class DeviceSteps:
         samples: np.ndarray,
         state: State,
         rng: np.random.Generator,
+        rates: np.ndarray | None = None,
     ) -> tuple[np.ndarray, State]:
         """As `Stepper`."""
         if batches is not self.batches:
@@ -237,6 +238,9 @@ class DeviceSteps:
         before = state.h[0]
         self.arrays["state"][: before.size] = self.ops.xp.array(before.ravel())
         self.chunk["samples"][: samples.size] = self.ops.xp.array(samples.ravel())
+        if rates is None:
+            rates = np.full(len(steps), self.hp.learning_rate)
+        self.chunk["rates"][: len(steps)] = self.ops.xp.array(rates.astype(self.dtype))
         self.collect(steps.start, len(steps))
         if self.step is None:
             for file in ("step", "encode", "gru", "scores", "loss", "update"):

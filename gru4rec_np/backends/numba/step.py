@@ -114,7 +114,7 @@ def _kinds() -> dict[str, Any]:
     kinds |= dict.fromkeys(numbers.split(), int)
     numbers = "bpreg smoothing logq sample_alpha dropout_embed dropout_hidden"
     kinds |= dict.fromkeys(numbers.split(), float)
-    return kinds | dict.fromkeys(("losses", "how", "hidden_act", "final_act"), Doubles)
+    return kinds | dict.fromkeys(("losses", "rates", "how", "hidden_act", "final_act"), Doubles)
 
 
 phase = partial(kernel, kinds=_kinds())
@@ -123,8 +123,13 @@ phase = partial(kernel, kinds=_kinds())
 
 
 @phase
-def enter_step(step, lo, hi, lanes, before, keep, reset, out, h):
-    """h of the part's units, from what the lanes of the last step put out: network.enter_step."""
+def enter_step(step, part, lo, hi, lanes, before, keep, reset, rates, how, out, h):
+    """h of the part's units, from what the lanes of the last step put out: network.enter_step.
+
+    The first part sets the step's learning rate. All parts read it in a later phase.
+    """
+    if part == 0:
+        how[1] = rates[step]
     n, m, K = lanes[step], before[step], hi - lo
     old, new = matrix_at(out, lo * m, K, m), matrix_at(h, lo * n, K, n)
     zero = type_of(out[0])(0)

@@ -74,6 +74,7 @@ class FusedSteps:
         self.mark = apart((self.n_items, 2), np.int32)
         self.mark[:] = -1
         self.stamp = 0  # of the next step. Never the same twice, so mark needs no clearing.
+        self.learning_rate = hp.learning_rate
         self.drops = hp.dropout_p_embed > 0 or hp.dropout_p_hidden > 0
         shared: dict[str, Any] = {
             "parts": n_parts, "H": H, "small": _small(), "onehot": self.onehot,
@@ -162,6 +163,7 @@ class FusedSteps:
         samples: np.ndarray,
         state: State,
         rng: np.random.Generator,
+        rates: np.ndarray | None = None,
     ) -> tuple[np.ndarray, State]:
         """As `Stepper.__call__`."""
         H, lanes = self.H, batches.lanes[steps.start : steps.stop]
@@ -177,6 +179,9 @@ class FusedSteps:
         # Drawn only where needed, so that without dropout all backends draw the same negatives.
         now["seed"] = int(rng.integers(2**32)) if self.drops else 0
         now["losses"] = losses = np.empty(len(steps))
+        if rates is None:
+            rates = np.full(len(steps), self.learning_rate)
+        now["rates"] = rates
         self.team.run(len(steps), now, numba.get_num_threads())
         self.stamp += len(steps)
         if steps.stop == len(batches):
