@@ -119,7 +119,8 @@ class DeviceSteps:
                 "sizes": 2 * n,
             },
             reals={
-                "losses": n, "rates": n, "count": n * most, "weight": n * most, "own": n * B, "log_weights": n
+                "losses": n, "rates": n, "count": n * most, "weight": n * most, "own": n * B,
+                "log_weights": n,
             },
         )  # fmt: skip
         self.room, self.step = n, None
