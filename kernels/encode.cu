@@ -89,3 +89,13 @@ extern "C" __global__ void encode_backward(
             de[at] = of_lane(sums, in_warp) * dropout(p, now[NOW_SEED], 2 * now[NOW_PLACE], at);
     }
 }
+
+// === The skip: top = state + s e, what scores items ==============================================
+// One thread, one number; neighbouring threads are units. Here X = H. Grid ceil(n H / block).
+
+extern "C" __global__ void skip(
+    const int *now, const real *state, const real *e, const real *s, int H, real *top
+) {
+    const int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < now[NOW_LANES] * H) top[i] = state[i] + s[i % H] * e[i];
+}

@@ -182,6 +182,30 @@ extern "C" __global__ void update_fed(
     }
 }
 
+// === The skip's weight s, and what reaches e past the gates ======================================
+// With d the gradient of top = state + s e, summed from its parts: ds = sum of d e over the lanes,
+// and d s is added to de, times the dropout mask. A thread takes a unit and adds its lanes in order,
+// so results are bit-identical from run to run. It reads s before it changes it.
+// Grid ceil(H / block).
+
+extern "C" __global__ void skip_backward(
+    const int *now, const real *dtop_parts, int n_parts, int part_size, const real *e, int H, real p,
+    int adagrad, const real *rates, real momentum, real *de, real *s, real *a_s, real *v_s
+) {
+    const int k = blockIdx.x * blockDim.x + threadIdx.x, n = now[NOW_LANES];
+    if (k >= H) return;
+    const How how = {adagrad, rates[now[NOW_PLACE]], momentum};
+    real ds = 0;
+    for (int lane = 0; lane < n; lane++) {
+        const int at = lane * H + k;
+        real d = 0;
+        for (int part = 0; part < n_parts; part++) d += dtop_parts[part * part_size + at];
+        ds += d * e[at];
+        de[at] += d * s[k] * dropout(p, now[NOW_SEED], 2 * now[NOW_PLACE], at);
+    }
+    update_one(s, a_s, v_s, k, ds, how);
+}
+
 // === The network's whole weights, all in one launch ==============================================
 // The gradient of a matrix is left^T right: e^T dxW for W_x (X, 3H), h^T dhU for U (H, 3H). With
 // reset before, the candidate's columns of U take r*h for h. A block takes UPDATE_ROWS rows of one

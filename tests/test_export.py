@@ -26,6 +26,14 @@ ROOT = Path(__file__).resolve().parents[1]
 I = 11  # noqa: E741 - items
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 
+
+def with_skip_where_it_fits(chosen):
+    width = [*chosen["layers"], *chosen["feedforward"]][-1]
+    if chosen["input"] == "embedding" and chosen["skip"]:
+        return {**chosen, "embedding": width}
+    return {**chosen, "skip": chosen["skip"] and chosen["input"] == "shared"}
+
+
 gru4recs = st.fixed_dictionaries(
     {
         "unit": st.sampled_from(["gru", "gru", "lstm", "rnn"]),
@@ -39,8 +47,9 @@ gru4recs = st.fixed_dictionaries(
         ),
         "discount": st.sampled_from([0.3, 0.5, 0.99]),
         "final_act": st.sampled_from(["linear", "relu"]),
+        "skip": st.booleans(),
     }
-)
+).map(with_skip_where_it_fits)
 
 
 def filled(model, seed=0, dtype=np.float32):

@@ -43,6 +43,7 @@ GOOD = {
     "hidden_act": ACTIVATION,
     "input_to_all_layers": st.booleans(),
     "feedforward": SIZES,
+    "skip": st.booleans(),
     "bptt": st.integers(1, 100),
     "loss": st.sampled_from(LOSSES),
     "final_act": ACTIVATION | st.just("auto"),
@@ -57,6 +58,7 @@ GOOD = {
     "train_random_order": st.booleans(),
     "adapt": st.sampled_from(OPTIMISERS),
     "learning_rate": st.floats(0, 1e3, exclude_min=True),
+    "decay": st.booleans(),
     "momentum": BELOW_1,
     "dropout_p_embed": BELOW_1,
     "dropout_p_hidden": BELOW_1,
@@ -99,6 +101,7 @@ BAD = {
     "hidden_act": [*NOT_TEXT, "auto", "tanh-1", "elu--1", "elu-x", "elu-nan", "elu-inf"],
     "input_to_all_layers": NOT_BOOL,
     "feedforward": NOT_SIZES,
+    "skip": NOT_BOOL,
     "bptt": [*NOT_COUNT, 0],
     "loss": [*NOT_TEXT, "bprmax", "BPR"],
     "final_act": [*NOT_TEXT, "softmax", "auto-1", "relu-2", "leaky--1", "leaky-inf"],
@@ -113,6 +116,7 @@ BAD = {
     "train_random_order": NOT_BOOL,
     "adapt": [*NOT_TEXT, "adamm"],
     "learning_rate": [*NOT_NUMBER, *NEGATIVE, 0],
+    "decay": NOT_BOOL,
     "momentum": [*NOT_NUMBER, *NEGATIVE, 1],
     "dropout_p_embed": [*NOT_NUMBER, *NEGATIVE, 1],
     "dropout_p_hidden": [*NOT_NUMBER, *NEGATIVE, 1],
@@ -151,6 +155,11 @@ def test_an_array_is_refused_by_name(name):
     [
         ({"embedding": 32, "input": "shared"}, ["embedding: 32", "'embedding'", "'shared'"]),
         ({"smoothing": 0.1, "loss": "bpr"}, ["smoothing: 0.1", "'cross-entropy'", "'bpr'"]),
+        ({"skip": True, "input": "onehot"}, ["skip: ", "'shared'", "'onehot'"]),
+        (
+            {"skip": True, "input": "embedding", "embedding": 9, "layers": [9, 7]},
+            ["skip: ", "7", "9"],
+        ),
         ({"n_sample": 0, "batch_size": 1}, ["batch_size: 1", "n_sample"]),
     ],
 )
@@ -166,6 +175,8 @@ def valid(draw):
     values = {name: draw(GOOD[name]) for name in sorted(names)}
     if values.get("embedding"):
         values["input"] = "embedding"
+    if values.get("skip"):
+        values |= {"input": "shared", "embedding": 0}
     if values.get("smoothing"):
         values["loss"] = "cross-entropy"
     if values.get("batch_size") == 1:

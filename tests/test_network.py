@@ -26,16 +26,20 @@ sizes = st.lists(st.integers(1, 4), min_size=1, max_size=3)
 def configurations(draw):
     loss = draw(st.sampled_from(LOSSES))
     encoding = draw(st.sampled_from(INPUTS))
+    layers, feedforward = draw(sizes), draw(st.one_of(st.just([]), sizes))
+    skip = encoding in network.EMBEDDING_TABLE and draw(st.booleans())
+    embedding = [*layers, *feedforward][-1] if skip else draw(st.integers(0, 4))
     return GRU4Rec(
-        layers=draw(sizes),
+        layers=layers,
         unit=draw(st.sampled_from(tuple(UNITS))),
         input=encoding,
-        embedding=draw(st.integers(0, 4)) if encoding == "embedding" else 0,
+        embedding=embedding if encoding == "embedding" else 0,
+        skip=skip,
         discount=draw(st.sampled_from([0.3, 0.5, 0.8])),
         reset_after=draw(st.booleans()),
         hidden_act=draw(st.sampled_from(HIDDEN_ACTS)),
         input_to_all_layers=draw(st.booleans()),
-        feedforward=draw(st.one_of(st.just([]), sizes)),
+        feedforward=feedforward,
         bptt=draw(st.integers(1, 4)),
         loss=loss,
         final_act=draw(st.sampled_from(FINAL_ACTS)),
@@ -82,7 +86,7 @@ def random_network(hp):
     rng = np.random.default_rng(hp.seed)
     W = network.init_weights(hp, ITEMS, rng, np.float64)
     for name in W:
-        if name[0] in "bcf":
+        if name[0] in "bcfs":
             W[name] += rng.normal(size=W[name].shape) / 2
     return W, random_window(hp, rng), random_state(hp, rng, hp.batch_size)
 

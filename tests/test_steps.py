@@ -26,10 +26,13 @@ USUAL = {"layers": [12], "n_sample": 60, "batch_size": 8, "dropout_p_embed": 0.0
 def usual_models(draw):
     loss, n_sample = draw(st.sampled_from(LOSSES)), draw(st.sampled_from([0, 1, 20, 150]))
     encoding = draw(st.sampled_from(["onehot", "embedding", "shared"]))
+    skip = encoding != "onehot" and draw(st.booleans())
+    own_width = encoding == "embedding" and not skip
     return GRU4Rec(
         layers=[draw(st.sampled_from([1, 3, 16, 17]))],
         input=encoding,
-        embedding=draw(st.sampled_from([0, 2, 40, 600])) if encoding == "embedding" else 0,
+        embedding=draw(st.sampled_from([0, 2, 40, 600])) if own_width else 0,
+        skip=skip,
         reset_after=draw(st.booleans()),
         hidden_act=draw(st.sampled_from(["tanh", "elu-0.5", "sigmoid"])),
         loss=loss,

@@ -178,7 +178,7 @@ class Hyperparameters(Checked):
 
     fixed: ClassVar = (
         "layers", "unit", "input", "embedding", "discount", "reset_after", "hidden_act",
-        "input_to_all_layers", "feedforward",
+        "input_to_all_layers", "feedforward", "skip",
     )  # fmt: skip
 
     layers: Sequence[int] = declare([100], "units of each recurrent layer", _sizes(1))
@@ -214,6 +214,12 @@ class Hyperparameters(Checked):
     input_to_all_layers: bool = declare(False, "feed the input to every deeper layer too", flag)
     feedforward: Sequence[int] = declare(
         [], "units of each feed-forward layer after the recurrent ones", _sizes(0)
+    )
+    skip: bool = declare(
+        False,
+        "add the last item's embedding, each number of it weighted, to the vector that scores "
+        "items; with input=shared, or embedding of that vector's width",
+        flag,
     )
     bptt: int = declare(
         1, "steps of backpropagation through time; weights change once in so many steps", whole(1)
@@ -271,6 +277,17 @@ class Hyperparameters(Checked):
             raise InputError(
                 f"embedding: {self.embedding} goes with input='embedding', not {self.input!r}"
             )
+        if self.skip:
+            width = [*self.layers, *self.feedforward][-1]
+            if self.input not in ("shared", "embedding"):
+                raise InputError(
+                    f"skip: goes with input='shared' or 'embedding', not {self.input!r}"
+                )
+            if self.input == "embedding" and (self.embedding or self.layers[0]) != width:
+                raise InputError(
+                    f"skip: the embedding must be as wide as the vector that scores items, "
+                    f"{width}, not {self.embedding or self.layers[0]}"
+                )
         if self.smoothing and self.loss != "cross-entropy":
             raise InputError(
                 f"smoothing: {self.smoothing} goes with loss='cross-entropy', not {self.loss!r}"

@@ -12,6 +12,7 @@ for a GRU, 4 for an LSTM, 1 for a simple RNN (ops/cells.py):
     U0 ...   (H_0, GH_0) ...   from a layer's output to its own gates a step later
     b0 ...   (GH_0,) ...       and its biases; c0 ... the state's own, of a GRU with reset_after
     F0 ...   (H, D_0) ...      feed-forward layers, f0 ... (D_0,) ... their biases
+    s        (D,)              with skip=True: how much of the last item's embedding scores items
     V_y, b_y (I, D), (I,)      output table: an item's row scores it
 Weights with a row for each item are tables: a step reads and updates only some of their rows.
 """
@@ -74,6 +75,8 @@ def blocks(hp: Hyperparameters, n_items: int) -> dict[str, tuple[int, ...]]:
     for i, width in enumerate(hp.feedforward):
         W[f"F{i}"] = D[i], width
         W[f"f{i}"] = (width,)
+    if hp.skip:
+        W["s"] = (D[-1],)
     W["V_y"] = n_items, D[-1]
     W["b_y"] = (n_items,)
     return W
@@ -252,13 +255,26 @@ def encode(
 
 
 def encode_backward(
-    dxW: np.ndarray, W: Weights, hp: Hyperparameters, cache: tuple, g: Gradients
+    dxW: np.ndarray,
+    W: Weights,
+    hp: Hyperparameters,
+    cache: tuple,
+    g: Gradients,
+    de_skip: np.ndarray | None = None,
 ) -> None:
-    """Gradients of `encode`, added into g: dxW has the shape of xW."""
+    """Gradients of `encode`, added into g.
+
+    Args:
+        dxW: of the shape of xW. de_skip: (B, X) the gradient that reaches the embedding past the
+            gates; None without `skip`.
+    """
     if hp.input in EMBEDDING_TABLE:
         x, embedded, mask = cache
         g.add("W_x", embedded.T @ dxW)
-        g.add_rows(EMBEDDING_TABLE[hp.input], x, drop(dxW @ W["W_x"].T, mask))
+        de = dxW @ W["W_x"].T
+        if de_skip is not None:
+            de += de_skip
+        g.add_rows(EMBEDDING_TABLE[hp.input], x, drop(de, mask))
         return
     read, mask = cache
     drows = drop(dxW, mask)
@@ -292,6 +308,9 @@ def recurrent(
 ) -> tuple[np.ndarray, State, tuple]:
     """Feed one item to each lane: input -> cells -> feed-forward layers.
 
+    With `skip`, the item's embedding e (after dropout) is added: out + s e, number by number. So
+    scores know the last item, of which a gate may have let little through.
+
     Args:
         x: (B,) item indices. state: at the start of the step.
         rng: draws the dropout masks; None for no dropout (evaluation).
@@ -324,6 +343,9 @@ def recurrent(
     for i in range(len(hp.feedforward)):
         out, cache = dense(out, W[f"F{i}"], W[f"f{i}"], hp.hidden_activation)
         denses.append(cache)
+    if hp.skip:
+        _, embedded, _ = encode_cache
+        out = out + W["s"] * embedded
     return out, State(new_h, history), (encode_cache, new_h, cells, masks, denses)
 
 
@@ -346,6 +368,11 @@ def recurrent_backward(
         for each layer the gradient with respect to the state at the start of the step.
     """
     encode_cache, new_h, cells, masks, denses = cache
+    de_skip = None
+    if hp.skip:
+        _, embedded, _ = encode_cache
+        g.add("s", (dout * embedded).sum(axis=0))
+        de_skip = dout * W["s"]
     for i in reversed(range(len(hp.feedforward))):
         dout, dF, df = dense_backward(dout, denses[i], W[f"F{i}"], hp.hidden_activation)
         g.add(f"F{i}", dF)
@@ -365,7 +392,7 @@ def recurrent_backward(
         if i > 0:
             g.add(f"W{i}", new_h[i - 1][:, : hp.layers[i - 1]].T @ da)
             dout = da @ W[f"W{i}"].T
-    encode_backward(np.concatenate(dxW[::-1], axis=1), W, hp, encode_cache, g)
+    encode_backward(np.concatenate(dxW[::-1], axis=1), W, hp, encode_cache, g, de_skip)
     return dh[::-1]
 
 

@@ -150,30 +150,34 @@ def gate_widths(hp: Hyperparameters) -> list[int]:
 
 
 def state_widths(hp: Hyperparameters) -> list[int]:
-    """The columns of a session's state: each layer's, then for input=weighted its sums.
+    """The columns of a session's state: each layer's, then what scores need of the input.
+
+    With `skip` that is the last item's embedding. For input=weighted it is its sums.
 
     Those sums are Σ_k discount^k W_x[item k steps ago], and Σ_k discount^k: they hold the history
     of `inputs.weighted` in a form that a step can update. `inputs.weighted` leaves out weights
     under a millionth of the newest; here they count.
     """
     sums = [sum(gate_widths(hp)), 1] if hp.input == "weighted" else []
-    return [UNITS[hp.unit][1] * H for H in hp.layers] + sums
+    last = [[*hp.layers, *hp.feedforward][-1]] if hp.skip else []
+    return [UNITS[hp.unit][1] * H for H in hp.layers] + sums + last
 
 
 def recurrent(g: Nodes, hp: Hyperparameters, item: str, state: str) -> str:
     """The new state (n, S) after an item (n,) for each session, see `network.recurrent`."""
     old = g.split(state, state_widths(hp))
     new: list[str] = []
-    sums: list[str] = []
+    more: list[str] = []  # what the state holds besides h
     if hp.input in EMBEDDING_TABLE:
-        xW = g("MatMul", g("Gather", EMBEDDING_TABLE[hp.input], item), "W_x")
+        e = g("Gather", EMBEDDING_TABLE[hp.input], item)
+        xW, more = g("MatMul", e, "W_x"), [e] if hp.skip else []
     else:
         xW = g("Gather", "W_x", item)
     if hp.input == "weighted":
         total, norm = old[-2:]
         total = g("Add", xW, g("Mul", total, hp.discount))
         norm = g("Add", 1.0, g("Mul", norm, hp.discount))
-        xW, sums = g("Div", total, norm), [total, norm]
+        xW, more = g("Div", total, norm), [total, norm]
     seen = g.split(xW, gate_widths(hp))
     cell = {"lstm": lstm, "rnn": rnn, "gru": gru_reset_after if hp.reset_after else gru}[hp.unit]
     out = ""  # the first layer sees the input only
@@ -182,7 +186,7 @@ def recurrent(g: Nodes, hp: Hyperparameters, item: str, state: str) -> str:
         a = g("Add", *parts) if len(parts) == 2 else parts[0]
         new.append(cell(g, a, old[i], H, str(i), hp.hidden_activation))
         out = output_of(g, hp, new[i], H)
-    return g("Concat", *new, *sums, axis=1)
+    return g("Concat", *new, *more, axis=1)
 
 
 def output_of(g: Nodes, hp: Hyperparameters, h: str, H: int) -> str:
@@ -192,11 +196,13 @@ def output_of(g: Nodes, hp: Hyperparameters, h: str, H: int) -> str:
 
 def scores(g: Nodes, hp: Hyperparameters, state: str) -> str:
     """The scores (n, I) after a state (n, S): feed-forward layers, then the output table."""
-    last = g.split(state, state_widths(hp))[len(hp.layers) - 1]
-    out = output_of(g, hp, last, hp.layers[-1])
+    parts = g.split(state, state_widths(hp))
+    out = output_of(g, hp, parts[len(hp.layers) - 1], hp.layers[-1])
     for i in range(len(hp.feedforward)):
         a = g("Add", g("MatMul", out, f"F{i}"), f"f{i}")
         out = activate(g, a, *hp.hidden_activation)
+    if hp.skip:
+        out = g("Add", out, g("Mul", "s", parts[-1]))
     return g("Gemm", out, "V_y", "b_y", transB=1)
 
 

@@ -34,11 +34,11 @@ LISTS = ("rows", "count", "weight", "target", "own", "fed")
 class DeviceSteps:
     """A `Stepper` on the device, for models that `backends.can_fuse_steps`.
 
-    A step is 11 launches, or 12 where the input has its own table. They are the same for every
-    step: the step's number, its lanes and its distinct items are in `now`, on the device. So they
-    are captured once and replayed for each step; a new epoch or a larger chunk, whose arrays are
-    others, captures them again. Each call sends the negatives and fetches the losses. Weights are
-    fetched when the epoch ends.
+    A step is 11 launches, one more where the input has its own table, two with `skip`. They are the
+    same for every step: the step's number, its lanes and its distinct items are in `now`, on the
+    device. So they are captured once and replayed for each step; a new epoch or a larger chunk,
+    whose arrays are others, captures them again. Each call sends the negatives and fetches the
+    losses. Weights are fetched when the epoch ends.
 
     Args:
         ops: the backend. The others are those of `Ops.stepper`.
@@ -69,7 +69,7 @@ class DeviceSteps:
                 "log_weights": 1, "e": B * X, "de": B * X, "xW": B * 3 * H, "dxW": B * 3 * H,
                 "dhU": B * 3 * H, "r": B * H, "z": B * H, "n": B * H, "kept": B * H,
                 "y": B * most, "dy": B * most, "losses": B,
-                "dh_parts": dh_parts(self.scored) * B * H, "dh": 1,
+                "dh_parts": dh_parts(self.scored) * B * H, "dh": 1, "top": B * H if hp.skip else 1,
             },
         )  # fmt: skip
         self.batches: Batches | None = None
@@ -173,9 +173,14 @@ class DeviceSteps:
         ops.launch_gru(
             cell, B, H, now, at["xW"], at["h"], W["U0"], *biases, H, *hidden, *gates, at["state"]
         )
-        ops.launch_scores(
-            B, scored, now, at["state"], W["V_y"], W["b_y"], at["rows"], H, most, at["y"]
-        )
+        top = at["state"]
+        if hp.skip:
+            top = at["top"]
+            launch(
+                "encode", "skip", (blocks(B * H, THREADS),), now, at["state"], at["e"], W["s"], H,
+                top,
+            )  # fmt: skip
+        ops.launch_scores(B, scored, now, top, W["V_y"], W["b_y"], at["rows"], H, most, at["y"])
         ops.launch_loss(
             B, scored, now, at["y"], at["target"], at["count"], at["weight"], at["own"],
             at["log_weights"], most, LOSSES.index(hp.loss), *coded(hp.final_activation),
@@ -196,11 +201,16 @@ class DeviceSteps:
                 "encode", "encode_backward", (tiles, shares), now, at["dxW"], W["W_x"], X, H,
                 p_embed, at["de"], shared=Size.TILE_LANES * 3 * H,
             )  # fmt: skip
+        if hp.skip:
+            launch(
+                "update", "skip_backward", (blocks(H, THREADS),), now, at["dh_parts"],
+                dh_parts(scored), B * H, at["e"], H, p_embed, *how, at["de"], *self._weight("s"),
+            )  # fmt: skip
 
         # Update.
         launch(
             "update", "update_scored", (blocks(most, Size.UPDATE_ROWS),), now, at["rows"],
-            at["dy"], at["state"], at["fed"], at["de"], H, most, *how, *self._weight("V_y"),
+            at["dy"], top, at["fed"], at["de"], H, most, *how, *self._weight("V_y"),
             *self._weight("b_y"), block=block_for(H + 1, UPDATE_THREADS),
         )  # fmt: skip
         if not self.shared:  # the input's own table: a 1-of-N input looks up W_x itself

@@ -62,7 +62,7 @@ from gru4rec_np.backends.numba.matrices import (
 
 # --- the arrays of a step -------------------------------------------------------------------------
 
-WEIGHTS = ("W_x", "U_rz", "U_n", "b", "c", "E", "V_y", "b_y")  # see FusedSteps
+WEIGHTS = ("W_x", "U_rz", "U_n", "b", "c", "s", "E", "V_y", "b_y")  # see FusedSteps
 
 # Of the items that a part owns, in `sizes`: those scored; those scored or fed; rows fed of a table
 # of the input's own; and the place of the first scored item among those of all parts.
@@ -74,6 +74,7 @@ def shared_arrays(B: int, S: int, H: int, X: int, parts: int) -> dict[str, tuple
     return {
         "e": (B, X), "e_mask": (B, X),  # what the lanes feed in
         "h": (H * B,), "rh": (H * B,), "out": (H * B,),  # the state before, r * h, and after
+        "top": (H * B,),  # what scores items: out, with the skip out + s e
         "log_own": (B,), "bias": (parts, B + S), "count": (parts, B + S), "weight": (parts, B + S),
         "log_weights": (parts,), "scores": (parts, (B + S) * B),  # of each part's items
         "raw": (B, B + S), "draw": (B, B + S), "db": (parts, B + S), "part_loss": (parts,),
@@ -89,7 +90,8 @@ def own_arrays(B: int, S: int, H: int, X: int, K: int) -> dict[str, tuple[int, .
         "e_T": (X * B,), "xW": (3 * K * B,), "hU_rz": (2 * K * B,), "hU_n": (K * B,),
         "rz": (2 * K * B,), "n_gate": (K * B,), "h_mask": (K * B,),
         "dout_own_T": (B * K,), "dout": (K * B,), "dxW": (3 * K * B,), "dr": (K * B,),
-        "g_n": (K * B,), "h_T": (B * H,), "rh_T": (B * H,), "out_T": (B * H,), "fed_sums": (B * X,),
+        "g_n": (K * B,), "skip_de": (K * B,), "ds": (1, K), "h_T": (B * H,),
+        "rh_T": (B * H,), "top_T": (B * H,), "fed_sums": (B * X,),
         "tile": (TILE_ROWS * max(H, X),), "db_gates": (1, 3 * K),
     }  # fmt: skip
 
@@ -109,7 +111,7 @@ def _kinds() -> dict[str, Any]:
     kinds |= {f"{of}{name}": Matrix for name in WEIGHTS for of in ("", "a_", "v_")}
     kinds |= dict.fromkeys(("x", "y", "samples", "mark"), ItemMatrix)
     kinds |= {"keep": Flags, "reset": Flags, "sizes": IntMatrix, "log_support": Vector}
-    kinds |= dict.fromkeys(("onehot", "tied", "reset_after"), bool)
+    kinds |= dict.fromkeys(("onehot", "tied", "reset_after", "skip"), bool)
     numbers = "step part parts lo hi H small stamp seed loss_kind batch_size"
     kinds |= dict.fromkeys(numbers.split(), int)
     numbers = "bpreg smoothing logq sample_alpha dropout_embed dropout_hidden"
@@ -280,10 +282,10 @@ def gates(
 
 @phase
 def new_state(
-    step, lo, hi, H, reset_after, hidden_act, dropout_hidden, seed, small, lanes, h, rh,
-    xW, rz, U_n, c, hU_n, n_gate, h_mask, out,
+    step, lo, hi, H, reset_after, skip, hidden_act, dropout_hidden, seed, small, lanes, e, h, rh,
+    xW, rz, U_n, c, s, hU_n, n_gate, h_mask, out, top,
 ):  # fmt: skip
-    """The candidate and the new state of the part's units, after dropout."""
+    """The candidate and the new state of the part's units, after dropout; what scores items."""
     n, K = lanes[step], hi - lo
     hU, own_out = matrix_at(hU_n, 0, K, n), matrix_at(out, lo * n, K, n)
     product(U_n, matrix_at(h if reset_after else rh, 0, H, n), hU, small)
@@ -298,16 +300,20 @@ def new_state(
         mask = matrix_at(h_mask, 0, K, n)
         dropout_mask(mask, lo, 1, H, seed, 2 * step + 1, dropout_hidden)
         times(flat(own_out), flat(mask))
+    own_top = matrix_at(top, lo * n, K, n)
+    for k in range(K):
+        for i in range(n):
+            own_top[k, i] = own_out[k, i] + s[k, 0] * e[i, at(lo + k)] if skip else own_out[k, i]
 
 
 @phase
-def scores(step, part, H, small, lanes, rows, sizes, V_y, b_y, out, V, bias, scores):
-    """V out of the part's items, without their biases; V is gathered for it."""
+def scores(step, part, H, small, lanes, rows, sizes, V_y, b_y, top, V, bias, scores):
+    """V top of the part's items, without their biases; V is gathered for it."""
     n, scored = lanes[step], sizes[part, SCORED]
     sizes[part, FIRST] = 0
     for q in range(part):
         sizes[part, FIRST] += sizes[q, SCORED]
-    columns = matrix_at(out, 0, H, n)
+    columns = matrix_at(top, 0, H, n)
     tile = tile_of(n, H, small)
     rows = vector_at(rows, 0, scored)
     for start in range(0, scored, tile):
@@ -395,10 +401,10 @@ def scores_backward(
 
 @phase
 def state_backward(
-    step, part, parts, lo, hi, H, reset_after, hidden_act, dropout_hidden, lanes, dout_T,
-    h, rz, n_gate, h_mask, U_n, dout_own_T, dout, dxW, drh,
+    step, part, parts, lo, hi, H, reset_after, skip, hidden_act, dropout_hidden, lanes, dout_T,
+    e, h, rz, n_gate, h_mask, U_n, s, dout_own_T, dout, dxW, drh, skip_de, ds,
 ):  # fmt: skip
-    """From dout to the z and n rows of dxW; what the part's units add to drh.
+    """From dout to the z and n rows of dxW, and ds; what the part's units add to drh.
 
     The old state is a constant, for bptt = 1.
     """
@@ -412,6 +418,13 @@ def state_backward(
             for k in range(K):
                 sums_T[i, k] += dout_T[q, i, at(lo + k)]
     transpose(sums_T, 0, K, dout, 0)
+    if skip:
+        de = matrix_at(skip_de, 0, K, n)
+        for k in range(K):
+            ds[0, k] = 0
+            for i in range(n):
+                de[k, i] = dout[k, i] * s[k, 0]
+                ds[0, k] += dout[k, i] * e[i, at(lo + k)]
     if dropout_hidden > 0:
         times(flat(dout), vector_at(h_mask, 0, K * n))
     dx_n = matrix_at(dxW, 2 * K * n, K, n)
@@ -425,8 +438,8 @@ def state_backward(
 
 @phase
 def gates_backward(
-    step, part, parts, lo, hi, H, onehot, reset_after, small, lanes, h, rz, hU_n, drh, W_x, dxW, dr,
-    g_n, de_T,
+    step, part, parts, lo, hi, H, onehot, reset_after, skip, small, lanes, h, rz, hU_n, drh, W_x,
+    dxW, dr, g_n, skip_de, de_T,
 ):  # fmt: skip
     """The r rows of dxW; g_n, the gradient of h U_n; and what these units add to that of e."""
     n, K, X = lanes[step], hi - lo, de_T.shape[2]
@@ -455,6 +468,11 @@ def gates_backward(
         for start in range(0, 3 * K, tile):
             end = min(start + tile, 3 * K)
             add_dot(rows_of(dx, start, end).T, rows_of(W_x, start, end), de_T)
+    if skip:
+        de = matrix_at(skip_de, 0, K, n)
+        for k in range(K):
+            for i in range(n):
+                de_T[i, at(lo + k)] += de[k, i]
 
 
 # --- updates --------------------------------------------------------------------------------------
@@ -462,11 +480,11 @@ def gates_backward(
 
 @phase
 def update_units(
-    step, lo, hi, H, onehot, reset_after, how, small, lanes, e, h, rh,
-    dxW, g_n, h_T, rh_T, tile, db_gates, first_row, W_x, a_W_x, v_W_x, U_rz, a_U_rz, v_U_rz,
-    U_n, a_U_n, v_U_n, b, a_b, v_b, c, a_c, v_c,
+    step, lo, hi, H, onehot, reset_after, skip, how, small, lanes, e, h, rh,
+    dxW, g_n, ds, h_T, rh_T, tile, db_gates, first_row, W_x, a_W_x, v_W_x, U_rz, a_U_rz, v_U_rz,
+    U_n, a_U_n, v_U_n, b, a_b, v_b, c, a_c, v_c, s, a_s, v_s,
 ):  # fmt: skip
-    """The part's rows of W_x, U, b and c. No other part reads them, so they can change at once."""
+    """The part's rows of W_x, U, b, c and s, which no other part reads: they can change at once."""
     n, K = lanes[step], hi - lo
     dx, dx_n = matrix_at(dxW, 0, 3 * K, n), matrix_at(g_n, 0, K, n)
     h_T, rh_T = matrix_at(h_T, 0, n, H), matrix_at(rh_T, 0, n, H)
@@ -484,6 +502,8 @@ def update_units(
     if reset_after:  # c takes b's gradient, but for the candidate's rows, which r has scaled
         sum_rows(dx_n, matrix_at(db_gates, 2 * K, 1, K))
         update_rows(line(c), first_row, db_gates, line(a_c), line(v_c), how)
+    if skip:
+        update_rows(line(s), first_row, ds, line(a_s), line(v_s), how)
 
 
 @inner
@@ -497,19 +517,19 @@ def _add_de(i, parts, de_T, e_mask, total, row):
 @phase
 def update_output(
     step, part, parts, H, tied, how, small, lanes, rows, fed, sizes,
-    scores, out, out_T, de_T, e_mask, tile, V_y, a_V_y, v_V_y,
+    scores, top, top_T, de_T, e_mask, tile, V_y, a_V_y, v_V_y,
 ):  # fmt: skip
     """The part's rows of the output table; also as the input's, if it is tied."""
     n, scored, distinct = lanes[step], sizes[part, SCORED], sizes[part, DISTINCT]
-    dy, out_T = matrix_at(scores, part * scores.shape[1], scored, n), matrix_at(out_T, 0, n, H)
-    transpose(matrix_at(out, 0, H, n), 0, n, out_T, 0)
+    dy, top_T = matrix_at(scores, part * scores.shape[1], scored, n), matrix_at(top_T, 0, n, H)
+    transpose(matrix_at(top, 0, H, n), 0, n, top_T, 0)
     some = tile_of(n, H, small)
     for start in range(0, distinct, some):
         end = min(start + some, distinct)
         has = max(0, min(end, scored) - start)  # rows that are scored; the others are only fed
         dV = matrix_at(tile, 0, end - start, H)
         if has:
-            dot(rows_of(dy, start, start + has), out_T, rows_of(dV, 0, has))
+            dot(rows_of(dy, start, start + has), top_T, rows_of(dV, 0, has))
         zero(rows_of(dV, has, end - start))
         if tied:
             for i in range(n):

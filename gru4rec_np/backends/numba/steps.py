@@ -78,7 +78,7 @@ class FusedSteps:
         self.drops = hp.dropout_p_embed > 0 or hp.dropout_p_hidden > 0
         shared: dict[str, Any] = {
             "parts": n_parts, "H": H, "small": _small(), "onehot": self.onehot,
-            "tied": hp.input == "shared", "reset_after": hp.reset_after,
+            "tied": hp.input == "shared", "reset_after": hp.reset_after, "skip": hp.skip,
             "hidden_act": np.array(coded(hp.hidden_activation)),
             "final_act": np.array(coded(hp.final_activation)), "loss_kind": LOSSES.index(hp.loss),
             "bpreg": hp.bpreg, "smoothing": hp.smoothing, "sample_alpha": hp.sample_alpha,
@@ -133,13 +133,13 @@ class FusedSteps:
     def _dense(self, arrays: dict[str, np.ndarray], lo: int, hi: int) -> dict[str, np.ndarray]:
         """The other weights, or their memory, of the units from lo to hi, transposed.
 
-        They have a row for each unit's r, then for each z, then for each n.
+        They have a row for each unit's r, then for each z, then for each n; s has one gate.
         """
 
-        def own(name: str, gates: slice) -> np.ndarray:
+        def own(name: str, gates: slice, of: int = 3) -> np.ndarray:
             if name not in arrays or (name == "W_x" and self.onehot):
                 return np.empty((1, 0), self.dtype)
-            a = arrays[name].reshape(-1, 3, self.H)[:, gates, lo:hi]
+            a = arrays[name].reshape(-1, of, self.H)[:, gates, lo:hi]
             copy = apart((a[0].size, len(a)), self.dtype)
             copy[:] = a.reshape(len(a), -1).T
             self._copies.append((copy, a))
@@ -148,7 +148,7 @@ class FusedSteps:
         rz, n, all_gates = slice(2), slice(2, 3), slice(3)
         return {
             "W_x": own("W_x", all_gates), "U_rz": own("U0", rz), "U_n": own("U0", n),
-            "b": own("b0", all_gates), "c": own("c0", all_gates),
+            "b": own("b0", all_gates), "c": own("c0", all_gates), "s": own("s", all_gates, 1),
         }  # fmt: skip
 
     def fetch(self) -> None:
