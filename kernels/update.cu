@@ -82,13 +82,15 @@ extern "C" __global__ void update_rows(
 // lane's de is added; else it is -1. Rows past the scored ones are input items only. k = H is a
 // row's bias, whose input is 1.
 //
+// With cosine, biases stay, and pull[u] times the row is taken out of its gradient (cosine.cu).
+//
 // All weights are read first. The compiler must assume that two rows may be the same, so a thread
 // that alternates reads and writes waits for each of them. This takes 9.9 us instead of 12.1; but
 // with 80 lanes, 224 units and momentum 20.7 instead of 15.3. Grid ceil(U / UPDATE_ROWS).
 
 extern "C" __global__ void update_scored(
     const int *now, const int *rows, const real *dy, const real *h, const int *fed, const real *de,
-    int H, int y_stride, int adagrad, const real *rates, real momentum,
+    const real *pull, int cosine, int H, int y_stride, int adagrad, const real *rates, real momentum,
     real *V_y, real *a_V, real *v_V, real *b_y, real *a_b, real *v_b
 ) {
     __shared__ __align__(16) real dy_tile[WARP][UPDATE_ROWS];
@@ -107,7 +109,7 @@ extern "C" __global__ void update_scored(
             const int u = first + row;
             at[row] = -1;
             if (k < H && u < U) at[row] = (long long)rows[u] * H + k;
-            if (k == H && u < scored) at[row] = rows[u];
+            if (k == H && u < scored && !cosine) at[row] = rows[u];
             if (at[row] >= 0) old[row] = read(p, a, v, at[row], how);
         }
         real sum[UPDATE_ROWS] = {};
@@ -139,8 +141,11 @@ extern "C" __global__ void update_scored(
             __syncthreads();
         }
 #pragma unroll
-        for (int row = 0; row < UPDATE_ROWS; row++)
+        for (int row = 0; row < UPDATE_ROWS; row++) {
+            const int u = first + row;
+            if (cosine && at[row] >= 0 && u < scored) sum[row] -= pull[u] * old[row].p;
             if (at[row] >= 0) write(old[row], p, a, v, at[row], sum[row], how);
+        }
     }
 }
 

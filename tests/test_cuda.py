@@ -239,6 +239,9 @@ def exercise(ops, file):
         steps_of(ops, skip=True, momentum=0.1, dropout_p_embed=0.2)
         steps_of(ops, layers=[260], batch_size=3, n_sample=5)
         steps_of(ops, input="onehot", layers=[130])
+    elif file == "cosine":
+        steps_of(ops, cosine=9.0, skip=True, momentum=0.1, dropout_p_embed=0.2)
+        steps_of(ops, cosine=9.0, layers=[260], batch_size=3, n_sample=5, input="onehot")
     elif file == "rank":
         h, V_y, b_y, targets = draw(35, 37), draw(90, 37), draw(90), rng.integers(0, 90, 35)
         for version in ("plain", "spread"):

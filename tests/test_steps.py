@@ -33,6 +33,7 @@ def usual_models(draw):
         input=encoding,
         embedding=draw(st.sampled_from([0, 2, 40, 600])) if own_width else 0,
         skip=skip,
+        cosine=draw(st.sampled_from([0.0, 6.0])),
         reset_after=draw(st.booleans()),
         hidden_act=draw(st.sampled_from(["tanh", "elu-0.5", "sigmoid"])),
         loss=loss,

@@ -23,6 +23,7 @@ from gru4rec_np.models.neural import Network, OnChunk, progress
 from gru4rec_np.models.training import Training, read_memory
 from gru4rec_np.ops.cells import State
 from gru4rec_np.ops.ranking import PADDED_ROWS, padded
+from gru4rec_np.ops.scoring import unit
 
 LONG = 1000  # clicks; a longer session is fed by itself, not among MANY lanes
 
@@ -41,6 +42,7 @@ class GRU4Rec(Network):
     name = "GRU4Rec"
     Hyperparameters = hyperparameters.Hyperparameters
     hp: hyperparameters.Hyperparameters
+    _units: tuple[np.ndarray, np.ndarray] | None = None  # with cosine: V_y and its units
 
     def _shapes(self, n_items: int) -> dict[str, tuple[int, ...]]:
         return network.shapes(self.hp, n_items)
@@ -240,7 +242,14 @@ class GRU4Rec(Network):
         return vectors
 
     def _output(self) -> tuple[np.ndarray, np.ndarray]:
-        return self.weights["V_y"], self.weights["b_y"]
+        V_y, b_y = self.weights["V_y"], self.weights["b_y"]
+        if not self.hp.cosine:
+            return V_y, b_y
+        if hasattr(self, "training"):  # the weights change between two calls
+            return unit(V_y)[0], b_y
+        if self._units is None or self._units[0] is not V_y:
+            self._units = V_y, unit(V_y)[0]
+        return self._units[1], b_y
 
     def _scores_after(self, items: np.ndarray) -> np.ndarray:
         live = self.session()
@@ -320,8 +329,7 @@ class LiveSession:
         """
         if self._out is None:
             raise InputError("session: feed it an item that the model knows first")
-        weights = self.model.weights
-        return self.model.ops.catalogue_scores(self._out, weights["V_y"], weights["b_y"])[0]
+        return self.model.ops.catalogue_scores(self._out, *self.model._output())[0]
 
     def recommend(
         self,

@@ -178,7 +178,7 @@ class Hyperparameters(Checked):
 
     fixed: ClassVar = (
         "layers", "unit", "input", "embedding", "discount", "reset_after", "hidden_act",
-        "input_to_all_layers", "feedforward", "skip",
+        "input_to_all_layers", "feedforward", "skip", "cosine",
     )  # fmt: skip
 
     layers: Sequence[int] = declare([100], "units of each recurrent layer", _sizes(1))
@@ -220,6 +220,12 @@ class Hyperparameters(Checked):
         "add the last item's embedding, each number of it weighted, to the vector that scores "
         "items; with input=shared, or embedding of that vector's width",
         flag,
+    )
+    cosine: float = declare(
+        0.0,
+        "score items by this times the cosine of vector and item, without biases; good values: 8 "
+        "to 16; 0: by their product and a bias",
+        number(0),
     )
     bptt: int = declare(
         1, "steps of backpropagation through time; weights change once in so many steps", whole(1)

@@ -13,7 +13,7 @@ for a GRU, 4 for an LSTM, 1 for a simple RNN (ops/cells.py):
     b0 ...   (GH_0,) ...       and its biases; c0 ... the state's own, of a GRU with reset_after
     F0 ...   (H, D_0) ...      feed-forward layers, f0 ... (D_0,) ... their biases
     s        (D,)              with skip=True: how much of the last item's embedding scores items
-    V_y, b_y (I, D), (I,)      output table: an item's row scores it
+    V_y, b_y (I, D), (I,)      output table: an item's row scores it; with cosine, b_y stays 0
 Weights with a row for each item are tables: a step reads and updates only some of their rows.
 """
 
@@ -40,7 +40,7 @@ from gru4rec_np.ops.cells import (
     rnn_backward,
 )
 from gru4rec_np.ops.optim import clip, sum_rows
-from gru4rec_np.ops.scoring import log_proposal
+from gru4rec_np.ops.scoring import log_proposal, unit, unit_backward
 
 # The table of the encodings that embed an item.
 EMBEDDING_TABLE = {"embedding": "E", "shared": "V_y"}
@@ -309,7 +309,8 @@ def recurrent(
     """Feed one item to each lane: input -> cells -> feed-forward layers.
 
     With `skip`, the item's embedding e (after dropout) is added: out + s e, number by number. So
-    scores know the last item, of which a gate may have let little through.
+    scores know the last item, of which a gate may have let little through. With `cosine`, the
+    returned vector has this length.
 
     Args:
         x: (B,) item indices. state: at the start of the step.
@@ -346,7 +347,11 @@ def recurrent(
     if hp.skip:
         _, embedded, _ = encode_cache
         out = out + W["s"] * embedded
-    return out, State(new_h, history), (encode_cache, new_h, cells, masks, denses)
+    length = None
+    if hp.cosine:
+        length = out, *unit(out, hp.cosine)
+        _, out, _ = length
+    return out, State(new_h, history), (encode_cache, new_h, cells, masks, denses, length)
 
 
 def recurrent_backward(
@@ -367,7 +372,10 @@ def recurrent_backward(
     Returns:
         for each layer the gradient with respect to the state at the start of the step.
     """
-    encode_cache, new_h, cells, masks, denses = cache
+    encode_cache, new_h, cells, masks, denses, length = cache
+    if length is not None:
+        before, _, inverse = length
+        dout = unit_backward(dout, before, inverse, hp.cosine)
     de_skip = None
     if hp.skip:
         _, embedded, _ = encode_cache
@@ -465,11 +473,15 @@ def forward(
         state = enter_step(state, keep, reset)
         out, state, cache = recurrent(W, hp, ops, x, state, rng)
         r, V = ops.scores(out, W["V_y"], W["b_y"], items)
+        inverse = None
+        if hp.cosine:
+            _, inverse = unit(V)
+            r *= inverse.T
         lanes, dr = ops.loss_and_gradient(
             r, hp.loss, hp.final_activation, hp.bpreg, hp.smoothing, log_q
         )
         loss += float(lanes.sum()) / hp.batch_size
-        steps.append((cache, out, V, dr, items, keep, reset))
+        steps.append((cache, out, V, inverse, dr, items, keep, reset))
     return loss, state, steps
 
 
@@ -483,11 +495,15 @@ def backward(W: Weights, hp: Hyperparameters, ops: Ops, steps: list[tuple]) -> G
     """
     g = Gradients()
     dh = None
-    for cache, out, V, dr, items, keep, reset in reversed(steps):
+    for cache, out, V, inverse, dr, items, keep, reset in reversed(steps):
         dr = dr / hp.batch_size
-        dout, dV, db = ops.scores_backward(dr, out, V)
+        if inverse is None:
+            dout, dV, db = ops.scores_backward(dr, out, V)
+            g.add_rows("b_y", items, db)
+        else:
+            dout, dV, _ = ops.scores_backward(dr * inverse.T, out, V)
+            dV -= V * ((dV * V).sum(axis=1, keepdims=True) * inverse**2)  # as in unit_backward
         g.add_rows("V_y", items, dV)
-        g.add_rows("b_y", items, db)
         if dh is None:
             dh = zero_state(hp, len(out), out.dtype).h
         dh = recurrent_backward(dout, dh, W, hp, ops, cache, g)

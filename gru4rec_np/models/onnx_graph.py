@@ -24,6 +24,7 @@ from gru4rec_np.models.narm import LONGEST, NARM
 from gru4rec_np.models.network import EMBEDDING_TABLE
 from gru4rec_np.ops.activations import SELU_ALPHA, SELU_SCALE, TANH, Activation
 from gru4rec_np.ops.cells import UNITS
+from gru4rec_np.ops.scoring import TINY, unit
 
 GRAPHS = ("step", "sessions")
 OPSET, IR_VERSION = 17, 8  # read by ONNX Runtime from 1.12 on
@@ -203,7 +204,11 @@ def scores(g: Nodes, hp: Hyperparameters, state: str) -> str:
         out = activate(g, a, *hp.hidden_activation)
     if hp.skip:
         out = g("Add", out, g("Mul", "s", parts[-1]))
-    return g("Gemm", out, "V_y", "b_y", transB=1)
+    if not hp.cosine:
+        return g("Gemm", out, "V_y", "b_y", transB=1)
+    square = g("ReduceSum", g("Mul", out, out), [1])
+    out = g("Mul", g("Div", out, g("Sqrt", g("Add", square, TINY))), hp.cosine)
+    return g("Add", g("Mul", g("Gemm", out, "V_y", transB=1), "inverse"), "b_y")
 
 
 # --- whole sessions -------------------------------------------------------------------------------
@@ -313,6 +318,9 @@ def build(model: Model, graph: str, k: int, version: str) -> Any:
     g, n_items = Nodes(), len(model.item_ids)
     for name, array in model.weights.items():
         g.constant(array, name)
+    if isinstance(model, GRU4Rec) and model.hp.cosine:
+        _, inverse = unit(model.weights["V_y"])
+        g.constant(inverse[:, 0], "inverse")
     if isinstance(model, NARM):
         found = narm_scores(g, model)
     else:

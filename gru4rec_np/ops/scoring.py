@@ -42,6 +42,33 @@ def scores_backward(
     return dr @ V, dr.T @ h, dr.sum(axis=0)
 
 
+TINY = 1e-8  # added to a squared length, so that a vector of zeros has one
+
+
+def unit(x: np.ndarray, length: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """length x / |x|, row by row: between such vectors a product is a cosine, times the lengths.
+
+    Gupta et al. 2019 (arXiv 1909.04276, NISER), §3: scores by cosine do not grow with an item's
+    popularity, as the lengths of vectors do. Their scale is what `length` is here.
+
+    Args:
+        x: (n, D).
+
+    Returns:
+        (n, D), and 1 / |x| (n, 1), which `unit_backward` takes.
+    """
+    inverse = 1 / np.sqrt((x * x).sum(axis=1, keepdims=True) + x.dtype.type(TINY))
+    return x * (inverse * x.dtype.type(length)), inverse
+
+
+def unit_backward(
+    du: np.ndarray, x: np.ndarray, inverse: np.ndarray, length: float = 1.0
+) -> np.ndarray:
+    """dx = length / |x| (du - x (x·du) / |x|²): du without what would only change the length."""
+    along = (du * x).sum(axis=1, keepdims=True) * inverse**2
+    return (inverse * du.dtype.type(length)) * (du - x * along)
+
+
 def log_proposal(
     log_support: np.ndarray, targets: np.ndarray, samples: np.ndarray, sample_alpha: float
 ) -> np.ndarray:

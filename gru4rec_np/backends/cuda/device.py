@@ -20,6 +20,7 @@ from gru4rec_np.files import KERNELS
 from gru4rec_np.ops.activations import ACTIVATIONS, SELU_ALPHA, SELU_SCALE
 from gru4rec_np.ops.losses import LOSSES
 from gru4rec_np.ops.optim import EPSILON
+from gru4rec_np.ops.scoring import TINY
 
 
 class Size:
@@ -80,7 +81,7 @@ def compiler_options(dtype: DTypeLike) -> tuple[str, ...]:
         dtype: float32 or float64, for real = float or double.
     """
     real = {"float32": "float", "float64": "double"}[np.dtype(dtype).name]
-    values: dict[str, object] = {"real": real, "EPSILON": EPSILON}
+    values: dict[str, object] = {"real": real, "EPSILON": EPSILON, "TINY": TINY}
     values |= {"SELU_ALPHA": SELU_ALPHA, "SELU_SCALE": SELU_SCALE}
     values |= {name: size for name, size in vars(Size).items() if name.isupper()}
     numbered: dict[str, Iterable[str]] = {

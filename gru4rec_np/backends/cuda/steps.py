@@ -34,11 +34,11 @@ LISTS = ("rows", "count", "weight", "target", "own", "fed")
 class DeviceSteps:
     """A `Stepper` on the device, for models that `backends.can_fuse_steps`.
 
-    A step is 11 launches, one more where the input has its own table, two with `skip`. They are the
-    same for every step: the step's number, its lanes and its distinct items are in `now`, on the
-    device. So they are captured once and replayed for each step; a new epoch or a larger chunk,
-    whose arrays are others, captures them again. Each call sends the negatives and fetches the
-    losses. Weights are fetched when the epoch ends.
+    A step is 11 launches, one more where the input has its own table, two with `skip`, five with
+    `cosine`. They are the same for every step: the step's number, its lanes and its distinct items
+    are in `now`, on the device. So they are captured once and replayed for each step; a new epoch
+    or a larger chunk, whose arrays are others, captures them again. Each call sends the negatives
+    and fetches the losses. Weights are fetched when the epoch ends.
 
     Args:
         ops: the backend. The others are those of `Ops.stepper`.
@@ -70,6 +70,8 @@ class DeviceSteps:
                 "dhU": B * 3 * H, "r": B * H, "z": B * H, "n": B * H, "kept": B * H,
                 "y": B * most, "dy": B * most, "losses": B,
                 "dh_parts": dh_parts(self.scored) * B * H, "dh": 1, "top": B * H if hp.skip else 1,
+                "unit": B * H if hp.cosine else 1, "cosines": B * most if hp.cosine else 1,
+                "of_rows": most, "of_lanes": B, "pull": most,  # cosine.cu's inverses, and pull
             },
         )  # fmt: skip
         self.batches: Batches | None = None
@@ -180,7 +182,22 @@ class DeviceSteps:
                 "encode", "skip", (blocks(B * H, THREADS),), now, at["state"], at["e"], W["s"], H,
                 top,
             )  # fmt: skip
+        if hp.cosine:
+            launch(
+                "cosine", "unit", (B,), now, top, H, float(hp.cosine), at["unit"], at["of_lanes"],
+                block=block_for(H),
+            )  # fmt: skip
+            top = at["unit"]
         ops.launch_scores(B, scored, now, top, W["V_y"], W["b_y"], at["rows"], H, most, at["y"])
+        if hp.cosine:
+            launch(
+                "cosine", "row_inverses", (blocks(Size.WARP * scored, THREADS),), now, at["rows"],
+                W["V_y"], H, at["of_rows"],
+            )  # fmt: skip
+            launch(
+                "cosine", "cosines", (blocks(scored, THREADS), B), now, at["of_rows"], most,
+                at["y"], at["cosines"],
+            )  # fmt: skip
         ops.launch_loss(
             B, scored, now, at["y"], at["target"], at["count"], at["weight"], at["own"],
             at["log_weights"], most, LOSSES.index(hp.loss), *coded(hp.final_activation),
@@ -188,11 +205,23 @@ class DeviceSteps:
         )  # fmt: skip
 
         # Backward pass.
+        n_parts = dh_parts(scored)
+        if hp.cosine:
+            launch(
+                "cosine", "cosines_backward", (blocks(scored, THREADS),), now, at["of_rows"],
+                at["cosines"], most, at["dy"], at["pull"],
+            )  # fmt: skip
         ops.launch_scores_backward_h(
             B, scored, H, now, at["dy"], W["V_y"], at["rows"], H, most, B * H, at["dh_parts"]
         )
+        if hp.cosine:
+            launch(
+                "cosine", "unit_backward", (B,), now, at["unit"], at["of_lanes"], n_parts, B * H, H,
+                float(hp.cosine), at["dh_parts"], block=block_for(H),
+            )  # fmt: skip
+            n_parts = 1
         ops.launch_gru_backward(
-            cell, B, H, now, at["dh_parts"], dh_parts(scored), B * H, at["h"], *gates, W["U0"], H,
+            cell, B, H, now, at["dh_parts"], n_parts, B * H, at["h"], *gates, W["U0"], H,
             *hidden, False, at["dxW"], at["dhU"], at["dh"],
         )  # fmt: skip
         if not self.onehot:
@@ -204,13 +233,13 @@ class DeviceSteps:
         if hp.skip:
             launch(
                 "update", "skip_backward", (blocks(H, THREADS),), now, at["dh_parts"],
-                dh_parts(scored), B * H, at["e"], H, p_embed, *how, at["de"], *self._weight("s"),
+                n_parts, B * H, at["e"], H, p_embed, *how, at["de"], *self._weight("s"),
             )  # fmt: skip
 
         # Update.
         launch(
             "update", "update_scored", (blocks(most, Size.UPDATE_ROWS),), now, at["rows"],
-            at["dy"], top, at["fed"], at["de"], H, most, *how, *self._weight("V_y"),
+            at["dy"], top, at["fed"], at["de"], at["pull"], hp.cosine > 0, H, most, *how, *self._weight("V_y"),
             *self._weight("b_y"), block=block_for(H + 1, UPDATE_THREADS),
         )  # fmt: skip
         if not self.shared:  # the input's own table: a 1-of-N input looks up W_x itself
@@ -254,7 +283,7 @@ class DeviceSteps:
         self.chunk["rates"][: len(steps)] = self.ops.xp.array(rates.astype(self.dtype))
         self.collect(steps.start, len(steps))
         if self.step is None:
-            for file in ("step", "encode", "gru", "scores", "loss", "update"):
+            for file in ("step", "encode", "gru", "scores", "cosine", "loss", "update"):
                 self.ops.module(file, self.dtype)  # must be compiled and loaded before capturing
             self.step = self.ops.capture(self.launch_step)
         for _ in steps:

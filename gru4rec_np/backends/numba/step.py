@@ -14,6 +14,7 @@ units of a part. a_ and v_ are Adagrad's sums and the velocities of a weight.
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Any
 
@@ -75,6 +76,8 @@ def shared_arrays(B: int, S: int, H: int, X: int, parts: int) -> dict[str, tuple
         "e": (B, X), "e_mask": (B, X),  # what the lanes feed in
         "h": (H * B,), "rh": (H * B,), "out": (H * B,),  # the state before, r * h, and after
         "top": (H * B,),  # what scores items: out, with the skip out + s e
+        # With cosine: 1 / |V| of a part's items, cosine / |top| of a lane, and its top·dtop.
+        "inverse": (parts, B + S), "lane_scale": (B,), "pull": (parts, B),
         "log_own": (B,), "bias": (parts, B + S), "count": (parts, B + S), "weight": (parts, B + S),
         "log_weights": (parts,), "scores": (parts, (B + S) * B),  # of each part's items
         "raw": (B, B + S), "draw": (B, B + S), "db": (parts, B + S), "part_loss": (parts,),
@@ -86,7 +89,8 @@ def own_arrays(B: int, S: int, H: int, X: int, K: int) -> dict[str, tuple[int, .
     """Shapes of what only one part uses."""
     return {
         "V": (B + S, H), "a_bias": (1, B + S), "v_bias": (1, B + S),
-        "counts": (B + S,), "weights": (B + S,), "term": (B + S,), "lane_loss": (B,),
+        "counts": (B + S,), "weights": (B + S,), "inverses": (B + S,), "term": (B + S,),
+        "lane_loss": (B,),
         "e_T": (X * B,), "xW": (3 * K * B,), "hU_rz": (2 * K * B,), "hU_n": (K * B,),
         "rz": (2 * K * B,), "n_gate": (K * B,), "h_mask": (K * B,),
         "dout_own_T": (B * K,), "dout": (K * B,), "dxW": (3 * K * B,), "dr": (K * B,),
@@ -114,7 +118,7 @@ def _kinds() -> dict[str, Any]:
     kinds |= dict.fromkeys(("onehot", "tied", "reset_after", "skip"), bool)
     numbers = "step part parts lo hi H small stamp seed loss_kind batch_size"
     kinds |= dict.fromkeys(numbers.split(), int)
-    numbers = "bpreg smoothing logq sample_alpha dropout_embed dropout_hidden"
+    numbers = "cosine tiny bpreg smoothing logq sample_alpha dropout_embed dropout_hidden"
     kinds |= dict.fromkeys(numbers.split(), float)
     return kinds | dict.fromkeys(("losses", "rates", "how", "hidden_act", "final_act"), Doubles)
 
@@ -307,8 +311,11 @@ def new_state(
 
 
 @phase
-def scores(step, part, H, small, lanes, rows, sizes, V_y, b_y, top, V, bias, scores):
+def scores(
+    step, part, H, cosine, tiny, small, lanes, rows, sizes, V_y, b_y, top, V, bias, inverse, scores,
+):  # fmt: skip
     """V top of the part's items, without their biases; V is gathered for it."""
+    f = type_of(bias[0, 0])
     n, scored = lanes[step], sizes[part, SCORED]
     sizes[part, FIRST] = 0
     for q in range(part):
@@ -324,15 +331,20 @@ def scores(step, part, H, small, lanes, rows, sizes, V_y, b_y, top, V, bias, sco
             for k in range(H):  # a loop: a copied slice takes three times as long
                 V[j, k] = V_y[row, k]
             bias[part, j] = b_y[row, 0]
+            if cosine > 0:
+                square = f(tiny)
+                for k in range(H):
+                    square += V[j, k] * V[j, k]
+                inverse[part, j] = f(1) / f(math.sqrt(square))
         y = matrix_at(scores, part * scores.shape[1] + start * n, end - start, n)
         dot(rows_of(V, start, end), columns, y)
 
 
 @phase
 def loss(
-    step, part, parts, loss_kind, final_act, bpreg, smoothing, batch_size, lanes, y,
-    sizes, target, log_own, count, weight, log_weights, bias, counts, weights, term, raw, draw,
-    scores, db, lane_loss, part_loss,
+    step, part, parts, H, cosine, tiny, loss_kind, final_act, bpreg, smoothing, batch_size, lanes,
+    y, sizes, target, log_own, count, weight, log_weights, bias, inverse, counts, weights, inverses,
+    top, lane_scale, term, raw, draw, scores, db, lane_loss, part_loss,
 ):  # fmt: skip
     """The loss of the part's lanes, and the gradient of their scores, which replaces the scores.
 
@@ -344,12 +356,27 @@ def loss(
     lo, hi = part * n // parts, (part + 1) * n // parts
     scale = f(1 / batch_size)
     y_T, dy = rows_of(raw, lo, hi), rows_of(draw, lo, hi)
+    if cosine > 0:
+        of_lane = matrix_at(top, 0, H, n)
+        for i in range(lo, hi):
+            lane_scale[i] = f(tiny)
+        for k in range(H):
+            for i in range(lo, hi):
+                lane_scale[i] += of_lane[k, at(i)] * of_lane[k, at(i)]
+        for i in range(lo, hi):
+            lane_scale[i] = f(cosine) / f(math.sqrt(lane_scale[i]))
     for q in range(parts):
         first, size = sizes[q, FIRST], sizes[q, SCORED]
         transpose(matrix_at(scores, q * width, size, n), lo, hi - lo, y_T, first)
         for i in range(hi - lo):
             for j in range(size):
-                y_T[i, at(first + j)] += bias[q, j]
+                if cosine > 0:
+                    y_T[i, at(first + j)] *= inverse[q, j] * lane_scale[lo + i]
+                else:
+                    y_T[i, at(first + j)] += bias[q, j]
+        if cosine > 0:
+            for j in range(size):
+                inverses[at(first + j)] = inverse[q, j]
         for j in range(size):
             counts[at(first + j)], weights[at(first + j)] = count[q, j], weight[q, j]
         total += log_weights[q]
@@ -367,6 +394,9 @@ def loss(
         for j in range(scored):
             dy[i, j] *= scale
             own_db[j] += dy[i, j]
+        if cosine > 0:  # of the products, whose cosines the scores are
+            for j in range(scored):
+                dy[i, j] *= inverses[j] * lane_scale[lo + i]
     for turn in range(parts):  # each part begins elsewhere, to avoid false sharing
         q = (part + turn) % parts
         first, size = sizes[q, FIRST], sizes[q, SCORED]
@@ -382,9 +412,10 @@ def loss(
 
 @phase
 def scores_backward(
-    step, part, parts, H, small, lanes, sizes, scores, V, part_loss, dout_T, losses
-):
-    """What the part's items add to dout; the loss of all lanes."""
+    step, part, parts, H, cosine, small, lanes, sizes, scores, V, top, part_loss, dout_T, pull,
+    losses,
+):  # fmt: skip
+    """What the part's items add to dout, and to top·dout; the loss of all lanes."""
     n, scored = lanes[step], sizes[part, SCORED]
     if part == 0:
         losses[step] = 0
@@ -397,12 +428,19 @@ def scores_backward(
     for start in range(0, scored, tile):
         end = min(start + tile, scored)
         add_dot(rows_of(dy, start, end).T, rows_of(V, start, end), dout_T)
+    if cosine > 0:
+        of_lane = matrix_at(top, 0, H, n)
+        for i in range(n):
+            pull[part, i] = 0
+            for k in range(H):
+                pull[part, i] += dout_T[i, k] * of_lane[k, i]
 
 
 @phase
 def state_backward(
-    step, part, parts, lo, hi, H, reset_after, skip, hidden_act, dropout_hidden, lanes, dout_T,
-    e, h, rz, n_gate, h_mask, U_n, s, dout_own_T, dout, dxW, drh, skip_de, ds,
+    step, part, parts, lo, hi, H, reset_after, skip, cosine, hidden_act, dropout_hidden, lanes,
+    dout_T, top, lane_scale, pull, e, h, rz, n_gate, h_mask, U_n, s, dout_own_T, dout, dxW, drh,
+    skip_de, ds,
 ):  # fmt: skip
     """From dout to the z and n rows of dxW, and ds; what the part's units add to drh.
 
@@ -417,6 +455,15 @@ def state_backward(
         for i in range(n):
             for k in range(K):
                 sums_T[i, k] += dout_T[q, i, at(lo + k)]
+    if cosine > 0:  # scoring.unit_backward
+        own_top = matrix_at(top, lo * n, K, n)
+        for i in range(n):
+            along = type_of(pull[0, 0])(0)
+            for q in range(parts):
+                along += pull[q, i]
+            along *= (lane_scale[i] / type_of(along)(cosine)) ** 2
+            for k in range(K):
+                sums_T[i, k] -= along * own_top[k, i]
     transpose(sums_T, 0, K, dout, 0)
     if skip:
         de = matrix_at(skip_de, 0, K, n)
@@ -514,10 +561,22 @@ def _add_de(i, parts, de_T, e_mask, total, row):
             total[row, k] += de_T[q, i, k] * e_mask[i, k]
 
 
+@inner
+def _without_length(V, part, start, inverse, dV):
+    """Take out of dV what would only change the lengths of the rows V: scoring.unit_backward."""
+    for j in range(len(V)):
+        along = type_of(dV[0, 0])(0)
+        for k in range(V.shape[1]):
+            along += dV[j, k] * V[j, k]
+        along *= inverse[part, at(start + j)] ** 2
+        for k in range(V.shape[1]):
+            dV[j, k] -= along * V[j, k]
+
+
 @phase
 def update_output(
-    step, part, parts, H, tied, how, small, lanes, rows, fed, sizes,
-    scores, top, top_T, de_T, e_mask, tile, V_y, a_V_y, v_V_y,
+    step, part, parts, H, tied, cosine, how, small, lanes, rows, fed, sizes,
+    V, inverse, scores, top, top_T, de_T, e_mask, tile, V_y, a_V_y, v_V_y,
 ):  # fmt: skip
     """The part's rows of the output table; also as the input's, if it is tied."""
     n, scored, distinct = lanes[step], sizes[part, SCORED], sizes[part, DISTINCT]
@@ -530,6 +589,8 @@ def update_output(
         dV = matrix_at(tile, 0, end - start, H)
         if has:
             dot(rows_of(dy, start, start + has), top_T, rows_of(dV, 0, has))
+            if cosine > 0:
+                _without_length(rows_of(V, start, start + has), part, start, inverse, dV)
         zero(rows_of(dV, has, end - start))
         if tied:
             for i in range(n):
@@ -557,10 +618,12 @@ def _scatter(values, rows, table):
 
 @phase
 def update_output_bias(
-    step, part, parts, how, rows, sizes, bias, db, a_bias, v_bias,
+    step, part, parts, cosine, how, rows, sizes, bias, db, a_bias, v_bias,
     first_row, b_y, a_b_y, v_b_y,
 ):  # fmt: skip
-    """The biases of the part's items, gathered so that they fill vectors."""
+    """The biases of the part's items, gathered so that they fill vectors. None with cosine."""
+    if cosine > 0:
+        return
     first, scored, width = sizes[part, FIRST], sizes[part, SCORED], db.shape[1]
     rows, own_db = vector_at(rows, 0, scored), matrix_at(db, first, 1, scored)
     for q in range(1, parts):

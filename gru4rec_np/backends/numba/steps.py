@@ -24,6 +24,7 @@ from gru4rec_np.backends.numba.kernels import apart, search
 from gru4rec_np.backends.numba.step import PHASES, SIZES, index_arrays, own_arrays, shared_arrays
 from gru4rec_np.backends.numba.threads import Team, work
 from gru4rec_np.data.batches import Batches
+from gru4rec_np.ops import scoring
 from gru4rec_np.ops.cells import State
 from gru4rec_np.ops.losses import LOSSES
 
@@ -79,6 +80,7 @@ class FusedSteps:
         shared: dict[str, Any] = {
             "parts": n_parts, "H": H, "small": _small(), "onehot": self.onehot,
             "tied": hp.input == "shared", "reset_after": hp.reset_after, "skip": hp.skip,
+            "cosine": hp.cosine, "tiny": scoring.TINY,
             "hidden_act": np.array(coded(hp.hidden_activation)),
             "final_act": np.array(coded(hp.final_activation)), "loss_kind": LOSSES.index(hp.loss),
             "bpreg": hp.bpreg, "smoothing": hp.smoothing, "sample_alpha": hp.sample_alpha,

@@ -1,0 +1,83 @@
+// Scores that are cosines: r = cosine * top V_u / (|top| |V_u|), without biases, as network.forward
+// defines them. The products come from scores.cu and their gradients go back through it; here are
+// the lengths. A squared length is a sum plus TINY. Not measured on a GPU yet.
+#include "common.cuh"
+
+// 1 / |V_u| of each scored row: a warp a row. Grid ceil(U / warps of a block).
+extern "C" __global__ void row_inverses(
+    const int *now, const int *rows, const real *V_y, int H, real *inverse
+) {
+    const int u = (blockIdx.x * blockDim.x + threadIdx.x) / WARP, in_warp = threadIdx.x % WARP;
+    if (u >= now[NOW_SCORED]) return;
+    real square = 0;
+    for (int k = in_warp; k < H; k += WARP) {
+        const real v = V_y[(long long)rows[u] * H + k];
+        square += v * v;
+    }
+    square = warp_sum(square);
+    if (in_warp == 0) inverse[u] = 1 / sqrt(square + real(TINY));
+}
+
+// unit = cosine * top / |top|, and 1 / |top| of each lane. Grid n, block a multiple of WARP.
+extern "C" __global__ void unit(
+    const int *now, const real *top, int H, real cosine, real *unit, real *inverse
+) {
+    const int lane = blockIdx.x;
+    if (lane >= now[NOW_LANES]) return;
+    real square = 0;
+    for (int k = threadIdx.x; k < H; k += blockDim.x)
+        square += top[lane * H + k] * top[lane * H + k];
+    square = block_sum(square);
+    const real of_lane = 1 / sqrt(square + real(TINY));
+    for (int k = threadIdx.x; k < H; k += blockDim.x)
+        unit[lane * H + k] = cosine * of_lane * top[lane * H + k];
+    if (threadIdx.x == 0) inverse[lane] = of_lane;
+}
+
+// From products with V_u to scores, in place; r keeps them, because y will be activated. A thread
+// takes an item, so neighbouring threads are adjacent. Grid (ceil(U / block), n).
+extern "C" __global__ void cosines(const int *now, const real *inverse, int stride, real *y, real *r) {
+    const int u = blockIdx.x * blockDim.x + threadIdx.x, lane = blockIdx.y;
+    if (u >= now[NOW_SCORED] || lane >= now[NOW_LANES]) return;
+    y[lane * stride + u] = r[lane * stride + u] = y[lane * stride + u] * inverse[u];
+}
+
+// From the gradient of the scores to that of the products, in place. pull (U,): times V_u it is the
+// part of the gradient of V_u that would only change the length. Lanes are added in order.
+// Grid ceil(U / block).
+extern "C" __global__ void cosines_backward(
+    const int *now, const real *inverse, const real *r, int stride, real *dy, real *pull
+) {
+    const int u = blockIdx.x * blockDim.x + threadIdx.x;
+    if (u >= now[NOW_SCORED]) return;
+    real sum = 0;
+    for (int lane = 0; lane < now[NOW_LANES]; lane++) {
+        const real d = dy[lane * stride + u];
+        sum += d * r[lane * stride + u];
+        dy[lane * stride + u] = d * inverse[u];
+    }
+    pull[u] = sum * inverse[u] * inverse[u];
+}
+
+// The gradient of top from that of unit, which is the sum of n_parts parts; it replaces the first.
+// Grid n, block a multiple of WARP.
+extern "C" __global__ void unit_backward(
+    const int *now, const real *unit, const real *inverse, int n_parts, int part_size, int H,
+    real cosine, real *parts
+) {
+    const int lane = blockIdx.x;
+    if (lane >= now[NOW_LANES]) return;
+    real along = 0;
+    for (int k = threadIdx.x; k < H; k += blockDim.x) {
+        const int at = lane * H + k;
+        real d = 0;
+        for (int part = 0; part < n_parts; part++) d += parts[part * part_size + at];
+        along += d * unit[at];
+        parts[at] = d;  // no other thread reads it
+    }
+    along = block_sum(along) / (cosine * cosine);
+    for (int k = threadIdx.x; k < H; k += blockDim.x) {
+        const int at = lane * H + k;
+        parts[at] = cosine * inverse[lane] * (parts[at] - along * unit[at]);
+    }
+}
