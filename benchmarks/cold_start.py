@@ -46,7 +46,7 @@ def work(contender: str, path: str, epochs: int) -> None:
         from gru4rec_np.models import network
 
         torch.set_num_threads(os.cpu_count() or 1)
-        model = GRU4Rec(**SETTINGS["B"], backend="numpy")
+        model = GRU4Rec.published(**SETTINGS["B"], backend="numpy")
         weights = network.init_weights(model, train.n_items, np.random.default_rng(0))
         peer, batches = Peer(model, weights, train.support), session_parallel(train, 32)
         for epoch in range(epochs):
@@ -55,7 +55,7 @@ def work(contender: str, path: str, epochs: int) -> None:
             done(epoch + 1)
         return
     # As in speed.py, whose import would load PyTorch.
-    model = GRU4Rec(
+    model = GRU4Rec.published(
         input="shared", layers=[100], batch_size=32, loss="cross-entropy", n_sample=2048,
         sample_alpha=0.75, logq=1, dropout_p_embed=0, n_epochs=epochs,
         backend="numpy" if contender == "numpy" else "numba",

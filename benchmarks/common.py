@@ -92,7 +92,7 @@ def mean_and_std(values: Sequence[float]) -> str:
 
 def random_model(item_ids: np.ndarray, backend: str) -> GRU4Rec:
     """A model of random weights, as if it had been fit on these items."""
-    model = GRU4Rec(layers=[UNITS], backend=backend)
+    model = GRU4Rec.published(layers=[UNITS], backend=backend)
     model.weights = network.init_weights(model.hp, len(item_ids), np.random.default_rng(0))
     model._set_catalogue(item_ids)
     return model

@@ -54,7 +54,7 @@ def main() -> None:
         for row in rows:
             name, config, size = row
             values = read_config(config) | {"seed": seed} | ({"layers": [size]} if size else {})
-            model = GRU4Rec(**values, backend="numpy" if args.units else "auto")
+            model = GRU4Rec.published(**values, backend="numpy" if args.units else "auto")
             began = time.process_time()
             model.fit(train, verbose=False)
             seconds = time.process_time() - began

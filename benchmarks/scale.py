@@ -146,7 +146,7 @@ def training(folder: Path, args: argparse.Namespace) -> str:
             rate = (done - first) / (now - began)
             raise Stopped
 
-    model = GRU4Rec(layers=[100], n_epochs=1, batch_size=32, n_sample=2048)
+    model = GRU4Rec.published(layers=[100], n_epochs=1, batch_size=32, n_sample=2048)
     try:
         model.fit(train, on_chunk)
     except Stopped:

@@ -238,7 +238,7 @@ def fit(args: argparse.Namespace) -> dict[str, str]:
     rounds, settings = min(2, args.rounds), SETTINGS[WHOLE] | {"n_epochs": EPOCHS}
 
     def fits(backend: str):
-        model = GRU4Rec(**settings, backend=backend)
+        model = GRU4Rec.published(**settings, backend=backend)
         return lambda r: model.fit(args.train, verbose=False).history[-1]["loss"]
 
     calls = {backend: (THREADS[-1], fits(backend)) for backend in args.backends}

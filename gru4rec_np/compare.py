@@ -60,9 +60,10 @@ from gru4rec_np.models.params import parse_params
 from gru4rec_np.ops.losses import LOSSES
 
 METHODS = ("POP", "S-POP", "Markov", "Item-KNN", "BPR-MF", "V-SKNN", "oracle")
-# The configuration of each row of GRU4Rec: by loss, then with other units.
+# The configuration of each row of GRU4Rec: the defaults, the papers' by loss, then other units.
+ALL_SIZES = ("cosine", *LOSSES)
 UNITS = {"RNN": "rsc15-100k-rnn", "LSTM": "rsc15-100k-lstm"}
-CONFIGURATION_OF = {loss: f"rsc15-100k-{loss}" for loss in LOSSES} | UNITS
+CONFIGURATION_OF = {name: f"rsc15-100k-{name}" for name in ALL_SIZES} | UNITS
 FILES = ("compare.csv", "compare.md", "compare.png")
 
 DESCRIPTION = """\
@@ -129,8 +130,8 @@ def parser() -> cli.Parser:
         type=cli.positive,
         metavar="N",
         nargs="+",
-        help="units of GRU4Rec, >= 1, each with each loss; RNN, LSTM and NARM are slower and take "
-        "the smallest (default: 50 100)",
+        help="units of GRU4Rec, >= 1, each with each loss and with cosine scores; RNN, LSTM and "
+        "NARM are slower and take the smallest (default: 50 100)",
     )
     p.add_argument(
         "--params",
@@ -194,8 +195,9 @@ def methods(
             if name in CONFIGURATIONS:
                 found.append(Method(name, NETWORKS, seeds, partial(GRU4Rec, **values)))
                 continue
-            for size in sorted(set(sizes)) if name in LOSSES else [min(sizes)]:
-                label = f"{values.get('unit', 'gru').upper()} {values['loss']} {size}"
+            of = "cosine" if name == "cosine" else values["loss"]
+            for size in sorted(set(sizes)) if name in ALL_SIZES else [min(sizes)]:
+                label = f"{values.get('unit', 'gru').upper()} {of} {size}"
                 make = partial(GRU4Rec, **{**values, "layers": [size]})
                 found.append(Method(label, NETWORKS, seeds, make))
     for method in found:

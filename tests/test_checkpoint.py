@@ -297,7 +297,7 @@ def test_weights_of_a_wrong_shape_or_type():
 @pytest.mark.parametrize("unit", ["gru", "lstm", "rnn"])
 @pytest.mark.parametrize("input", ["onehot", "embedding", "shared", "weighted"])
 def test_shapes_are_those_of_fresh_weights(unit, input):
-    hp = GRU4Rec(
+    hp = GRU4Rec.published(
         layers=[3, 5], feedforward=[4], unit=unit, input=input, input_to_all_layers=True,
         backend="numpy",
     )  # fmt: skip
@@ -379,7 +379,7 @@ def test_a_header_that_describes_a_giant(tmp_path):
     log = Sessions.from_lists([[1, 2], [2, 1]])
     small = {"n_epochs": 1, "n_sample": 2, "backend": "numpy"}
     for model, changes in (
-        (GRU4Rec(layers=[2], **small), {"layers": [50_000]}),
+        (GRU4Rec.published(layers=[2], **small), {"layers": [50_000]}),
         (narm.NARM(embedding=2, hidden=2, **small), {"hidden": 50_000, "embedding": 50_000}),
     ):
         model.fit(log).save(path)

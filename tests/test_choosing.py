@@ -15,7 +15,7 @@ SMALL = {"n_epochs": 1, "batch_size": 16, "backend": "numpy"}
 
 
 def gru(**more):
-    return GRU4Rec(**{"layers": [6], "n_sample": 16, **SMALL, **more})
+    return GRU4Rec.published(**{"layers": [6], "n_sample": 16, **SMALL, **more})
 
 
 MODELS = {

@@ -283,7 +283,7 @@ def test_params_name_columns(tmp_path):
 
 
 def test_every_hyperparameter_is_an_option():
-    base = GRU4Rec(input="embedding")
+    base = GRU4Rec.published(input="embedding")
     for name, value in base.hyperparameters().items():
         option = "--" + name.replace("_", "-")
         if isinstance(value, bool):
@@ -509,7 +509,7 @@ def test_the_metric_of_fit_is_checked():
     log = Shop(n_items=40).simulate(50)
     for metric in ("mrr", "map@20", "mrr@0", "mrr@-1", "recall@2.5"):
         with pytest.raises(InputError, match="primary_metric: must be recall@K or mrr@K"):
-            GRU4Rec(n_epochs=1, backend="numpy").fit(log, validation=log, primary=metric)
+            GRU4Rec.published(n_epochs=1, backend="numpy").fit(log, validation=log, primary=metric)
 
 
 def test_several_test_logs_are_evaluated_one_by_one(run, logs, tmp_path):

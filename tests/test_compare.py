@@ -164,7 +164,7 @@ def test_identity_tells_all_that_matters_apart():
         for method in methods(None, [4, 8], 2, params, "numpy", Shop(30)):
             found |= {identity(m, "data", "median") for m in method.models().values()}
     simple = 5 + 2 + 1  # POP ... V-SKNN, BPR-MF twice, the oracle
-    assert len(found) == simple + 2 + 3 * 2 * (5 * 2 + 2)  # NARM; GRU4Rec by loss and size, units
+    assert len(found) == simple + 2 + 3 * 2 * (6 * 2 + 2)  # NARM; GRU4Rec by loss and size, units
     a = methods(["oracle"], [4], 1, "", "numpy", Shop(30))[0].models()["oracle"]
     b = methods(["oracle"], [4], 1, "", "numpy", Shop(30, seed=1))[0].models()["oracle"]
     assert identity(a, "data", "median") != identity(b, "data", "median")

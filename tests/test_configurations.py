@@ -52,9 +52,11 @@ def test_published_figures():
         m = GRU4Rec(**read_config(name), backend="numpy")
         found = [m.loss, m.batch_size, m.dropout_p_hidden, m.learning_rate, m.momentum]
         assert found == wanted, name
-    default = GRU4Rec(backend="numpy").hyperparameters()
+    default = GRU4Rec.published(backend="numpy").hyperparameters()
     same = GRU4Rec(**read_config("rsc15-100k-cross-entropy"), backend="numpy")
     assert same.hyperparameters() == default
+    same = GRU4Rec(**read_config("rsc15-100k-cosine"), backend="numpy")
+    assert same.hyperparameters() == GRU4Rec(backend="numpy").hyperparameters()
 
 
 # Hidasi's best settings: the parameters that the two reference repositories have in their README,

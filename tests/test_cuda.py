@@ -182,7 +182,7 @@ def test_the_readme_has_every_kernel():
 def steps_of(ops, **settings):
     """A few training steps, of 33 lanes, so that the last tile and the last warp are not full."""
     settings = {"layers": [37], "batch_size": 33, "n_sample": 70, "learning_rate": 0.1} | settings
-    hp = GRU4Rec(**settings, backend="numpy")
+    hp = GRU4Rec.published(**settings, backend="numpy")
     log = Shop(n_items=40).simulate(40).compact()
     few = SimpleNamespace(n=0)
 
@@ -363,7 +363,9 @@ def test_masks_are_those_of_numba():
     log = Shop(n_items=40).simulate(60)
     settings = {"layers": [10], "batch_size": 8, "n_sample": 20, "n_epochs": 2,
                 "dropout_p_embed": 0.3, "dropout_p_hidden": 0.2}  # fmt: skip
-    a, b = (GRU4Rec(**settings, backend=name).fit(log) for name in ("numba", "cuda-emulated"))
+    a, b = (
+        GRU4Rec.published(**settings, backend=name).fit(log) for name in ("numba", "cuda-emulated")
+    )
     np.testing.assert_allclose(a.losses, b.losses, rtol=1e-4)
 
 
@@ -377,7 +379,7 @@ def test_a_captured_step_is_replayed():
         return launch
 
     ops = cuda.CudaOps("cuda", "", np, ops_of("cuda-emulated")._compile, capture)
-    hp = GRU4Rec(layers=[5], batch_size=4, n_sample=9, backend="numpy")
+    hp = GRU4Rec.published(layers=[5], batch_size=4, n_sample=9, backend="numpy")
     log = Shop(n_items=20).simulate(20).compact()
     run_steps(hp, log, functools.partial(ops.stepper, hp), np.float32, 8)
     assert len(captured) == 1

@@ -75,7 +75,9 @@ def largest_blocks():
     log = Shop(n_items=40).simulate(40).compact()
     for more in ({"input": "onehot"}, {"reset_after": False}, {"input": "embedding"}):
         for dtype in (np.float32, np.float64):
-            hp = GRU4Rec(layers=[1500], n_sample=900, batch_size=9, backend="numpy", **more)
+            hp = GRU4Rec.published(
+                layers=[1500], n_sample=900, batch_size=9, backend="numpy", **more
+            )
             run_steps(hp, log, functools.partial(ops.stepper, hp), dtype, 500)
     return most
 
@@ -95,7 +97,7 @@ def test_a_warning_is_an_error(name, tmp_path):
 def test_a_step_is_at_most_12_launches(input, reset_after):
     """And one more for each chunk of steps, which finds their distinct items."""
     ops = cuda.emulated("asked for")
-    hp = GRU4Rec(
+    hp = GRU4Rec.published(
         input=input, reset_after=reset_after, layers=[5], batch_size=4, n_sample=9, momentum=0.1,
         dropout_p_embed=0.1, dropout_p_hidden=0.1, logq=1, backend="numpy",
     )  # fmt: skip
@@ -123,7 +125,7 @@ def test_what_must_move_by_hand():
     pytest.importorskip("torch")
     import cuda_step
 
-    hp = GRU4Rec(layers=[3], input="shared", batch_size=2, n_sample=4, loss="bpr-max",
+    hp = GRU4Rec.published(layers=[3], input="shared", batch_size=2, n_sample=4, loss="bpr-max",
                  momentum=0.1, backend="numpy")  # fmt: skip
     W = {"V_y": np.zeros((10, 3)), "b_y": np.zeros(10), "U0": np.zeros((3, 9))}
     n = cuda_step.Counter(used=6, scored=5, fed=2)

@@ -27,13 +27,6 @@ I = 11  # noqa: E741 - items
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 
 
-def with_skip_where_it_fits(chosen):
-    width = [*chosen["layers"], *chosen["feedforward"]][-1]
-    if chosen["input"] == "embedding" and chosen["skip"]:
-        return {**chosen, "embedding": width}
-    return {**chosen, "skip": chosen["skip"] and chosen["input"] == "shared"}
-
-
 gru4recs = st.fixed_dictionaries(
     {
         "unit": st.sampled_from(["gru", "gru", "lstm", "rnn"]),
@@ -50,7 +43,7 @@ gru4recs = st.fixed_dictionaries(
         "skip": st.booleans(),
         "cosine": st.sampled_from([0.0, 0.0, 7.0]),
     }
-).map(with_skip_where_it_fits)
+)
 
 
 def filled(model, seed=0, dtype=np.float32):

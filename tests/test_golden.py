@@ -30,7 +30,7 @@ def open_run(name):
     if config.get("embedding") == 0:
         del config["embedding"]
     config.setdefault("logq", 0.0)
-    return run, GRU4Rec(**{**config, **RUNS[name]}, dropout_p_embed=0, backend="numpy")
+    return run, GRU4Rec.published(**{**config, **RUNS[name]}, dropout_p_embed=0, backend="numpy")
 
 
 def weights(run, stage, hp):

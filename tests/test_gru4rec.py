@@ -27,7 +27,7 @@ def shop_split():
 
 @pytest.fixture(scope="module")
 def model(shop_split):
-    return GRU4Rec(**SMALL).fit(shop_split[0])
+    return GRU4Rec.published(**SMALL).fit(shop_split[0])
 
 
 def same_weights(a, b):
@@ -39,8 +39,8 @@ def same_weights(a, b):
 def test_learns_with_every_encoding_and_loss(shop_split, encoding, loss):
     train, test = shop_split
     settings = {**SMALL, "layers": [16], "n_epochs": 3, "input": encoding, "loss": loss}
-    untrained = GRU4Rec(**settings, learning_rate=1e-9).fit(train).evaluate(test)
-    trained = GRU4Rec(**settings, learning_rate=0.1).fit(train).evaluate(test)
+    untrained = GRU4Rec.published(**settings, learning_rate=1e-9).fit(train).evaluate(test)
+    trained = GRU4Rec.published(**settings, learning_rate=0.1).fit(train).evaluate(test)
     assert trained["recall@20"] > untrained["recall@20"] + 0.1
 
 
@@ -64,15 +64,15 @@ def test_learns_with_every_encoding_and_loss(shop_split, encoding, loss):
 )
 def test_every_other_option_trains(shop_split, extra):
     train, test = shop_split
-    model = GRU4Rec(**{**SMALL, "n_epochs": 2, **extra}).fit(train)
+    model = GRU4Rec.published(**{**SMALL, "n_epochs": 2, **extra}).fit(train)
     assert model.history[1]["loss"] < model.history[0]["loss"]
     assert model.weights["V_y"].dtype == np.float32
     assert model.evaluate(test)["recall@20"] > 0.2
 
 
 def test_the_same_seed_gives_the_same_bits(shop_split, model):
-    assert same_weights(model, GRU4Rec(**SMALL).fit(shop_split[0]))
-    assert not same_weights(model, GRU4Rec(**SMALL, seed=1).fit(shop_split[0]))
+    assert same_weights(model, GRU4Rec.published(**SMALL).fit(shop_split[0]))
+    assert not same_weights(model, GRU4Rec.published(**SMALL, seed=1).fit(shop_split[0]))
 
 
 def test_the_number_of_threads_does_not_show():
@@ -100,7 +100,7 @@ def test_the_number_of_threads_does_not_show():
 def test_evaluation_ranks_every_case_over_the_whole_catalogue(shop_split, unit):
     """Session by session, event by event, with the full score vector."""
     train, test = shop_split
-    model = GRU4Rec(**SMALL, unit=unit).fit(train)
+    model = GRU4Rec.published(**SMALL, unit=unit).fit(train)
     found, before = model.ranks(test)
     at = 0
     for s in range(0, test.n_sessions):
@@ -139,7 +139,7 @@ def test_recommend_takes_a_list_and_gives_plain_objects(shop_split, model):
         with pytest.raises(InputError, match="k: must be a whole number >= 1"):
             model.recommend(ids, k=k)
     assert model.evaluate(shop_split[1], k=5) == model.evaluate(shop_split[1], k=(5,))
-    numbers = GRU4Rec(**SMALL).fit(Sessions.from_lists([[1, 2, 3], [2, 3, 1]]))
+    numbers = GRU4Rec.published(**SMALL).fit(Sessions.from_lists([[1, 2, 3], [2, 3, 1]]))
     best = numbers.recommend(np.array([1, 2]), k=2)
     assert best == numbers.recommend(["1", "2", "007"], k=2)  # a log's id that became text
     assert json.loads(json.dumps(best))[0] == list(best[0])
@@ -158,7 +158,7 @@ def test_sessions_served_side_by_side_do_not_mix(model):
 @pytest.mark.parametrize("encoding", INPUTS)
 def test_save_and_load(shop_split, tmp_path, encoding, unit):
     train, test = shop_split
-    model = GRU4Rec(**SMALL, input=encoding, unit=unit).fit(train)
+    model = GRU4Rec.published(**SMALL, input=encoding, unit=unit).fit(train)
     model.save(tmp_path / "model.npz")
     loaded = GRU4Rec.load(tmp_path)
     assert same_weights(model, loaded)
@@ -191,9 +191,9 @@ def test_frames(shop_split):
         "ItemId": train.item_ids[train.items].tolist(),
         "Time": train.times,
     }
-    of_frame = GRU4Rec(**SMALL).fit(pl.DataFrame(columns))
+    of_frame = GRU4Rec.published(**SMALL).fit(pl.DataFrame(columns))
     pandas = pytest.importorskip("pandas")
-    of_pandas = GRU4Rec(**SMALL).fit(pandas.DataFrame(columns))
+    of_pandas = GRU4Rec.published(**SMALL).fit(pandas.DataFrame(columns))
     assert same_weights(of_frame, of_pandas)
     assert of_frame.evaluate(test)["recall@20"] > 0
 
@@ -201,21 +201,21 @@ def test_frames(shop_split):
 def test_an_unused_item_changes_nothing():
     """A catalogue may hold items that training never sees; they are no candidates."""
     log = Sessions.from_lists([["a", "b", "c"], ["b", "c", "a"], ["zzz"], ["c", "a"]])
-    model = GRU4Rec(**SMALL).fit(log)
+    model = GRU4Rec.published(**SMALL).fit(log)
     assert sorted(model.item_ids) == ["a", "b", "c"]
 
 
 def test_nothing_to_train_on():
     one = Sessions.from_lists([["a", "b"], ["c"]])
     with pytest.raises(InputError, match="nothing to train on: 1 session"):
-        GRU4Rec(**{**SMALL, "n_sample": 0}).fit(one)
-    GRU4Rec(**SMALL).fit(one)  # with extra samples one session is enough
+        GRU4Rec.published(**{**SMALL, "n_sample": 0}).fit(one)
+    GRU4Rec.published(**SMALL).fit(one)  # with extra samples one session is enough
     with pytest.raises(InputError, match="nothing to train on: 0 session"):
-        GRU4Rec(**SMALL).fit(Sessions.from_lists([["a"], ["b"]]))
+        GRU4Rec.published(**SMALL).fit(Sessions.from_lists([["a"], ["b"]]))
 
 
 def test_divergence_is_named(shop_split):
-    wild = GRU4Rec(**SMALL, adapt="sgd", learning_rate=1e30, hidden_act="linear")
+    wild = GRU4Rec.published(**SMALL, adapt="sgd", learning_rate=1e30, hidden_act="linear")
     words = r"diverged: the loss is nan at step 2 of epoch 1"
     with np.errstate(all="ignore"), pytest.raises(InputError, match=words):
         wild.fit(shop_split[0])
@@ -229,9 +229,9 @@ def test_before_fit():
 
 def test_constructor_names_argument_value_and_what_is_allowed():
     with pytest.raises(InputError, match=r"loss: must be one of cross-entropy, .*not 'hinge'"):
-        GRU4Rec(loss="hinge")
+        GRU4Rec.published(loss="hinge")
     with pytest.raises(TypeError, match="dropout"):
-        GRU4Rec(dropout=0.1)
+        GRU4Rec.published(dropout=0.1)
 
 
 # --- real clicks ---------------------------------------------------------------------------------
@@ -260,7 +260,8 @@ def test_accuracy_on_real_clicks(settings, recall, mrr):
     train = read_table(shared("data/rsc15-100k/train.tsv"))
     test = read_table(shared("data/rsc15-100k/test.tsv"))
     found = [
-        GRU4Rec(seed=s, backend="numpy", **settings).fit(train).evaluate(test) for s in (1, 2, 3)
+        GRU4Rec.published(seed=s, backend="numpy", **settings).fit(train).evaluate(test)
+        for s in (1, 2, 3)
     ]
     assert np.mean([f["recall@20"] for f in found]) >= recall
     assert np.mean([f["mrr@20"] for f in found]) >= mrr
@@ -275,7 +276,7 @@ def test_other_units_on_real_clicks(unit, learning_rate, dropout_p_embed, recall
     """Five epochs, one seed; docs/results.md has the mean of three, 0.004 to 0.006 above these."""
     train = read_table(shared("data/rsc15-100k/train.tsv"))
     test = read_table(shared("data/rsc15-100k/test.tsv"))
-    model = GRU4Rec(
+    model = GRU4Rec.published(
         unit=unit, loss="top1-max", n_sample=512, sample_alpha=0.5, learning_rate=learning_rate,
         momentum=0.2, dropout_p_embed=dropout_p_embed, seed=1, backend="numpy",
     )  # fmt: skip

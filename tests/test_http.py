@@ -32,7 +32,7 @@ A, B = "application/json", {"Content-Type": "application/json"}
 @pytest.fixture(scope="module")
 def models():
     log, small = SHOP.simulate(300), {"n_epochs": 1, "backend": "numpy"}
-    gru = GRU4Rec(layers=[12], n_sample=16, **small).fit(log)
+    gru = GRU4Rec.published(layers=[12], n_sample=16, **small).fit(log)
     return {"shop": gru, "narm": NARM(embedding=8, hidden=8, **small).fit(log)}
 
 

@@ -157,11 +157,6 @@ def test_an_array_is_refused_by_name(name):
     [
         ({"embedding": 32, "input": "shared"}, ["embedding: 32", "'embedding'", "'shared'"]),
         ({"smoothing": 0.1, "loss": "bpr"}, ["smoothing: 0.1", "'cross-entropy'", "'bpr'"]),
-        ({"skip": True, "input": "onehot"}, ["skip: ", "'shared'", "'onehot'"]),
-        (
-            {"skip": True, "input": "embedding", "embedding": 9, "layers": [9, 7]},
-            ["skip: ", "7", "9"],
-        ),
         ({"n_sample": 0, "batch_size": 1}, ["batch_size: 1", "n_sample"]),
     ],
 )
@@ -177,8 +172,6 @@ def valid(draw):
     values = {name: draw(GOOD[name]) for name in sorted(names)}
     if values.get("embedding"):
         values["input"] = "embedding"
-    if values.get("skip"):
-        values |= {"input": "shared", "embedding": 0}
     if values.get("smoothing"):
         values["loss"] = "cross-entropy"
     if values.get("batch_size") == 1:
@@ -304,7 +297,7 @@ def test_the_official_defaults():
         "layers": [100], "loss": "cross-entropy", "batch_size": 64, "dropout_p_embed": 0,
         "dropout_p_hidden": 0, "learning_rate": 0.05, "momentum": 0, "sample_alpha": 0.5,
         "n_sample": 2048, "input": "shared", "n_epochs": 10, "bpreg": 1, "elu_param": 0.5,
-        "logq": 0,
+        "logq": 0, "skip": False, "cosine": 0, "decay": False,
     }  # fmt: skip
     hp = Hyperparameters(**OFFICIAL)
     assert hp.reset_after and (hp.adapt, hp.hidden_act, hp.unit) == ("adagrad", "tanh", "gru")

@@ -28,7 +28,7 @@ def log():
 
 @pytest.fixture(scope="module", params=KINDS)
 def model(request, log):
-    return GRU4Rec(**SMALL, **KINDS[request.param]).fit(log)
+    return GRU4Rec.published(**SMALL, **KINDS[request.param]).fit(log)
 
 
 def test_the_states_are_those_of_a_served_session(model):
@@ -55,7 +55,7 @@ def test_each_layer_has_its_gates(model):
 
 def test_the_update_gate_is_the_weight_of_the_new_state(log):
     """h' lies between h and the candidate n: with z = 1 it is n, and |n| <= 1."""
-    model = GRU4Rec(**SMALL, layers=[6]).fit(log)
+    model = GRU4Rec.published(**SMALL, layers=[6]).fit(log)
     seen = inside(model, np.arange(8, dtype=np.int32))
     z = seen.layers[0]["update"]
     n = (seen.states[1:] - (1 - z) * seen.states[:-1]) / z

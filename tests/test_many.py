@@ -19,7 +19,9 @@ ITEMS = LOG.item_ids.tolist()
 def folder(tmp_path_factory):
     """A model, its sessions, titles and a list of items."""
     place = tmp_path_factory.mktemp("many")
-    model = GRU4Rec(layers=[5], n_epochs=1, n_sample=16, batch_size=16, backend="numpy").fit(LOG)
+    model = GRU4Rec.published(
+        layers=[5], n_epochs=1, n_sample=16, batch_size=16, backend="numpy"
+    ).fit(LOG)
     model.save(place / "model.npz")
     Markov().fit(LOG).save(place / "markov.npz")
     sessions = [["nobody"], *(s.tolist() for s in map(LOG.session, range(50)))]

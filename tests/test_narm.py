@@ -643,7 +643,9 @@ def test_bad_hyperparameters(name, wrong):
 def test_another_models_file(model, log, tmp_path):
     from gru4rec_np import GRU4Rec, models
 
-    GRU4Rec(layers=[3], n_sample=4, n_epochs=1, backend="numpy").fit(log).save(tmp_path / "g.npz")
+    GRU4Rec.published(layers=[3], n_sample=4, n_epochs=1, backend="numpy").fit(log).save(
+        tmp_path / "g.npz"
+    )
     with pytest.raises(InputError, match="it holds GRU4Rec, not NARM"):
         NARM.load(tmp_path / "g.npz")
     model.save(tmp_path / "n.npz")

@@ -29,7 +29,7 @@ def configurations(draw):
     layers, feedforward = draw(sizes), draw(st.one_of(st.just([]), sizes))
     skip = encoding in network.EMBEDDING_TABLE and draw(st.booleans())
     embedding = [*layers, *feedforward][-1] if skip else draw(st.integers(0, 4))
-    return GRU4Rec(
+    return GRU4Rec.published(
         layers=layers,
         unit=draw(st.sampled_from(tuple(UNITS))),
         input=encoding,
@@ -89,7 +89,7 @@ def random_network(hp):
     for name in W:
         if name[0] in "bcfs":
             W[name] += rng.normal(size=W[name].shape) / 2
-    if hp.cosine:
+    if hp.cosines:
         W["b_y"][:] = 0
     return W, random_window(hp, rng), random_state(hp, rng, hp.batch_size)
 
@@ -120,14 +120,14 @@ def gradients(hp, W, window, state):
 def test_gradient_of_the_whole_network(hp):
     W, window, state = random_network(hp)
     full, loss = gradients(hp, W, window, state)
-    assert full.keys() == W.keys() - ({"b_y"} if hp.cosine else set())
+    assert full.keys() == W.keys() - ({"b_y"} if hp.cosines else set())
     gradcheck(loss, W, full, entries=3, seed=hp.seed)
 
 
 def test_every_entry_once():
     """The drawn test looks at a few entries of each weight; here every one, in a big set-up."""
     for encoding, unit in itertools.product(INPUTS, UNITS):
-        hp = GRU4Rec(
+        hp = GRU4Rec.published(
             layers=[3, 2, 3], unit=unit, input=encoding, feedforward=[4], input_to_all_layers=True,
             bptt=4, n_sample=4, batch_size=5, dropout_p_hidden=0.3, lmbd=0.01, backend="numpy",
         )  # fmt: skip
@@ -147,7 +147,7 @@ def test_every_entry_once():
     ids=["sign", "factor", "one entry", "transposed"],
 )
 def test_a_wrong_gradient_is_seen(name, mistake):
-    hp = GRU4Rec(layers=[3], n_sample=4, batch_size=5, bptt=2, backend="numpy")
+    hp = GRU4Rec.published(layers=[3], n_sample=4, batch_size=5, bptt=2, backend="numpy")
     W, window, state = random_network(hp)
     full, loss = gradients(hp, W, window, state)
     full[name] = mistake(full[name])
@@ -162,7 +162,7 @@ def test_a_wrong_gradient_is_seen(name, mistake):
 def test_reset_forgets_everything(unit):
     """After a reset, what came before must not show, nor be reached by the gradient."""
     for encoding in INPUTS:
-        hp = GRU4Rec(layers=[3, 2], unit=unit, input=encoding, n_sample=3, batch_size=4,
+        hp = GRU4Rec.published(layers=[3, 2], unit=unit, input=encoding, n_sample=3, batch_size=4,
                      backend="numpy")  # fmt: skip
         W, window, state = random_network(hp)
         window.reset[0][:] = True
@@ -207,7 +207,9 @@ def test_lanes_do_not_leak(unit, lengths, batch_size, seed):
     lists = [[int(i) for i in rng.integers(0, ITEMS, n)] for n in lengths]
     lists.append(list(range(ITEMS)))
     sessions = Sessions.from_lists(lists)
-    hp = GRU4Rec(layers=[3, 2], unit=unit, input=INPUTS[seed % 4], n_sample=1, backend="numpy")
+    hp = GRU4Rec.published(
+        layers=[3, 2], unit=unit, input=INPUTS[seed % 4], n_sample=1, backend="numpy"
+    )
     W = network.init_weights(hp, sessions.n_items, rng, np.float64)
     alone = {}
     for s in range(sessions.n_sessions):
@@ -239,7 +241,8 @@ def test_lanes_do_not_leak(unit, lengths, batch_size, seed):
 @pytest.mark.parametrize("encoding", INPUTS)
 def test_a_step_touches_only_its_rows(encoding, adapt):
     """No dense walk over a table: rows outside the step keep weight and optimiser state."""
-    hp = GRU4Rec(input=encoding, layers=[4], n_sample=3, batch_size=2, adapt=adapt, momentum=0.3,
+    hp = GRU4Rec.published(input=encoding, layers=[4], n_sample=3, batch_size=2, adapt=adapt,
+                 momentum=0.3,
                  lmbd=0.1, backend="numpy")  # fmt: skip
     rng = np.random.default_rng(0)
     W = network.init_weights(hp, 1000, rng)
@@ -266,7 +269,7 @@ def test_a_step_touches_only_its_rows(encoding, adapt):
 @pytest.mark.parametrize("unit", UNITS)
 @pytest.mark.parametrize("encoding", INPUTS)
 def test_float32_stays_float32(encoding, unit):
-    hp = GRU4Rec(input=encoding, layers=[4, 3], unit=unit, feedforward=[5], n_sample=3,
+    hp = GRU4Rec.published(input=encoding, layers=[4, 3], unit=unit, feedforward=[5], n_sample=3,
                  batch_size=3, bptt=2, dropout_p_embed=0.2, dropout_p_hidden=0.2, lmbd=0.1,
                  grad_cap=1, momentum=0.5, backend="numpy")  # fmt: skip
     rng = np.random.default_rng(0)
@@ -286,7 +289,7 @@ def test_float32_stays_float32(encoding, unit):
 @pytest.mark.parametrize("unit", UNITS)
 def test_initial_weights(unit):
     """Each gate's block is uniform at its own scale, not at the whole matrix's; biases are 0."""
-    hp = GRU4Rec(layers=[50], unit=unit, input="embedding", embedding=30)
+    hp = GRU4Rec.published(layers=[50], unit=unit, input="embedding", embedding=30)
     W = network.init_weights(hp, 400, np.random.default_rng(0))
     gates = {"gru": 3, "lstm": 4, "rnn": 1}[unit]
     assert W["W_x"].shape == (30, gates * 50) and W["U0"].shape == (50, gates * 50)
@@ -297,6 +300,8 @@ def test_initial_weights(unit):
         assert abs(W[name].std() / (limit / np.sqrt(3)) - 1) < 0.05
     assert not W["b0"].any() and not W["b_y"].any()
     normal = network.init_weights(
-        GRU4Rec(layers=[50], sigma=0.1, init_as_normal=True), 400, np.random.default_rng(0)
+        GRU4Rec.published(layers=[50], sigma=0.1, init_as_normal=True),
+        400,
+        np.random.default_rng(0),
     )
     assert abs(normal["V_y"].std() / 0.1 - 1) < 0.05 and np.abs(normal["V_y"]).max() > 0.25

@@ -30,7 +30,7 @@ def test_the_steps_are_the_packages_batches():
 
 def test_the_weights_after_an_epoch_are_the_packages():
     """In float64, from the same weights and the same samples."""
-    hp = GRU4Rec(
+    hp = GRU4Rec.published(
         input="shared", reset_after=False, layers=[6], batch_size=page.B, n_sample=20, logq=1,
         loss="cross-entropy", sample_alpha=page.ALPHA, learning_rate=page.LEARNING_RATE,
         dropout_p_embed=0, dropout_p_hidden=0, bptt=1, momentum=0, backend="numpy",
@@ -58,7 +58,7 @@ def test_the_weights_after_an_epoch_are_the_packages():
 
 
 def test_it_ranks_as_the_package_does():
-    model = GRU4Rec(
+    model = GRU4Rec.published(
         input="shared", reset_after=False, layers=[6], n_epochs=1, n_sample=20, backend="numpy"
     ).fit(LOG, verbose=False)
     W = {name: p.astype(np.float64) for name, p in model.weights.items()}

@@ -184,8 +184,14 @@ def test_trained_weights_must_fit(cls, name, value, tmp_path):
 
 def test_what_only_training_uses_may_change(trained):
     m = copy.deepcopy(trained)
-    m.n_epochs, m.loss, m.learning_rate, m.seed = 3, "bpr-max", 0.01, 5
+    m.n_epochs, m.learning_rate, m.seed = 3, 0.01, 5
     assert m.recommend(LOG.session(0)) == trained.recommend(LOG.session(0))
+    with pytest.raises(InputError, match=r"loss: cannot become 'bpr-max'.* cosines"):
+        m.loss = "bpr-max"
+    plain = GRU4Rec.published(layers=[4], n_epochs=1, backend="numpy").fit(LOG)
+    before = plain.recommend(LOG.session(0))
+    plain.loss = "bpr-max"
+    assert plain.recommend(LOG.session(0)) == before
 
 
 # --- copies ---------------------------------------------------------------------------------------

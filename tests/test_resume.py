@@ -48,10 +48,10 @@ def stop_at(model, path, chunk):
 def stopped_and_resumed(settings, path, chunks, backend="numpy", **more):
     """A model trained in pieces, each in an object of its own."""
     for i, chunk in enumerate(chunks):
-        model = GRU4Rec(**settings, backend=backend)
+        model = GRU4Rec.published(**settings, backend=backend)
         with pytest.raises(Stopped):
             model.fit(LOG, stop_at(model, path, chunk), resume=path if i else None, **more)
-    return GRU4Rec(**settings, backend=backend).fit(LOG, resume=path, **more)
+    return GRU4Rec.published(**settings, backend=backend).fit(LOG, resume=path, **more)
 
 
 def same(a, b):
@@ -71,7 +71,7 @@ def test_the_same_bits(name, backend, tmp_path):
     if backend == "numba":
         pytest.importorskip("numba")
     settings = {**SMALL, **SETTINGS[name]}
-    whole = GRU4Rec(**settings, backend=backend).fit(LOG)
+    whole = GRU4Rec.published(**settings, backend=backend).fit(LOG)
     pieces = stopped_and_resumed(settings, tmp_path / "t.npz", [0, 2, 4], backend)
     same(whole, pieces)
 
@@ -81,7 +81,7 @@ def test_at_any_chunk(chunk, tmp_path):
     """Also the last of an epoch and the last of all."""
     settings = {**SMALL, **SETTINGS["everything"]}
     chunks = []
-    whole = GRU4Rec(**settings, backend="numpy").fit(LOG, lambda *a: chunks.append(a))
+    whole = GRU4Rec.published(**settings, backend="numpy").fit(LOG, lambda *a: chunks.append(a))
     assert len(chunks) == 17
     same(whole, stopped_and_resumed(settings, tmp_path / "t.npz", [chunk]))
 
@@ -91,25 +91,25 @@ def test_on_the_device(backend, tmp_path):
     ops_of(backend)
     settings = {**SMALL, "n_epochs": 2, "momentum": 0.2}
     few = Shop(n_items=60).simulate(150, seed=3)
-    whole = GRU4Rec(**settings, backend=backend).fit(few)
+    whole = GRU4Rec.published(**settings, backend=backend).fit(few)
     path = tmp_path / "t.npz"
-    model = GRU4Rec(**settings, backend=backend)
+    model = GRU4Rec.published(**settings, backend=backend)
     with pytest.raises(Stopped):
         model.fit(few, stop_at(model, path, 0))
-    same(whole, GRU4Rec(**settings, backend=backend).fit(few, resume=path))
+    same(whole, GRU4Rec.published(**settings, backend=backend).fit(few, resume=path))
 
 
 def test_more_epochs(tmp_path):
-    whole = GRU4Rec(**SMALL, backend="numpy").fit(LOG)
-    model, path = GRU4Rec(**{**SMALL, "n_epochs": 1}, backend="numpy"), tmp_path / "t.npz"
+    whole = GRU4Rec.published(**SMALL, backend="numpy").fit(LOG)
+    model, path = GRU4Rec.published(**{**SMALL, "n_epochs": 1}, backend="numpy"), tmp_path / "t.npz"
     model.fit(LOG, on_epoch=lambda row: model.training.save(path))
-    same(whole, GRU4Rec(**SMALL, backend="numpy").fit(LOG, resume=path))
+    same(whole, GRU4Rec.published(**SMALL, backend="numpy").fit(LOG, resume=path))
 
 
 def test_validation(tmp_path):
     held_out = Shop(n_items=120).simulate(200, seed=9)
     settings = {**SMALL, "learning_rate": 0.3, "n_epochs": 12}
-    whole = GRU4Rec(**settings, backend="numpy").fit(LOG, validation=held_out, patience=2)
+    whole = GRU4Rec.published(**settings, backend="numpy").fit(LOG, validation=held_out, patience=2)
     scores = [row["recall@20"] for row in whole.history]
     assert len(scores) < 12 and len(scores) == int(np.argmax(scores)) + 3
     assert whole.evaluate(held_out)["recall@20"] == max(scores)
@@ -121,12 +121,12 @@ def test_validation(tmp_path):
 
 def test_patience_needs_validation():
     with pytest.raises(InputError, match=r"patience: .* 0 without validation, not 2"):
-        GRU4Rec(**SMALL, backend="numpy").fit(LOG, patience=2)
+        GRU4Rec.published(**SMALL, backend="numpy").fit(LOG, patience=2)
 
 
 @pytest.fixture
 def saved(tmp_path):
-    model, path = GRU4Rec(**SMALL, backend="numpy"), tmp_path / "t.npz"
+    model, path = GRU4Rec.published(**SMALL, backend="numpy"), tmp_path / "t.npz"
     with pytest.raises(Stopped):
         model.fit(LOG, stop_at(model, path, 1))
     return path
@@ -141,7 +141,7 @@ def saved(tmp_path):
     ],
 )
 def test_what_does_not_fit(saved, changes, words):
-    model = GRU4Rec(
+    model = GRU4Rec.published(
         **{"backend": "numpy", **SMALL, **{n: v for n, v in changes.items() if n != "log"}}
     )
     with pytest.raises(InputError, match=f"t.npz: cannot resume from this file: .*{words}"):
@@ -159,20 +159,22 @@ def test_damaged(saved, name):
             continue  # any number of them will do
         checkpoint.save(saved, about, altered)
         with pytest.raises(InputError, match=r"t.npz: cannot resume from this file"):
-            GRU4Rec(**SMALL, backend="numpy").fit(LOG, resume=saved)
+            GRU4Rec.published(**SMALL, backend="numpy").fit(LOG, resume=saved)
 
 
 def test_a_finished_model_is_no_training(tmp_path):
-    GRU4Rec(**{**SMALL, "n_epochs": 1}, backend="numpy").fit(LOG).save(tmp_path / "model.npz")
+    GRU4Rec.published(**{**SMALL, "n_epochs": 1}, backend="numpy").fit(LOG).save(
+        tmp_path / "model.npz"
+    )
     with pytest.raises(InputError, match="it holds a finished model, GRU4Rec"):
-        GRU4Rec(**SMALL, backend="numpy").fit(LOG, resume=tmp_path / "model.npz")
+        GRU4Rec.published(**SMALL, backend="numpy").fit(LOG, resume=tmp_path / "model.npz")
 
 
 # --- divergence -----------------------------------------------------------------------------------
 
 
 def test_divergence_says_where_and_what_to_try():
-    model = GRU4Rec(
+    model = GRU4Rec.published(
         layers=[8], batch_size=8, n_sample=16, loss="bpr-max", learning_rate=1e4, momentum=0.5,
         n_epochs=5, backend="numpy",
     )  # fmt: skip
@@ -185,7 +187,7 @@ def test_divergence_says_where_and_what_to_try():
 
 
 def test_what_was_kept_is_from_before_the_divergence(tmp_path, monkeypatch):
-    model, path = GRU4Rec(**SMALL, backend="numpy"), tmp_path / "t.npz"
+    model, path = GRU4Rec.published(**SMALL, backend="numpy"), tmp_path / "t.npz"
 
     def on_chunk(epoch, done, *_):
         model.training.save(path)
@@ -196,14 +198,16 @@ def test_what_was_kept_is_from_before_the_divergence(tmp_path, monkeypatch):
         model.fit(LOG, on_chunk)
     _, arrays = checkpoint.load(path)
     assert all(np.isfinite(a).all() for a in arrays.values() if a.dtype.kind == "f")
-    assert GRU4Rec(**SMALL, backend="numpy").fit(LOG, resume=path).history[-1]["epoch"] == 3
+    assert (
+        GRU4Rec.published(**SMALL, backend="numpy").fit(LOG, resume=path).history[-1]["epoch"] == 3
+    )
 
 
 def test_a_loss_that_explodes_is_seen_before_it_is_infinite():
-    model = GRU4Rec(**{**SMALL, "loss": "top1", "learning_rate": 30.0, "adapt": "sgd"},
+    model = GRU4Rec.published(**{**SMALL, "loss": "top1", "learning_rate": 30.0, "adapt": "sgd"},
                     backend="numpy")  # fmt: skip
     model.fit(LOG)  # top1 is bounded: no false alarm however high the rate
-    model = GRU4Rec(**{**SMALL, "lmbd": 10.0, "learning_rate": 1.0, "adapt": "sgd"},
+    model = GRU4Rec.published(**{**SMALL, "lmbd": 10.0, "learning_rate": 1.0, "adapt": "sgd"},
                     backend="numpy")  # fmt: skip
     with pytest.raises(InputError, match=r"diverged: the loss is \d"):
         model.fit(LOG)

@@ -50,7 +50,7 @@ def served(log, tmp_path_factory):
         ops_of(backend)
         path = folder / f"{kind}.npz"
         if not path.exists():
-            GRU4Rec(**SMALL, **KINDS[kind]).fit(log).save(path)
+            GRU4Rec.published(**SMALL, **KINDS[kind]).fit(log).save(path)
         if (kind, backend) not in models:
             models[kind, backend] = GRU4Rec.load(path, backend)
         return models[kind, backend]
@@ -317,7 +317,7 @@ def test_memory_is_flat_over_many_epochs(log, backend):
     if backend == "numba":
         pytest.importorskip("numba")
     held = []
-    model = GRU4Rec(**{**SMALL, "n_epochs": 20, "backend": backend}, layers=[24])
+    model = GRU4Rec.published(**{**SMALL, "n_epochs": 20, "backend": backend}, layers=[24])
     model.fit(log, on_epoch=lambda _: held.append(resident()))
     print(f"{backend}: 20 epochs, {(held[-1] - held[4]) / 2**20:+.2f} MB since the fifth")
     assert len(held) == 20 and held[-1] - held[4] < MAY_GROW
@@ -370,7 +370,7 @@ def test_a_session_of_100000_clicks_among_normal_ones(log):
     normal = [log.session(s).tolist() for s in range(200)]
     sessions = Sessions.from_lists([*normal[:100], long, *normal[100:]])
     backend = "numba" if find_spec("numba") else "numpy"
-    model = GRU4Rec(**{**SMALL, "n_epochs": 1, "backend": backend}, layers=[8])
+    model = GRU4Rec.published(**{**SMALL, "n_epochs": 1, "backend": backend}, layers=[8])
     began = time.perf_counter()
     model.fit(sessions)
     found, before = model.ranks(sessions)
@@ -382,5 +382,7 @@ def test_a_session_of_100000_clicks_among_normal_ones(log):
 
 
 def test_a_session_of_one_item_is_served():
-    model = GRU4Rec(**SMALL, layers=[4]).fit(Sessions.from_lists([["a", "b"], ["b", "a"], ["c"]]))
+    model = GRU4Rec.published(**SMALL, layers=[4]).fit(
+        Sessions.from_lists([["a", "b"], ["b", "a"], ["c"]])
+    )
     assert [item for item, _ in model.recommend(["a"], 5)] in (["a", "b"], ["b", "a"])

@@ -28,7 +28,7 @@ def usual_models(draw):
     encoding = draw(st.sampled_from(["onehot", "embedding", "shared"]))
     skip = encoding != "onehot" and draw(st.booleans())
     own_width = encoding == "embedding" and not skip
-    return GRU4Rec(
+    return GRU4Rec.published(
         layers=[draw(st.sampled_from([1, 3, 16, 17]))],
         input=encoding,
         embedding=draw(st.sampled_from([0, 2, 40, 600])) if own_width else 0,
@@ -123,7 +123,8 @@ LARGE = {
 @pytest.mark.parametrize("size", LARGE)
 def test_steps_of_every_size(backend, size):
     ops, (H, B, n_sample, more) = ops_of(backend), LARGE[size]
-    hp = GRU4Rec(layers=[H], batch_size=B, n_sample=n_sample, momentum=0.2, learning_rate=0.05,
+    hp = GRU4Rec.published(layers=[H], batch_size=B, n_sample=n_sample, momentum=0.2,
+                 learning_rate=0.05,
                  dropout_p_embed=0.0, backend="numpy", **more)  # fmt: skip
     rng = np.random.default_rng(0)
     lengths = [3] * B + [4, 3, 2]  # five steps, the last with fewer lanes
@@ -163,7 +164,9 @@ def test_the_number_of_threads_does_not_show_in_the_bits(encoding, small, cores,
     try:
         for n in {1, threads}:
             numba.set_num_threads(n)
-            model = GRU4Rec(**settings, n_epochs=2, dropout_p_hidden=0.1, backend="numba").fit(log)
+            model = GRU4Rec.published(
+                **settings, n_epochs=2, dropout_p_hidden=0.1, backend="numba"
+            ).fit(log)
             found.append([model.losses, *model.weights.values()])
     finally:
         numba.set_num_threads(threads)
@@ -176,13 +179,13 @@ def test_parts_follow_the_work_and_the_cores(monkeypatch):
     ops_of("numba")
     from gru4rec_np.backends.numba.steps import parts_for
 
-    large = GRU4Rec(n_sample=2048, backend="numpy")
+    large = GRU4Rec.published(n_sample=2048, backend="numpy")
     found = []
     for cores in (1, 2, 3, 4, 6, 8, 64):
         monkeypatch.setattr("os.cpu_count", lambda cores=cores: cores)
         found.append(parts_for(large))
-        assert parts_for(GRU4Rec(n_sample=0, layers=[10], backend="numpy")) == 1
-        assert parts_for(GRU4Rec(n_sample=2**20, layers=[5], backend="numpy")) <= 4
+        assert parts_for(GRU4Rec.published(n_sample=0, layers=[10], backend="numpy")) == 1
+        assert parts_for(GRU4Rec.published(n_sample=2**20, layers=[5], backend="numpy")) <= 4
     assert found == [2, 2, 2, 4, 4, 8, 8]
 
 
@@ -210,7 +213,7 @@ def test_threads_are_as_many_as_go_fastest():
 def test_a_training_run_follows_numpy(backend, loss):
     """200 steps and more in float32: losses within 1e-4 of NumPy's."""
     ops = ops_of(backend)
-    hp = GRU4Rec(**USUAL, loss=loss, momentum=0.2, learning_rate=0.05, backend="numpy")
+    hp = GRU4Rec.published(**USUAL, loss=loss, momentum=0.2, learning_rate=0.05, backend="numpy")
     log = Shop(n_items=60).simulate(500).compact()
     plain = run_steps(hp, log, functools.partial(by_steps, hp), np.float32, 64)
     own = run_steps(hp, log, lambda W, m, s: ops.stepper(hp, W, m, s), np.float32, 64)
@@ -230,9 +233,9 @@ def test_what_is_not_compiled_whole_runs_step_by_step(backend, unusual):
     ops_of(backend)
     train = Shop(n_items=60).simulate(400)
     settings = {**USUAL, "n_epochs": 2, **unusual}
-    own = GRU4Rec(**settings, backend=backend).fit(train)
+    own = GRU4Rec.published(**settings, backend=backend).fit(train)
     assert own.ops.stepper(own, own.weights, {}, np.zeros(60)) is None
-    plain = GRU4Rec(**settings, backend="numpy").fit(train)
+    plain = GRU4Rec.published(**settings, backend="numpy").fit(train)
     np.testing.assert_allclose(own.losses, plain.losses, rtol=2e-3)
 
 
@@ -243,7 +246,7 @@ def test_backends_draw_alike_without_dropout(backend, n_sample):
     ops_of(backend)
     settings = {**USUAL, "n_sample": n_sample, "n_epochs": 3, "train_random_order": True}
     train = Shop(n_items=60).simulate(200)
-    own, plain = (GRU4Rec(**settings, backend=b).fit(train) for b in (backend, "numpy"))
+    own, plain = (GRU4Rec.published(**settings, backend=b).fit(train) for b in (backend, "numpy"))
     np.testing.assert_allclose(own.losses, plain.losses, rtol=1e-3)
 
 
@@ -253,11 +256,11 @@ def test_dropout(backend):
     ops_of(backend)
     log = Shop(n_items=60).simulate(400)
     settings = {**USUAL, "dropout_p_embed": 0.5, "dropout_p_hidden": 0.3, "n_epochs": 2}
-    a, b = (GRU4Rec(**settings, backend=backend).fit(log) for _ in range(2))
+    a, b = (GRU4Rec.published(**settings, backend=backend).fit(log) for _ in range(2))
     assert all((a.weights[name] == b.weights[name]).all() for name in a.weights)
-    c = GRU4Rec(**settings, seed=1, backend=backend).fit(log)
+    c = GRU4Rec.published(**settings, seed=1, backend=backend).fit(log)
     assert not (a.weights["V_y"] == c.weights["V_y"]).all()
-    plain = GRU4Rec(**settings, backend="numpy").fit(log)
+    plain = GRU4Rec.published(**settings, backend="numpy").fit(log)
     assert abs(a.history[-1]["loss"] / plain.history[-1]["loss"] - 1) < 0.02
     if backend == "numba":
         from gru4rec_np.backends.numba.kernels import dropout_mask
@@ -278,7 +281,7 @@ def test_dropout(backend):
 COMPILING = """
 from gru4rec_np import GRU4Rec, Shop
 
-model = GRU4Rec(n_sample=512, logq=1.0, n_epochs=1, backend="numba")
+model = GRU4Rec.published(n_sample=512, logq=1.0, n_epochs=1, backend="numba")
 model.fit(Shop(n_items=300).simulate(1500))
 print(model.weights["V_y"].tobytes().hex()[-4000:], model.losses.tolist())
 """
@@ -314,7 +317,7 @@ def test_accuracy_on_real_clicks(backend, settings, recall, mrr):
     train = read_table(shared("data/rsc15-100k/train.tsv"))
     test = read_table(shared("data/rsc15-100k/test.tsv"))
     found = [
-        GRU4Rec(seed=seed, backend=backend, **settings).fit(train).evaluate(test)
+        GRU4Rec.published(seed=seed, backend=backend, **settings).fit(train).evaluate(test)
         for seed in range(1, 7)
     ]
     assert np.mean([f["recall@20"] for f in found]) >= recall - 2 * 0.002 / np.sqrt(6)

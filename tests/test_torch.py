@@ -235,8 +235,9 @@ def naive_network(hp, P, window, state):
 @given(unit=st.sampled_from(tuple(UNITS)), loss=st.sampled_from(LOSSES), seed=st.integers(0, 2**32))
 def test_network(encoding, layers, bptt, unit, loss, seed):
     """6 items on 5 lanes with 4 samples: always some item more than once; lanes reset and leave."""
-    hp = GRU4Rec(input=encoding, layers=layers, unit=unit, bptt=bptt, loss=loss, n_sample=4,
-                 batch_size=5, dropout_p_embed=0, seed=seed, backend="numpy")  # fmt: skip
+    hp = GRU4Rec.published(input=encoding, layers=layers, unit=unit, bptt=bptt, loss=loss,
+                 n_sample=4, batch_size=5, dropout_p_embed=0, seed=seed,
+                 backend="numpy")  # fmt: skip
     W, window, state = random_network(hp)
     if bptt > 1:
         window.reset[1][0] = True
@@ -356,7 +357,7 @@ def test_an_epoch(peer, hyperparameters):
     spec.loader.exec_module(torch_peer)
 
     train = Shop(n_items=200).simulate(300).compact()
-    model = GRU4Rec(**hyperparameters, layers=[10], dropout_p_embed=0, backend="numpy")
+    model = GRU4Rec.published(**hyperparameters, layers=[10], dropout_p_embed=0, backend="numpy")
     rng = np.random.default_rng(0)
     W = network.init_weights(model, train.n_items, rng, np.float64)
     peer = getattr(torch_peer, peer)(model, W, train.support)

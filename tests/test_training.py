@@ -58,13 +58,13 @@ def test_dropout_mask():
 def test_each_dropout_falls_in_its_place(encoding):
     """Nearly all dropped: without embedding the items do not show, without state nothing does."""
     gone = 1 - 1e-12
-    hp = GRU4Rec(**{**STEP, "dropout_p_embed": gone}, input=encoding)
+    hp = GRU4Rec.published(**{**STEP, "dropout_p_embed": gone}, input=encoding)
     W, window, state = one_step(hp)
     rng = np.random.default_rng(0)
     out, new, _ = network.recurrent(W, hp, hp.ops, window.x[0], state, rng)
     other, _, _ = network.recurrent(W, hp, hp.ops, window.x[0][::-1], state, rng)
     assert (out == other).all() and out.all() and new.h[0].all()
-    hp = GRU4Rec(**STEP, dropout_p_hidden=gone, input=encoding)
+    hp = GRU4Rec.published(**STEP, dropout_p_hidden=gone, input=encoding)
     out, new, _ = network.recurrent(W, hp, hp.ops, window.x[0], state, rng)
     assert not out.any() and not new.h[0].any() and not new.h[1].any()
 
@@ -72,7 +72,7 @@ def test_each_dropout_falls_in_its_place(encoding):
 @pytest.mark.parametrize("unit", UNITS)
 def test_the_dropped_output_is_carried_on(unit):
     """And an LSTM's memory as it was."""
-    hp = GRU4Rec(**{**STEP, "layers": [20]}, unit=unit, dropout_p_hidden=0.5)
+    hp = GRU4Rec.published(**{**STEP, "layers": [20]}, unit=unit, dropout_p_hidden=0.5)
     W, window, state = one_step(hp)
     rng = np.random.default_rng(0)
     out, new, _ = network.recurrent(W, hp, hp.ops, window.x[0], state, rng)
@@ -82,12 +82,14 @@ def test_the_dropped_output_is_carried_on(unit):
 
 
 def test_training_drops_and_evaluation_does_not():
-    hp = GRU4Rec(**{**STEP, "dropout_p_embed": 0.5})
+    hp = GRU4Rec.published(**{**STEP, "dropout_p_embed": 0.5})
     W, window, state = one_step(hp)
     losses = {trained(hp, W, window, state, np.random.default_rng(s))[0] for s in range(5)}
     assert len(losses) == 5
     log = Shop(n_items=30).simulate(100)
-    model = GRU4Rec(layers=[8], dropout_p_embed=0.5, dropout_p_hidden=0.5, n_epochs=1).fit(log)
+    model = GRU4Rec.published(
+        layers=[8], dropout_p_embed=0.5, dropout_p_hidden=0.5, n_epochs=1
+    ).fit(log)
     assert model.evaluate(log) == model.evaluate(log)
 
 
@@ -97,7 +99,7 @@ def test_training_drops_and_evaluation_does_not():
 def test_loss_options_reach_the_loss():
     """smoothing, bpreg, the activation and logQ, against the loss called by hand."""
     for options in ({"smoothing": 0.3}, {"loss": "bpr-max", "bpreg": 0.7, "final_act": "tanh"}):
-        hp = GRU4Rec(**STEP, **options)
+        hp = GRU4Rec.published(**STEP, **options)
         W, window, state = one_step(hp)
         log_q = np.arange(8.0) / 9 if hp.loss == "cross-entropy" else None
         window.log_q[0] = log_q
@@ -114,14 +116,14 @@ SGD = {**STEP, "adapt": "sgd", "learning_rate": 0.5, "feedforward": [4]}
 
 
 def test_every_weight_that_a_step_uses_is_trained():
-    hp = GRU4Rec(**SGD)
+    hp = GRU4Rec.published(**SGD)
     W, window, state = one_step(hp)
     _, change = trained(hp, W, window, state)
     assert all(d.any() for d in change.values()), change.keys()
 
 
 def test_l2_pulls_what_is_used_and_counts_in_the_loss():
-    plain, pulled = GRU4Rec(**SGD), GRU4Rec(**SGD, lmbd=0.1)
+    plain, pulled = GRU4Rec.published(**SGD), GRU4Rec.published(**SGD, lmbd=0.1)
     W, window, state = one_step(plain)
     W["b_y"] += 1.0
     loss, change = trained(plain, W, window, state)
@@ -139,7 +141,10 @@ def test_l2_pulls_what_is_used_and_counts_in_the_loss():
 
 @pytest.mark.parametrize("lmbd", [0, 0.1])
 def test_grad_cap_scales_all_gradients_together(lmbd):
-    free, capped = GRU4Rec(**SGD, lmbd=lmbd), GRU4Rec(**SGD, lmbd=lmbd, grad_cap=0.05)
+    free, capped = (
+        GRU4Rec.published(**SGD, lmbd=lmbd),
+        GRU4Rec.published(**SGD, lmbd=lmbd, grad_cap=0.05),
+    )
     W, window, state = one_step(free)
     _, change = trained(free, W, window, state)
     _, change_capped = trained(capped, W, window, state)
@@ -150,21 +155,21 @@ def test_grad_cap_scales_all_gradients_together(lmbd):
 
 
 def test_initial_weights_of_deeper_layers():
-    hp = GRU4Rec(layers=[50, 40], feedforward=[30], input_to_all_layers=True)
+    hp = GRU4Rec.published(layers=[50, 40], feedforward=[30], input_to_all_layers=True)
     W = network.init_weights(hp, 300, np.random.default_rng(0))
     for name, rows, columns in (("W1", 50, 40), ("U1", 40, 40), ("F0", 40, 30), ("V_y", 300, 30)):
         limit = np.sqrt(6 / (rows + columns))
         assert 0.95 * limit < np.abs(W[name]).max() <= limit, name
         assert abs(W[name].std() / (limit / np.sqrt(3)) - 1) < 0.06, name
     assert not any(W[name].any() for name in ("b0", "b1", "c0", "c1", "f0", "b_y"))
-    uniform = network.init_weights(GRU4Rec(sigma=0.2), 300, np.random.default_rng(0))
+    uniform = network.init_weights(GRU4Rec.published(sigma=0.2), 300, np.random.default_rng(0))
     assert 0.19 < np.abs(uniform["U0"]).max() <= 0.2
 
 
 def test_window_of():
     """Items, flags and corrections of the steps asked for, by hand."""
     log = Sessions.from_lists([[0, 1, 2], [3, 4], [5, 6, 7]])
-    hp = GRU4Rec(**{**STEP, "batch_size": 2, "logq": 0.5}, sample_alpha=0.7)
+    hp = GRU4Rec.published(**{**STEP, "batch_size": 2, "logq": 0.5}, sample_alpha=0.7)
     batches = session_parallel(log, 2, min_lanes=1)
     samples, log_support = np.array([[1, 2], [3, 4], [5, 6]]), np.log(1.0 + np.arange(8))
     window = network.window_of(hp, batches, range(1, 3), samples[1:], log_support)
@@ -184,7 +189,7 @@ def test_window_of():
 
 def recorded_fit(log, **settings):
     """Fit with a stepper that trains nothing and writes down its calls; losses count up."""
-    model = GRU4Rec(**{"layers": [4], "n_epochs": 3, **settings}, backend="numpy")
+    model = GRU4Rec.published(**{"layers": [4], "n_epochs": 3, **settings}, backend="numpy")
     calls, rows, chunks, given = [], [], [], []
 
     def stepper(hp, W, memory, log_support):
@@ -218,15 +223,15 @@ def log():
 
 def test_a_chunk_has_more_steps_where_many_are_one_call():
     """And the more the smaller they are."""
-    plain = GRU4Rec(layers=[1], bptt=5, backend="numpy")
+    plain = GRU4Rec.published(layers=[1], bptt=5, backend="numpy")
     assert chunk_of(plain, plain.ops) == 65  # whole windows
     own = SimpleNamespace(fuses=backends.can_fuse_steps)
     chunks = [
-        chunk_of(GRU4Rec(layers=[H], n_sample=2048, backend="numpy"), own)
+        chunk_of(GRU4Rec.published(layers=[H], n_sample=2048, backend="numpy"), own)
         for H in (1, 10, 100, 1000)
     ]
     assert chunks[0] == 512 and 64 < chunks[2] < 512 and chunks[3] == 64
-    assert chunk_of(GRU4Rec(layers=[1], unit="lstm", backend="numpy"), own) == 64
+    assert chunk_of(GRU4Rec.published(layers=[1], unit="lstm", backend="numpy"), own) == 64
 
 
 def test_fit_runs_every_step_of_every_epoch_in_order_of_time(log, monkeypatch):
@@ -277,7 +282,7 @@ def test_decay_reaches_the_optimiser(log, adapt):
     """The optimiser gets the rate of the update."""
     found = []
     for decay in (False, True):
-        model = GRU4Rec(layers=[4], n_epochs=1, adapt=adapt, decay=decay, backend="numpy")
+        model = GRU4Rec.published(layers=[4], n_epochs=1, adapt=adapt, decay=decay, backend="numpy")
         update, rates = model.ops.update, []
 
         def spy(p, g, state, adapt, rate, momentum, *rows, update=update, rates=rates):
@@ -310,6 +315,6 @@ def test_negatives_follow_sample_alpha_and_are_drawn_anew(log, alpha):
 
 
 def test_a_second_fit_starts_afresh(log):
-    model = GRU4Rec(layers=[4], n_sample=3, n_epochs=1)
+    model = GRU4Rec.published(layers=[4], n_sample=3, n_epochs=1)
     first = model.fit(log).weights["V_y"].copy()
     assert (model.fit(log).weights["V_y"] == first).all() and len(model.history) == 1

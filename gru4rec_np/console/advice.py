@@ -10,7 +10,7 @@ from typing import Any
 
 from gru4rec_np.console.options import CONFIGURATIONS, read_config
 from gru4rec_np.data.sessions import Sessions
-from gru4rec_np.models.hyperparameters import Hyperparameters
+from gru4rec_np.models.hyperparameters import DEFAULTS, Hyperparameters
 
 LARGE_TEST = 1 / 3  # of all events
 # A larger value is likely a typing error.
@@ -57,14 +57,19 @@ SMALL = 1_000_000  # events; below, the settings for the first 100,000 clicks of
 def fitting_config(hp: Hyperparameters, n_events: int) -> str | None:
     """A line that names the shipped configuration for a loss, if the settings are far from all.
 
-    Far means that two or more of the tuned hyperparameters differ.
+    Far means that two or more of the tuned hyperparameters differ. The default dropout is not far.
     """
     names = (*TUNED, *OF_LOSS.get(hp.loss, ()))
     differences: dict[str, list[str]] = {}
     for config in CONFIGURATIONS:
         other = Hyperparameters(**read_config(config))
         if (other.loss, other.unit, other.input) == (hp.loss, hp.unit, hp.input):
-            differences[config] = [n for n in names if getattr(hp, n) != getattr(other, n)]
+            differences[config] = [
+                n
+                for n in names
+                if getattr(hp, n) != getattr(other, n)
+                and not (n == "dropout_p_embed" and hp.dropout_p_embed == DEFAULTS[n])
+            ]
     if not differences or min(map(len, differences.values())) < 2:
         return None
 

@@ -22,7 +22,7 @@ from gru4rec_np.console.options import (
 from gru4rec_np.errors import InputError
 from gru4rec_np.models import hyperparameters
 from gru4rec_np.models.gru4rec import GRU4Rec
-from gru4rec_np.models.hyperparameters import DEFAULTS, FIELDS
+from gru4rec_np.models.hyperparameters import DEFAULTS, FIELDS, Hyperparameters
 from gru4rec_np.models.params import OFFICIAL, parse_params
 
 Say = Callable[[str], object]
@@ -52,6 +52,8 @@ def settle(given: dict[str, Any], say: Say) -> tuple[dict[str, Any], GRU4Rec, Pa
         out, config = resume, runs.to_resume(Path(resume), "n_epochs" in given)
 
     values: dict[str, Any] = read_config(config) if config else {}
+    if resume is not None:
+        values = Hyperparameters.earlier | values
     if "start_from" in given:
         if config is not None or params is not None:
             raise InputError("start_from: not with --config or --params, the run's values hold")
@@ -101,7 +103,7 @@ def settle(given: dict[str, Any], say: Say) -> tuple[dict[str, Any], GRU4Rec, Pa
 def _settings_of(run: Path) -> dict[str, Any]:
     """Hyperparameters and columns of a run, as far as its folder has them."""
     config = run / "config.toml"
-    values = read_config(str(config)) if config.is_file() else {}
+    values = Hyperparameters.earlier | read_config(str(config)) if config.is_file() else {}
     return {
         name: value
         for name, value in values.items()

@@ -367,7 +367,7 @@ class Model(Estimator, ABC):
                 raise ValueError(f"it holds {about['model']}, not {cls.name}")
             # Files of the baselines in version 0.1 have "parameters".
             key = "hyperparameters" if "hyperparameters" in about else "parameters"
-            model = cls(**about[key], **more)
+            model = cls(**cls.Hyperparameters.earlier | about[key], **more)
             model._set_catalogue(checkpoint.unpack_ids(arrays))
             model._restore(arrays)
         except (KeyError, TypeError, ValueError, AttributeError, MemoryError) as error:

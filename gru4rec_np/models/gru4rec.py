@@ -44,6 +44,14 @@ class GRU4Rec(Network):
     hp: hyperparameters.Hyperparameters
     _units: tuple[np.ndarray, np.ndarray] | None = None  # with cosine: V_y and its units
 
+    @classmethod
+    def published(cls, **values: Any) -> GRU4Rec:
+        """The model of the papers and the reference implementation, where the defaults differ.
+
+        Scores are products and not cosines, nothing skips the gates, the learning rate is constant.
+        """
+        return cls(**hyperparameters.PUBLISHED | values)
+
     def _shapes(self, n_items: int) -> dict[str, tuple[int, ...]]:
         return network.shapes(self.hp, n_items)
 
@@ -136,6 +144,12 @@ class GRU4Rec(Network):
     def set_params(self, **values: Any) -> GRU4Rec:
         """As `Network.set_params`. Another optimiser forgets the memory of the one before."""
         before = self.hp.adapt
+        loss = values.get("loss", self.hp.loss)
+        if self._is_trained() and self.hp.cosines and loss != self.hp.loss:
+            raise InputError(
+                f"loss: cannot become {loss!r}, the model is trained to score by cosines, which "
+                f"goes with {self.hp.loss!r}; make a new model instead"
+            )
         super().set_params(**values)
         if self.hp.adapt != before:
             self.memory = None
@@ -243,7 +257,7 @@ class GRU4Rec(Network):
 
     def _output(self) -> tuple[np.ndarray, np.ndarray]:
         V_y, b_y = self.weights["V_y"], self.weights["b_y"]
-        if not self.hp.cosine:
+        if not self.hp.cosines:
             return V_y, b_y
         if hasattr(self, "training"):  # the weights change between two calls
             return unit(V_y)[0], b_y

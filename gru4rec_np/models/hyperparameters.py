@@ -21,6 +21,11 @@ from gru4rec_np.ops.optim import OPTIMISERS
 
 INPUTS = ("onehot", "embedding", "shared", "weighted")
 
+# GRU4Rec as its papers and the reference implementation have it, where the defaults differ. Files
+# from before these hyperparameters existed mean this, too.
+PUBLISHED: dict[str, Any] = {
+    "skip": False, "cosine": 0.0, "decay": False, "dropout_p_embed": 0.1
+}  # fmt: skip
 
 # Takes the value given, returns the value kept. Raises ValueError with what is allowed.
 Check = Callable[[Any], Any]
@@ -146,12 +151,14 @@ class Checked:
 
     Attributes:
         fixed: the names on which trained weights depend.
+        earlier: for names that files of earlier versions lack, what held then.
 
     Raises:
         InputError: a value is not allowed. The message has the name, the value and the range.
     """
 
     fixed: ClassVar[tuple[str, ...]] = ()
+    earlier: ClassVar[dict[str, Any]] = {}
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -180,6 +187,8 @@ class Hyperparameters(Checked):
         "layers", "unit", "input", "embedding", "discount", "reset_after", "hidden_act",
         "input_to_all_layers", "feedforward", "skip", "cosine",
     )  # fmt: skip
+
+    earlier: ClassVar = PUBLISHED
 
     layers: Sequence[int] = declare([100], "units of each recurrent layer", _sizes(1))
     unit: str = declare(
@@ -216,15 +225,15 @@ class Hyperparameters(Checked):
         [], "units of each feed-forward layer after the recurrent ones", _sizes(0)
     )
     skip: bool = declare(
-        False,
+        True,
         "add the last item's embedding, each number of it weighted, to the vector that scores "
-        "items; with input=shared, or embedding of that vector's width",
+        "items; only where it is as wide: with input=shared, or embedding of that width",
         flag,
     )
     cosine: float = declare(
-        0.0,
-        "score items by this times the cosine of vector and item, without biases; good values: 8 "
-        "to 16; 0: by their product and a bias",
+        12.0,
+        "with loss=cross-entropy: score items by this times the cosine of vector and item, without "
+        "biases; good values: 8 to 16; 0: by their product and a bias, as with the other losses",
         number(0),
     )
     bptt: int = declare(
@@ -265,7 +274,7 @@ class Hyperparameters(Checked):
         False, "the step size falls to 0 in a straight line over all updates", flag
     )
     momentum: float = declare(0.0, "momentum of the optimiser", number(0, 1))
-    dropout_p_embed: float = declare(0.1, "dropout of the input embedding", number(0, 1))
+    dropout_p_embed: float = declare(0.2, "dropout of the input embedding", number(0, 1))
     dropout_p_hidden: float = declare(0.0, "dropout of each layer's output", number(0, 1))
     lmbd: float = declare(0.0, "L2 regularisation of the weights that a step uses", number(0))
     grad_cap: float = declare(0.0, "largest norm of a step's gradient; 0: no limit", number(0))
@@ -283,23 +292,25 @@ class Hyperparameters(Checked):
             raise InputError(
                 f"embedding: {self.embedding} goes with input='embedding', not {self.input!r}"
             )
-        if self.skip:
-            width = [*self.layers, *self.feedforward][-1]
-            if self.input not in ("shared", "embedding"):
-                raise InputError(
-                    f"skip: goes with input='shared' or 'embedding', not {self.input!r}"
-                )
-            if self.input == "embedding" and (self.embedding or self.layers[0]) != width:
-                raise InputError(
-                    f"skip: the embedding must be as wide as the vector that scores items, "
-                    f"{width}, not {self.embedding or self.layers[0]}"
-                )
         if self.smoothing and self.loss != "cross-entropy":
             raise InputError(
                 f"smoothing: {self.smoothing} goes with loss='cross-entropy', not {self.loss!r}"
             )
         if self.n_sample == 0 and self.batch_size < 2:
             raise InputError("batch_size: 1 lane needs n_sample > 0, there are no other negatives")
+
+    @property
+    def skips(self) -> bool:
+        """Whether `skip` has an embedding as wide as the vector that scores items."""
+        width = [*self.layers, *self.feedforward][-1]
+        own_width = self.embedding or self.layers[0]
+        fits = self.input == "shared" or (self.input == "embedding" and own_width == width)
+        return self.skip and fits
+
+    @property
+    def cosines(self) -> float:
+        """The factor of scores that are cosines, 0 for products: `cosine` is cross-entropy's."""
+        return self.cosine if self.loss == "cross-entropy" else 0.0
 
     @property
     def final_activation(self) -> Activation:

@@ -82,7 +82,7 @@ def inside(model: Model, items: np.ndarray) -> Inside | None:
 
 def _step(model: GRU4Rec, x: np.ndarray, state: Any) -> tuple[list[Layer], Any]:
     """One click x (B,) for each lane: each layer's gates (B, H), and the new state."""
-    _, state, (_, _, caches, _, _) = network.recurrent(model.weights, model.hp, PLAIN, x, state)
+    _, state, (_, _, caches, *_) = network.recurrent(model.weights, model.hp, PLAIN, x, state)
     gates = GATES[model.unit]
     return [{gate: cache[i] for gate, i in gates.items()} for cache in caches], state
 

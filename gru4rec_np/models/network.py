@@ -75,7 +75,7 @@ def blocks(hp: Hyperparameters, n_items: int) -> dict[str, tuple[int, ...]]:
     for i, width in enumerate(hp.feedforward):
         W[f"F{i}"] = D[i], width
         W[f"f{i}"] = (width,)
-    if hp.skip:
+    if hp.skips:
         W["s"] = (D[-1],)
     W["V_y"] = n_items, D[-1]
     W["b_y"] = (n_items,)
@@ -344,12 +344,12 @@ def recurrent(
     for i in range(len(hp.feedforward)):
         out, cache = dense(out, W[f"F{i}"], W[f"f{i}"], hp.hidden_activation)
         denses.append(cache)
-    if hp.skip:
+    if hp.skips:
         _, embedded, _ = encode_cache
         out = out + W["s"] * embedded
     length = None
-    if hp.cosine:
-        length = out, *unit(out, hp.cosine)
+    if hp.cosines:
+        length = out, *unit(out, hp.cosines)
         _, out, _ = length
     return out, State(new_h, history), (encode_cache, new_h, cells, masks, denses, length)
 
@@ -375,9 +375,9 @@ def recurrent_backward(
     encode_cache, new_h, cells, masks, denses, length = cache
     if length is not None:
         before, _, inverse = length
-        dout = unit_backward(dout, before, inverse, hp.cosine)
+        dout = unit_backward(dout, before, inverse, hp.cosines)
     de_skip = None
-    if hp.skip:
+    if hp.skips:
         _, embedded, _ = encode_cache
         g.add("s", (dout * embedded).sum(axis=0))
         de_skip = dout * W["s"]
@@ -474,7 +474,7 @@ def forward(
         out, state, cache = recurrent(W, hp, ops, x, state, rng)
         r, V = ops.scores(out, W["V_y"], W["b_y"], items)
         inverse = None
-        if hp.cosine:
+        if hp.cosines:
             _, inverse = unit(V)
             r *= inverse.T
         lanes, dr = ops.loss_and_gradient(

@@ -160,7 +160,7 @@ def state_widths(hp: Hyperparameters) -> list[int]:
     under a millionth of the newest; here they count.
     """
     sums = [sum(gate_widths(hp)), 1] if hp.input == "weighted" else []
-    last = [[*hp.layers, *hp.feedforward][-1]] if hp.skip else []
+    last = [[*hp.layers, *hp.feedforward][-1]] if hp.skips else []
     return [UNITS[hp.unit][1] * H for H in hp.layers] + sums + last
 
 
@@ -171,7 +171,7 @@ def recurrent(g: Nodes, hp: Hyperparameters, item: str, state: str) -> str:
     more: list[str] = []  # what the state holds besides h
     if hp.input in EMBEDDING_TABLE:
         e = g("Gather", EMBEDDING_TABLE[hp.input], item)
-        xW, more = g("MatMul", e, "W_x"), [e] if hp.skip else []
+        xW, more = g("MatMul", e, "W_x"), [e] if hp.skips else []
     else:
         xW = g("Gather", "W_x", item)
     if hp.input == "weighted":
@@ -202,12 +202,12 @@ def scores(g: Nodes, hp: Hyperparameters, state: str) -> str:
     for i in range(len(hp.feedforward)):
         a = g("Add", g("MatMul", out, f"F{i}"), f"f{i}")
         out = activate(g, a, *hp.hidden_activation)
-    if hp.skip:
+    if hp.skips:
         out = g("Add", out, g("Mul", "s", parts[-1]))
-    if not hp.cosine:
+    if not hp.cosines:
         return g("Gemm", out, "V_y", "b_y", transB=1)
     square = g("ReduceSum", g("Mul", out, out), [1])
-    out = g("Mul", g("Div", out, g("Sqrt", g("Add", square, TINY))), hp.cosine)
+    out = g("Mul", g("Div", out, g("Sqrt", g("Add", square, TINY))), hp.cosines)
     return g("Add", g("Mul", g("Gemm", out, "V_y", transB=1), "inverse"), "b_y")
 
 
@@ -318,7 +318,7 @@ def build(model: Model, graph: str, k: int, version: str) -> Any:
     g, n_items = Nodes(), len(model.item_ids)
     for name, array in model.weights.items():
         g.constant(array, name)
-    if isinstance(model, GRU4Rec) and model.hp.cosine:
+    if isinstance(model, GRU4Rec) and model.hp.cosines:
         _, inverse = unit(model.weights["V_y"])
         g.constant(inverse[:, 0], "inverse")
     if isinstance(model, NARM):

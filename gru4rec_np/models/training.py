@@ -311,6 +311,7 @@ class Training:
         try:
             if about["model"] != IN_TRAINING:
                 raise ValueError(f"it holds a finished model, {about['model']}")
+            about["hyperparameters"] = self.hp.earlier | about["hyperparameters"]
             for name, value in self._facts().items():
                 # Files of earlier versions have no "start".
                 if (about.get(name) if name == "start" else about[name]) != value:

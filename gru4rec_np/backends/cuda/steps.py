@@ -69,8 +69,8 @@ class DeviceSteps:
                 "log_weights": 1, "e": B * X, "de": B * X, "xW": B * 3 * H, "dxW": B * 3 * H,
                 "dhU": B * 3 * H, "r": B * H, "z": B * H, "n": B * H, "kept": B * H,
                 "y": B * most, "dy": B * most, "losses": B,
-                "dh_parts": dh_parts(self.scored) * B * H, "dh": 1, "top": B * H if hp.skip else 1,
-                "unit": B * H if hp.cosine else 1, "cosines": B * most if hp.cosine else 1,
+                "dh_parts": dh_parts(self.scored) * B * H, "dh": 1, "top": B * H if hp.skips else 1,
+                "unit": B * H if hp.cosines else 1, "cosines": B * most if hp.cosines else 1,
                 "of_rows": most, "of_lanes": B, "pull": most,  # cosine.cu's inverses, and pull
             },
         )  # fmt: skip
@@ -176,20 +176,20 @@ class DeviceSteps:
             cell, B, H, now, at["xW"], at["h"], W["U0"], *biases, H, *hidden, *gates, at["state"]
         )
         top = at["state"]
-        if hp.skip:
+        if hp.skips:
             top = at["top"]
             launch(
                 "encode", "skip", (blocks(B * H, THREADS),), now, at["state"], at["e"], W["s"], H,
                 top,
             )  # fmt: skip
-        if hp.cosine:
+        if hp.cosines:
             launch(
-                "cosine", "unit", (B,), now, top, H, float(hp.cosine), at["unit"], at["of_lanes"],
+                "cosine", "unit", (B,), now, top, H, float(hp.cosines), at["unit"], at["of_lanes"],
                 block=block_for(H),
             )  # fmt: skip
             top = at["unit"]
         ops.launch_scores(B, scored, now, top, W["V_y"], W["b_y"], at["rows"], H, most, at["y"])
-        if hp.cosine:
+        if hp.cosines:
             launch(
                 "cosine", "row_inverses", (blocks(Size.WARP * scored, THREADS),), now, at["rows"],
                 W["V_y"], H, at["of_rows"],
@@ -206,7 +206,7 @@ class DeviceSteps:
 
         # Backward pass.
         n_parts = dh_parts(scored)
-        if hp.cosine:
+        if hp.cosines:
             launch(
                 "cosine", "cosines_backward", (blocks(scored, THREADS),), now, at["of_rows"],
                 at["cosines"], most, at["dy"], at["pull"],
@@ -214,10 +214,10 @@ class DeviceSteps:
         ops.launch_scores_backward_h(
             B, scored, H, now, at["dy"], W["V_y"], at["rows"], H, most, B * H, at["dh_parts"]
         )
-        if hp.cosine:
+        if hp.cosines:
             launch(
                 "cosine", "unit_backward", (B,), now, at["unit"], at["of_lanes"], n_parts, B * H, H,
-                float(hp.cosine), at["dh_parts"], block=block_for(H),
+                float(hp.cosines), at["dh_parts"], block=block_for(H),
             )  # fmt: skip
             n_parts = 1
         ops.launch_gru_backward(
@@ -230,7 +230,7 @@ class DeviceSteps:
                 "encode", "encode_backward", (tiles, shares), now, at["dxW"], W["W_x"], X, H,
                 p_embed, at["de"], shared=Size.TILE_LANES * 3 * H,
             )  # fmt: skip
-        if hp.skip:
+        if hp.skips:
             launch(
                 "update", "skip_backward", (blocks(H, THREADS),), now, at["dh_parts"],
                 n_parts, B * H, at["e"], H, p_embed, *how, at["de"], *self._weight("s"),
@@ -239,7 +239,8 @@ class DeviceSteps:
         # Update.
         launch(
             "update", "update_scored", (blocks(most, Size.UPDATE_ROWS),), now, at["rows"],
-            at["dy"], top, at["fed"], at["de"], at["pull"], hp.cosine > 0, H, most, *how, *self._weight("V_y"),
+            at["dy"], top, at["fed"], at["de"], at["pull"], hp.cosines > 0, H, most, *how,
+            *self._weight("V_y"),
             *self._weight("b_y"), block=block_for(H + 1, UPDATE_THREADS),
         )  # fmt: skip
         if not self.shared:  # the input's own table: a 1-of-N input looks up W_x itself

@@ -79,8 +79,8 @@ class FusedSteps:
         self.drops = hp.dropout_p_embed > 0 or hp.dropout_p_hidden > 0
         shared: dict[str, Any] = {
             "parts": n_parts, "H": H, "small": _small(), "onehot": self.onehot,
-            "tied": hp.input == "shared", "reset_after": hp.reset_after, "skip": hp.skip,
-            "cosine": hp.cosine, "tiny": scoring.TINY,
+            "tied": hp.input == "shared", "reset_after": hp.reset_after, "skip": hp.skips,
+            "cosine": hp.cosines, "tiny": scoring.TINY,
             "hidden_act": np.array(coded(hp.hidden_activation)),
             "final_act": np.array(coded(hp.final_activation)), "loss_kind": LOSSES.index(hp.loss),
             "bpreg": hp.bpreg, "smoothing": hp.smoothing, "sample_alpha": hp.sample_alpha,
