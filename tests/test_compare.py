@@ -249,7 +249,7 @@ def test_the_shop_with_its_oracle(tmp_path):
     done = command("compare", "--shop-sessions", 400, "--shop-items", 40, *QUICK, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     found = rows(tmp_path / "runs/compare-shop")
-    assert len(found) == 7 + 5 * 2 + 3 and "NARM 4" in found
+    assert len(found) == 7 + 6 * 2 + 3 and "NARM 4" in found
     assert "(oracle: " in done.stdout
     assert max(found, key=lambda name: float(found[name]["mrr"])) == "oracle"
     assert all(row["recall_best"] != "oracle" for row in found.values())
