@@ -32,6 +32,7 @@ from gru4rec_np.ops.cells import (
 from gru4rec_np.ops.inputs import history_length
 from gru4rec_np.ops.losses import LOSSES, loss_and_gradient
 from gru4rec_np.ops.optim import EPSILON, init_state, update
+from gru4rec_np.ops.scoring import TINY
 
 torch = pytest.importorskip("torch")
 torch.set_num_threads(1)
@@ -222,7 +223,14 @@ def naive_network(hp, P, window, state):
             cell = {"gru": gru_cell, "lstm": lstm_cell, "rnn": rnn_cell}[hp.unit]
             h[i] = cell(out, h[i], W, *(P[f"{w}{i}"] for w in "Ubc" if f"{w}{i}" in P))
             out = h[i][:, : hp.layers[i]]
-        scores = out @ F.embedding(torch.from_numpy(items), P["V_y"]).T + P["b_y"][items]
+        if hp.skips:
+            out = out + P["s"] * inputs
+        V = F.embedding(torch.from_numpy(items), P["V_y"])
+        if hp.cosines:
+            out, V = (x / (x.square().sum(dim=1, keepdim=True) + TINY).sqrt() for x in (out, V))
+            scores = hp.cosines * out @ V.T
+        else:
+            scores = out @ V.T + P["b_y"][items]
         lanes = naive_loss(scores, hp.loss, hp.final_activation, hp.bpreg, hp.smoothing, log_q)
         total = total + lanes.sum() / hp.batch_size
     return total
@@ -232,11 +240,17 @@ def naive_network(hp, P, window, state):
 @pytest.mark.parametrize("layers", [[4], [4, 3]], ids=str)
 @pytest.mark.parametrize("encoding", INPUTS)
 @settings(max_examples=10)
-@given(unit=st.sampled_from(tuple(UNITS)), loss=st.sampled_from(LOSSES), seed=st.integers(0, 2**32))
-def test_network(encoding, layers, bptt, unit, loss, seed):
+@given(
+    unit=st.sampled_from(tuple(UNITS)),
+    loss=st.sampled_from(LOSSES),
+    skip=st.booleans(),
+    cosine=st.sampled_from([0.0, 5.0]),
+    seed=st.integers(0, 2**32),
+)
+def test_network(encoding, layers, bptt, unit, loss, skip, cosine, seed):
     """6 items on 5 lanes with 4 samples: always some item more than once; lanes reset and leave."""
     hp = GRU4Rec.published(input=encoding, layers=layers, unit=unit, bptt=bptt, loss=loss,
-                 n_sample=4, batch_size=5, dropout_p_embed=0, seed=seed,
+                 n_sample=4, batch_size=5, dropout_p_embed=0, seed=seed, skip=skip, cosine=cosine,
                  backend="numpy")  # fmt: skip
     W, window, state = random_network(hp)
     if bptt > 1:
@@ -246,7 +260,7 @@ def test_network(encoding, layers, bptt, unit, loss, seed):
     loss = naive_network(hp, P, window, state)
     loss.backward()
     close(our_loss(), loss)
-    assert ours.keys() == P.keys()
+    assert ours.keys() == P.keys() - ({"b_y"} if hp.cosines else set())
     for name, gradient in ours.items():
         close(gradient, P[name].grad)
 

@@ -40,7 +40,7 @@ from gru4rec_np.ops.cells import (
     rnn_backward,
 )
 from gru4rec_np.ops.optim import clip, sum_rows
-from gru4rec_np.ops.scoring import log_proposal, unit, unit_backward
+from gru4rec_np.ops.scoring import across, log_proposal, unit, unit_backward
 
 # The table of the encodings that embed an item.
 EMBEDDING_TABLE = {"embedding": "E", "shared": "V_y"}
@@ -347,11 +347,10 @@ def recurrent(
     if hp.skips:
         _, embedded, _ = encode_cache
         out = out + W["s"] * embedded
-    length = None
+    top, inverse = out, np.empty(0)
     if hp.cosines:
-        length = out, *unit(out, hp.cosines)
-        _, out, _ = length
-    return out, State(new_h, history), (encode_cache, new_h, cells, masks, denses, length)
+        out, inverse = unit(top, hp.cosines)
+    return out, State(new_h, history), (encode_cache, new_h, cells, masks, denses, top, inverse)
 
 
 def recurrent_backward(
@@ -372,10 +371,9 @@ def recurrent_backward(
     Returns:
         for each layer the gradient with respect to the state at the start of the step.
     """
-    encode_cache, new_h, cells, masks, denses, length = cache
-    if length is not None:
-        before, _, inverse = length
-        dout = unit_backward(dout, before, inverse, hp.cosines)
+    encode_cache, new_h, cells, masks, denses, top, inverse = cache
+    if hp.cosines:
+        dout = unit_backward(dout, top, inverse, hp.cosines)
     de_skip = None
     if hp.skips:
         _, embedded, _ = encode_cache
@@ -502,7 +500,7 @@ def backward(W: Weights, hp: Hyperparameters, ops: Ops, steps: list[tuple]) -> G
             g.add_rows("b_y", items, db)
         else:
             dout, dV, _ = ops.scores_backward(dr * inverse.T, out, V)
-            dV -= V * ((dV * V).sum(axis=1, keepdims=True) * inverse**2)  # as in unit_backward
+            dV = across(dV, V, inverse)  # with the 1 / |V| above, unit_backward
         g.add_rows("V_y", items, dV)
         if dh is None:
             dh = zero_state(hp, len(out), out.dtype).h

@@ -64,9 +64,13 @@ def unit(x: np.ndarray, length: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
 def unit_backward(
     du: np.ndarray, x: np.ndarray, inverse: np.ndarray, length: float = 1.0
 ) -> np.ndarray:
-    """dx = length / |x| (du - x (x·du) / |x|²): du without what would only change the length."""
-    along = (du * x).sum(axis=1, keepdims=True) * inverse**2
-    return (inverse * du.dtype.type(length)) * (du - x * along)
+    """dx = length / |x| (du - x (x·du) / |x|²), (n, D)."""
+    return (inverse * du.dtype.type(length)) * across(du, x, inverse)
+
+
+def across(d: np.ndarray, x: np.ndarray, inverse: np.ndarray) -> np.ndarray:
+    """d - x (x·d) / |x|²: a gradient without what would only change the length of x, (n, D)."""
+    return d - x * ((d * x).sum(axis=1, keepdims=True) * inverse**2)
 
 
 def log_proposal(
