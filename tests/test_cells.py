@@ -20,7 +20,14 @@ from gru4rec_np.ops.cells import (
     rnn_backward,
 )
 from gru4rec_np.ops.inputs import history_length, push, weighted, weighted_backward
-from gru4rec_np.ops.scoring import log_proposal, scores, scores_backward, unit, unit_backward
+from gru4rec_np.ops.scoring import (
+    TINY,
+    log_proposal,
+    scores,
+    scores_backward,
+    unit,
+    unit_backward,
+)
 
 lanes, units, seeds = st.integers(1, 6), st.integers(1, 5), st.integers(0, 2**32)
 acts = st.tuples(st.sampled_from(ACTIVATIONS), st.sampled_from([0.2, 1.0]))
@@ -280,9 +287,9 @@ def test_unit(B, D, length, seed):
     rng = np.random.default_rng(seed)
     x, du = rng.normal(size=(2, B, D))
     u, inverse = unit(x, length)
-    norms = np.linalg.norm(x, axis=1, keepdims=True)
-    np.testing.assert_allclose(u * norms, length * x, rtol=1e-3)  # but for TINY
-    np.testing.assert_allclose(inverse * norms, np.ones((B, 1)), rtol=1e-3)
+    norms = np.sqrt(np.linalg.norm(x, axis=1, keepdims=True) ** 2 + TINY)
+    np.testing.assert_allclose(u * norms, length * x, rtol=1e-12)
+    np.testing.assert_allclose(inverse * norms, np.ones((B, 1)), rtol=1e-12)
     dx = unit_backward(du, x, inverse, length)
     gradcheck(lambda: (unit(x, length)[0] * du).sum(), {"x": x}, {"x": dx})
     assert (unit(np.zeros((1, D)), length)[0] == 0).all()
