@@ -54,6 +54,7 @@ from gru4rec_np.models import BASELINES, checkpoint
 from gru4rec_np.models.base import Model
 from gru4rec_np.models.baselines import Oracle
 from gru4rec_np.models.gru4rec import GRU4Rec
+from gru4rec_np.models.hybrid import Hybrid
 from gru4rec_np.models.narm import NARM
 from gru4rec_np.models.neural import Network
 from gru4rec_np.models.params import parse_params
@@ -118,9 +119,9 @@ def parser() -> cli.Parser:
         "--models",
         metavar="NAME",
         nargs="+",
-        help=f"methods to compare: {', '.join((*METHODS, *CONFIGURATION_OF))}, NARM, or shipped "
-        f"configurations, each with its own size: {', '.join(CONFIGURATIONS)} (default: all but "
-        "the configurations)",
+        help=f"methods to compare: {', '.join((*METHODS, *CONFIGURATION_OF))}, NARM, hybrid, or "
+        f"shipped configurations, each with its own size: {', '.join(CONFIGURATIONS)} (default: "
+        "all but the configurations)",
     )
     p.add_argument(
         "--seeds", type=cli.positive, metavar="N", help="use seeds 1 to N, N >= 1 (default: 2)"
@@ -130,8 +131,8 @@ def parser() -> cli.Parser:
         type=cli.positive,
         metavar="N",
         nargs="+",
-        help="units of GRU4Rec, >= 1, each with each loss and with cosine scores; RNN, LSTM and "
-        "NARM are slower and take the smallest (default: 50 100)",
+        help="units of GRU4Rec, >= 1, each with each loss and with cosine scores; RNN, LSTM, NARM "
+        "and hybrid are slower and take the smallest (default: 50 100)",
     )
     p.add_argument(
         "--params",
@@ -162,7 +163,7 @@ def methods(
     Raises:
         InputError: an unknown name, the oracle without a shop, an unusable hyperparameter.
     """
-    usual = (*METHODS, *CONFIGURATION_OF, "NARM")
+    usual = (*METHODS, *CONFIGURATION_OF, "NARM", "hybrid")
     known = (*usual, *CONFIGURATIONS)
     if names is None:
         names = [n for n in usual if n != "oracle" or shop]
@@ -189,6 +190,9 @@ def methods(
         elif name == "NARM":
             narm = partial(NARM, embedding=min(sizes), hidden=min(sizes), backend=backend)
             found.append(Method(f"NARM {min(sizes)}", NETWORKS, seeds, narm))
+        elif name == "hybrid":
+            hybrid = partial(Hybrid, **set_here, layers=[min(sizes)], backend=backend)
+            found.append(Method(f"hybrid {min(sizes)}", NETWORKS, seeds, hybrid))
         else:
             values = read_config(CONFIGURATION_OF.get(name, name))
             values |= set_here | {"backend": backend}
@@ -224,14 +228,14 @@ def identity(model: Model, data: str, ties: str) -> str:
     """
     about: dict[str, Any] = {"version": gru4rec_np.__version__, "model": model.name}
     about |= {"data": data, "ties": ties, "parameters": model.hyperparameters()}
-    if isinstance(model, Network):
+    if isinstance(model, Network | Hybrid):
         about["backend"] = model.ops.name
     return json.dumps(about)
 
 
 def train_and_rank(model: Any, train: Sessions, test: Sessions, ties: str, bar: tqdm) -> Run:
     """Fit and evaluate, timed. A short run before it compiles what is compiled at first use."""
-    if isinstance(model, Network) and model.backend != "numpy":
+    if isinstance(model, Network | Hybrid) and model.backend != "numpy":
         few = train.keep_sessions(np.arange(train.n_sessions) < 50).compact()
         quick = type(model)(**{**model.hyperparameters(), "n_epochs": 1}, backend=model.backend)
         quick.fit(few).ranks(few)
@@ -240,8 +244,8 @@ def train_and_rank(model: Any, train: Sessions, test: Sessions, ties: str, bar: 
         bar.set_postfix_str(f"epoch {epoch}/{model.n_epochs}, {done / total:.0%}, loss {loss:.3f}")
 
     began = time.perf_counter()
-    if isinstance(model, GRU4Rec):
-        model.fit(train, on_chunk, verbose=False)
+    if isinstance(model, GRU4Rec | Hybrid):
+        model.fit(train, on_chunk=on_chunk, verbose=False)
     else:
         model.fit(train)
     seconds = time.perf_counter() - began

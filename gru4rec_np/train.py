@@ -39,6 +39,7 @@ from gru4rec_np.files import write_text
 from gru4rec_np.models import hyperparameters
 from gru4rec_np.models.base import Model
 from gru4rec_np.models.gru4rec import GRU4Rec
+from gru4rec_np.models.hybrid import Hybrid
 from gru4rec_np.models.hyperparameters import DEFAULTS, FIELDS
 from gru4rec_np.models.training import Diverged
 
@@ -269,12 +270,13 @@ def run(
         with contextlib.suppress(OSError):
             (out / name).unlink(missing_ok=True)
     with _going_on(out, f"the checkpoint is kept in {out}"):
-        model.save(out / "model.npz")
+        best = mixed(data, model, train, validation) if data["hybrid"] else model
+        best.save(out / "model.npz")
     with _going_on(out, f"the model is kept in {out}"):
         write_config(out / "config.toml", data, model)
         if validation and len(model.history) < model.n_epochs:
             print(f"no better epoch in {data['patience']}: stopped")
-        finish(data, model, out, parts, tests, methods)
+        finish(data, model, best, out, parts, tests, methods)
         (out / runs.SETTINGS).unlink(missing_ok=True)  # without it the run is finished
         if not data["keep_training"]:
             (out / runs.TRAINING).unlink(missing_ok=True)
@@ -294,20 +296,44 @@ def run(
     print("try:", shlex.join(["python", "-m", "gru4rec_np.recommend", *example]))
 
 
+def mixed(
+    data: dict[str, Any], model: GRU4Rec, train: Sessions, validation: Sessions | None
+) -> Hybrid:
+    """The trained model as a part of a hybrid, of that of start_from if there is one."""
+    if data["start_from"]:
+        hybrid = Hybrid.load(data["start_from"], data["backend"])
+    else:
+        hybrid = Hybrid(**model.get_params())
+        how = "on the validation set" if validation else "by a second training, on 9 of 10 sessions"
+        print(f"hybrid: learning the shares {how}", flush=True)
+    hybrid.network = model
+    hybrid.join(train, validation)
+    shares = zip(hybrid.PARTS, hybrid.shares, strict=True)
+    print("hybrid:", ", ".join(f"{part} {share:.1%}" for part, share in shares), flush=True)
+    return hybrid
+
+
 def finish(
     data: dict[str, Any],
     model: GRU4Rec,
+    best: GRU4Rec | Hybrid,
     out: Path,
     parts: dict[str, Sessions],
     tests: dict[str, Sessions],
     methods: Sequence[Model],
 ) -> None:
-    """Compare the trained model with the methods on each test set; print and write the results."""
+    """Compare the trained model with the methods on each test set; print and write the results.
+
+    Args:
+        best: the hybrid that the model is a part of, or the model.
+    """
     train = parts["train"]
+    fitted = {m.name: m for m in best.methods} if isinstance(best, Hybrid) else {}
     # The oracle comes last.
-    ordered = [m for m in methods if m.name != "oracle"] + [model]
+    ordered = [fitted.get(m.name, m) for m in methods if m.name != "oracle"]
+    ordered += [model, best] if best is not model else [model]
     ordered += [m for m in methods if m.name == "oracle"]
-    ranks = _ranks(ordered, model, train, tests, data["ties"])
+    ranks = _ranks(ordered, train, tests, data["ties"])
     results = {
         name.removeprefix("test "): {m: report.figures(r, K) for m, (r, _) in found.items()}
         for name, found in ranks.items()
@@ -348,16 +374,15 @@ def _resume(out: Path) -> str:
 
 def _ranks(
     methods: Sequence[Any],
-    trained: GRU4Rec,
     train: Sessions,
     tests: Mapping[str, Sessions],
     ties: str,
 ) -> dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]:
-    """Fit all methods but the trained one. Each test's name to each method's `ranks`."""
+    """Fit the methods that are not trained. Each test's name to each method's `ranks`."""
     ranks: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]] = {name: {} for name in tests}
     for n, method in enumerate(methods, 1):
         of_all = f"{method.name}, {n} of {len(methods)}"
-        if method is not trained:
+        if not method._is_trained():
             with cli.progress(f"{of_all}: learning") as watch:
                 method.fit(train, watch)
         for name, test in tests.items():

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from gru4rec_np import NARM, GRU4Rec, InputError, Sessions, Shop
 from gru4rec_np.models import BASELINES
 from gru4rec_np.models.baselines import Markov
+from gru4rec_np.models.hybrid import Hybrid
 from gru4rec_np.ops.ranking import top, top_rows
 
 LOG = Shop(n_items=90).simulate(300)
@@ -22,6 +23,7 @@ MODELS = {
     "gru": gru().fit(LOG),
     "lstm": gru(unit="lstm", input="onehot", layers=[4, 6]).fit(LOG),
     "weighted": gru(input="weighted", feedforward=[5]).fit(LOG),
+    "hybrid": Hybrid(layers=[6], n_sample=16, **SMALL).fit(LOG),
     "narm": NARM(embedding=6, hidden=5, **SMALL).fit(LOG),
     **{n: m().fit(LOG) for n, m in BASELINES.items() if n not in ("oracle", "BPR-MF")},
 }

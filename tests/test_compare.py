@@ -164,7 +164,8 @@ def test_identity_tells_all_that_matters_apart():
         for method in methods(None, [4, 8], 2, params, "numpy", Shop(30)):
             found |= {identity(m, "data", "median") for m in method.models().values()}
     simple = 5 + 2 + 1  # POP ... V-SKNN, BPR-MF twice, the oracle
-    assert len(found) == simple + 2 + 3 * 2 * (6 * 2 + 2)  # NARM; GRU4Rec by loss and size, units
+    # NARM; GRU4Rec by loss and size, units, hybrid
+    assert len(found) == simple + 2 + 3 * 2 * (6 * 2 + 2 + 1)
     a = methods(["oracle"], [4], 1, "", "numpy", Shop(30))[0].models()["oracle"]
     b = methods(["oracle"], [4], 1, "", "numpy", Shop(30, seed=1))[0].models()["oracle"]
     assert identity(a, "data", "median") != identity(b, "data", "median")
@@ -249,7 +250,7 @@ def test_the_shop_with_its_oracle(tmp_path):
     done = command("compare", "--shop-sessions", 400, "--shop-items", 40, *QUICK, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     found = rows(tmp_path / "runs/compare-shop")
-    assert len(found) == 7 + 6 * 2 + 3 and "NARM 4" in found
+    assert len(found) == 7 + 6 * 2 + 4 and "NARM 4" in found
     assert "(oracle: " in done.stdout
     assert max(found, key=lambda name: float(found[name]["mrr"])) == "oracle"
     assert all(row["recall_best"] != "oracle" for row in found.values())

@@ -172,7 +172,7 @@ def test_what_the_command_refuses(trained, tmp_path, monkeypatch):
     POP().fit(Shop(n_items=60).simulate(50)).save(tmp_path / "pop.npz")
     filled(NARM(embedding=2, hidden=2, backend="numpy")).save(tmp_path / "narm.npz")
     out = tmp_path / "model.onnx"
-    refuses(command("export", tmp_path / "pop.npz", out), "POP has no network", "NARM")
+    refuses(command("export", tmp_path / "pop.npz", out), "POP cannot be exported", "NARM")
     refuses(command("export", tmp_path / "narm.npz", out), "--graph step: NARM", "sessions")
     refuses(command("export", path, tmp_path / "model.npz"), "must end in .onnx", "model.npz")
     refuses(command("export", path, out, "-k", 5), "-k: goes with --graph sessions")

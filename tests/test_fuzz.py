@@ -291,11 +291,12 @@ def options():
 def files():
     bases, contents = [], []
     folder = Path(os.environ["TMPDIR"])
-    for name, cls in (models.BASELINES | models.NETWORKS).items():
+    for name, cls in (models.BASELINES | models.ON_A_BACKEND).items():
         more = {
             "oracle": {"shop": Shop(n_items=8)},
             "BPR-MF": {"factors": 2, "n_epochs": 1},
             "GRU4Rec": {**SMALL, "backend": "numpy"},
+            "hybrid": {**SMALL, "backend": "numpy"},
             "NARM": {"embedding": 2, "hidden": 2, "n_sample": 2, "n_epochs": 1, "backend": "numpy"},
         }
         kinds = [more.get(name, {})]

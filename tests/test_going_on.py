@@ -15,7 +15,7 @@ from test_kernels import ops_of
 from test_resume import stop_at
 
 from gru4rec_np import GRU4Rec, InputError, Sessions, Shop, models, read_table
-from gru4rec_np.models import BASELINES, NETWORKS, checkpoint, going_on
+from gru4rec_np.models import BASELINES, ON_A_BACKEND, checkpoint, going_on
 from gru4rec_np.models.baselines import POP, SPOP, Markov
 from gru4rec_np.models.factors import BPRMF
 from gru4rec_np.models.narm import NARM
@@ -76,15 +76,16 @@ def test_a_baseline_equals_a_fit_on_both_logs(method, first, second, random):
     np.testing.assert_array_equal(all_scores(method, both), all_scores(anew, both))
 
 
-@pytest.mark.parametrize("name", [*BASELINES, *NETWORKS])
+@pytest.mark.parametrize("name", [*BASELINES, *ON_A_BACKEND])
 def test_from_a_file_as_from_memory(name, tmp_path):
-    cls = (BASELINES | NETWORKS)[name]
-    values = {"oracle": {"shop": SHOP}, "GRU4Rec": SMALL, "NARM": NARM_SMALL}.get(name, {})
+    cls = (BASELINES | ON_A_BACKEND)[name]
+    values = {"oracle": {"shop": SHOP}, "GRU4Rec": SMALL, "NARM": NARM_SMALL, "hybrid": SMALL}
+    values = values.get(name, {})
     model = cls(**values).fit(OLD)
     model.save(tmp_path / "model.npz")
     loaded = cls.load(tmp_path / "model.npz")
-    if name in NETWORKS:
-        model.memory = None  # a file has none
+    if name in ON_A_BACKEND:
+        getattr(model, "network", model).memory = None  # a file has none
     model.fit_more(NEW)
     loaded.fit_more(NEW)
     np.testing.assert_array_equal(model.item_ids[: OLD.n_items], OLD.item_ids)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gru4rec_np import GRU4Rec, InputError, Sessions, Shop, models
-from gru4rec_np.models import BASELINES, NETWORKS, checkpoint
+from gru4rec_np.models import BASELINES, ON_A_BACKEND, checkpoint
 
 SHOP = Shop(n_items=60)
 LOG = SHOP.simulate(300)
@@ -15,13 +15,14 @@ PARAMETERS = {
     "BPR-MF": {"factors": 6, "n_epochs": 1, "seed": 5},
     "oracle": {"shop": SHOP},
     "GRU4Rec": {"layers": [4], "n_sample": 8, "n_epochs": 1},
+    "hybrid": {"layers": [4], "n_sample": 8, "n_epochs": 1},
     "NARM": {"embedding": 3, "hidden": 4, "normalise": True, "n_epochs": 1},
 }
 
 
-@pytest.fixture(params=[*BASELINES, *NETWORKS])
+@pytest.fixture(params=[*BASELINES, *ON_A_BACKEND])
 def fitted(request):
-    cls = (BASELINES | NETWORKS)[request.param]
+    cls = (BASELINES | ON_A_BACKEND)[request.param]
     return cls(**PARAMETERS.get(request.param, {})).fit(LOG)
 
 
@@ -76,7 +77,11 @@ def test_damaged_files(fitted, tmp_path):
     fitted.save(path)
     about, arrays = checkpoint.load(path)
     # What only `fit_more` needs; files of version 0.1 have none of it.
-    optional = {"support", *(f"learnt/{part}" for part in getattr(fitted, "kept", {}))}
+    optional = {
+        "support",
+        "GRU4Rec/support",
+        *(f"learnt/{part}" for part in getattr(fitted, "kept", {})),
+    }
     for name in arrays:
         broken = [{n: a for n, a in arrays.items() if n != name}] * (name not in optional)
         if not name.startswith("ids"):

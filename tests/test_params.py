@@ -11,18 +11,19 @@ import numpy as np
 import pytest
 
 from gru4rec_np import GRU4Rec, InputError, Shop, models
-from gru4rec_np.models import BASELINES, NARM, NETWORKS
+from gru4rec_np.models import BASELINES, NARM, ON_A_BACKEND
 from gru4rec_np.models.neural import progress
 
 SHOP = Shop(n_items=40)
 LOG = SHOP.simulate(60)
 SMALL = {
     "GRU4Rec": {"layers": [4], "n_sample": 8, "n_epochs": 1, "backend": "numpy"},
+    "hybrid": {"layers": [4], "n_sample": 8, "n_epochs": 1, "backend": "numpy"},
     "NARM": {"embedding": 3, "hidden": 4, "n_epochs": 1, "backend": "numpy"},
     "BPR-MF": {"factors": 4, "n_epochs": 1},
     "oracle": {"shop": SHOP},
 }
-MODELS = NETWORKS | BASELINES
+MODELS = ON_A_BACKEND | BASELINES
 
 
 @pytest.fixture(params=MODELS)

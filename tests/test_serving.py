@@ -22,7 +22,7 @@ from threadpoolctl import threadpool_info
 
 from gru4rec_np import GRU4Rec, Sessions, Shop, backends, models
 from gru4rec_np.backends import one_blas_thread
-from gru4rec_np.models import BASELINES, NARM, NETWORKS
+from gru4rec_np.models import BASELINES, ON_A_BACKEND
 from gru4rec_np.ops import ranking
 
 ALL, FAST = backends.BACKENDS[1:], ("numpy", "numba")  # FAST: with little to pay for a call
@@ -208,10 +208,11 @@ def test_threads_share_a_model(served, log, backend, impatient):
     assert all((model.weights[name] == array).all() for name, array in before.items())
 
 
-@pytest.mark.parametrize("name", ["NARM", *(n for n in BASELINES if n != "oracle")])
+@pytest.mark.parametrize("name", ["NARM", "hybrid", *(n for n in BASELINES if n != "oracle")])
 def test_threads_share_other_models(log, name, impatient):
     small = log.keep_sessions(np.arange(log.n_sessions) < 200)
-    model = NARM(n_epochs=1, backend="numpy") if name == "NARM" else BASELINES[name]()
+    on_numpy = {"n_epochs": 1, "backend": "numpy"} if name in ON_A_BACKEND else {}
+    model = (ON_A_BACKEND | BASELINES)[name](**on_numpy)
     model.fit(small)
     alone = [model.recommend(small.session(s), 5) for s in range(40)]
     found = in_threads(4, lambda i: [model.recommend(small.session(s), 5) for s in range(40)])
@@ -347,14 +348,14 @@ def test_a_served_session_of_10000_clicks_costs_what_one_click_does(served):
     ],
     ids=str,
 )
-@pytest.mark.parametrize("name", ["GRU4Rec", "NARM", "Item-KNN"])
+@pytest.mark.parametrize("name", ["GRU4Rec", "NARM", "hybrid", "Item-KNN"])
 def test_ids_come_out_as_they_went_in(ids, name, tmp_path):
     """Of the type that the column held, from a file of the model too."""
     ids = list(ids)
     columns = {"SessionId": np.repeat(np.arange(8), len(ids)), "ItemId": 8 * ids}
     frame = pl.DataFrame({**columns, "Time": np.arange(8 * len(ids))})
-    make = {**NETWORKS, **BASELINES}[name]
-    model = make(n_epochs=1, backend="numpy") if name in NETWORKS else make()
+    on_numpy = {"n_epochs": 1, "backend": "numpy"} if name in ON_A_BACKEND else {}
+    model = (ON_A_BACKEND | BASELINES)[name](**on_numpy)
     model.fit(frame).save(tmp_path / "model.npz")
     for m in (model, models.load(tmp_path, "numpy")):
         best = [item for item, _ in m.recommend(ids[:2], len(ids))]

@@ -75,6 +75,9 @@ RUN_OPTIONS: dict[str, tuple[Any, str]] = {
                           "bpr-mf, item-knn, v-sknn, markov, oracle, with commas between. auto: "
                           "those expected to take less time than the training, or under ten "
                           "seconds"),
+    "hybrid": (False, "mix GRU4Rec with V-SKNN, a Markov chain and the session's own items. The "
+                      "shares are learnt on --validation, or else on the last tenth of the "
+                      "sessions, by a second training without them"),
     "start_from": ("", "go on from the model of an earlier run with the sessions of --train, "
                        "which may have new items. Hyperparameters and columns are those of the "
                        "run, unless given"),
@@ -137,6 +140,8 @@ def run_settings(given: dict[str, Any]) -> dict[str, Any]:
             "patience: must be a whole number >= 0, and 0 without --validation, not "
             f"{run['patience']}"
         )
+    if run["hybrid"] and run["start_from"]:
+        raise InputError("hybrid: not with --start-from, the run's model stays what it is")
     if run["keep_counts"] and not run["start_from"]:
         raise InputError("keep_counts: has no use without --start-from")
     run["primary_metric"] = run["primary_metric"].lower()

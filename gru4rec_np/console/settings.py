@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from gru4rec_np import models
 from gru4rec_np.console import baselines, cli, runs
 from gru4rec_np.console.options import (
     DATA_OPTIONS,
@@ -22,6 +23,7 @@ from gru4rec_np.console.options import (
 from gru4rec_np.errors import InputError
 from gru4rec_np.models import hyperparameters
 from gru4rec_np.models.gru4rec import GRU4Rec
+from gru4rec_np.models.hybrid import Hybrid
 from gru4rec_np.models.hyperparameters import DEFAULTS, FIELDS, Hyperparameters
 from gru4rec_np.models.params import OFFICIAL, parse_params
 
@@ -77,7 +79,13 @@ def settle(given: dict[str, Any], say: Say) -> tuple[dict[str, Any], GRU4Rec, Pa
     if data["start_from"]:
         if data["baselines"] not in ("auto", "none"):
             raise InputError("baselines: not with --start-from, they would know the new log only")
-        model = GRU4Rec.load(data["start_from"], data["backend"])
+        started = models.load(data["start_from"], data["backend"])
+        data["hybrid"] = isinstance(started, Hybrid)
+        model = started.network if isinstance(started, Hybrid) else started
+        if not isinstance(model, GRU4Rec):
+            raise InputError(
+                f"{data['start_from']}: holds {model.name}; --start-from takes GRU4Rec or hybrid"
+            )
         kept = runs.run_of(data["start_from"]) / runs.TRAINING
         if kept.is_file():
             model.read_memory(kept)

@@ -139,9 +139,7 @@ class Baseline(Model):
         ]
 
     def _scores_after(self, items: np.ndarray) -> np.ndarray:
-        offsets, times = np.array([0, len(items)]), np.zeros(len(items))
-        one = Sessions(items, offsets, times, self.item_ids, np.zeros(1))
-        return self.scores(one, np.array([len(items) - 1]))[0]
+        return self.scores(alone(items, self.item_ids), np.array([len(items) - 1]))[0]
 
     def _arrays(self) -> dict[str, np.ndarray]:
         arrays = {}
@@ -198,6 +196,12 @@ def _unpack(arrays: dict[str, np.ndarray], name: str, shape: tuple) -> Any:
     if not fits or part.dtype not in (np.float32, np.float64):
         raise ValueError(f"{name} is {part.dtype} {part.shape}, not floats {shape}")
     return part
+
+
+def alone(items: np.ndarray, item_ids: np.ndarray) -> Sessions:
+    """A log of one session of items (n,), without times."""
+    offsets, times = np.array([0, len(items)]), np.zeros(len(items))
+    return Sessions(items, offsets, times, item_ids, np.zeros(1))
 
 
 def recent(

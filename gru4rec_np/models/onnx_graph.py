@@ -303,7 +303,7 @@ def build(model: Model, graph: str, k: int, version: str) -> Any:
         ImportError: the onnx package is not installed.
     """
     if not isinstance(model, GRU4Rec | NARM):
-        raise InputError(f"export: {model.name} has no network; GRU4Rec and NARM can be exported")
+        raise InputError(f"export: {model.name} cannot be exported, only GRU4Rec and NARM")
     if isinstance(model, NARM) and graph == "step":
         raise InputError("--graph step: NARM reads whole sessions; use --graph sessions")
     ids = json.dumps(model.item_ids.tolist(), default=str)  # dates in ISO format
