@@ -16,6 +16,7 @@ from common import mean_and_std, table
 
 from gru4rec_np import GRU4Rec, Sessions, Shop, clean, read_table, split
 from gru4rec_np.data.sessions import DAY
+from gru4rec_np.models.hybrid import Hybrid
 
 # Each idea alone on top of the papers' model, then together.
 NOTHING: dict[str, object] = {}
@@ -150,6 +151,7 @@ def main() -> None:
         train, valid = split(read_table(args.train) if name == "rsc15" else LOGS[name](), days=1)
         variants = [(label, GRU4Rec.published, values) for label, values in ALONE.items()]
         variants += [(label, GRU4Rec, values) for label, values in TOGETHER.items()]
+        variants += [("hybrid of the default", Hybrid, NOTHING)]
         variants += [(label, GRU4Rec.published, values) for label, values in OTHERS.items()]
         lines, first = [], None
         for label, make, values in variants:
