@@ -363,11 +363,11 @@ def test_ids_come_out_as_they_went_in(ids, name, tmp_path):
     assert model.evaluate(frame)["recall@20"] == 1
 
 
-def test_a_session_of_100000_clicks_among_normal_ones(log):
+def test_a_session_of_30000_clicks_among_normal_ones(log):
     """It is trained on, evaluated and asked about in time that grows with its clicks only."""
     rng = np.random.default_rng(0)
     names = log.item_ids.tolist()
-    long = [names[i] for i in rng.integers(0, len(names), 100_000)]
+    long = [names[i] for i in rng.integers(0, len(names), 30_000)]
     normal = [log.session(s).tolist() for s in range(200)]
     sessions = Sessions.from_lists([*normal[:100], long, *normal[100:]])
     backend = "numba" if find_spec("numba") else "numpy"
@@ -378,8 +378,8 @@ def test_a_session_of_100000_clicks_among_normal_ones(log):
     assert len(model.recommend(long, 5)) == 5
     took = time.perf_counter() - began
     print(f"{took:.1f} s")
-    assert len(found) == len(sessions.cases) and before.max() == 99_999
-    assert took < 300
+    assert len(found) == len(sessions.cases) and before.max() == 29_999
+    assert took < 100
 
 
 def test_a_session_of_one_item_is_served():

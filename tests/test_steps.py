@@ -231,7 +231,7 @@ def test_a_training_run_follows_numpy(backend, loss):
 )  # fmt: skip
 def test_what_is_not_compiled_whole_runs_step_by_step(backend, unusual):
     ops_of(backend)
-    train = Shop(n_items=60).simulate(400)
+    train = Shop(n_items=60).simulate(100)
     settings = {**USUAL, "n_epochs": 2, **unusual}
     own = GRU4Rec.published(**settings, backend=backend).fit(train)
     assert own.ops.stepper(own, own.weights, {}, np.zeros(60)) is None
