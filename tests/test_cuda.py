@@ -273,7 +273,7 @@ def one_file(path):
 def barriers():
     """(file, the number of the barrier in it). Those of headers come once, with a file that uses
     them."""
-    found = re.compile(r"^(?!\s*//).*__syncthreads\(\)", re.M)
+    found = re.compile(r"^(?!\s*//).*__sync(?:threads|warp)\(\)", re.M)
 
     def count(name):
         return len(found.findall(one_file(KERNELS / name)))
