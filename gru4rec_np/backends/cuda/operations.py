@@ -187,8 +187,8 @@ class CudaOps(Device, Ops):
                inverse)  # fmt: skip
         launch("cut_backward_h", grid, *args, top, inverse, *sizes, dh_parts, block=block)
         launch("cut_join_h", (blocks(B * H, THREADS),), dh_parts, B * H, parts, dh)
-        launch("cut_backward_rows", (blocks(N, Size.CUT_SIDE),), *args, top, inverse, *sizes, dV, db,
-               block=block)  # fmt: skip
+        launch("cut_backward_rows", (blocks(N, Size.CUT_SIDE),), *args, top, inverse, *sizes, dV,
+               db, block=block)  # fmt: skip
         return self.to_host(losses), self.to_host(dh), self.to_host(dV), self.to_host(db)
 
     # --- the optimiser and ranks ------------------------------------------------------------------
