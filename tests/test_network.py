@@ -140,6 +140,28 @@ def test_every_entry_once_with_all_items():
         assert full["V_y"].any(axis=1).all() and ("b_y" in full) == (not cosine)
 
 
+@pytest.mark.parametrize("cosine", [0, 4.0])
+def test_samples_that_are_all_items(cosine):
+    """One lane whose samples are all other items: the loss and gradients of n_sample=all."""
+    found = []
+    for n_sample in (ITEMS - 1, "all"):
+        hp = GRU4Rec.published(
+            layers=[3], cosine=cosine, n_sample=n_sample, batch_size=1, dropout_p_embed=0, logq=0,
+            backend="numpy",
+        )  # fmt: skip
+        W, _, _ = random_network(hp)
+        state = random_state(hp, np.random.default_rng(1), 1)
+        items = np.roll(np.arange(ITEMS), -2)[: 1 + hp.n_extra]
+        window = network.Window([np.array([4])], [np.array([False])], [np.array([True])], [items],
+                                [None])  # fmt: skip
+        full, loss = gradients(hp, W, window, state)
+        found.append({"loss": np.array(loss()), **full})
+    sampled, whole = found
+    assert sampled.keys() == whole.keys()
+    for name, wanted in sampled.items():
+        np.testing.assert_allclose(whole[name], wanted, rtol=1e-12, atol=1e-14, err_msg=name)
+
+
 def test_every_entry_once():
     """The drawn test looks at a few entries of each weight; here every one, in a big set-up."""
     for encoding, unit in itertools.product(INPUTS, UNITS):
