@@ -1,20 +1,21 @@
 // Scores and their cross-entropy in one, "cut" cross-entropy: the scores (n, N) are never written
 // (Wijmans et al. 2024, arXiv 2411.09009). losses.cut_cross_entropy has the mathematics.
 //
-// The loss needs only two numbers of a lane's row of scores: its maximum and Σ e^(r - maximum). Both
-// can be updated as scores come. The gradient needs each score again. It is computed again instead
-// of read: a score costs H multiply-adds, but memory would cost a write and several reads of n N
-// numbers, 0.6 MB a lane with 37,483 items in float for each of them.
+// The loss needs only two numbers of a lane's row of scores: its maximum and Σ e^(r - maximum).
+// Both can be updated as scores come. The gradient needs each score again. It is computed again,
+// for H multiply-adds. Stored scores would be written once and read several times: 4.8 MB each time
+// with 32 lanes and 37,483 items in float.
 //
-// h (n, H), V (N, H), b (N,), y (n,) each lane's target column. dh (n, H), dV (N, H), db (N,) are the
-// gradients of the sum of the losses. No kernel of this file has been measured on a GPU yet.
+// h (n, H), V (N, H), b (N,), y (n,) each lane's target column. dh (n, H), dV (N, H), db (N,) are
+// the gradients of the sum of the losses. No kernel of this file has been measured on a GPU yet.
 #include "common.cuh"
 
 // === Version 1, plain: one thread, one lane; one thread, one item ================================
 // A thread computes its lane's scores one after the other and keeps maximum and sum (Milakov &
 // Gimelshein 2018, arXiv 1805.02867). Every thread reads all of V, and there are only n threads: 32
 // for the loss and for dh, where a GPU runs thousands. Neighbouring threads read the same row of V,
-// but rows of h that are H numbers apart. dh is summed in memory. Not measured on a GPU.
+// but rows of h that are H numbers apart. dh is summed in memory. 23.6 M sectors requested, counted
+// by the emulator with n = 32, N = 1,024, H = 100. Not measured on a GPU.
 // cut_plain_loss and cut_plain_h: grid ceil(n / 32); cut_plain_rows: grid ceil(N / 32). Block 32.
 
 __device__ inline real plain_score(const real *x, const real *v, real b, int H) {
@@ -78,22 +79,23 @@ extern "C" __global__ void cut_plain_rows(
 
 // === Version 2, tiled: CUT_SIDE x CUT_SIDE scores a block, in registers ==========================
 // As version 4 of scores.cu: a thread has one column and 4 rows, both through shared memory. Rows
-// are lanes and columns items, or the other way around for dV. Products are summed in the same order
-// in all kernels, so a score that is computed again has the same bits, even at 1e4.
+// are lanes and columns items, or the other way around for dV. Products are summed in the same
+// order in all kernels, so a score that is computed again has the same bits, even at 1e4.
 //
 // - cut_loss: a block takes CUT_SIDE lanes and a part of the items. A thread keeps maximum and sum
 //   of its 4 lanes over every 32nd item in registers; only at the end does a warp join its 32.
 //   cut_join joins the parts in order.
-// - cut_backward_h: takes CUT_COLUMNS items at a time: their gradients g = softmax - 1 at the target
-//   go to shared memory, 4 rows a warp, then g V is added to the block's part of dh. cut_join_h
-//   adds the parts in order.
+// - cut_backward_h: takes CUT_COLUMNS items at a time: their gradients g = softmax - 1 at the
+//   target go to shared memory, 4 rows a warp, then g V is added to the block's part of dh.
+//   cut_join_h adds the parts in order.
 // - cut_backward_rows: the same with a tile of items and all lanes. It needs no parts.
 //
 // Both backward kernels compute the scores, so there are 5 products of n N H multiply-adds where
-// stored scores need 3. In return memory gets V, h and their gradients, and the parts: with 32
-// lanes, 264 parts of 32 rows of dh are 3.4 MB at H = 100 whatever N is, where the scores of 37,483
-// items are 4.8 MB, and their gradient too. The limit on a GPU is expected to be shared memory, two
-// reads for four multiply-adds. Not measured on a GPU.
+// stored scores need 3. In return memory has V, h, their gradients, and the parts of dh. With H =
+// 100 these are at most 3.4 MB however large N is (CUT_BLOCKS of 32 rows). The scores of 32 lanes
+// and 37,483 items are 4.8 MB, and their gradient as much again. 0.40 M sectors requested, counted
+// as above; scores.cu and loss.cu with stored scores request 0.78 M. The limit on a GPU is expected
+// to be shared memory, two reads for four multiply-adds. Not measured on a GPU.
 //
 // Block CUT_THREADS. Static shared memory in float: 8.8 KB, and 9.2 more of the backward kernels.
 
@@ -113,7 +115,8 @@ struct __align__(16) ThreadRows {
 // used, so that the numbers of a column are in different banks.
 typedef ThreadRows Columns[CUT_COLUMNS][CUT_SIDE / THREAD_ROWS + 1];
 
-// sum[i] = row first_row + 4 warp + i of A times row first_column + in_warp of B; 0 past their ends.
+// sum[i] = row first_row + 4 warp + i of A times row first_column + in_warp of B; past their
+// ends 0.
 __device__ inline void products(
     const real *A, int first_row, int n_rows, const real *B, int first_column, int n_columns, int H,
     real *sum
@@ -146,8 +149,8 @@ __device__ inline void products(
 }
 
 // Adds g times `count` rows of B to the block's rows of `out`, or writes it with `fresh`. A thread
-// takes every 32nd number of 4 rows. A warp reads the rows of B coalesced; its lines are in L1 after
-// the first warp.
+// takes every 32nd number of 4 rows. A warp reads the rows of B coalesced; its lines are in L1
+// after the first warp.
 __device__ inline void add_product(
     const Columns g, const real *B, int count, int H, bool fresh, int first_row, int n_rows,
     real *out

@@ -238,7 +238,13 @@ def test_a_chunk_has_more_steps_where_many_are_one_call():
 def test_with_all_items_every_row_learns_and_nothing_is_drawn(log, adapt):
     """Also with a single lane; sampling options change nothing."""
     rate = {"adagrad": 0.1, "sgd": 0.1, "rmsprop": 0.01, "adam": 0.01, "adadelta": 3.0}[adapt]
-    settings = {"layers": [6], "n_sample": "all", "adapt": adapt, "learning_rate": rate}
+    settings = {
+        "layers": [6],
+        "input": "embedding",
+        "n_sample": "all",
+        "adapt": adapt,
+        "learning_rate": rate,
+    }
     settings |= {"n_epochs": 3, "backend": "numpy", "grad_cap": 5.0}
     one = GRU4Rec(**settings).fit(log)
     two = GRU4Rec(**settings, sample_alpha=0, logq=0).fit(log)
