@@ -26,7 +26,7 @@ ALONE = {
     "skip": {"skip": True},
     "cosine": {"cosine": 12.0},
     "dropout 0.2": {"dropout_p_embed": 0.2},
-    "all items, no samples": {"n_sample": "all"},
+    "all items": {"n_sample": "all"},
 }
 TOGETHER = {
     "skip, cosine, dropout 0.2: the default": NOTHING,
@@ -34,7 +34,7 @@ TOGETHER = {
     "and decay, without skip": {"decay": True, "skip": False},
     "and decay, without cosine": {"decay": True, "cosine": 0.0},
     "and decay, cosine 8": {"decay": True, "cosine": 8.0},
-    "all items, no samples": {"n_sample": "all"},
+    "the default, all items": {"n_sample": "all"},
 }
 BPR_MAX = {"loss": "bpr-max", "sample_alpha": 0.5, "learning_rate": 0.05, "momentum": 0.2}
 OTHERS = {

@@ -507,7 +507,8 @@ def compare_all_backward(
         g.add("b_y", db / hp.batch_size)
     else:
         dV = unit_backward(dV, W["V_y"], inverse)
-    g.add("V_y", dV / hp.batch_size)
+    dV /= hp.batch_size
+    g.add("V_y", dV)
     return dout / hp.batch_size
 
 
