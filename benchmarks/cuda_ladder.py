@@ -100,6 +100,30 @@ def cross_entropy_rung(ops, version, y):
     return ops.to_host(lanes), ops.to_host(g)
 
 
+def cut_plain(ops, h, V, b, y):
+    """The first version of `losses.cut_cross_entropy`."""
+    (B, H), N, dtype = h.shape, len(V), h.dtype
+    operands, sizes = ops.to_device(h, V, b, y), (B, N, H)
+    lanes, top, inverse = (ops.empty((B,), dtype) for _ in range(3))
+    dh, dV, db = (ops.empty(shape, dtype) for shape in ((B, H), (N, H), (N,)))
+    ops.launch("cut", "cut_plain_loss", (warps(B),), *operands, *sizes, lanes, top, inverse,
+               block=ONE_WARP)  # fmt: skip
+    operands += top, inverse
+    ops.launch("cut", "cut_plain_h", (warps(B),), *operands, *sizes, dh, block=ONE_WARP)
+    ops.launch("cut", "cut_plain_rows", (warps(N),), *operands, *sizes, dV, db, block=ONE_WARP)
+    return tuple(map(ops.to_host, (lanes, dh, dV, db)))
+
+
+def cut_rung(ops, version, *operands):
+    """Version plain; or `stored`: the scores, the loss and the backward pass, each launched."""
+    if version == "plain":
+        return cut_plain(ops, *operands)
+    h, V, b, _ = operands  # the loss kernel's targets are the first columns: the same work
+    r, V = ops.scores(h, V, b, np.arange(len(V)))
+    lanes, dr = ops.loss_and_gradient(r, "cross-entropy")
+    return lanes, *ops.scores_backward(dr, h, V)
+
+
 def update_plain(ops, p, g, state, adapt, rate, momentum, rows):
     """The first version of `optim.update`."""
     hosts = [p, *state.values()]
@@ -208,6 +232,9 @@ def ladders(ops: cuda.CudaOps) -> list[tuple]:
          ops.scores_backward, "scores_backward_h", (y, h, V)),
         ("cross-entropy and gradient", cross_entropy_rung, ("plain", "tree", "online"),
          lambda y: ops.loss_and_gradient(y, "cross-entropy"), "loss", (y,)),
+        (f"cross-entropy over {N_ITEMS:,} items", cut_rung, ("stored", "plain"),
+         ops.cut_cross_entropy, "cut_loss cut_join cut_backward_h cut_join_h cut_backward_rows",
+         (h, *catalogue, rng.integers(0, N_ITEMS, B))),
         ("Adagrad of the scored rows", only(update_plain), early[:1], ops.update, "update_rows",
          update),
         (f"ranks of {CASES:,} cases among {N_ITEMS:,} items", rank_rung, ("plain", "spread"),

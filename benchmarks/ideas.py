@@ -1,6 +1,7 @@
 """What each idea beyond the papers' GRU4Rec is worth: the ablation in docs/results.md.
 
     python benchmarks/ideas.py [--train train.tsv] [--logs shop repeat ...] [--seeds 1 2 3]
+                               [--only "the default" "all items"]
 
 Measures on validation days only: each log is cut a day before its end. `rsc15` is the log of
 --train; the others are made here, with different structure. Time is the process's own on the CPU.
@@ -26,6 +27,7 @@ ALONE = {
     "skip": {"skip": True},
     "cosine": {"cosine": 12.0},
     "dropout 0.2": {"dropout_p_embed": 0.2},
+    "all items": {"n_sample": "all"},
 }
 TOGETHER = {
     "skip, cosine, dropout 0.2: the default": NOTHING,
@@ -33,6 +35,7 @@ TOGETHER = {
     "and decay, without skip": {"decay": True, "skip": False},
     "and decay, without cosine": {"decay": True, "cosine": 0.0},
     "and decay, cosine 8": {"decay": True, "cosine": 8.0},
+    "the default, all items": {"n_sample": "all"},
 }
 BPR_MAX = {"loss": "bpr-max", "sample_alpha": 0.5, "learning_rate": 0.05, "momentum": 0.2}
 OTHERS = {
@@ -144,6 +147,7 @@ def main() -> None:
     p.add_argument("--train", help="a table of sessions, for rsc15")
     p.add_argument("--logs", nargs="+", default=["rsc15", *LOGS], help="default: all")
     p.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="default 1 2 3")
+    p.add_argument("--only", nargs="+", default=[""], help="variants with one of these in the name")
     args = p.parse_args()
     for name in args.logs:
         if name == "rsc15" and args.train is None:
@@ -153,6 +157,7 @@ def main() -> None:
         variants += [(label, GRU4Rec, values) for label, values in TOGETHER.items()]
         variants += [("hybrid of the default", Hybrid, NOTHING)]
         variants += [(label, GRU4Rec.published, values) for label, values in OTHERS.items()]
+        variants = [v for v in variants if any(text in v[0] for text in args.only)]
         lines, first = [], None
         for label, make, values in variants:
             found = []

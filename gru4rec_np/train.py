@@ -235,9 +235,11 @@ def run(
     judged = {} if known is not None else tests  # tomorrow's log may be smaller than its test set
     for line in advice.cautions(model.hp, train, judged, not data["test"]):
         cli.say(f"warning: {line}")
+    extra = f"{model.n_sample} extra negatives"
+    negatives = "all items as negatives" if model.hp.scores_all else extra
     print(
         f"GRU4Rec: {model.unit} layers {short(model.layers)}, input {model.input}, "
-        f"loss {model.loss}, {model.n_sample} extra negatives; backend {model.ops.name} "
+        f"loss {model.loss}, {negatives}; backend {model.ops.name} "
         f"({model.ops.why})",
         flush=True,
     )

@@ -231,6 +231,27 @@ def test_options_win_over_params_over_config(tmp_path, monkeypatch):
     assert out.name == "shop"
 
 
+def test_all_items_as_an_option_in_params_and_in_files(tmp_path, monkeypatch):
+    """n_sample=all, written to config.toml and to the model and read back; a run resumes."""
+    (tmp_path / "c.toml").write_text('n_sample = "all"\n')
+    monkeypatch.chdir(tmp_path)
+    for args in (["--n-sample", "all"], ["--params", "n_sample=all"], ["--config", "c.toml"]):
+        assert settings(args)[1].n_sample == "all"
+    shop = "--shop-items", 40, "--shop-sessions", 200
+    small = "--layers", 6, "--backend", "numpy", "--baselines", "none"
+    done = command("train", "--out", "run", "--n-sample", "all", "--n-epochs", 1, *shop, *small)
+    assert done.returncode == 0, done.stderr
+    assert "loss cross-entropy, all items as negatives; backend" in done.stdout
+    config = (tmp_path / "run" / "config.toml").read_text()
+    assert 'n_sample = "all"' in config
+    assert GRU4Rec.load(tmp_path / "run").n_sample == "all"
+    done = command("train", "--resume", "run", "--n-epochs", 2)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "config.toml").read_text() == config.replace(
+        "n_epochs = 1", "n_epochs = 2"
+    )
+
+
 def test_a_config_goes_with_another_log(tmp_path):
     """What it says of its own log is left out; what the command line says of the new one is not."""
     shop = tmp_path / "shop.toml"
@@ -385,6 +406,8 @@ def test_unusable_options(tmp_path):
         (["--layers", "10000000", "--shop-sessions", "200"], ["not enough memory"]),
         (["--layers", "268435456", "--shop-sessions", "200"], ["not enough memory"]),
         (["--layers", "2147483647"], ["layers", "<= 268435456"]),
+        (["--n-sample", "many"], ["n_sample", "a whole number or all", "'many'"]),
+        (["--n-sample", "all", "--loss", "bpr"], ["n_sample: all", "'cross-entropy'", "'bpr'"]),
         (["--n-sample", "99999999999"], ["n_sample", "<= 2147483647", "99999999999"]),
         (["--shop-sessions", "99999999999"], ["shop_sessions", "<= 2147483647"]),
         (["--shop-items", "99999999999"], ["shop_items", "<= 2147483647"]),

@@ -22,7 +22,7 @@ from test_steps import run_steps
 from gru4rec_np import GRU4Rec, InputError, Shop, backends
 from gru4rec_np.backends import emulator
 from gru4rec_np.backends.cuda import operations as cuda
-from gru4rec_np.backends.cuda.device import compiler_options
+from gru4rec_np.backends.cuda.device import Size, blocks, compiler_options, cut_parts
 from gru4rec_np.files import KERNELS
 from gru4rec_np.ops import cells, losses, optim, ranking, scoring
 from gru4rec_np.ops.activations import ACTIVATIONS
@@ -32,6 +32,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
 from cuda_ladder import (
     cross_entropy_rung,
+    cut_plain,
     encode_plain,
     gru_backward_plain,
     gru_rung,
@@ -108,6 +109,39 @@ def test_rungs_of_cross_entropy(device, version, B, more, dtype, seed):
     wanted = losses.loss_and_gradient(r, "cross-entropy")
     for a, b in zip(cross_entropy_rung(ops_of(device), version, r), wanted, strict=True):
         close(a, b, B + more)
+
+
+@on_devices
+@settings(max_examples=40)
+@given(B=st.integers(1, 35), N=st.integers(1, 70), H=st.integers(1, 40), dtype=dtypes, seed=seeds)
+def test_first_rung_of_cut_cross_entropy(device, B, N, H, dtype, seed):
+    rng = np.random.default_rng(seed)
+    h, V, b = (rng.normal(size=s).astype(dtype) for s in [(B, H), (N, H), N])
+    args = h / dtype(np.sqrt(H)), V, b, rng.integers(0, N, B)
+    wanted = losses.cut_cross_entropy(*args)
+    for a, same in zip(cut_plain(ops_of(device), *args), wanted, strict=True):
+        close(a, same, max(B, N))
+
+
+@on_devices
+def test_parts_of_more_than_a_tile(device, monkeypatch):
+    """Few parts, each of several rounds, the last one shorter."""
+    rng = np.random.default_rng(0)
+    h, V, b = (rng.normal(size=s).astype(np.float32) for s in [(70, 40), (900, 40), 900])
+    args = h / np.float32(6), V, b, rng.integers(0, 900, 70)
+    monkeypatch.setattr("gru4rec_np.backends.cuda.device.CUT_BLOCKS", 12)
+    assert cut_parts(70, 900) == 4
+    wanted = losses.cut_cross_entropy(*args)
+    for a, same in zip(ops_of(device).cut_cross_entropy(*args), wanted, strict=True):
+        close(a, same, 900)
+
+
+@given(lanes=st.integers(1, 10**4), columns=st.integers(1, 10**6))
+def test_no_part_is_empty(lanes, columns):
+    """As items_of_part of cut.cu cuts them."""
+    parts = cut_parts(lanes, columns)
+    each = Size.CUT_SIDE * blocks(blocks(columns, Size.CUT_SIDE), parts)
+    assert (parts - 1) * each < columns <= parts * each
 
 
 @on_devices
@@ -230,6 +264,11 @@ def exercise(ops, file):
         for loss in LOSSES:
             smoothing = 0.1 if loss == "cross-entropy" else 0.0
             ops.loss_and_gradient(draw(3, 150), loss, ("elu", 0.5), 1.0, smoothing)
+    elif file == "cut":
+        args = draw(70, 40), draw(150, 40), draw(150), rng.integers(0, 150, 70)
+        cut_plain(ops, *args)
+        ops.cut_cross_entropy(*args)
+        ops.cut_cross_entropy(draw(3, 5), draw(9000, 5), draw(9000), args[3][:3])
     elif file == "update":
         p, rows = draw(70, 37), rng.permutation(70)[:40]
         state = optim.init_state(p, "adagrad", 0.1)
@@ -273,7 +312,7 @@ def one_file(path):
 def barriers():
     """(file, the number of the barrier in it). Those of headers come once, with a file that uses
     them."""
-    found = re.compile(r"^(?!\s*//).*__syncthreads\(\)", re.M)
+    found = re.compile(r"^(?!\s*//).*__sync(?:threads|warp)\(\)", re.M)
 
     def count(name):
         return len(found.findall(one_file(KERNELS / name)))

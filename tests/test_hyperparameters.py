@@ -52,7 +52,7 @@ GOOD = {
     "bpreg": POSITIVE,
     "smoothing": BELOW_1,
     "logq": st.floats(0, 4),
-    "n_sample": st.integers(0, 10**5),
+    "n_sample": st.integers(0, 10**5) | st.just("all"),
     "sample_alpha": POSITIVE,
     "batch_size": st.integers(1, 10**5),
     "n_epochs": st.integers(1, 100),
@@ -111,7 +111,7 @@ BAD = {
     "bpreg": [*NOT_NUMBER, *NEGATIVE],
     "smoothing": [*NOT_NUMBER, *NEGATIVE, 1, 1.5],
     "logq": [*NOT_NUMBER, *NEGATIVE],
-    "n_sample": NOT_COUNT,
+    "n_sample": [*NOT_COUNT, "ALL", "2048", ""],
     "sample_alpha": [*NOT_NUMBER, *NEGATIVE],
     "batch_size": [*NOT_COUNT, 0],
     "n_epochs": [*NOT_COUNT, 0],
@@ -158,6 +158,9 @@ def test_an_array_is_refused_by_name(name):
         ({"embedding": 32, "input": "shared"}, ["embedding: 32", "'embedding'", "'shared'"]),
         ({"smoothing": 0.1, "loss": "bpr"}, ["smoothing: 0.1", "'cross-entropy'", "'bpr'"]),
         ({"n_sample": 0, "batch_size": 1}, ["batch_size: 1", "n_sample"]),
+        ({"n_sample": "all", "loss": "top1"}, ["n_sample: all", "'cross-entropy'", "'top1'"]),
+        ({"n_sample": "all", "smoothing": 0.1}, ["n_sample: all", "smoothing=0 ", "0.1"]),
+        ({"n_sample": "all", "final_act": "tanh"}, ["n_sample: all", "linear", "'tanh'"]),
     ],
 )
 def test_values_that_do_not_go_together(values, words):
@@ -178,6 +181,8 @@ def valid(draw):
         values["n_sample"] = 8
     if values.get("n_sample") == 0:
         values["batch_size"] = 32
+    if values.get("n_sample") == "all":
+        values |= {"loss": "cross-entropy", "smoothing": 0.0, "final_act": "auto"}
     return values
 
 
@@ -201,6 +206,18 @@ def test_values_survive_as_text(case):
     parsed = parse_value(name, text)
     assert parsed == value and type(parsed) is type(value)
     assert parse_value(name, text.lower()) == value
+
+
+def test_all_items_instead_of_samples():
+    hp = Hyperparameters(n_sample="all", batch_size=1)
+    assert hp.scores_all and hp.n_extra == 0 and "n_sample='all'" in repr(hp)
+    assert not Hyperparameters().scores_all and Hyperparameters(n_sample=3).n_extra == 3
+    with one_line_error("n_sample: must be a whole number or all, not 'every'"):
+        parse_value("n_sample", "every")
+    with one_line_error("batch_size: must be a whole number, not 'all'"):
+        parse_value("batch_size", "all")
+    assert allowed(FIELDS["n_sample"].metadata["check"]) == "a whole number >= 0, or all"
+    assert unusual(hp.as_dict()) == []
 
 
 @settings(max_examples=200)

@@ -170,6 +170,55 @@ def test_softmax_over_all_items(backend, n, items, dtype, scale, seed):
         close(got, wanted, items)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@settings(max_examples=60)
+@given(
+    B=st.sampled_from([1, 2, 9, 32, 33, 70]),
+    N=st.sampled_from([1, 2, 31, 32, 33, 65, 200]),
+    D=st.sampled_from([1, 5, 31, 32, 33, 70]),
+    dtype=FLOATS,
+    seed=seeds,
+)
+def test_cut_cross_entropy(backend, B, N, D, dtype, seed):
+    """All four results, and the same bits again."""
+    ops, rng = ops_of(backend), np.random.default_rng(seed)
+    h, V, b = (rng.normal(size=s).astype(dtype) for s in ((B, D), (N, D), N))
+    h, y = h / dtype(np.sqrt(D)), rng.integers(0, N, B)
+    got, again = (ops.cut_cross_entropy(h, V, b, y) for _ in range(2))
+    for a, same, wanted in zip(got, again, NUMPY.cut_cross_entropy(h, V, b, y), strict=True):
+        close(a, wanted, max(B, N))
+        assert a.tobytes() == same.tobytes()
+
+
+@pytest.mark.parametrize("backend", ["numpy", *BACKENDS])
+@settings(max_examples=40)
+@given(
+    scale=st.sampled_from([30.0, 1e3, 1e4]), B=st.integers(1, 40), N=st.integers(1, 100), seed=seeds
+)
+def test_cut_cross_entropy_at_the_edge_of_float32(backend, scale, B, N, seed):
+    """Scores up to 1e4, exact in float32: no NaN, and p <= 1 although scores are computed twice."""
+    rng = np.random.default_rng(seed)
+    h, V = rng.choice([-1, -0.5, 0, 0.5, 1], (B, 1)), scale * rng.choice([-1, -0.5, 0, 1], (N, 1))
+    h, V, b = h.astype(np.float32), V.astype(np.float32), np.zeros(N, np.float32)
+    y = rng.integers(0, N, B)
+    got = ops_of(backend).cut_cross_entropy(h, V, b, y)
+    assert all(np.isfinite(x).all() for x in got)
+    exact = NUMPY.cut_cross_entropy(*(x.astype(np.float64) for x in (h, V, b)), y)
+    for a, wanted, size in zip(got, exact, (1, scale, B, B), strict=True):
+        np.testing.assert_allclose(a, wanted, rtol=2e-4, atol=1e-5 * size)
+
+
+@pytest.mark.parametrize("backend", ["numpy", *BACKENDS])
+def test_nan_stays_in_its_lane_of_cut_cross_entropy(backend):
+    h = np.ones((40, 3), np.float32)
+    h[7, 1] = np.nan
+    V, b = np.ones((50, 3), np.float32), np.zeros(50, np.float32)
+    loss, dh, dV, db = ops_of(backend).cut_cross_entropy(h, V, b, np.arange(40))
+    for rows in (loss, dh.sum(axis=1)):
+        assert np.flatnonzero(np.isnan(rows)).tolist() == [7]
+    assert np.isnan(dV).all() and np.isnan(db).all()
+
+
 def test_a_softmax_with_nan_is_nan():
     for at in (0, 3, 40):
         r = np.zeros((2, 41), np.float32)

@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gru4rec_np import gradcheck
+from gru4rec_np.ops import losses
 from gru4rec_np.ops.activations import activate, exp_or_zero
-from gru4rec_np.ops.losses import LOSSES, loss_and_gradient
+from gru4rec_np.ops.losses import LOSSES, cut_cross_entropy, loss_and_gradient
 
 FINAL_ACTS = [
     ("linear", 0.0), ("tanh", 0.0), ("relu", 0.0), ("leaky", 0.2), ("elu", 0.5), ("elu", 1.0),
@@ -126,3 +127,44 @@ def test_no_softmax_weight_is_denormal(dtype):
     r[:, 2:] = np.linspace(1.1 * np.log(tiny), 0, 398)
     _, dr = loss_and_gradient(r, "cross-entropy")
     assert (dr[:, 2:] == 0).any() and np.abs(dr[dr != 0]).min() > tiny
+
+
+# --- scores and cross-entropy in one --------------------------------------------------------------
+
+
+@settings(max_examples=100)
+@given(
+    B=st.integers(1, 6),
+    D=st.integers(1, 4),
+    N=st.integers(1, 9),
+    scores_at_once=st.sampled_from([1, 20, 2**24]),
+    seed=st.integers(0, 2**32),
+)
+def test_gradients_of_cut_cross_entropy(B, D, N, scores_at_once, seed):
+    """Also where the lanes are taken a few at a time."""
+    rng = np.random.default_rng(seed)
+    a = {"h": rng.normal(size=(B, D)), "V": rng.normal(size=(N, D)), "b": rng.normal(size=N)}
+    y, before = rng.integers(0, N, B), losses.SCORES
+    losses.SCORES = scores_at_once
+    try:
+        loss, *gradients = cut_cross_entropy(**a, y=y)
+    finally:
+        losses.SCORES = before
+    r = a["h"] @ a["V"].T + a["b"]
+    np.testing.assert_allclose(loss, np.log(np.exp(r).sum(axis=1)) - r[range(B), y], atol=1e-12)
+    named = dict(zip(a, gradients, strict=True))
+    gradcheck(lambda: cut_cross_entropy(**a, y=y)[0].sum(), a, named)
+
+
+@settings(max_examples=100)
+@given(B=st.integers(1, 6), S=st.integers(1, 9), D=st.integers(1, 4), seed=st.integers(0, 2**32))
+def test_cut_cross_entropy_with_samples(B, S, D, seed):
+    """Columns V[items] and biases b[items] - log_q: the sampled loss, duplicates included."""
+    rng = np.random.default_rng(seed)
+    h, V_y, b_y = rng.normal(size=(B, D)), rng.normal(size=(4, D)), rng.normal(size=4)
+    items, log_q = rng.integers(0, 4, B + S), rng.normal(size=B + S)
+    V, b = V_y[items], b_y[items]
+    loss, dr = loss_and_gradient(h @ V.T + b, "cross-entropy", log_q=log_q)
+    wanted = loss, dr @ V, dr.T @ h, dr.sum(axis=0)
+    for ours, theirs in zip(cut_cross_entropy(h, V, b - log_q, np.arange(B)), wanted, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-12)

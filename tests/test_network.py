@@ -25,6 +25,7 @@ sizes = st.lists(st.integers(1, 4), min_size=1, max_size=3)
 @st.composite
 def configurations(draw):
     loss = draw(st.sampled_from(LOSSES))
+    scores_all = loss == "cross-entropy" and draw(st.booleans())
     encoding = draw(st.sampled_from(INPUTS))
     layers, feedforward = draw(sizes), draw(st.one_of(st.just([]), sizes))
     skip = encoding in network.EMBEDDING_TABLE and draw(st.booleans())
@@ -43,11 +44,13 @@ def configurations(draw):
         feedforward=feedforward,
         bptt=draw(st.integers(1, 4)),
         loss=loss,
-        final_act=draw(st.sampled_from(FINAL_ACTS)),
+        final_act="auto" if scores_all else draw(st.sampled_from(FINAL_ACTS)),
         bpreg=draw(st.sampled_from([0, 1.0, 0.3])),
-        smoothing=draw(st.sampled_from([0, 0.2])) if loss == "cross-entropy" else 0,
+        smoothing=draw(st.sampled_from([0, 0.2]))
+        if loss == "cross-entropy" and not scores_all
+        else 0,
         logq=draw(st.sampled_from([0, 1.0, 0.5])),
-        n_sample=draw(st.integers(1, 5)),
+        n_sample="all" if scores_all else draw(st.integers(1, 5)),
         dropout_p_embed=draw(st.sampled_from([0, 0.4])),
         dropout_p_hidden=draw(st.sampled_from([0, 0.4])),
         lmbd=draw(st.sampled_from([0, 0.1])),
@@ -68,9 +71,9 @@ def random_window(hp, rng, reset_chance=0.3, leave_chance=0.1):
         window.keep.append(keep)
         window.reset.append(rng.random(lanes) < reset_chance)
         window.x.append(rng.integers(0, ITEMS, lanes))
-        items = rng.integers(0, ITEMS, lanes + hp.n_sample)
+        items = rng.integers(0, ITEMS, lanes + hp.n_extra)
         window.items.append(items)
-        with_logq = hp.logq and hp.loss == "cross-entropy"
+        with_logq = hp.logq and hp.loss == "cross-entropy" and not hp.scores_all
         window.log_q.append(rng.normal(size=len(items)) if with_logq else None)
     return window
 
@@ -122,6 +125,41 @@ def test_gradient_of_the_whole_network(hp):
     full, loss = gradients(hp, W, window, state)
     assert full.keys() == W.keys() - ({"b_y"} if hp.cosines else set())
     gradcheck(loss, W, full, entries=3, seed=hp.seed)
+
+
+def test_every_entry_once_with_all_items():
+    """n_sample=all: each row of the output table has a gradient."""
+    for encoding, cosine in itertools.product(INPUTS, (0, 4.0)):
+        hp = GRU4Rec.published(
+            layers=[3], input=encoding, skip=True, cosine=cosine, bptt=3, n_sample="all",
+            batch_size=5, dropout_p_embed=0.3, lmbd=0.01, backend="numpy",
+        )  # fmt: skip
+        W, window, state = random_network(hp)
+        full, loss = gradients(hp, W, window, state)
+        gradcheck(loss, W, full)
+        assert full["V_y"].any(axis=1).all() and ("b_y" in full) == (not cosine)
+
+
+@pytest.mark.parametrize("cosine", [0, 4.0])
+def test_samples_that_are_all_items(cosine):
+    """One lane whose samples are all other items: the loss and gradients of n_sample=all."""
+    found = []
+    for n_sample in (ITEMS - 1, "all"):
+        hp = GRU4Rec.published(
+            layers=[3], cosine=cosine, n_sample=n_sample, batch_size=1, dropout_p_embed=0, logq=0,
+            backend="numpy",
+        )  # fmt: skip
+        W, _, _ = random_network(hp)
+        state = random_state(hp, np.random.default_rng(1), 1)
+        items = np.roll(np.arange(ITEMS), -2)[: 1 + hp.n_extra]
+        window = network.Window([np.array([4])], [np.array([False])], [np.array([True])], [items],
+                                [None])  # fmt: skip
+        full, loss = gradients(hp, W, window, state)
+        found.append({"loss": np.array(loss()), **full})
+    sampled, whole = found
+    assert sampled.keys() == whole.keys()
+    for name, wanted in sampled.items():
+        np.testing.assert_allclose(whole[name], wanted, rtol=1e-12, atol=1e-14, err_msg=name)
 
 
 def test_every_entry_once():

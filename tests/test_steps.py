@@ -226,7 +226,8 @@ def test_a_training_run_follows_numpy(backend, loss):
     "unusual",
     [{"layers": [4, 4]}, {"feedforward": [4]}, {"bptt": 2}, {"lmbd": 0.1}, {"grad_cap": 1.0},
      {"input": "weighted"}, {"unit": "lstm"}, {"unit": "rnn"},
-     {"adapt": "adam", "learning_rate": 0.01}],
+     {"adapt": "adam", "learning_rate": 0.01}, {"n_sample": "all"},
+     {"n_sample": "all", "cosine": 8.0, "skip": True}],
     ids=str,
 )  # fmt: skip
 def test_what_is_not_compiled_whole_runs_step_by_step(backend, unusual):

@@ -225,13 +225,17 @@ def naive_network(hp, P, window, state):
             out = h[i][:, : hp.layers[i]]
         if hp.skips:
             out = out + P["s"] * inputs
-        V = F.embedding(torch.from_numpy(items), P["V_y"])
+        columns = np.arange(ITEMS) if hp.scores_all else items
+        V = F.embedding(torch.from_numpy(columns), P["V_y"])
         if hp.cosines:
             out, V = (x / (x.square().sum(dim=1, keepdim=True) + TINY).sqrt() for x in (out, V))
             scores = hp.cosines * out @ V.T
         else:
-            scores = out @ V.T + P["b_y"][items]
-        lanes = naive_loss(scores, hp.loss, hp.final_activation, hp.bpreg, hp.smoothing, log_q)
+            scores = out @ V.T + P["b_y"][columns]
+        if hp.scores_all:
+            lanes = F.cross_entropy(scores, torch.from_numpy(items), reduction="none")
+        else:
+            lanes = naive_loss(scores, hp.loss, hp.final_activation, hp.bpreg, hp.smoothing, log_q)
         total = total + lanes.sum() / hp.batch_size
     return total
 
@@ -245,12 +249,15 @@ def naive_network(hp, P, window, state):
     loss=st.sampled_from(LOSSES),
     skip=st.booleans(),
     cosine=st.sampled_from([0.0, 5.0]),
+    n_sample=st.sampled_from([4, "all"]),
     seed=st.integers(0, 2**32),
 )
-def test_network(encoding, layers, bptt, unit, loss, skip, cosine, seed):
+def test_network(encoding, layers, bptt, unit, loss, skip, cosine, n_sample, seed):
     """6 items on 5 lanes with 4 samples: always some item more than once; lanes reset and leave."""
+    loss = "cross-entropy" if n_sample == "all" else loss
     hp = GRU4Rec.published(input=encoding, layers=layers, unit=unit, bptt=bptt, loss=loss,
-                 n_sample=4, batch_size=5, dropout_p_embed=0, seed=seed, skip=skip, cosine=cosine,
+                 n_sample=n_sample, batch_size=5, dropout_p_embed=0, seed=seed, skip=skip,
+                 cosine=cosine,
                  backend="numpy")  # fmt: skip
     W, window, state = random_network(hp)
     if bptt > 1:

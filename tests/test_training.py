@@ -13,7 +13,7 @@ from gru4rec_np.models.training import chunk_of
 from gru4rec_np.ops.activations import activate
 from gru4rec_np.ops.cells import UNITS
 from gru4rec_np.ops.losses import loss_and_gradient
-from gru4rec_np.ops.optim import init_state
+from gru4rec_np.ops.optim import OPTIMISERS, init_state
 
 STEP = {"layers": [4, 3], "n_sample": 5, "batch_size": 3, "dropout_p_embed": 0, "logq": 0,
         "backend": "numpy"}  # fmt: skip
@@ -232,6 +232,29 @@ def test_a_chunk_has_more_steps_where_many_are_one_call():
     ]
     assert chunks[0] == 512 and 64 < chunks[2] < 512 and chunks[3] == 64
     assert chunk_of(GRU4Rec.published(layers=[1], unit="lstm", backend="numpy"), own) == 64
+
+
+@pytest.mark.parametrize("adapt", OPTIMISERS)
+def test_with_all_items_every_row_learns_and_nothing_is_drawn(log, adapt):
+    """Also with a single lane; sampling options change nothing."""
+    rate = {"adagrad": 0.1, "sgd": 0.1, "rmsprop": 0.01, "adam": 0.01, "adadelta": 3.0}[adapt]
+    settings = {
+        "layers": [6],
+        "input": "embedding",
+        "n_sample": "all",
+        "adapt": adapt,
+        "learning_rate": rate,
+    }
+    settings |= {"n_epochs": 3, "backend": "numpy", "grad_cap": 5.0}
+    one = GRU4Rec(**settings).fit(log)
+    two = GRU4Rec(**settings, sample_alpha=0, logq=0).fit(log)
+    assert all((p == two.weights[name]).all() for name, p in one.weights.items())
+    assert one.history[-1]["loss"] < one.history[0]["loss"]
+    fresh = network.init_weights(one.hp, log.n_items, np.random.default_rng(0))
+    assert (one.weights["V_y"] != fresh["V_y"]).any(axis=1).all()
+    few = log.keep_sessions(np.arange(log.n_sessions) < 8)
+    alone = GRU4Rec(**settings | {"batch_size": 1, "n_epochs": 1}).fit(few)
+    assert np.isfinite(alone.losses).all()
 
 
 def test_fit_runs_every_step_of_every_epoch_in_order_of_time(log, monkeypatch):

@@ -198,6 +198,15 @@ class Ops:
         """Cross-entropy over all items, losses (n,) and gradient (n, I); `losses.softmax_loss`."""
         return losses.softmax_loss(r, y)
 
+    def cut_cross_entropy(
+        self, h: np.ndarray, V: np.ndarray, b: np.ndarray, y: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Scores and their cross-entropy in one: loss (B,), dh (B, D), dV (N, D), db (N,).
+
+        See `losses.cut_cross_entropy`. A backend need not store the scores (B, N).
+        """
+        return losses.cut_cross_entropy(h, V, b, y, self.softmax_loss)
+
     # --- the optimiser ----------------------------------------------------------------------------
 
     def update(
@@ -262,8 +271,8 @@ def can_fuse_steps(hp: Any) -> bool:
     """Whether the fused loops of the backends can train a model.
 
     They train the published configurations: one GRU layer, no feed-forward layer, bptt = 1, Adagrad
-    or SGD, no L2, no gradient clipping, any input except `weighted`. Other models are trained step
-    by step.
+    or SGD, no L2, no gradient clipping, sampled negatives, any input except `weighted`. Other
+    models are trained step by step.
 
     Args:
         hp: `models.hyperparameters.Hyperparameters`.
@@ -277,13 +286,19 @@ def can_fuse_steps(hp: Any) -> bool:
         and hp.input in ("onehot", "embedding", "shared")
         and not hp.lmbd
         and not hp.grad_cap
+        and not hp.scores_all
     )
 
 
-def multiplications(hp: Any) -> int:
-    """Approximate number of multiplications of a training step with all lanes."""
+def multiplications(hp: Any, n_items: int = 0) -> int:
+    """Approximate number of multiplications of a training step with all lanes.
+
+    Args:
+        n_items: I, the scored items with n_sample=all.
+    """
     H = sum(hp.layers)
-    return 3 * hp.batch_size * H * (hp.batch_size + hp.n_sample + 3 * H)
+    scored = n_items if hp.scores_all else hp.batch_size + hp.n_extra
+    return 3 * hp.batch_size * H * (scored + 3 * H)
 
 
 def coded(act: Activation) -> tuple[int, float]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from gru4rec_np.console.options import CONFIGURATIONS, read_config
 from gru4rec_np.data.sessions import Sessions
-from gru4rec_np.models.hyperparameters import DEFAULTS, Hyperparameters
+from gru4rec_np.models.hyperparameters import ALL, DEFAULTS, Hyperparameters
 
 LARGE_TEST = 1 / 3  # of all events
 # A larger value is likely a typing error.
@@ -23,7 +23,7 @@ def unusual(values: Mapping[str, Any]) -> list[str]:
     return [
         f"{name}: {values[name]:g} is far beyond the usual values, which are below {most:g}"
         for name, most in USUAL.items()
-        if values[name] > most
+        if values[name] != ALL and values[name] > most
     ]
 
 

@@ -43,7 +43,7 @@ STEP = 1e-4  # training: what a step takes apart from them
 def training_seconds(hp: Hyperparameters, train: Sessions) -> float:
     """About how long the training takes on a CPU."""
     steps = hp.n_epochs * max(1.0, (train.n_events - train.n_sessions) / hp.batch_size)
-    return steps * (MULTIPLICATION * multiplications(hp) + STEP)
+    return steps * (MULTIPLICATION * multiplications(hp, train.n_items) + STEP)
 
 
 def seconds(name: str, train: Sessions, n_cases: int) -> float:

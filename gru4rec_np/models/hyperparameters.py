@@ -19,6 +19,7 @@ from gru4rec_np.ops.cells import UNITS
 from gru4rec_np.ops.losses import LOSSES
 from gru4rec_np.ops.optim import OPTIMISERS
 
+ALL = "all"  # of n_sample: score the whole catalogue instead of samples
 INPUTS = ("onehot", "embedding", "shared", "weighted")
 
 # GRU4Rec as its papers and the reference implementation have it, where the defaults differ. Files
@@ -66,6 +67,16 @@ def whole(low: int, most: float = MOST) -> Check:
         return int(value)
 
     return check
+
+
+def _whole_or_all(value: Any) -> int | str:
+    """A whole number >= 0, or `ALL`."""
+    if isinstance(value, str) and value == ALL:
+        return value
+    try:
+        return whole(0)(value)
+    except ValueError as error:
+        raise ValueError(f"{error}, or {ALL}") from None
 
 
 def _sizes(at_least: int) -> Check:
@@ -255,7 +266,12 @@ class Hyperparameters(Checked):
         "strength of cross-entropy's correction for the sampling of negatives",
         number(0, most=4),  # support^-logq must stay within float32
     )
-    n_sample: int = declare(2048, "extra negative samples of a step, shared by the batch", whole(0))
+    n_sample: int | str = declare(
+        2048,
+        "extra negative samples of a step, shared by the batch; all: with loss=cross-entropy, "
+        "compare with the whole catalogue instead, without logq and sample_alpha",
+        _whole_or_all,
+    )
     sample_alpha: float = declare(
         0.75, "negatives are drawn by support^sample_alpha; 0: uniform, 1: popularity", number(0)
     )
@@ -296,8 +312,25 @@ class Hyperparameters(Checked):
             raise InputError(
                 f"smoothing: {self.smoothing} goes with loss='cross-entropy', not {self.loss!r}"
             )
+        plain = self.smoothing == 0 and self.final_activation[0] == "linear"
+        if self.scores_all and not (self.loss == "cross-entropy" and plain):
+            raise InputError(
+                f"n_sample: {ALL} goes with loss='cross-entropy', smoothing=0 and a linear "
+                f"final_act, not loss={self.loss!r}, smoothing={self.smoothing:g}, "
+                f"final_act={self.final_act!r}"
+            )
         if self.n_sample == 0 and self.batch_size < 2:
             raise InputError("batch_size: 1 lane needs n_sample > 0, there are no other negatives")
+
+    @property
+    def scores_all(self) -> bool:
+        """Whether a step scores the whole catalogue, with n_sample=all."""
+        return self.n_sample == ALL
+
+    @property
+    def n_extra(self) -> int:
+        """Extra negatives that a step draws: `n_sample`, none with n_sample=all."""
+        return 0 if isinstance(self.n_sample, str) else self.n_sample
 
     @property
     def skips(self) -> bool:
@@ -336,12 +369,14 @@ def parse_value(name: str, text: str) -> Any:
 
     Args:
         name: one of `NAMES`.
-        text: `100/50`, `100,50` or `[100, 50]` for a list; `true` or `1`; `0.5`; a name.
+        text: `100/50`, `100,50` or `[100, 50]` for a list; `true` or `1`; `0.5`; a name; `all`.
 
     Raises:
         InputError: the text is not of that type.
     """
-    kind = type(DEFAULTS[name])
+    kind, takes_all = type(DEFAULTS[name]), name == "n_sample"
+    if takes_all and text == ALL:
+        return text
     if kind is bool:
         return parse_flag(name, text)
     try:
@@ -352,7 +387,7 @@ def parse_value(name: str, text: str) -> Any:
     except ValueError:
         wanted = {
             list: "whole numbers like 100 or 100/50",
-            int: "a whole number",
+            int: f"a whole number or {ALL}" if takes_all else "a whole number",
             float: "a number",
         }[kind]
         raise InputError(f"{name}: must be {wanted}, not {text[:60]!r}") from None

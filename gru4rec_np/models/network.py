@@ -410,7 +410,8 @@ class Window(NamedTuple):
 
     Attributes:
         x, reset, keep: for each step the lanes' items (B,), and the flags of `batches.Batches`.
-        items: for each step the scored items (B + n_sample,): the lanes' targets first.
+        items: for each step the scored items (B + n_sample,): the lanes' targets first. With
+            n_sample=all only these, and all items are scored.
         log_q: for each step (B + n_sample,), see `losses.loss_and_gradient`; or None.
     """
 
@@ -443,10 +444,72 @@ def window_of(
         window.keep.append(batches.keep[t, :before])
         window.items.append(np.concatenate([targets, extra]))
         log_q = None
-        if hp.logq and hp.loss == "cross-entropy":
+        if hp.logq and hp.loss == "cross-entropy" and not hp.scores_all:
             log_q = hp.logq * log_proposal(log_support, targets, extra, hp.sample_alpha)
         window.log_q.append(log_q)
     return window
+
+
+def compare_sampled(
+    W: Weights,
+    hp: Hyperparameters,
+    ops: Ops,
+    out: np.ndarray,
+    items: np.ndarray,
+    log_q: np.ndarray | None,
+) -> tuple[np.ndarray, tuple]:
+    """Score a step's targets and samples: each lane's loss (B,), and the cache of the backward.
+
+    Args:
+        out: (B, D) from `recurrent`. items, log_q: as in `Window`.
+    """
+    r, V = ops.scores(out, W["V_y"], W["b_y"], items)
+    inverse = None
+    if hp.cosines:
+        _, inverse = unit(V)
+        r *= inverse.T
+    act = hp.final_activation
+    lanes, dr = ops.loss_and_gradient(r, hp.loss, act, hp.bpreg, hp.smoothing, log_q)
+    return lanes, (out, V, inverse, dr, items)
+
+
+def compare_sampled_backward(
+    cache: tuple, W: Weights, hp: Hyperparameters, ops: Ops, g: Gradients
+) -> np.ndarray:
+    """dout (B, D); the gradients of the scored rows are added into g."""
+    out, V, inverse, dr, items = cache
+    dr = dr / hp.batch_size
+    if inverse is None:
+        dout, dV, db = ops.scores_backward(dr, out, V)
+        g.add_rows("b_y", items, db)
+    else:
+        dout, dV, _ = ops.scores_backward(dr * inverse.T, out, V)
+        dV = across(dV, V, inverse)  # with the 1 / |V| above, unit_backward
+    g.add_rows("V_y", items, dV)
+    return dout
+
+
+def compare_all(
+    W: Weights, hp: Hyperparameters, ops: Ops, out: np.ndarray, targets: np.ndarray, _: object
+) -> tuple[np.ndarray, tuple]:
+    """As `compare_sampled`, with all items: n_sample=all. targets: (B,)."""
+    V, inverse = unit(W["V_y"]) if hp.cosines else (W["V_y"], None)
+    lanes, *gradients = ops.cut_cross_entropy(out, V, W["b_y"], targets)
+    return lanes, (inverse, *gradients)
+
+
+def compare_all_backward(
+    cache: tuple, W: Weights, hp: Hyperparameters, ops: Ops, g: Gradients
+) -> np.ndarray:
+    """As `compare_sampled_backward`. The table's gradient is dense: every row has one."""
+    inverse, dout, dV, db = cache
+    if inverse is None:
+        g.add("b_y", db / hp.batch_size)
+    else:
+        dV = unit_backward(dV, W["V_y"], inverse)
+    dV /= hp.batch_size
+    g.add("V_y", dV)
+    return dout / hp.batch_size
 
 
 def forward(
@@ -470,16 +533,10 @@ def forward(
     for x, reset, keep, items, log_q in zip(*window, strict=True):
         state = enter_step(state, keep, reset)
         out, state, cache = recurrent(W, hp, ops, x, state, rng)
-        r, V = ops.scores(out, W["V_y"], W["b_y"], items)
-        inverse = None
-        if hp.cosines:
-            _, inverse = unit(V)
-            r *= inverse.T
-        lanes, dr = ops.loss_and_gradient(
-            r, hp.loss, hp.final_activation, hp.bpreg, hp.smoothing, log_q
-        )
+        compare = compare_all if hp.scores_all else compare_sampled
+        lanes, compared = compare(W, hp, ops, out, items, log_q)
         loss += float(lanes.sum()) / hp.batch_size
-        steps.append((cache, out, V, inverse, dr, items, keep, reset))
+        steps.append((cache, compared, keep, reset))
     return loss, state, steps
 
 
@@ -493,17 +550,11 @@ def backward(W: Weights, hp: Hyperparameters, ops: Ops, steps: list[tuple]) -> G
     """
     g = Gradients()
     dh = None
-    for cache, out, V, inverse, dr, items, keep, reset in reversed(steps):
-        dr = dr / hp.batch_size
-        if inverse is None:
-            dout, dV, db = ops.scores_backward(dr, out, V)
-            g.add_rows("b_y", items, db)
-        else:
-            dout, dV, _ = ops.scores_backward(dr * inverse.T, out, V)
-            dV = across(dV, V, inverse)  # with the 1 / |V| above, unit_backward
-        g.add_rows("V_y", items, dV)
+    for cache, compared, keep, reset in reversed(steps):
+        compare_backward = compare_all_backward if hp.scores_all else compare_sampled_backward
+        dout = compare_backward(compared, W, hp, ops, g)
         if dh is None:
-            dh = zero_state(hp, len(out), out.dtype).h
+            dh = zero_state(hp, len(dout), dout.dtype).h
         dh = recurrent_backward(dout, dh, W, hp, ops, cache, g)
         dh = enter_step_backward(dh, keep, reset)
     g.sum_rows()

@@ -161,7 +161,7 @@ class Training:
                 for first in range(self.step, len(batches), chunk):
                     steps = range(first, min(first + chunk, len(batches)))
                     samples = self.ops.draw_negatives(
-                        rng, negatives, (len(steps), hp.n_sample), guide
+                        rng, negatives, (len(steps), hp.n_extra), guide
                     )
                     assert self._lanes is not None  # since _begin_epoch
                     rates = self._rates(steps, len(batches))

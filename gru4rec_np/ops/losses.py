@@ -7,6 +7,8 @@ cross-entropy over all items, which needs no samples.
 Imports NumPy and the activations.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 from gru4rec_np.ops.activations import (
@@ -292,3 +294,45 @@ def softmax_loss(r: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     p /= total
     p[np.arange(len(y)), y] -= 1
     return np.log(total[:, 0]) - target, p
+
+
+SCORES = 2**24  # scores that `cut_cross_entropy` holds at once
+
+
+def cut_cross_entropy(
+    h: np.ndarray,
+    V: np.ndarray,
+    b: np.ndarray,
+    y: np.ndarray,
+    softmax: Callable[..., tuple[np.ndarray, np.ndarray]] = softmax_loss,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """-log softmax(h V^T + b)_y: scores, cross-entropy and all gradients in one call.
+
+    Wijmans et al. 2024, "Cut Your Losses in Large-Vocabulary Language Models" (arXiv 2411.09009).
+    A caller never sees the scores, so a backend need not store them. This form holds at most
+    `SCORES` of them, for as many lanes as that allows.
+
+    With V_y and b_y it is the loss over all items. With V_y[items], b_y[items] - log_q and
+    y = arange(B) it is the sampled cross-entropy of `loss_and_gradient`, with a linear output and
+    no smoothing. An item that is there twice counts as two columns, as it does there.
+
+    Args:
+        h: (B, D) float. V: (N, D), b: (N,) of the same dtype. y: (B,) int, each lane's target
+            column.
+        softmax: `softmax_loss`, or a backend's.
+
+    Returns:
+        loss (B,), and the gradients of the sum of the losses: dh (B, D), dV (N, D), db (N,).
+    """
+    loss, dh = np.empty(len(h), h.dtype), np.empty_like(h)
+    dV, db = np.zeros_like(V), np.zeros_like(b)
+    size = max(1, SCORES // len(V))
+    for first in range(0, len(h), size):
+        lanes = slice(first, first + size)
+        r = h[lanes] @ V.T
+        r += b
+        loss[lanes], dr = softmax(r, y[lanes])
+        dh[lanes] = dr @ V
+        dV += dr.T @ h[lanes]
+        db += dr.sum(axis=0)
+    return loss, dh, dV, db

@@ -35,6 +35,9 @@ class Size:
     TILED_SIDE = 16  # lanes and items of a block of scores_tiled
     SCORES_SIDE = 32  # lanes and items of a block of scores; units of one of scores_backward_h
     SCORES_THREADS = 256  # of both
+    CUT_SIDE = 32  # lanes and items of a tile of cut_loss and its backward kernels
+    CUT_COLUMNS = 64  # columns of such a block's gradient in shared memory
+    CUT_THREADS = 256  # of a block
     RANK_SIDE = 32  # cases and items of a block of rank
     RANK_THREADS = 64  # of it
     UPDATE_ROWS = 8  # rows of a block of update_scored and of update_dense
@@ -66,6 +69,7 @@ COLLECT_THREADS = 512  # of a block of collect
 LOSS_THREADS = 512  # the most of a block of loss
 UPDATE_THREADS = 256  # the most of a block of update_scored, for its many registers
 MAX_DH_PARTS = 48  # of scores_backward_h's sum over items
+CUT_BLOCKS = 264  # about as many of cut_loss, and of cut_backward_h: 2 a multiprocessor of an H200
 # Bytes of dynamic shared memory that a kernel may use without asking for more: the 48 KB of every
 # GPU, less the static ones of gru and encode in double.
 SHARED_LIMIT = (48 << 10) - 8 * Size.TILE_PARTS * Size.TILE_LANES * Size.TILE_COLUMNS
@@ -101,6 +105,13 @@ def blocks(n: int, size: int) -> int:
 def dh_parts(columns: int) -> int:
     """Into how many parts scores_backward_h cuts the sum over items: a tile each, up to a limit."""
     return min(MAX_DH_PARTS, blocks(columns, Size.SCORES_SIDE))
+
+
+def cut_parts(lanes: int, columns: int) -> int:
+    """Into how many parts cut_loss and cut_backward_h cut the columns: whole tiles, none empty."""
+    tiles = blocks(columns, Size.CUT_SIDE)
+    wanted = max(1, CUT_BLOCKS // blocks(lanes, Size.CUT_SIDE))
+    return blocks(tiles, blocks(tiles, wanted))
 
 
 def block_for(n: int, most: int = Size.MAX_THREADS) -> tuple[int]:

@@ -23,7 +23,7 @@ from gru4rec_np.backends.base import (
     can_fuse_steps,
     coded,
 )
-from gru4rec_np.backends.cuda.device import THREADS, Device, Size, blocks, dh_parts
+from gru4rec_np.backends.cuda.device import THREADS, Device, Size, blocks, cut_parts, dh_parts
 from gru4rec_np.errors import InputError
 from gru4rec_np.ops import ranking
 from gru4rec_np.ops.activations import LINEAR, TANH, Activation
@@ -165,6 +165,31 @@ class CudaOps(Device, Ops):
             LOSSES.index(loss), *coded(final_act), float(bpreg), float(smoothing), 1.0, g, losses,
         )  # fmt: skip
         return self.to_host(losses), self.to_host(g)
+
+    def cut_cross_entropy(
+        self, h: np.ndarray, V: np.ndarray, b: np.ndarray, y: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """As `losses.cut_cross_entropy`; the scores stay in registers."""
+        (B, H), N, dtype = h.shape, len(V), h.dtype
+        parts, lane_tiles = cut_parts(B, N), blocks(B, Size.CUT_SIDE)
+        args, sizes, block = self.to_device(h, V, b, y), (B, N, H), (Size.CUT_THREADS,)
+        tops, totals = (self.empty((parts, B), dtype) for _ in range(2))
+        of_targets, losses, top, inverse = (self.empty((B,), dtype) for _ in range(4))
+        dh_parts = self.empty((parts, B, H), dtype)
+        dh, dV, db = self.empty((B, H), dtype), self.empty((N, H), dtype), self.empty((N,), dtype)
+
+        def launch(name: str, grid: tuple[int, ...], *args: Any, **how: Any) -> None:
+            self.launch("cut", name, grid, *args, **how)
+
+        grid = parts, lane_tiles
+        launch("cut_loss", grid, *args, *sizes, tops, totals, of_targets, block=block)
+        launch("cut_join", (blocks(B, THREADS),), tops, totals, of_targets, B, parts, losses, top,
+               inverse)  # fmt: skip
+        launch("cut_backward_h", grid, *args, top, inverse, *sizes, dh_parts, block=block)
+        launch("cut_join_h", (blocks(B * H, THREADS),), dh_parts, B * H, parts, dh)
+        launch("cut_backward_rows", (blocks(N, Size.CUT_SIDE),), *args, top, inverse, *sizes, dV,
+               db, block=block)  # fmt: skip
+        return self.to_host(losses), self.to_host(dh), self.to_host(dV), self.to_host(db)
 
     # --- the optimiser and ranks ------------------------------------------------------------------
 

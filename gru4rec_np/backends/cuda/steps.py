@@ -52,7 +52,7 @@ class DeviceSteps:
         self.B, self.H = hp.batch_size, hp.layers[0]
         self.onehot, self.shared = hp.input == "onehot", hp.input == "shared"
         self.X = 0 if self.onehot else len(W["W_x"])
-        self.scored = self.B + hp.n_sample  # columns of a step
+        self.scored = self.B + hp.n_extra  # columns of a step
         self.most = self.scored + self.B  # distinct items of a step, at most
         self.none = ops.empty((1,), self.dtype)  # for an array that the model does not have
         self.weights = {name: ops.to_device(p)[0] for name, p in W.items()}
@@ -116,7 +116,7 @@ class DeviceSteps:
         self.n_buckets = 1 << (2 * most - 1).bit_length()
         self.chunk = self._empty(
             ints={
-                "samples": max(1, n * self.hp.n_sample), "table": n * self.n_buckets * len(Bucket),
+                "samples": max(1, n * self.hp.n_extra), "table": n * self.n_buckets * len(Bucket),
                 "bucket_of": n * most, "rows": n * most, "target": n * B, "fed": n * B,
                 "sizes": 2 * n,
             },
@@ -133,7 +133,7 @@ class DeviceSteps:
         logq = hp.logq if hp.loss == "cross-entropy" else 0
         self.ops.launch(
             "step", "collect", (n,), epoch["x"], epoch["y"], epoch["lanes"], chunk["samples"],
-            self.log_support, first, self.B, hp.n_sample, self.most, self.shared, float(logq),
+            self.log_support, first, self.B, hp.n_extra, self.most, self.shared, float(logq),
             float(hp.sample_alpha), self.n_buckets, chunk["table"], chunk["bucket_of"],
             *(chunk[name] for name in (*LISTS, "sizes", "log_weights")), block=(COLLECT_THREADS,),
         )  # fmt: skip

@@ -69,7 +69,7 @@ class FusedSteps:
         self.n_items, self.H, self.dtype = len(W["b_y"]), hp.layers[0], W["V_y"].dtype
         f = float_type(self.dtype)
         prepare([work, search, *(k for phase in PHASES for k in phase)], f)
-        B, S, H, n_parts = hp.batch_size, hp.n_sample, self.H, parts_for(hp)
+        B, S, H, n_parts = hp.batch_size, hp.n_extra, self.H, parts_for(hp)
         self.onehot = hp.input == "onehot"
         X = 3 * H if self.onehot else len(W["W_x"])
         self.mark = apart((self.n_items, 2), np.int32)
