@@ -102,17 +102,17 @@ def test_a_score_is_the_mixtures_probability(hybrid, length):
         assert sum(found) == pytest.approx(wanted.sum(), abs=1e-5)
 
 
-def test_ranks_are_those_of_the_scores(hybrid):
-    ranks, before = hybrid.ranks(TEST)
-    s, n = 0, 0
-    for rank, clicks in zip(ranks, before, strict=True):
-        while clicks >= len(TEST.session(s)) or clicks <= n:
-            s, n = s + 1, 0
-        n = clicks
-        session = TEST.session(s).tolist()
-        scores = dict(hybrid.recommend(session[:clicks], len(hybrid.item_ids)))
-        target = scores[session[clicks]]
-        assert rank == sum(score >= target for score in scores.values())
+@pytest.mark.parametrize("candidates", [None, LOG.item_ids[::3].tolist()], ids=["all", "some"])
+def test_ranks_are_those_of_the_scores(hybrid, candidates):
+    ranks, before = hybrid.ranks(TEST, candidates=candidates)
+    sessions = [TEST.session(s).tolist() for s in range(TEST.n_sessions)]
+    cases = [(session[:n], session[n]) for session in sessions for n in range(1, len(session))]
+    for rank, clicks, (session, target) in zip(ranks, before, cases, strict=True):
+        assert clicks == len(session)
+        scores = dict(hybrid.recommend(session, len(hybrid.item_ids), candidates=candidates))
+        least = scores.get(target, -np.inf)
+        counted = sum(score >= least for score in scores.values())
+        assert rank == (counted if target in scores else np.inf)
 
 
 def test_a_method_without_a_share_is_not_asked(hybrid, monkeypatch):
