@@ -101,6 +101,7 @@ struct Row {
     const real *count;     // (U,) columns of each item
     const real *weight;    // (U,) cross-entropy: each item's sum of e^-log_q, else the counts
     int U, t;              // t: the target's column
+    bool corrects;         // cross-entropy: weigh the target's column, with all of its item, by 1
 
     // The copies of item u that are negatives.
     __device__ real negatives(int u) const { return count[u] - (u == t ? 1 : 0); }
@@ -126,7 +127,10 @@ __device__ inline real cross_entropy(
     EACH(u, row) top = fmax(top, row.y[u]);
     top = block_max(top);
     real total = 0;
-    EACH(u, row) total += row.g[u] = row.weight[u] * exp(row.y[u] - top);
+    EACH(u, row) {
+        const real weight = row.corrects && u == row.t ? 1 : row.weight[u];
+        total += row.g[u] = weight * exp(row.y[u] - top);
+    }
     total = block_sum(total);
     const real log_total = log(total), share = smoothing / fmax(real(1), n);
     real log_p = 0;
@@ -224,12 +228,12 @@ __device__ inline real top1_max(const Row &row, real *pull) {
 extern "C" __global__ void loss(
     const int *now, real *y, const int *target, const real *count, const real *weight,
     const real *own, const real *log_weights, int stride, int kind, int act, real act_a,
-    real bpreg, real smoothing, real scale, real *g, real *losses
+    real bpreg, real smoothing, int corrects, real scale, real *g, real *losses
 ) {
     const int lane = blockIdx.x;
     if (lane >= now[NOW_LANES]) return;
     const Row row = {y + lane * stride, g + lane * stride, count, weight, now[NOW_SCORED],
-                     target[lane]};
+                     target[lane], corrects != 0};
     real columns = 0;
     EACH(u, row) {
         row.y[u] = activate(row.y[u], act, act_a);

@@ -30,7 +30,8 @@
 
 extern "C" __global__ void collect(
     const int *xs, const int *ys, const int *lanes, const int *samples, const real *log_support,
-    int first, int B, int S, int most, int shared_input, real logq, real alpha, int n_buckets,
+    int first, int B, int S, int most, int shared_input, real logq, int corrects, real alpha,
+    int n_buckets,
     int *table, int *bucket_of, int *rows, real *count, real *weight, int *target, real *own,
     int *fed, int *sizes, real *log_weights
 ) {
@@ -105,7 +106,7 @@ extern "C" __global__ void collect(
 
     for (int i = thread; i < n; i += blockDim.x) {
         target[i] = FIELD(bucket_of[i], SLOT);
-        own[i] = logq > 0 ? exp(-logq * log_support[ys[step * B + i]]) : real(1);
+        own[i] = logq > 0 && !corrects ? exp(-logq * log_support[ys[step * B + i]]) : real(1);
         fed[i] = shared_input ? FIELD(bucket_of[scored_columns + i], SLOT) : -1;
     }
     log_weight = block_sum(log_weight);

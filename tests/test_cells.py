@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from gru4rec_np import gradcheck
 from gru4rec_np.ops.activations import ACTIVATIONS, activate, activate_backward, sigmoid
@@ -20,8 +21,11 @@ from gru4rec_np.ops.cells import (
     rnn_backward,
 )
 from gru4rec_np.ops.inputs import history_length, push, weighted, weighted_backward
+from gru4rec_np.ops.losses import loss_and_gradient, softmax_loss
 from gru4rec_np.ops.scoring import (
     TINY,
+    corrected,
+    log_columns,
     log_proposal,
     scores,
     scores_backward,
@@ -300,3 +304,36 @@ def test_log_proposal():
     support = np.array([1, 10, 100])
     got = log_proposal(np.log(support), np.array([2, 0]), np.array([1, 2]), 0.5)
     np.testing.assert_allclose(got, np.log([100, 1, 10**0.5, 10]))
+
+
+supports = arrays(np.int64, st.integers(1, 30), elements=st.integers(1, 1000))
+
+
+@given(supports, st.sampled_from([0.0, 0.5, 1.0]), st.integers(1, 40), st.integers(0, 50))
+def test_log_columns(support, alpha, B, S):
+    """Expected columns: of B - 1 targets by support, and of S samples by support^alpha."""
+    if B + S == 1:
+        return
+    wanted = (B - 1) * support / support.sum() + S * support**alpha / (support**alpha).sum()
+    found = np.exp(log_columns(np.log(support), alpha, B, S))
+    np.testing.assert_allclose(found, wanted, rtol=1e-9)
+    assert found.sum() == pytest.approx(B - 1 + S)
+
+
+@given(st.integers(2, 12), st.integers(1, 5), st.integers(0, 2**31))
+def test_corrected_loss_is_that_of_all_items_when_all_are_drawn_as_often_as_expected(I, B, seed):  # noqa: E741
+    """Other lanes' targets included; how often the own target is drawn has no effect."""
+    rng = np.random.default_rng(seed)
+    y, r = rng.integers(0, I, B), 3 * rng.normal(size=(B, I))
+    times = rng.integers(1, 4, I) + np.bincount(y, minlength=I)
+    items = np.concatenate([y, np.repeat(np.arange(I), times)])
+    log_c = np.log(np.bincount(items, minlength=I))
+    lanes, dr = loss_and_gradient(
+        r[:, items], "cross-entropy", log_q=corrected(log_c[items], items, B)
+    )
+    wanted, dr_wanted = softmax_loss(r.copy(), y)
+    np.testing.assert_allclose(lanes, wanted, rtol=1e-9)
+    summed = np.zeros_like(r)
+    np.add.at(summed, (slice(None), items), dr)
+    np.testing.assert_allclose(summed, dr_wanted, atol=1e-12)
+    assert (dr[:, B:][items[B:] == y[:, None]] == 0).all()

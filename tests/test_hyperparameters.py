@@ -52,6 +52,7 @@ GOOD = {
     "bpreg": POSITIVE,
     "smoothing": BELOW_1,
     "logq": st.floats(0, 4),
+    "logq_corrected": st.booleans(),
     "n_sample": st.integers(0, 10**5) | st.just("all"),
     "sample_alpha": POSITIVE,
     "batch_size": st.integers(1, 10**5),
@@ -157,6 +158,7 @@ def test_an_array_is_refused_by_name(name):
     [
         ({"embedding": 32, "input": "shared"}, ["embedding: 32", "'embedding'", "'shared'"]),
         ({"smoothing": 0.1, "loss": "bpr"}, ["smoothing: 0.1", "'cross-entropy'", "'bpr'"]),
+        ({"smoothing": 0.1, "logq_corrected": True}, ["smoothing: 0.1", "logq_corrected"]),
         ({"n_sample": 0, "batch_size": 1}, ["batch_size: 1", "n_sample"]),
         ({"n_sample": "all", "loss": "top1"}, ["n_sample: all", "'cross-entropy'", "'top1'"]),
         ({"n_sample": "all", "smoothing": 0.1}, ["n_sample: all", "smoothing=0 ", "0.1"]),
@@ -176,7 +178,7 @@ def valid(draw):
     if values.get("embedding"):
         values["input"] = "embedding"
     if values.get("smoothing"):
-        values["loss"] = "cross-entropy"
+        values |= {"loss": "cross-entropy", "logq_corrected": False}
     if values.get("batch_size") == 1:
         values["n_sample"] = 8
     if values.get("n_sample") == 0:

@@ -15,6 +15,7 @@ from gru4rec_np.models.hyperparameters import INPUTS
 from gru4rec_np.ops.cells import UNITS
 from gru4rec_np.ops.losses import LOSSES
 from gru4rec_np.ops.optim import OPTIMISERS, init_state
+from gru4rec_np.ops.scoring import corrected
 
 ITEMS = 6
 HIDDEN_ACTS = ("tanh", "sigmoid", "relu", "leaky-0.2", "elu-0.7", "selu", "linear")
@@ -30,6 +31,8 @@ def configurations(draw):
     layers, feedforward = draw(sizes), draw(st.one_of(st.just([]), sizes))
     skip = encoding in network.EMBEDDING_TABLE and draw(st.booleans())
     embedding = [*layers, *feedforward][-1] if skip else draw(st.integers(0, 4))
+    may_smooth = loss == "cross-entropy" and not scores_all
+    smoothing = draw(st.sampled_from([0, 0.2])) if may_smooth else 0
     return GRU4Rec.published(
         layers=layers,
         unit=draw(st.sampled_from(tuple(UNITS))),
@@ -46,10 +49,9 @@ def configurations(draw):
         loss=loss,
         final_act="auto" if scores_all else draw(st.sampled_from(FINAL_ACTS)),
         bpreg=draw(st.sampled_from([0, 1.0, 0.3])),
-        smoothing=draw(st.sampled_from([0, 0.2]))
-        if loss == "cross-entropy" and not scores_all
-        else 0,
+        smoothing=smoothing,
         logq=draw(st.sampled_from([0, 1.0, 0.5])),
+        logq_corrected=smoothing == 0 and draw(st.booleans()),
         n_sample="all" if scores_all else draw(st.integers(1, 5)),
         dropout_p_embed=draw(st.sampled_from([0, 0.4])),
         dropout_p_hidden=draw(st.sampled_from([0, 0.4])),
@@ -74,7 +76,9 @@ def random_window(hp, rng, reset_chance=0.3, leave_chance=0.1):
         items = rng.integers(0, ITEMS, lanes + hp.n_extra)
         window.items.append(items)
         with_logq = hp.logq and hp.loss == "cross-entropy" and not hp.scores_all
-        window.log_q.append(rng.normal(size=len(items)) if with_logq else None)
+        log_q = rng.normal(size=len(items))
+        log_q = corrected(log_q, items, lanes) if hp.corrects else log_q
+        window.log_q.append(log_q if with_logq else None)
     return window
 
 

@@ -28,6 +28,7 @@ def usual_models(draw):
     encoding = draw(st.sampled_from(["onehot", "embedding", "shared"]))
     skip = encoding != "onehot" and draw(st.booleans())
     own_width = encoding == "embedding" and not skip
+    smoothing = draw(st.sampled_from([0.0, 0.1])) if loss == "cross-entropy" else 0.0
     return GRU4Rec.published(
         layers=[draw(st.sampled_from([1, 3, 16, 17]))],
         input=encoding,
@@ -38,8 +39,9 @@ def usual_models(draw):
         hidden_act=draw(st.sampled_from(["tanh", "elu-0.5", "sigmoid"])),
         loss=loss,
         final_act=draw(st.sampled_from(["auto", "tanh", "leaky-0.2", "selu"])),
-        smoothing=draw(st.sampled_from([0.0, 0.1])) if loss == "cross-entropy" else 0.0,
-        logq=draw(st.sampled_from([0.0, 1.0])),
+        smoothing=smoothing,
+        logq=draw(st.sampled_from([0.0, 0.7, 1.0])),
+        logq_corrected=smoothing == 0 and draw(st.booleans()),
         sample_alpha=draw(st.sampled_from([0.0, 0.6])),
         adapt=draw(st.sampled_from(backends.OWN_OPTIMISERS)),
         momentum=draw(st.sampled_from([0.0, 0.2])),
@@ -115,6 +117,7 @@ LARGE = {
     "more inputs than threads": (400, 35, 600, {"input": "onehot", "logq": 1.0, "smoothing": 0.1}),
     "a wide table": (31, 33, 0, {"input": "embedding", "embedding": 1100, "loss": "top1-max"}),
     "many samples": (20, 5, 2500, {"input": "shared", "logq": 1.0, "adapt": "sgd"}),
+    "many samples, corrected": (20, 5, 2500, {"input": "shared", "logq_corrected": True}),
     "one unit": (1, 100, 1, {"input": "shared", "loss": "bpr"}),
 }  # fmt: skip
 

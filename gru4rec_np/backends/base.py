@@ -262,7 +262,8 @@ class Ops:
         Args:
             hp: `models.hyperparameters.Hyperparameters`.
             W, memory: weights and optimiser memory, which the stepper changes.
-            log_support: (I,) float32, log of each item's number of training events.
+            log_support: (I,) float32, for logQ: log of each item's number of training events; with
+                `logq_corrected` that of `scoring.log_columns`.
         """
         return None
 

@@ -25,7 +25,7 @@ INPUTS = ("onehot", "embedding", "shared", "weighted")
 # GRU4Rec as its papers and the reference implementation have it, where the defaults differ. Files
 # from before these hyperparameters existed mean this, too.
 PUBLISHED: dict[str, Any] = {
-    "skip": False, "cosine": 0.0, "decay": False, "dropout_p_embed": 0.1
+    "skip": False, "cosine": 0.0, "decay": False, "dropout_p_embed": 0.1, "logq_corrected": False
 }  # fmt: skip
 
 # Takes the value given, returns the value kept. Raises ValueError with what is allowed.
@@ -266,6 +266,12 @@ class Hyperparameters(Checked):
         "strength of cross-entropy's correction for the sampling of negatives",
         number(0, most=4),  # support^-logq must stay within float32
     )
+    logq_corrected: bool = declare(
+        False,
+        "with logq: a lane's target, which is not sampled, is not corrected, and is no negative of "
+        "its own lane; the loss then estimates that of n_sample=all; without smoothing",
+        flag,
+    )
     n_sample: int | str = declare(
         2048,
         "extra negative samples of a step, shared by the batch; all: with loss=cross-entropy, "
@@ -312,6 +318,8 @@ class Hyperparameters(Checked):
             raise InputError(
                 f"smoothing: {self.smoothing} goes with loss='cross-entropy', not {self.loss!r}"
             )
+        if self.logq_corrected and self.smoothing:
+            raise InputError(f"smoothing: {self.smoothing} does not go with logq_corrected")
         plain = self.smoothing == 0 and self.final_activation[0] == "linear"
         if self.scores_all and not (self.loss == "cross-entropy" and plain):
             raise InputError(
@@ -339,6 +347,12 @@ class Hyperparameters(Checked):
         own_width = self.embedding or self.layers[0]
         fits = self.input == "shared" or (self.input == "embedding" and own_width == width)
         return self.skip and fits
+
+    @property
+    def corrects(self) -> bool:
+        """Whether `logq_corrected` has a logQ to correct, which is cross-entropy's."""
+        is_used = self.loss == "cross-entropy" and not self.scores_all
+        return self.logq_corrected and self.logq > 0 and is_used
 
     @property
     def cosines(self) -> float:

@@ -40,7 +40,7 @@ from gru4rec_np.ops.cells import (
     rnn_backward,
 )
 from gru4rec_np.ops.optim import clip, sum_rows
-from gru4rec_np.ops.scoring import across, log_proposal, unit, unit_backward
+from gru4rec_np.ops.scoring import across, corrected, log_proposal, unit, unit_backward
 
 # The table of the encodings that embed an item.
 EMBEDDING_TABLE = {"embedding": "E", "shared": "V_y"}
@@ -412,7 +412,8 @@ class Window(NamedTuple):
         x, reset, keep: for each step the lanes' items (B,), and the flags of `batches.Batches`.
         items: for each step the scored items (B + n_sample,): the lanes' targets first. With
             n_sample=all only these, and all items are scored.
-        log_q: for each step (B + n_sample,), see `losses.loss_and_gradient`; or None.
+        log_q: for each step (B + n_sample,) or (B, B + n_sample), see `losses.loss_and_gradient`;
+            or None.
     """
 
     x: list[np.ndarray]
@@ -432,7 +433,7 @@ def window_of(
     """The given steps of an epoch as a window.
 
     Args:
-        samples: (steps, n_sample) their extra negatives. log_support: (I,) for logQ.
+        samples: (steps, n_sample) their extra negatives. log_support: as for `Ops.stepper`.
     """
     window = Window([], [], [], [], [])
     for t, extra in zip(steps, samples, strict=True):
@@ -444,7 +445,9 @@ def window_of(
         window.keep.append(batches.keep[t, :before])
         window.items.append(np.concatenate([targets, extra]))
         log_q = None
-        if hp.logq and hp.loss == "cross-entropy" and not hp.scores_all:
+        if hp.corrects:
+            log_q = corrected(hp.logq * log_support[window.items[-1]], window.items[-1], n)
+        elif hp.logq and hp.loss == "cross-entropy" and not hp.scores_all:
             log_q = hp.logq * log_proposal(log_support, targets, extra, hp.sample_alpha)
         window.log_q.append(log_q)
     return window
@@ -619,7 +622,7 @@ class StepByStep:
 
     Args:
         W, memory: weights and optimiser memory, changed in place. ops: the hot operations.
-        log_support: (I,) log of each item's training events, for logQ.
+        log_support: as for `Ops.stepper`.
     """
 
     def __init__(

@@ -34,6 +34,7 @@ from gru4rec_np.errors import InputError
 from gru4rec_np.models import checkpoint, going_on, network
 from gru4rec_np.models.hyperparameters import Hyperparameters
 from gru4rec_np.ops.optim import init_state
+from gru4rec_np.ops.scoring import log_columns
 
 CHUNK = (64, 512)  # the fewest and the most steps, see chunk_of
 IN_TRAINING = "GRU4Rec, in training"  # what a checkpoint says that it holds
@@ -145,6 +146,8 @@ class Training:
         hp, rng, chunk = self.hp, self.rng, self.chunk
         # An item without events is no target. It is a negative only if sample_alpha is 0.
         log_support = np.log(np.maximum(self.support, 1)).astype(np.float32)
+        if hp.corrects:
+            log_support = log_columns(log_support, hp.sample_alpha, hp.batch_size, hp.n_extra)
         negatives = negative_distribution(self.support, hp.sample_alpha)
         guide = guide_table(negatives)
         state = self.weights, self.memory

@@ -92,3 +92,40 @@ def log_proposal(
         (B + S,), in the order of the scored columns.
     """
     return np.concatenate([log_support[targets], sample_alpha * log_support[samples]])
+
+
+def log_columns(
+    log_support: np.ndarray, sample_alpha: float, batch_size: int, n_sample: int
+) -> np.ndarray:
+    """log c of each item, c the number of its columns that a lane expects among its negatives.
+
+    With p ∝ support for the other lanes' targets and p' ∝ support^sample_alpha for the samples,
+    c = (batch_size - 1) p + n_sample p'. Weighted by 1/c, the columns that are drawn estimate a sum
+    over all items without bias, whichever group they are of (Veach & Guibas 1995, the balance
+    heuristic).
+
+    Args:
+        log_support: (I,) log of each item's number of training events.
+
+    Returns:
+        (I,).
+    """
+    of_targets = np.exp(log_support - log_support.max())
+    of_samples = of_targets**sample_alpha
+    per_target = (batch_size - 1) / of_targets.sum()
+    return np.log(per_target * of_targets + n_sample / of_samples.sum() * of_samples)
+
+
+def corrected(log_c: np.ndarray, items: np.ndarray, n: int) -> np.ndarray:
+    """log q of each lane's columns (n, N) for the corrected logQ: its target's own column has 0.
+
+    The target is not drawn, so nothing corrects its score, and its other columns are no negatives:
+    they have +inf (Khrylchenko et al. 2025, "Correcting the LogQ Correction", arXiv 2507.09331).
+    Their weight 1 - P(target) of a lane's gradient follows from the softmax.
+
+    Args:
+        log_c: (N,) of the columns, see `log_columns`. items: (N,), first the n lanes' targets.
+    """
+    log_q = np.where(items == items[:n, None], np.inf, log_c).astype(log_c.dtype)
+    np.fill_diagonal(log_q, 0)
+    return log_q

@@ -152,6 +152,8 @@ class CudaOps(Device, Ops):
         log_q: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """As `losses.loss_and_gradient`: here each column is an item of its own, counted once."""
+        if log_q is not None and log_q.ndim == 2:
+            return super().loss_and_gradient(raw, loss, final_act, bpreg, smoothing, log_q)
         (B, N), dtype = raw.shape, raw.dtype
         ones = np.ones(N, dtype)
         weights = ones if log_q is None else np.exp(-log_q).astype(dtype)
@@ -162,7 +164,8 @@ class CudaOps(Device, Ops):
         g, losses = self.empty((B, N), dtype), self.empty((B,), dtype)
         self.launch_loss(
             B, N, self.now(B, N), y, target, count, weight, weight, log_weights, N,
-            LOSSES.index(loss), *coded(final_act), float(bpreg), float(smoothing), 1.0, g, losses,
+            LOSSES.index(loss), *coded(final_act), float(bpreg), float(smoothing), False, 1.0, g,
+            losses,
         )  # fmt: skip
         return self.to_host(losses), self.to_host(g)
 

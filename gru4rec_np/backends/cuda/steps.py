@@ -134,7 +134,8 @@ class DeviceSteps:
         self.ops.launch(
             "step", "collect", (n,), epoch["x"], epoch["y"], epoch["lanes"], chunk["samples"],
             self.log_support, first, self.B, hp.n_extra, self.most, self.shared, float(logq),
-            float(hp.sample_alpha), self.n_buckets, chunk["table"], chunk["bucket_of"],
+            hp.corrects, 1.0 if hp.corrects else float(hp.sample_alpha), self.n_buckets,
+            chunk["table"], chunk["bucket_of"],
             *(chunk[name] for name in (*LISTS, "sizes", "log_weights")), block=(COLLECT_THREADS,),
         )  # fmt: skip
 
@@ -201,7 +202,8 @@ class DeviceSteps:
         ops.launch_loss(
             B, scored, now, at["y"], at["target"], at["count"], at["weight"], at["own"],
             at["log_weights"], most, LOSSES.index(hp.loss), *coded(hp.final_activation),
-            float(hp.bpreg), float(hp.smoothing), 1 / hp.batch_size, at["dy"], at["losses"],
+            float(hp.bpreg), float(hp.smoothing), hp.corrects, 1 / hp.batch_size, at["dy"],
+            at["losses"],
         )  # fmt: skip
 
         # Backward pass.

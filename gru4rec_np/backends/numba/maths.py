@@ -262,7 +262,7 @@ CROSS_ENTROPY, BPR, TOP1, BPR_MAX, TOP1_MAX = range(len(LOSSES))
 def lane_losses(
     raw: Matrix, draw: Matrix, scored: int, term: Vector, targets: Ints, count: Vector,
     weight: Vector, log_own: Vector, log_weights: float, kind: int, act: Doubles, bpreg: float,
-    smoothing: float, losses: Vector,
+    smoothing: float, corrects: bool, losses: Vector,
 ) -> None:  # fmt: skip
     """The loss of each lane over *distinct* items, and its gradient; losses.py has the formulas.
 
@@ -281,6 +281,7 @@ def lane_losses(
         log_own: (n,) the target column's -log_q, 0 without correction.
         log_weights: sum of log e^-log_q over all columns, 0 without correction; for smoothing.
         kind: an index into LOSSES. act: see `activate`. bpreg, smoothing: as in losses.py.
+        corrects: for cross-entropy, the target's weight is 1, with all columns of its item.
         losses: (n,) on return, the loss of each lane.
     """
     f = type_of(raw[0, 0])
@@ -305,6 +306,9 @@ def lane_losses(
             top = largest(y, count)
 
         if kind == CROSS_ENTROPY:
+            of_target = weight[t]
+            if corrects:
+                weight[t] = one
             total = zero
             for j in range(U):
                 g[j] = weight[j] * exp(y[j] - top)
@@ -321,6 +325,7 @@ def lane_losses(
             else:
                 for j in range(U):
                     g[j] *= inverse
+            weight[t] = of_target
             hit = one - f(smoothing) - share
             loss = -hit * (log_own[b] + shifted(y[t], top, -log_total)) - share * log_p
             pull = hit

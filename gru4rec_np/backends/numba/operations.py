@@ -235,6 +235,8 @@ class NumbaOps(Ops):
         log_q: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """As `losses.loss_and_gradient`: here each column is an item of its own, counted once."""
+        if log_q is not None and log_q.ndim == 2:
+            return super().loss_and_gradient(raw, loss, final_act, bpreg, smoothing, log_q)
         B, N = raw.shape
         shapes = ((B, N), (B, N), (N,), (N,), (N,), (N,), (B,))
         y, g, term, count, weight, logs, lanes = (apart(shape, raw.dtype) for shape in shapes)
@@ -243,7 +245,7 @@ class NumbaOps(Ops):
         weight[:] = np.exp(logs)
         lane_losses(
             y, g, N, term, np.arange(B), count, weight, logs, float(logs.sum()),
-            LOSSES.index(loss), _coded(final_act), bpreg, smoothing, lanes,
+            LOSSES.index(loss), _coded(final_act), bpreg, smoothing, False, lanes,
         )  # fmt: skip
         return lanes, g
 

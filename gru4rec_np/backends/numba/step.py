@@ -115,7 +115,7 @@ def _kinds() -> dict[str, Any]:
     kinds |= {f"{of}{name}": Matrix for name in WEIGHTS for of in ("", "a_", "v_")}
     kinds |= dict.fromkeys(("x", "y", "samples", "mark"), ItemMatrix)
     kinds |= {"keep": Flags, "reset": Flags, "sizes": IntMatrix, "log_support": Vector}
-    kinds |= dict.fromkeys(("onehot", "tied", "reset_after", "skip"), bool)
+    kinds |= dict.fromkeys(("onehot", "tied", "reset_after", "skip", "corrects"), bool)
     numbers = "step part parts lo hi H small stamp seed loss_kind batch_size"
     kinds |= dict.fromkeys(numbers.split(), int)
     numbers = "cosine tiny bpreg smoothing logq sample_alpha dropout_embed dropout_hidden"
@@ -173,16 +173,18 @@ def _slot(item, stamp, size, mark, rows):
 
 @phase
 def distinct_items(
-    step, part, parts, stamp, tied, logq, sample_alpha, lanes, x, y, samples, mark, log_support,
-    owned, rows, fed, fed_rows, target, log_own, term, count, weight, log_weights, sizes,
+    step, part, parts, stamp, tied, logq, corrects, sample_alpha, lanes, x, y, samples, mark,
+    log_support, owned, rows, fed, fed_rows, target, log_own, term, count, weight, log_weights,
+    sizes,
 ):  # fmt: skip
     """The step's distinct items that the part owns, how often each is scored, and its weight.
 
     With logQ, a column of item i weighs e^-log_q: as a target 1/support^logq, as a sample
-    1/support^(alpha logq). An item's weight is the sum over its columns (see lane_losses), and
-    log_weights the sum of the columns' log weights. target and log_own are filled for lanes whose
-    target the part owns. fed is the place of each x that it owns, among rows if the input is tied
-    to the output table, else among fed_rows; -1 for others.
+    1/support^(alpha logq). With `corrects`, alpha is 1 and log_support is `scoring.log_columns`. An
+    item's weight is the sum over its columns (see lane_losses), and log_weights the sum of the
+    columns' log weights. target and log_own are filled for lanes whose target the part owns. fed is
+    the place of each x that it owns, among rows if the input is tied to the output table, else
+    among fed_rows; -1 for others.
     """
     f = type_of(log_own[0])
     n, S, stamp = lanes[step], samples.shape[1], stamp + step
@@ -196,7 +198,7 @@ def distinct_items(
         if owner(item, parts) == part:
             slot, scored = _slot(item, stamp, scored, mark, rows)
             target[i] = slot
-            log_own[i] = -f(logq) * log_support[item]
+            log_own[i] = f(0) if corrects else -f(logq) * log_support[item]
             weight[slot] += f(1)  # at first the columns as a target
             count[slot] += f(1)
     for i in range(S):  # apart, and without a branch, as in _slot
@@ -342,9 +344,9 @@ def scores(
 
 @phase
 def loss(
-    step, part, parts, H, cosine, tiny, loss_kind, final_act, bpreg, smoothing, batch_size, lanes,
-    y, sizes, target, log_own, count, weight, log_weights, bias, inverse, counts, weights, inverses,
-    top, lane_scale, term, raw, draw, scores, db, lane_loss, part_loss,
+    step, part, parts, H, cosine, tiny, loss_kind, final_act, bpreg, smoothing, corrects,
+    batch_size, lanes, y, sizes, target, log_own, count, weight, log_weights, bias, inverse, counts,
+    weights, inverses, top, lane_scale, term, raw, draw, scores, db, lane_loss, part_loss,
 ):  # fmt: skip
     """The loss of the part's lanes, and the gradient of their scores, which replaces the scores.
 
@@ -385,7 +387,7 @@ def loss(
                 target[i] += first
     lane_losses(
         y_T, dy, scored, term, vector_at(target, lo, hi - lo), counts, weights,
-        vector_at(log_own, lo, hi - lo), total, loss_kind, final_act, bpreg, smoothing,
+        vector_at(log_own, lo, hi - lo), total, loss_kind, final_act, bpreg, smoothing, corrects,
         lane_loss,
     )  # fmt: skip
     own_db = vector_at(db, part * db.shape[1], scored)
