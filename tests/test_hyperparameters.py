@@ -120,6 +120,7 @@ BAD = {
     "adapt": [*NOT_TEXT, "adamm"],
     "learning_rate": [*NOT_NUMBER, *NEGATIVE, 0],
     "decay": NOT_BOOL,
+    "logq_corrected": NOT_BOOL,
     "momentum": [*NOT_NUMBER, *NEGATIVE, 1],
     "dropout_p_embed": [*NOT_NUMBER, *NEGATIVE, 1],
     "dropout_p_hidden": [*NOT_NUMBER, *NEGATIVE, 1],

@@ -154,8 +154,9 @@ def naive_loss(raw, loss, final_act=("linear", 0.0), bpreg=1.0, smoothing=0.0, l
         size = torch.sigmoid(negatives**2)
         if loss == "cross-entropy":
             log_p = F.log_softmax(r[b], 0)
-            others = log_p.sum() - log_p[b]
-            lanes.append(-(1 - smoothing) * log_p[b] - smoothing / (N - 1) * others)
+            lanes.append(-(1 - smoothing) * log_p[b])
+            if smoothing:
+                lanes[b] -= smoothing / (N - 1) * (log_p.sum() - log_p[b])
         elif loss == "bpr":
             lanes.append(-below.log().mean())
         elif loss == "top1":
@@ -250,14 +251,15 @@ def naive_network(hp, P, window, state):
     skip=st.booleans(),
     cosine=st.sampled_from([0.0, 5.0]),
     n_sample=st.sampled_from([4, "all"]),
+    corrected=st.booleans(),
     seed=st.integers(0, 2**32),
 )
-def test_network(encoding, layers, bptt, unit, loss, skip, cosine, n_sample, seed):
+def test_network(encoding, layers, bptt, unit, loss, skip, cosine, n_sample, corrected, seed):
     """6 items on 5 lanes with 4 samples: always some item more than once; lanes reset and leave."""
     loss = "cross-entropy" if n_sample == "all" else loss
     hp = GRU4Rec.published(input=encoding, layers=layers, unit=unit, bptt=bptt, loss=loss,
                  n_sample=n_sample, batch_size=5, dropout_p_embed=0, seed=seed, skip=skip,
-                 cosine=cosine,
+                 cosine=cosine, logq_corrected=corrected,
                  backend="numpy")  # fmt: skip
     W, window, state = random_network(hp)
     if bptt > 1:

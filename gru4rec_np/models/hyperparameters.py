@@ -25,7 +25,7 @@ INPUTS = ("onehot", "embedding", "shared", "weighted")
 # GRU4Rec as its papers and the reference implementation have it, where the defaults differ. Files
 # from before these hyperparameters existed mean this, too.
 PUBLISHED: dict[str, Any] = {
-    "skip": False, "cosine": 0.0, "decay": False, "dropout_p_embed": 0.1, "logq_corrected": False
+    "skip": False, "cosine": 0.0, "decay": False, "dropout_p_embed": 0.1
 }  # fmt: skip
 
 # Takes the value given, returns the value kept. Raises ValueError with what is allowed.
