@@ -369,9 +369,12 @@ def test_optimisers(ours, theirs, sizes):
     ],
     ids=["onehot", "shared", "bpr-max with momentum"],
 )
-@pytest.mark.parametrize("peer", ["Peer", "PlainPeer"])
+@pytest.mark.parametrize("peer", ["plain", "tuned", "static", "compiled"])
 def test_an_epoch(peer, hyperparameters):
-    """The benchmarks' PyTorch models, given our weights and samples, end up at the same weights."""
+    """The benchmarks' PyTorch models, given our weights and samples, end up at the same weights.
+
+    The static step is the one that is compiled and captured. It needs all lanes.
+    """
     path = Path(__file__).resolve().parents[1] / "benchmarks" / "torch_peer.py"
     spec = importlib.util.spec_from_file_location("torch_peer", path)
     torch_peer = importlib.util.module_from_spec(spec)
@@ -381,16 +384,25 @@ def test_an_epoch(peer, hyperparameters):
     model = GRU4Rec.published(**hyperparameters, layers=[10], dropout_p_embed=0, backend="numpy")
     rng = np.random.default_rng(0)
     W = network.init_weights(model, train.n_items, rng, np.float64)
-    peer = getattr(torch_peer, peer)(model, W, train.support)
+    kind = torch_peer.PlainPeer if peer == "plain" else torch_peer.Peer
+    options = {"compiled": True} if peer == "compiled" else {}
+    peer, static = kind(model, W, train.support, **options), peer in ("static", "compiled")
+    peer.static = static
     batches = session_parallel(train, model.batch_size, min_lanes=1 if model.n_sample else 2)
+    steps = int(np.count_nonzero(batches.lanes == model.batch_size)) if static else len(batches)
     peer.begin(batches)
     memory = {name: init_state(p, model.adapt, model.momentum) for name, p in W.items()}
     state = network.zero_state(model, batches.x.shape[1], np.float64)
     distribution = negative_distribution(train.support, model.sample_alpha)
-    samples = draw_negatives(rng, distribution, (len(batches), model.n_sample))
+    samples = draw_negatives(rng, distribution, (steps, model.n_sample))
     run = network.StepByStep(model, W, memory, model.ops, np.log(train.support))
-    losses, _ = run(batches, range(len(batches)), samples, state, rng)
-    theirs = [peer.step(t, torch.from_numpy(row)) for t, row in enumerate(samples.astype(np.int64))]
+    losses, _ = run(batches, range(steps), samples, state, rng)
+    theirs = []
+    for first in range(0, steps, torch_peer.CHUNK):
+        chunk = range(first, min(first + torch_peer.CHUNK, steps))
+        drawn = torch.from_numpy(samples[chunk.start : chunk.stop].astype(np.int64))
+        theirs.extend(peer.train_chunk(chunk, drawn))
     np.testing.assert_allclose(losses * model.batch_size, theirs, rtol=1e-10)
     for name, table in zip(("V_y", "b_y", "W_x"), peer.tables, strict=False):
-        close(W[name], table)
+        close(W[name], table[:-1])
+        assert not table[-1].any()
