@@ -1,4 +1,4 @@
-"""The same GRU4Rec in eager PyTorch, twice: what `speed.py` compares this package with.
+"""The same GRU4Rec in PyTorch: what `speed.py` compares this package with.
 
 One recurrent layer, cross-entropy or BPR-max, gradients by autograd; on PyTorch's default device.
 
@@ -9,6 +9,9 @@ Peer is as fast as we could make it: each choice is the fastest of those we time
 all it borrows from our compiled loop: a step gathers the distinct rows that it uses of each table,
 scores those, and repeats columns of scores where an item was drawn twice; so a row's gradient comes
 out summed, and neither a sparse tensor nor a walk over the table is needed.
+
+Both are eager. Peer can also be compiled, captured as a CUDA graph, or both. Then its shapes must
+not depend on the values, so the distinct rows are padded to as many as were drawn.
 """
 
 import numpy as np
