@@ -46,13 +46,16 @@ def name_of(what: str, n: int) -> str:
 
 
 def in_turns(
-    contenders: dict[str, tuple[int, Callable]], rounds: int
+    contenders: dict[str, tuple[int, Callable]],
+    rounds: int,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> tuple[dict[str, np.ndarray], dict[str, list]]:
     """Time each contender once a round, so that all see the same machine.
 
     Args:
         contenders: name to (threads, function of the round's number).
         rounds: how many count; one more, before them, compiles and warms up.
+        clock: time.process_time leaves out what other processes take.
 
     Returns:
         name to seconds (rounds,), and name to what the function returned, warm-up included.
@@ -63,9 +66,9 @@ def in_turns(
     for r in range(rounds + 1):
         for name, (n, call) in contenders.items():
             with threads(n):
-                began = time.perf_counter()
+                began = clock()
                 result = call(r)
-                seconds[name][r] = time.perf_counter() - began
+                seconds[name][r] = clock() - began
             results[name].append(result)
     gc.enable()
     return {name: s[1:] for name, s in seconds.items()}, results

@@ -2,15 +2,17 @@
 
 At the size of RSC15's test set: 37,483 items, 55,898 cases, 100 units; random weights and clicks.
 The floor is the product of all cases' vectors with the output table, through BLAS, in the shape of
-blocks that it does fastest.
+blocks that it does fastest. `large` compares both on a million items and 100,000 cases, by CPU
+time, in about 20 minutes.
 """
 
 import argparse
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from common import UNITS, in_turns, name_of, random_model, table
+from common import UNITS, in_turns, name_of, peak, random_model, table, threads
 
 from gru4rec_np import GRU4Rec, Sessions
 from gru4rec_np.backends import load, one_blas_thread
@@ -21,13 +23,14 @@ SHAPES = ((256, 512), (512, 512), (1024, 256), (ranking.MAX_SCORES // ITEMS, ITE
 THREADS = (1, 2)
 FLOOR = "product alone"
 SMALL, CALLS, K = 3000, 100, 20  # serving: the other catalogue, calls of a round, how many items
+LARGE, LARGE_CASES, PIECES = 1_000_000, 100_000, 10  # items, cases; measured in so many pieces
 ALONE, AT_ONCE = 200, 10_000  # sessions that are recommended for one by one, and all at once
 
 
-def random_sessions(n_items: int) -> Sessions:
-    """As many cases for each item and session as RSC15 has; items uniform."""
-    rng = np.random.default_rng(0)
-    n_sessions = max(1, round(SESSIONS * n_items / ITEMS))
+def random_sessions(n_items: int, cases: float = 0, seed: int = 0) -> Sessions:
+    """As many cases for each session, and without `cases` for each item, as RSC15 has; uniform."""
+    rng = np.random.default_rng(seed)
+    n_sessions = max(1, round(SESSIONS * (cases / CASES if cases else n_items / ITEMS)))
     cases = round(CASES * n_sessions / SESSIONS)
     # Session lengths: a case each, the rest of the cases thrown at random, some sessions long.
     likely = rng.exponential(size=n_sessions)
@@ -135,6 +138,35 @@ def evaluation(args: argparse.Namespace) -> dict[str, str]:
     """Both tables."""
     how = random_sessions(args.items), args.items, min(3, args.rounds), args.backends
     return {"evaluation": rank_table(*how) + "\n\n" + evaluate_table(*how)}
+
+
+def large(args: argparse.Namespace) -> dict[str, str]:
+    """Evaluation among LARGE items beside the product alone, piece by piece in turns."""
+    model = random_model(np.arange(LARGE), "numba")
+    V, rng, before = model.weights["V_y"], np.random.default_rng(0), peak()
+    h = np.tanh(rng.normal(size=(LARGE_CASES // PIECES, UNITS))).astype(V.dtype)
+    seconds, cases = np.zeros((2, PIECES)), 0
+    with threads(1):
+        shape = fastest_shape(h[:1024], V)
+        model.ranks(random_sessions(LARGE, 100))  # compiles
+        for piece in range(PIECES):
+            sessions = random_sessions(LARGE, len(h), piece)
+            times = [time.process_time()]
+            cases += len(model.ranks(sessions)[0])
+            times.append(time.process_time())
+            products_on(1, h[: len(sessions.cases)], V, shape)
+            times.append(time.process_time())
+            seconds[:, piece] = np.diff(times)
+            print(f"{cases:,} cases: {seconds.sum(axis=1).round(1)} s", file=sys.stderr, flush=True)
+    (ours, alone), ratios = seconds.sum(axis=1), seconds[0] / seconds[1]
+    rows = [
+        ["`GRU4Rec.ranks`, numba", f"{ours:.0f}", f"{ours / alone:.2f}",
+         f"{ratios.min():.2f} to {ratios.max():.2f}", f"{peak():,.0f}, {before:,.0f} before it"],
+        ["product alone", f"{alone:.0f}", "1.00", "", ""],
+    ]  # fmt: skip
+    head = [f"{LARGE:,} items, {cases:,} cases, 1 thread", "CPU seconds", "product = 1",
+            f"of each of {PIECES} pieces", "peak memory, MiB"]  # fmt: skip
+    return {"large": table(head, rows)}
 
 
 def waits(model: GRU4Rec, n_items: int) -> dict[str, object]:

@@ -5,7 +5,9 @@
 
 Without PART it measures what a CPU can, in about twelve minutes. Nothing else should be running.
 Of the other parts `cold_start` takes 15 minutes a round, `cuda_step` needs a C++ compiler,
-`cuda_step_gpu` and `cuda_ladder` need a GPU.
+`cuda_step_gpu` and `cuda_ladder` need a GPU. `peers` takes a GPU if PyTorch sees one; it needs
+PyTorch 2.13 and, on a CPU, a C++ compiler. `items` and `large` measure catalogues of up to ten
+million and of a million items on one thread.
 """
 
 import argparse
@@ -25,7 +27,8 @@ DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
 ON_CPU = {"training": "speed", "fit": "speed", "cost": "step_cost"}
 ON_CPU |= {"evaluation": "evaluation", "serving": "evaluation", "many": "evaluation"}
 PARTS = {**ON_CPU, "cuda_step": "cuda_step", "cuda_step_gpu": "cuda_step"}
-PARTS |= {"cuda_ladder": "cuda_ladder", "cold_start": "cold_start"}
+PARTS |= {"cuda_ladder": "cuda_ladder", "cold_start": "cold_start", "peers": "speed"}
+PARTS |= {"items": "step_cost", "large": "evaluation"}
 SETTINGS, USUAL = ["A", "B", "C"], ["numpy", "numba"]
 
 

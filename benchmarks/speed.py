@@ -10,22 +10,25 @@ operand at hand and the scores on distinct rows.
 import argparse
 import dataclasses
 import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import numpy as np
 import roofline
 import torch
-from common import in_turns, name_of, table
+from common import device, in_turns, machine, name_of, table
 from torch_peer import Peer, PlainPeer
 
 from gru4rec_np import GRU4Rec, InputError, Sessions
 from gru4rec_np.backends import Ops, load, one_blas_thread
 from gru4rec_np.data.batches import Batches, guide_table, negative_distribution, session_parallel
 from gru4rec_np.models import network
-from gru4rec_np.models.hyperparameters import Hyperparameters
+from gru4rec_np.models.hyperparameters import PUBLISHED, Hyperparameters
 from gru4rec_np.models.training import chunk_of
 from gru4rec_np.ops.optim import init_state
 
-SETTINGS = {
+SETTINGS: dict[str, dict[str, Any]] = {
     "A": dict(
         input="onehot", reset_after=False, layers=[100], batch_size=32, loss="cross-entropy",
         n_sample=0, logq=0, dropout_p_embed=0.1,
@@ -40,10 +43,18 @@ SETTINGS = {
         dropout_p_hidden=0.05,
     ),
 }  # fmt: skip
+SETTINGS = {name: PUBLISHED | setting for name, setting in SETTINGS.items()}
 STEPS = {"A": 512, "B": 376, "C": 64}  # of a round: a chunk
 THREADS = (1, 2)
 WHOLE, EPOCHS = "B", 5  # what is trained from start to end
 PEERS = {"PyTorch, plain": PlainPeer, "PyTorch, tuned": Peer}
+STATIC_PEERS = {
+    "PyTorch, compiled": partial(Peer, compiled=True),
+    "PyTorch, graph": partial(Peer, graph=True),
+    "PyTorch, compiled, graph": partial(Peer, compiled=True, graph=True),
+}
+PEER_STEPS = 256  # of a round of `peers`
+SAME = 0.05  # how far the losses may be apart: each model draws its own negatives
 PRODUCTS = "products alone"
 
 
@@ -71,7 +82,7 @@ class Result:
 
 
 class Ours:
-    """Training as `GRU4Rec.fit` does it, but over the steps asked for; weights are copied."""
+    """Training as `GRU4Rec.fit` does it, but over the steps asked for; W changes in place."""
 
     def __init__(
         self, hp: Hyperparameters, ops: Ops, W: network.Weights, train: Sessions, batches: Batches
@@ -81,7 +92,6 @@ class Ours:
         self.state = network.zero_state(hp, hp.batch_size)
         self.negatives = negative_distribution(train.support, hp.sample_alpha)
         self.guide = guide_table(self.negatives)
-        W = {name: array.copy() for name, array in W.items()}
         memory = {name: init_state(p, hp.adapt, hp.momentum) for name, p in W.items()}
         log_support = np.log(train.support).astype(np.float32)
         self.run = ops.stepper(hp, W, memory, log_support)
@@ -149,7 +159,11 @@ def faster(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.nda
 
 
 def contenders_of(
-    setting: str, backends: list[str], train: Sessions, thread_counts: tuple[int, ...] = THREADS
+    setting: str,
+    backends: list[str],
+    train: Sessions,
+    thread_counts: tuple[int, ...] = THREADS,
+    peers: dict[str, Callable[..., Peer]] = PEERS,
 ) -> tuple[Hyperparameters, Batches, dict[str, tuple[int, Ours | Peer]]]:
     """The setting, its batches, and name to (threads, something to train from the same weights)."""
     hp = Hyperparameters(**SETTINGS[setting])
@@ -159,11 +173,12 @@ def contenders_of(
     for backend in backends:
         for n in thread_counts if backend == "numba" else (1,):
             try:
-                found[name_of(backend, n)] = n, Ours(hp, load(backend), W, train, batches)
+                copy = {weight: array.copy() for weight, array in W.items()}
+                found[name_of(backend, n)] = n, Ours(hp, load(backend), copy, train, batches)
             except InputError as error:
                 print(f"left out: {error}\n")
                 break
-    for name, peer_of in PEERS.items():
+    for name, peer_of in peers.items():
         for n in thread_counts:
             found[name_of(name, n)] = n, peer_of(hp, W, train.support)
             found[name_of(name, n)][1].begin(batches)
@@ -250,3 +265,42 @@ def fit(args: argparse.Namespace) -> dict[str, str]:
     ]
     head = [f"{EPOCHS} epochs of {WHOLE}", "seconds", "speed, slowest = 1", "last epoch's loss"]
     return {"fit": table(head, rows)}
+
+
+def peers(args: argparse.Namespace) -> dict[str, str]:
+    """This package beside every PyTorch model: on a GPU if PyTorch sees one, else on one thread.
+
+    On a GPU each call ends with the losses on the host, so the device has finished. On a CPU the
+    times are CPU seconds, and graphs are left out.
+    """
+    gpu = torch.cuda.is_available()
+    about = machine()
+    if gpu:
+        torch.set_default_device("cuda")
+        about = f"{device()}; {about}"
+    ours, clock = ("cuda", time.perf_counter) if gpu else ("numba", time.process_time)
+    models = PEERS | {name: p for name, p in STATIC_PEERS.items() if gpu or "graph" not in name}
+    ms, head = {}, [f"{args.log}", *(f"{s}, {what}" for s in args.settings for what in
+                    ("ms per step, fastest round (median)", f"time, {ours} = 1"))]  # fmt: skip
+    for setting in args.settings:
+        hp, batches, found = contenders_of(setting, [ours], args.train, (1,), models)
+        steps = range(min(PEER_STEPS, int(np.count_nonzero(batches.lanes == hp.batch_size))))
+        calls = {
+            name.rpartition(", ")[0]: (1, lambda r, train=of.train, steps=steps: train(steps))
+            for name, (_, of) in found.items()
+        }
+        seconds, losses = in_turns(calls, args.rounds, clock)
+        mean = {name: np.mean(of) for name, of in losses.items()}
+        wrong = [name for name, loss in mean.items() if not abs(loss / mean[ours] - 1) < SAME]
+        if wrong:
+            raise SystemExit(f"error: {setting}: not {ours}'s loss: {', '.join(wrong)}: {mean}")
+        ms[setting] = {name: 1000 * of / len(steps) for name, of in seconds.items()}
+    for of in ms.values():
+        of["the fastest PyTorch"] = min((of[name] for name in models), key=np.min)
+    rows = [
+        [name, *(text for of in ms.values() for text in (
+            f"{of[name].min():.3f} ({np.median(of[name]):.3f})",
+            f"{of[name].min() / of[ours].min():.2f}"))]
+        for name in next(iter(ms.values()))
+    ]  # fmt: skip
+    return {"peers": f"{about}.\n\n{table(head, rows)}"}

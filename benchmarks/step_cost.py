@@ -3,9 +3,14 @@
 Steps of setting B of speed.py on random clicks, one size changed at a time. Items are drawn
 uniformly, the worst case for caches. For the cost by items they are also drawn in proportion to
 1 / rank, as clicks on real shops roughly are.
+
+`items` goes on to ten million items, or as many as fit into half of the free memory. It takes one
+thread's CPU time, which other processes change less than the wall time.
 """
 
 import argparse
+import os
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -25,6 +30,7 @@ SWEEPS = {
     "units": (32, 64, 128, 256, 512),
     "samples": (128, 512, 2048, 8192),
 }
+LARGE = (10_000, 100_000, 1_000_000, 10_000_000)  # items of `items`
 DRAWS = ("uniform", "popular")
 THREADS = 2
 
@@ -45,7 +51,11 @@ def prepare(backend: str, size: dict[str, int], draw: str) -> tuple[speed.Ours, 
         x=x, y=y, lanes=np.full(STEPS, shape[1]), reset=np.zeros(shape, bool),
         keep=np.ones(shape, bool),
     )  # fmt: skip
-    W = network.init_weights(hp, n_items, rng)
+    W = network.init_weights(hp, 1, rng)
+    for name in item_weights(hp):  # in float32 at once: `init_weights` needs three times the memory
+        W[name] = rng.random((n_items, *W[name].shape[1:]), np.float32)
+        W[name] -= 0.5
+        W[name] *= 0.2
     ours = speed.Ours(hp, load(backend), W, SimpleNamespace(support=support), batches)
     shape = STEPS, hp.n_sample
     samples = ours.ops.draw_negatives(np.random.default_rng(0), ours.negatives, shape, ours.guide)
@@ -84,3 +94,25 @@ def cost(args: argparse.Namespace) -> dict[str, str]:
         ]
         tables.append(table([name, *(f"{n:,}" for n in SWEEPS[name])], rows))
     return {"cost": "\n\n".join(tables)}
+
+
+def items(args: argparse.Namespace) -> dict[str, str]:
+    """The table of `items`: each draw's sizes side by side, in turns."""
+    of_item = 8 * (BASE["units"] + 1) + 4
+    room = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    sizes = [n for i, n in enumerate(LARGE, 1) if of_item * sum(LARGE[:i]) < room] or LARGE[:1]
+    rows = []
+    for draw in DRAWS:
+        found = {n: prepare("numba", BASE | {"items": n}, draw) for n in sizes}
+        calls = {n: (1, lambda r, o=o: o.train(range(STEPS))) for n, (o, *_) in found.items()}
+        seconds, _ = in_turns(calls, args.rounds, time.process_time)
+        least = {n: 1000 * seconds[n].min() / STEPS for n in sizes}
+        for n, (_, scored, _) in found.items():
+            middle = 1000 * np.median(seconds[n]) / STEPS
+            rows.append([draw, f"{n:,}", f"{scored:,.0f}", f"{least[n]:.2f} ({middle:.2f})",
+                         f"{least[n] / least[sizes[0]]:.2f}",
+                         f"{1000 * least[n] / scored:.2f}"])  # fmt: skip
+        del found, calls
+    head = ["draws", "items", "items scored", "CPU ms per step, fastest round (median)",
+            f"time, {sizes[0]:,} items = 1", "µs per scored item"]  # fmt: skip
+    return {"items": table(head, rows)}

@@ -1,4 +1,4 @@
-"""The same GRU4Rec in eager PyTorch, twice: what `speed.py` compares this package with.
+"""The same GRU4Rec in PyTorch: what `speed.py` compares this package with.
 
 One recurrent layer, cross-entropy or BPR-max, gradients by autograd; on PyTorch's default device.
 
@@ -9,6 +9,9 @@ Peer is as fast as we could make it: each choice is the fastest of those we time
 all it borrows from our compiled loop: a step gathers the distinct rows that it uses of each table,
 scores those, and repeats columns of scores where an item was drawn twice; so a row's gradient comes
 out summed, and neither a sparse tensor nor a walk over the table is needed.
+
+Both are eager. Peer can also be compiled, captured as a CUDA graph, or both. Then its shapes must
+not depend on the values, so the distinct rows are padded to as many as were drawn.
 """
 
 import numpy as np
@@ -21,6 +24,7 @@ from gru4rec_np.models.hyperparameters import Hyperparameters
 from gru4rec_np.ops.optim import EPSILON
 
 CHUNK = 64  # steps whose negatives are drawn at once, as in GRU4Rec.fit
+WARM_UP = 3  # steps before one is captured as a graph
 
 
 class PaperGRUCell(nn.Module):
@@ -70,12 +74,26 @@ class Peer:
         hp: the hyperparameters. reset_after with input=shared, not with onehot.
         weights: what to start from, with the names and layout of network.py; copied.
         support: (I,) training events of each item.
+        compiled: a step is one function through torch.compile.
+        graph: a step is replayed as a CUDA graph, after WARM_UP steps without it.
+
+    With `compiled` or `graph` the shapes and addresses of a step are static: see `static_step`.
     """
 
-    def __init__(self, hp: Hyperparameters, weights: dict, support: np.ndarray) -> None:
-        self.hp, self.shared = hp, hp.input == "shared"
+    def __init__(
+        self,
+        hp: Hyperparameters,
+        weights: dict,
+        support: np.ndarray,
+        compiled: bool = False,
+        graph: bool = False,
+    ) -> None:
+        self.hp, self.shared, self.graph = hp, hp.input == "shared", graph
+        self.static = compiled or graph
         if hp.reset_after != self.shared or hp.input not in ("shared", "onehot"):
             raise ValueError("input must be shared, or onehot with reset_after=False")
+        if hp.skips or hp.cosines:
+            raise ValueError("skip and cosine must be off: see PUBLISHED in hyperparameters.py")
         if (hp.loss, hp.final_activation[0]) not in (
             ("cross-entropy", "linear"),
             ("bpr-max", "elu"),
@@ -84,13 +102,19 @@ class Peer:
         W = {name: torch.tensor(array) for name, array in weights.items()}
         self.cell = torch_gru_cell(W) if self.shared else PaperGRUCell(W["U0"], W["b0"])
         self.dense = list(self.cell.parameters())
-        self.tables = [W["V_y"], W["b_y"]] if self.shared else [W["V_y"], W["b_y"], W["W_x"]]
+        # A spare row stands for "no row": its gradient is 0, so it never changes.
+        tables = ["V_y", "b_y"] if self.shared else ["V_y", "b_y", "W_x"]
+        self.tables = [torch.cat([W[name], torch.zeros_like(W[name][:1])]) for name in tables]
+        self.spare = len(support)
         # Adagrad's sums of squares, and the velocities with momentum: a list for each of the two.
         memories = range(2 if hp.momentum else 1)
         self.dense_memory = [[torch.zeros_like(p).detach() for p in self.dense] for _ in memories]
         self.table_memory = [[torch.zeros_like(p) for p in self.tables] for _ in memories]
         self.log_support = torch.tensor(np.log(support)).to(W["V_y"].dtype)
         self.distribution = torch.tensor(negative_distribution(support, hp.sample_alpha))
+        if compiled:
+            torch._dynamo.config.trace_autograd_ops = True
+            self.static_step = torch.compile(self.static_step, fullgraph=True, dynamic=False)
 
     def begin(self, batches: Batches) -> None:
         """Take in an epoch; states start at zero."""
@@ -101,6 +125,12 @@ class Peer:
         self.h = torch.zeros(B, self.hp.layers[0], dtype=dtype)
         self.no_target = torch.zeros(B, B + self.hp.n_sample, dtype=dtype)
         self.no_target.fill_diagonal_(-torch.inf)
+        # What a static step reads and writes: a chunk's operands and losses, and the step's number.
+        rows = [a.new_zeros((CHUNK, *a.shape[1:])) for a in (self.x, self.y, self.old)]
+        self.chunk = [*rows, self.x.new_zeros((CHUNK, self.hp.n_sample))]
+        self.losses = torch.zeros(CHUNK, dtype=dtype)
+        self.k = torch.zeros(1, dtype=torch.int64)
+        self.replay, self.warm_up = None, WARM_UP
 
     def draw(self, shape: tuple[int, int]) -> Tensor:
         """Items ∝ support^sample_alpha."""
@@ -112,46 +142,100 @@ class Peer:
         loss = torch.zeros((), dtype=torch.float64)  # read once: a GPU would be waited for
         for first in range(steps.start, steps.stop, CHUNK):
             chunk = range(first, min(first + CHUNK, steps.stop))
-            samples = self.draw((len(chunk), self.hp.n_sample))
-            for t, extra in zip(chunk, samples, strict=True):
-                loss += self.step(t, extra)
+            loss += self.train_chunk(chunk, self.draw((len(chunk), self.hp.n_sample))).sum()
         return loss.item()
+
+    def train_chunk(self, steps: range, samples: Tensor) -> Tensor:
+        """Train on at most CHUNK steps with the given negatives: each step's loss, as of `step`."""
+        if not self.static:
+            return torch.stack([self.step(*both) for both in zip(steps, samples, strict=True)])
+        n = len(steps)
+        if self.lanes[steps[-1]] < len(self.h):
+            raise ValueError(f"step {steps[-1]} has fewer lanes: a static step needs all")
+        for buffer, of in zip(self.chunk, (self.x, self.y, self.old), strict=False):
+            buffer[:n] = of[steps.start : steps.stop]
+        self.chunk[-1][:n] = samples
+        self.k.zero_()
+        for _ in steps:
+            self.replay() if self.replay else self.capture() if self.graph else self.static_step()
+        return self.losses[:n].clone()
+
+    def static_step(self) -> None:
+        """The next step of a chunk, on tensors whose shapes and addresses are always the same."""
+        x, y, old, extra = (buffer.index_select(0, self.k)[0] for buffer in self.chunk)
+        loss, h = self.update(x, torch.cat([y, extra]), self.h * old)
+        self.h.copy_(h)
+        self.losses.index_copy_(0, self.k, loss[None])
+        self.k += 1
+
+    def capture(self) -> None:
+        """A static step without a graph; the last one of the warm-up is followed by the capture."""
+        side, current = torch.cuda.Stream(), torch.cuda.current_stream()
+        side.wait_stream(current)
+        with torch.cuda.stream(side):
+            self.static_step()
+        current.wait_stream(side)
+        self.warm_up -= 1
+        if not self.warm_up:
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                self.static_step()  # is recorded, does not run
+            self.replay = graph.replay
 
     def step(self, t: int, extra: Tensor) -> Tensor:
         """One update with the given negatives (n_sample,): the sum of the lanes' losses before."""
-        hp, n = self.hp, self.lanes[t]
+        n = self.lanes[t]
         if n < len(self.h):
             self.h = self.h[self.keep[t, : len(self.h)]]
-        x, items = self.x[t, :n], torch.cat([self.y[t, :n], extra])
+        items = torch.cat([self.y[t, :n], extra])
+        loss, self.h = self.update(self.x[t, :n], items, self.h * self.old[t, :n])
+        return loss
+
+    def update(self, x: Tensor, items: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        """One update, from inputs (B,), scored items (N,) and states: the loss, new states."""
         # The distinct rows, as leaves of the graph, and where among them each use is.
         if self.shared:
-            rows, where = torch.unique(torch.cat([x, items]), return_inverse=True)
-            at_x, columns = where[:n], where[n:]
+            rows, where = self.distinct(torch.cat([x, items]))
+            at_x, columns = where[: len(x)], where[len(x) :]
             # A row that is only an input has no use of its bias: its velocity must not move that.
             scored = torch.zeros(len(rows), dtype=torch.bool).index_fill_(0, columns, True)
-            used = [rows, rows[scored]]
-            V, b_scored = leaves = [p.requires_grad_() for p in gather(self.tables, used)]
-            b = b_scored.new_zeros(len(rows)).masked_scatter(scored, b_scored)
-            inputs = V
+            used = [rows, rows.where(scored, self.spare)]
         else:
-            rows, columns = torch.unique(items, return_inverse=True)
-            rows_x, at_x = torch.unique(x, return_inverse=True)
+            (rows, columns), (rows_x, at_x) = self.distinct(items), self.distinct(x)
             used = [rows, rows, rows_x]
-            V, b, inputs = leaves = [p.requires_grad_() for p in gather(self.tables, used)]
+        V, b, *others = leaves = [p.requires_grad_() for p in gather(self.tables, used)]
 
-        embedded = F.dropout(inputs.index_select(0, at_x), hp.dropout_p_embed)
-        h = F.dropout(self.cell(embedded, self.h * self.old[t, :n]), hp.dropout_p_hidden)
-        self.h = h.detach()
-        loss = self.loss(torch.addmm(b, h, V.T), columns, items)
-        (loss / hp.batch_size).backward()
+        inputs = others[0] if others else V
+        h, scores = self.forward(inputs.index_select(0, at_x), h, V, b)
+        loss = self.loss(scores, columns, items)
+        params = self.dense + leaves
+        gradients = torch.autograd.grad(loss / self.hp.batch_size, params)
 
         parts = [gather(memory, used) for memory in self.table_memory]
         whole = zip(self.dense_memory, parts, strict=True)
-        self.adagrad(self.dense + leaves, *(dense + part for dense, part in whole))
+        self.adagrad(params, gradients, *(dense + part for dense, part in whole))
         scatter(self.tables, used, [p.detach() for p in leaves])
         for memory, part in zip(self.table_memory, parts, strict=True):
             scatter(memory, used, part)
-        return loss.detach()
+        return loss.detach(), h.detach()
+
+    def distinct(self, items: Tensor) -> tuple[Tensor, Tensor]:
+        """The distinct items, and where among them each is.
+
+        Of a static step there are as many as `items`: the spare row fills the rest.
+        """
+        if not self.static:
+            return torch.unique(items, return_inverse=True)
+        ordered, order = items.sort()
+        at = (ordered.diff(prepend=ordered[:1]) != 0).cumsum(0)
+        rows = torch.full_like(items, self.spare).index_copy_(0, at, ordered)
+        return rows, torch.empty_like(at).index_copy_(0, order, at)
+
+    def forward(self, x: Tensor, h: Tensor, V: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        """The new states, and the scores of the items with rows V and biases b."""
+        h = self.cell(F.dropout(x, self.hp.dropout_p_embed), h)
+        h = F.dropout(h, self.hp.dropout_p_hidden)
+        return h, torch.addmm(b, h, V.T)
 
     def loss(self, scores: Tensor, columns: Tensor, items: Tensor) -> Tensor:
         """The sum of the lanes' losses; lane b's target is column b of scores[:, columns]."""
@@ -176,9 +260,10 @@ class Peer:
         return (hp.bpreg * (s * r * r).sum(dim=1) - torch.log(above + 1e-24)).sum()
 
     @torch.no_grad()
-    def adagrad(self, params: list[Tensor], a: list[Tensor], v: list[Tensor] = ()) -> None:
-        """`optim.update` of all tensors at once, in place; a, v: their memory."""
-        g = [p.grad for p in params]
+    def adagrad(
+        self, params: list[Tensor], g: list[Tensor], a: list[Tensor], v: list[Tensor] = ()
+    ) -> None:
+        """`optim.update` of all tensors at once, in place; g: gradients; a, v: memory."""
         torch._foreach_addcmul_(a, g, g)
         step = torch._foreach_add(a, EPSILON)
         torch._foreach_rsqrt_(step)
@@ -188,8 +273,6 @@ class Peer:
             torch._foreach_mul_(v, self.hp.momentum)
             torch._foreach_add_(v, step)
         torch._foreach_add_(params, v or step)
-        for p in params:
-            p.grad = None
 
 
 class PlainPeer(Peer):
@@ -215,10 +298,9 @@ class PlainPeer(Peer):
             embedded, V = self.embeddings[0](torch.cat([x, items])).split([n, len(items)])
         else:
             embedded, V = self.embeddings[2](x), self.embeddings[0](items)
-        embedded = F.dropout(embedded, hp.dropout_p_embed)
-        h = F.dropout(self.cell(embedded, self.h * self.old[t, :n]), hp.dropout_p_hidden)
+        b = self.embeddings[1](items).T
+        h, scores = self.forward(embedded, self.h * self.old[t, :n], V, b)
         self.h = h.detach()
-        scores = torch.addmm(self.embeddings[1](items).T, h, V.T)
         loss = self.loss_of_columns(self.activate(scores), items)
         self.optimiser.zero_grad()
         (loss / hp.batch_size).backward()

@@ -4,8 +4,12 @@ In float64, where both agree to rounding. PyTorch differentiates formulas writte
 1-of-N vectors, a mask instead of a trick, one number after the other.
 """
 
+import contextlib
 import importlib.util
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -362,37 +366,83 @@ def test_optimisers(ours, theirs, sizes):
 # --- whole epochs ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "hyperparameters",
-    [
-        {"input": "onehot", "reset_after": False, "n_sample": 0, "logq": 0},
-        {"n_sample": 50},
-        {"n_sample": 50, "loss": "bpr-max", "momentum": 0.4, "batch_size": 50},
-    ],
-    ids=["onehot", "shared", "bpr-max with momentum"],
-)
-@pytest.mark.parametrize("peer", ["Peer", "PlainPeer"])
-def test_an_epoch(peer, hyperparameters):
-    """The benchmarks' PyTorch models, given our weights and samples, end up at the same weights."""
+def graph_without_a_gpu(peer):
+    """CUDA's graphs on a CPU: a capture runs nothing, a replay needs the same addresses."""
+
+    def addresses():
+        own = [peer.h, peer.losses, peer.k, *peer.chunk, *peer.dense, *peer.tables]
+        return [p.data_ptr() for of in (own, *peer.dense_memory, *peer.table_memory) for p in of]
+
+    @contextlib.contextmanager
+    def capture(graph):
+        at = addresses()
+        with mock.patch.object(peer, "static_step") as step:
+            yield
+
+        def replay():
+            assert addresses() == at
+            for _ in step.mock_calls:
+                peer.static_step()
+
+        graph.replay = replay
+
+    return mock.patch.multiple(
+        torch.cuda, Stream=mock.MagicMock(), current_stream=mock.MagicMock(), graph=capture,
+        stream=lambda stream: contextlib.nullcontext(), CUDAGraph=SimpleNamespace,
+    )  # fmt: skip
+
+
+EPOCHS = {
+    "onehot": {"input": "onehot", "reset_after": False, "n_sample": 0, "logq": 0},
+    "shared": {"n_sample": 50},
+    "bpr-max": {"n_sample": 50, "loss": "bpr-max", "momentum": 0.4, "batch_size": 50},
+}
+PEERS = [(peer, name) for peer in ("plain", "tuned", "graph") for name in EPOCHS]
+if shutil.which("g++"):
+    PEERS.append(("compiled", "bpr-max"))  # once: it compiles for half a minute
+
+
+@pytest.mark.parametrize(("peer", "name"), PEERS)
+def test_an_epoch(peer, name):
+    """The benchmarks' PyTorch models, given our weights and samples, end up at the same weights.
+
+    The static step, which is captured or compiled, needs all lanes. Without a GPU, a capture is
+    simulated.
+    """
     path = Path(__file__).resolve().parents[1] / "benchmarks" / "torch_peer.py"
     spec = importlib.util.spec_from_file_location("torch_peer", path)
     torch_peer = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(torch_peer)
 
     train = Shop(n_items=200).simulate(300).compact()
-    model = GRU4Rec.published(**hyperparameters, layers=[10], dropout_p_embed=0, backend="numpy")
+    model = GRU4Rec.published(**EPOCHS[name], layers=[10], dropout_p_embed=0, backend="numpy")
     rng = np.random.default_rng(0)
     W = network.init_weights(model, train.n_items, rng, np.float64)
-    peer = getattr(torch_peer, peer)(model, W, train.support)
     batches = session_parallel(train, model.batch_size, min_lanes=1 if model.n_sample else 2)
-    peer.begin(batches)
+    steps = len(batches)
+    if peer in ("graph", "compiled"):
+        steps = int(np.count_nonzero(batches.lanes == model.batch_size))
     memory = {name: init_state(p, model.adapt, model.momentum) for name, p in W.items()}
     state = network.zero_state(model, batches.x.shape[1], np.float64)
     distribution = negative_distribution(train.support, model.sample_alpha)
-    samples = draw_negatives(rng, distribution, (len(batches), model.n_sample))
+    samples = draw_negatives(rng, distribution, (steps, model.n_sample))
+
+    theirs, gpu = [], peer == "graph" and torch.cuda.is_available()
+    with torch.device("cuda" if gpu else "cpu"):
+        kind = torch_peer.PlainPeer if peer == "plain" else torch_peer.Peer
+        options = {peer: True} if peer in ("graph", "compiled") else {}
+        peer = kind(model, W, train.support, **options)
+        peer.begin(batches)
+        with contextlib.nullcontext() if gpu else graph_without_a_gpu(peer):
+            for first in range(0, steps, torch_peer.CHUNK):
+                chunk = range(first, min(first + torch_peer.CHUNK, steps))
+                drawn = torch_peer.index(samples[chunk.start : chunk.stop])
+                theirs.extend(peer.train_chunk(chunk, drawn).tolist())
+        assert (peer.replay is not None) == ("graph" in options)
+
     run = network.StepByStep(model, W, memory, model.ops, np.log(train.support))
-    losses, _ = run(batches, range(len(batches)), samples, state, rng)
-    theirs = [peer.step(t, torch.from_numpy(row)) for t, row in enumerate(samples.astype(np.int64))]
+    losses, _ = run(batches, range(steps), samples, state, rng)
     np.testing.assert_allclose(losses * model.batch_size, theirs, rtol=1e-10)
     for name, table in zip(("V_y", "b_y", "W_x"), peer.tables, strict=False):
-        close(W[name], table)
+        close(W[name], table[:-1].cpu())
+        assert not table[-1].any()

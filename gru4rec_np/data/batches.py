@@ -131,7 +131,8 @@ def guide_table(distribution: np.ndarray) -> np.ndarray:
     Returns:
         (K + 1,) int32. K is a power of two, so that u K is exact.
     """
-    K = 2**18  # 1 MB, so the table stays in the cache
+    # 1 MB, which stays in the cache. With more items than parts, a draw would search for long.
+    K = 2 ** max(18, len(distribution).bit_length())
     return np.searchsorted(distribution, np.arange(K + 1) / K, side="right").astype(np.int32)
 
 

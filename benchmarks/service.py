@@ -1,7 +1,7 @@
 """How many recommendations a second does the service give, and does it stay up?
 
-    python benchmarks/http.py [--connections 1 8 32] [--seconds 20] [--backend numpy] [--write]
-    python benchmarks/http.py --soak 10     minutes of clients of which half vanish
+    python benchmarks/service.py [--connections 1 8 32] [--seconds 20] [--backend numpy] [--write]
+    python benchmarks/service.py --soak 10     minutes of clients of which half vanish
 
 Serves a model of random weights, 37,483 items (as RSC15) and 100 units, in a process of its own.
 wrk posts sessions of 1 to 5 random items to /recommend. It runs on the same machine, so the two
