@@ -158,6 +158,13 @@ def lists_of(lists):
     return log
 
 
+def test_a_second_fit_forgets_the_first(hybrid):
+    model = Hybrid(**SMALL).fit(TEST)
+    model.fit(TRAIN)
+    np.testing.assert_array_equal(model.shares, hybrid.shares)
+    assert model.evaluate(TEST) == hybrid.evaluate(TEST)
+
+
 def test_going_on_keeps_the_shares(hybrid):
     model = Hybrid(**SMALL).fit(TRAIN)
     model.fit_more(TEST)
@@ -166,8 +173,11 @@ def test_going_on_keeps_the_shares(hybrid):
 
 
 def test_too_short_to_hold_out():
+    model = Hybrid(**SMALL).fit(TRAIN)
     with pytest.raises(InputError, match="hybrid: the shares need validation: split: "):
-        Hybrid(**SMALL).fit(Sessions.from_lists([["a", "b"]]))
+        model.fit(Sessions.from_lists([["a", "b"]]))
+    with pytest.raises(InputError, match="hybrid: the model is not trained"):
+        model.recommend(["a"])
 
 
 def test_another_hyperparameter_is_the_networks_too(hybrid):

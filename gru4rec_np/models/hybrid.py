@@ -83,10 +83,8 @@ class Hybrid(Model):
 
     def __init__(self, *, backend: str = "auto", **hyperparameters: Any) -> None:
         super().__init__(**hyperparameters)
-        self.network, self.methods = (
-            GRU4Rec(backend=backend, **hyperparameters),
-            (VSKNN(), Markov()),
-        )
+        self.network = GRU4Rec(backend=backend, **hyperparameters)
+        self.methods = VSKNN(), Markov()
         self._given["backend"] = backend
 
     @property
@@ -125,6 +123,8 @@ class Hybrid(Model):
             InputError: as in `GRU4Rec.fit`; or the log is too short to hold out sessions.
         """
         train = as_sessions(train)
+        for name in ("shares", "item_ids"):  # of an earlier fit
+            vars(self).pop(name, None)
         self.network.fit(train, validation=validation, **options)
         return self.join(train, validation, options.get("verbose"))
 
