@@ -39,7 +39,7 @@ from gru4rec_np.files import write_text
 from gru4rec_np.models import hyperparameters
 from gru4rec_np.models.base import Model
 from gru4rec_np.models.gru4rec import GRU4Rec
-from gru4rec_np.models.hybrid import Hybrid
+from gru4rec_np.models.hybrid import Hybrid, hold_out
 from gru4rec_np.models.hyperparameters import DEFAULTS, FIELDS
 from gru4rec_np.models.training import Diverged
 
@@ -229,6 +229,8 @@ def run(
     train, validation = parts["train"], parts.get("validation")
     wanted = "none" if not tests or known is not None else data["baselines"]
     methods, left_out = baselines.chosen(wanted, model.hp, train, tests, shop)
+    if data["hybrid"] and not data["validation"] and known is None:
+        hold_out(train)  # refuses a log that is too short before it is trained on
     if shop:
         print(f"simulated shop: {shop.n_items:,} items, seed {shop.seed}")
     print(report.describe(parts), "", *lines, sep="\n")

@@ -254,6 +254,11 @@ def test_what_cannot_be(folder):
         command("train", "--start-from", "run", "--hybrid", *more, cwd=folder),
         "hybrid: not with --start-from, the run's model stays what it is",
     )
+    write_table(TRAIN[:1], folder / "one.tsv")
+    log = ["--train", "one.tsv", "--split", "none", "--min-item-support", "1", "--out", "none"]
+    done = command("train", "--hybrid", *log, cwd=folder)
+    assert done.returncode == 2 and "epoch" not in done.stdout
+    assert "error: hybrid: the shares need validation: split: with the last 0.1" in done.stderr
     VSKNN().fit(TRAIN).save(folder / "knn.npz")
     refuses(
         command("train", "--start-from", "knn.npz", *more, cwd=folder),

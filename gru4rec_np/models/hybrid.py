@@ -51,6 +51,18 @@ def mixture_shares(p: np.ndarray) -> np.ndarray:
     return shares / shares.sum()
 
 
+def hold_out(train: Sessions) -> tuple[Sessions, Sessions]:
+    """The sessions before the last tenth (`HELD_OUT`), and those of it, to learn the shares on.
+
+    Raises:
+        InputError: there are too few.
+    """
+    try:
+        return split(train, share=HELD_OUT)
+    except InputError as error:
+        raise InputError(f"hybrid: the shares need validation: {error}") from None
+
+
 class Hybrid(Model):
     """A mixture of GRU4Rec, V-SKNN, a Markov chain and the session's own items.
 
@@ -125,6 +137,8 @@ class Hybrid(Model):
         train = as_sessions(train)
         for name in ("shares", "item_ids"):  # of an earlier fit
             vars(self).pop(name, None)
+        if validation is None:
+            hold_out(train)  # refuses a log that is too short before it is trained on
         self.network.fit(train, validation=validation, **options)
         return self.join(train, validation, options.get("verbose"))
 
@@ -155,10 +169,7 @@ class Hybrid(Model):
                 method.fit_more(train)
         else:
             if validation is None:
-                try:
-                    train_less, held_out = split(train, share=HELD_OUT)
-                except InputError as error:
-                    raise InputError(f"{self.name}: the shares need validation: {error}") from None
+                train_less, held_out = hold_out(train)
                 less = copy.copy(self)
                 less.network = GRU4Rec(**self.network.get_params()).fit(train_less, verbose=verbose)
                 less.methods = VSKNN().fit(train_less), Markov().fit(train_less)
