@@ -175,6 +175,15 @@ __device__ inline void add_product(
     }
 }
 
+// Gradient of the loss with respect to lane's score r + b of item u; 0 past their ends.
+__device__ inline real gradient(
+    real r, int u, int end, int lane, int n, const real *b, const int *y, const real *top,
+    const real *inverse
+) {
+    if (u >= end || lane >= n) return 0;
+    return exp(r + b[u] - top[lane]) * inverse[lane] - (u == y[lane] ? 1 : 0);
+}
+
 // Items of a part, whole tiles.
 __device__ inline int items_of_part(int N) {
     const int tiles = (N + CUT_SIDE - 1) / CUT_SIDE;
@@ -250,13 +259,8 @@ extern "C" __global__ void cut_backward_h(
             const int u = first + u0 + in_warp;
             ThreadRows of_u;
 #pragma unroll
-            for (int i = 0; i < THREAD_ROWS; i++) {
-                const int lane = lane0 + i;
-                of_u.of[i] = 0;
-                if (u < end && lane < n)
-                    of_u.of[i] =
-                        exp(r[i] + b[u] - top[lane]) * inverse[lane] - (u == y[lane] ? 1 : 0);
-            }
+            for (int i = 0; i < THREAD_ROWS; i++)
+                of_u.of[i] = gradient(r[i], u, end, lane0 + i, n, b, y, top, inverse);
             g[u0 + in_warp][warp] = of_u;
         }
         __syncwarp();
@@ -292,11 +296,7 @@ extern "C" __global__ void cut_backward_rows(
             ThreadRows of_lane;
 #pragma unroll
             for (int i = 0; i < THREAD_ROWS; i++) {
-                const int u = u0 + i;
-                of_lane.of[i] = 0;
-                if (u < N && lane < n)
-                    of_lane.of[i] =
-                        exp(r[i] + b[u] - top[lane]) * inverse[lane] - (u == y[lane] ? 1 : 0);
+                of_lane.of[i] = gradient(r[i], u0 + i, N, lane, n, b, y, top, inverse);
                 sum[i] += of_lane.of[i];
             }
             g[lane0 + in_warp][warp] = of_lane;
