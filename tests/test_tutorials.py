@@ -8,6 +8,7 @@ import pytest
 
 import checks
 import run
+from conftest import only_explored
 
 NOTEBOOKS = run.notebooks()
 LARGEST = 700_000  # bytes
@@ -39,6 +40,14 @@ def test_as_shipped_then_solved(number):
         if exercise := run.exercise_of(cell):
             wanted = f"… {exercise} not yet" if i < shipped else f"✓ {exercise} is right"
             assert wanted in run.output_text(cell)
+
+
+@only_explored  # the test above runs the same solutions, after all other cells
+@pytest.mark.parametrize("number", NOTEBOOKS)
+def test_solved(number):
+    for cell in run.execute(run.solved(read(number), number)).cells:
+        if exercise := run.exercise_of(cell):
+            assert f"✓ {exercise} is right" in run.output_text(cell)
 
 
 @pytest.mark.parametrize("number", NOTEBOOKS)

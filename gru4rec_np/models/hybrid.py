@@ -185,23 +185,23 @@ class Hybrid(Model):
     def _shares_on(self, sessions: Sessions) -> np.ndarray:
         """The shares of maximum likelihood on sessions that no part has seen."""
         known = sessions.restrict(self.network.item_ids)
-        targets = known.items[known.cases + 1]
+        cases, targets = known.cases, known.items[known.cases + 1]
         p = np.empty((len(targets), len(self.PARTS)))
-        for k, only in enumerate(np.eye(len(self.PARTS))):
-            for block, mixed in self._mixtures(known, only):
+        for block, scores in self._scores(known):
+            for k, only in enumerate(np.eye(len(self.PARTS))):
+                mixed = self._mixture(scores.copy(), known, cases[block], only)
                 p[block, k] = np.take_along_axis(mixed, targets[block, None], axis=1)[:, 0]
         return mixture_shares(p)
 
     # --- evaluation and recommendation ------------------------------------------------------------
 
-    def _mixtures(self, test: Sessions, shares: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-        """The mixture's probabilities for all cases of some sessions, in blocks of cases."""
-        cases, h, output = test.cases, self.network._last_vectors(test), self.network._output()
+    def _scores(self, test: Sessions) -> Iterator[tuple[slice, np.ndarray]]:
+        """The network's scores (n, I) for all cases of some sessions, in blocks of cases."""
+        h, output = self.network._last_vectors(test), self.network._output()
         size = max(1, MAX_SCORES // 4 // test.n_items)
-        for i in range(0, len(cases), size):
-            block = slice(i, i + size)
-            scores = self.ops.catalogue_scores(h[block], *output)
-            yield block, self._mixture(scores, test, cases[block], shares)
+        for i in range(0, len(h), size):
+            block = slice(i, min(i + size, len(h)))
+            yield block, self.ops.catalogue_scores(h[block], *output)
 
     def _mixture(
         self, scores: np.ndarray, sessions: Sessions, cases: np.ndarray, shares: np.ndarray
@@ -234,14 +234,15 @@ class Hybrid(Model):
     def _ranks(
         self, test: Sessions, ties: str, watch: Watch | None, rows: np.ndarray | None = None
     ) -> np.ndarray:
-        targets = test.items[test.cases + 1]
+        cases, targets = test.cases, test.items[test.cases + 1]
         targets = targets if rows is None else places_in(rows, targets)
         found = []
-        for block, p in self._mixtures(test, self.shares):
+        for block, scores in self._scores(test):
+            p = self._mixture(scores, test, cases[block], self.shares)
             p = p if rows is None else p[:, rows]
             found.append(ranks(p, targets[block], ties))
             if watch:
-                watch(min(block.stop, len(targets)), len(targets))
+                watch(block.stop, len(targets))
         return np.concatenate(found)
 
     def _scorer(self, rows: np.ndarray) -> Scorer:
