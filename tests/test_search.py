@@ -259,19 +259,34 @@ def test_pruning_stops_a_trial_early(space):
 
 
 def test_a_dead_workers_trial_is_run_again_and_counted_once(space, tmp_path):
-    of = job(space, tmp_path, trials=3)
+    of = job(space, tmp_path, trials=3, heartbeat=0)
     study = trials.open_study(of)
     lost = study.ask()
     suggest(of.space, lost)
     lost.set_user_attr("worker", "nobody")
     unclaimed = study.ask()  # its worker died before it could say that it had begun
-    with mock.patch.object(trials, "SILENT", 0):
-        run(of)
+    run(of)
     done = trials.finished(study)
     assert len(done) == 3 and lost.number not in {t.number for t in done}
     again = [t for t in done if t.user_attrs.get("retry_of") == lost.number]
     assert len(again) == 1 and again[0].params == lost.params
     assert study.trials[unclaimed.number].state.name == "FAIL"
+
+
+def test_a_worker_of_a_database_dies_early(space, tmp_path):
+    """Before it could say that it had begun, and before Optuna's thread sent a heartbeat."""
+    of = job(space, storage=f"sqlite:///{tmp_path}/trials.db", trials=2, heartbeat=1,
+             deadline=time.time() + 60)  # fmt: skip
+    study = trials.open_study(of)
+    unclaimed, lost = study.ask(), study.ask()
+    suggest(of.space, lost)
+    trials.claim(study, lost, "nobody")
+    with mock.patch.object(tuning, "POLL", 0.1):
+        run(of)
+    done = trials.finished(study)
+    assert len(done) == 2
+    assert [t.params for t in done if t.user_attrs.get("retry_of") == lost.number] == [lost.params]
+    assert all(study.trials[t.number].state.name == "FAIL" for t in (unclaimed, lost))
 
 
 def test_a_living_workers_trial_is_left_alone(space, tmp_path):

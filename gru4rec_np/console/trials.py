@@ -26,7 +26,6 @@ from gru4rec_np.errors import InputError
 if TYPE_CHECKING:
     import optuna
 
-SILENT = 60  # seconds after which a trial that no worker has claimed is taken for lost
 STARTUP = 10  # random trials before the sampler and the pruner learn from them
 
 
@@ -43,7 +42,7 @@ class Job:
         study: its name in the storage. prune: stop trials that fall behind.
         deadline: of time.time(), after which no trial begins.
         heartbeat: seconds between a database's heartbeats; after three without one, a worker counts
-            as dead.
+            as dead. So does the worker of a trial that none has claimed for as long.
     """
 
     model: str
@@ -199,9 +198,7 @@ def finished(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
 def give_back(job: Job, study: optuna.Study) -> None:
     """Fail the trials whose worker is dead, and put them in the queue again."""
     optuna = require_optuna()
-    if "://" in job.storage:
-        optuna.storages.fail_stale_trials(study)  # by their heartbeat
-        return
+    optuna.storages.fail_stale_trials(study)  # of a database, by their heartbeat
     for trial in study.get_trials(deepcopy=False):
         if trial.state.name != "RUNNING" or _is_alive(job, trial):
             continue
@@ -210,13 +207,25 @@ def give_back(job: Job, study: optuna.Study) -> None:
             _again(study, trial)
 
 
+def claim(study: optuna.Study, trial: optuna.Trial, worker: str) -> None:
+    """Say which worker runs a trial.
+
+    Optuna fails no trial without a heartbeat, and its first one comes from a thread, later. A
+    worker that dies before it would leave a trial that runs for ever.
+    """
+    storage: Any = study._storage
+    if hasattr(storage, "record_heartbeat"):  # a database
+        storage.record_heartbeat(trial._trial_id)
+    trial.set_user_attr("worker", worker)
+
+
 def _is_alive(job: Job, trial: optuna.trial.FrozenTrial) -> bool:
     worker = trial.user_attrs.get("worker")
-    if job.folder is None:
-        return True
     if worker is None:  # drawn a moment ago, or its worker died in that moment
         began = trial.datetime_start
-        return began is None or time.time() - began.timestamp() < SILENT
+        return began is None or time.time() - began.timestamp() < 3 * job.heartbeat
+    if job.folder is None:  # in a database, a trial that has been claimed has a heartbeat
+        return True
     place = job.folder / worker
     if runs.fcntl is None or not place.exists():
         return place.exists()

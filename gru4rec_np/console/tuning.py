@@ -26,6 +26,7 @@ from gru4rec_np.console.spaces import MODELS, make, suggest
 from gru4rec_np.console.trials import (
     STARTUP,
     Job,
+    claim,
     counted,
     finished,
     give_back,
@@ -144,7 +145,7 @@ def _objective(
 def _train_and_judge(job: Job, study: optuna.Study, worker: str, trial: optuna.Trial) -> float:
     """The metric of the trial's model; see `_objective`."""
     optuna = require_optuna()
-    trial.set_user_attr("worker", worker)
+    claim(study, trial, worker)
     before = [t for t in study.get_trials(deepcopy=False) if t.number < trial.number]
     if sum(map(counted, before)) >= job.trials:
         raise Surplus
