@@ -1,4 +1,4 @@
-"""Settings of every test. Hypothesis draws the same examples each time; `make explore` others."""
+"""Settings of every test. Hypothesis draws the same examples each time, `make explore` others."""
 
 import os
 import signal
@@ -7,10 +7,17 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-settings.register_profile("same", deadline=None, print_blob=True, derandomize=True)
+settings.register_profile("same", deadline=None, print_blob=True, derandomize=True, max_examples=35)
 settings.register_profile("explore", deadline=None, print_blob=True)
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "same")
 settings.load_profile(PROFILE)
+EXPLORES = PROFILE == "explore"
+
+
+def examples(most: int) -> settings:
+    """So many examples in `make explore`, a third in `make test`, which always draws the same."""
+    return settings(max_examples=most if EXPLORES else min(most, max(20, most // 3)))
+
 
 # A shell starts background jobs, and nohup every job, with signals ignored. Children inherit that,
 # and the tests of stopping would see no stop.
@@ -19,7 +26,7 @@ for name, handler in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.
     if number is not None and signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, handler)
 
-only_explored = pytest.mark.skipif(PROFILE != "explore", reason="takes minutes: `make explore`")
+only_explored = pytest.mark.skipif(not EXPLORES, reason="takes minutes: `make explore`")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -8,10 +8,10 @@ from collections import Counter
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import shared
+from conftest import examples, shared
 from gru4rec_np import GRU4Rec, InputError, Sessions, Shop, clean, from_frame, read_table, split
 from gru4rec_np.models.baselines import POP, SPOP, Markov, Oracle
 from gru4rec_np.models.factors import BPRMF
@@ -25,7 +25,7 @@ def all_scores(method, sessions):
     return method.scores(sessions, sessions.cases)
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(logs, logs)
 def test_scores_are_the_formulas(train_lists, test_lists):
     train = Sessions.from_lists([*train_lists, list(range(9))])

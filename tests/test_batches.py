@@ -4,9 +4,10 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from conftest import examples
 from gru4rec_np import Sessions
 from gru4rec_np.data.batches import (
     draw_negatives,
@@ -48,7 +49,7 @@ def simulate(sessions, batch_size, min_lanes, order):
         at = [p for p, stays in zip(at, keep, strict=True) if stays]
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(LENGTHS, st.integers(1, 15), st.sampled_from([1, 2]), st.data())
 def test_batches_against_the_simulation(lengths, batch_size, min_lanes, data):
     sessions = numbered(lengths)
@@ -67,7 +68,7 @@ def test_batches_against_the_simulation(lengths, batch_size, min_lanes, data):
     assert batches.x.dtype == batches.y.dtype == np.int32
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(LENGTHS, st.integers(1, 15))
 def test_every_question_is_asked_exactly_once(lengths, batch_size):
     sessions = numbered(lengths)
@@ -77,7 +78,7 @@ def test_every_question_is_asked_exactly_once(lengths, batch_size):
     assert (batches.y[asked] == batches.x[asked] + 1).all()
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(LENGTHS, st.integers(1, 15), st.sampled_from([1, 2]))
 def test_a_lanes_state_never_leaks(lengths, batch_size, min_lanes):
     """A state that is the list of all items since its last zero is always one session's start."""
@@ -95,7 +96,7 @@ def test_a_lanes_state_never_leaks(lengths, batch_size, min_lanes):
         assert all(any(s[: len(old)] == old for s in begins) for old in state)
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(LENGTHS, st.data())
 def test_sessions_are_used_by_start_time_equal_times_in_their_order(lengths, data):
     sessions = numbered(lengths)
@@ -130,7 +131,7 @@ def test_no_steps_where_there_are_too_few_sessions(lists):
 SUPPORT = st.lists(st.integers(0, 50), min_size=1, max_size=20).filter(any).map(np.array)
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(SUPPORT, st.sampled_from([0.25, 0.5, 0.75, 1.0, 2.0]), st.integers(0, 9))
 def test_items_without_support_are_never_drawn(support, sample_alpha, seed):
     distribution = negative_distribution(support, sample_alpha)
@@ -139,7 +140,7 @@ def test_items_without_support_are_never_drawn(support, sample_alpha, seed):
     assert (support[drawn] > 0).all()
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(SUPPORT, st.sampled_from([0.0, 0.75, 1.0]))
 def test_distribution_is_support_to_the_power_of_alpha(support, sample_alpha):
     weights = [float(n) ** sample_alpha for n in support]
@@ -161,7 +162,7 @@ class Extremes:
         return np.resize([0.0, np.nextafter(1, 0)], shape)
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(SUPPORT)
 def test_the_extreme_draws_hit_the_first_and_last_item_with_support(support):
     drawn = draw_negatives(Extremes(), negative_distribution(support, 1.0), (2,))

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from conftest import examples
 from gru4rec_np import gradcheck
 from gru4rec_np.ops.activations import ACTIVATIONS, activate, activate_backward, sigmoid
 from gru4rec_np.ops.cells import (
@@ -37,7 +38,7 @@ lanes, units, seeds = st.integers(1, 6), st.integers(1, 5), st.integers(0, 2**32
 acts = st.tuples(st.sampled_from(ACTIVATIONS), st.sampled_from([0.2, 1.0]))
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(acts, seeds)
 def test_activations(act, seed):
     rng = np.random.default_rng(seed)
@@ -72,7 +73,7 @@ def test_unknown_activation():
         activate_backward(np.zeros(1), np.zeros(1), "swish")
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(lanes, units, acts, seeds)
 def test_gru(B, H, act, seed):
     rng = np.random.default_rng(seed)
@@ -88,7 +89,7 @@ def test_gru(B, H, act, seed):
     gradcheck(lambda: (gru(**arrays, hidden_act=act)[0] * dh_new).sum(), arrays, found)
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(lanes, units, acts, seeds)
 def test_gru_reset_after(B, H, act, seed):
     rng = np.random.default_rng(seed)
@@ -109,7 +110,7 @@ def test_gru_reset_after(B, H, act, seed):
     )
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(lanes, units, acts, seeds)
 def test_rnn(B, H, act, seed):
     rng = np.random.default_rng(seed)
@@ -125,7 +126,7 @@ def test_rnn(B, H, act, seed):
     gradcheck(lambda: (rnn(**arrays, hidden_act=act)[0] * dh_new).sum(), arrays, found)
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(lanes, units, acts, seeds)
 def test_lstm(B, H, act, seed):
     """The output and the memory each have an incoming gradient."""
@@ -186,7 +187,7 @@ def test_gru_is_the_papers_formula():
             assert abs(h_new[lane, k] - wanted) < 1e-14
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(lanes, units, seeds)
 def test_the_other_update_convention_is_the_same_cell(B, H, seed):
     """h' = z*h + (1-z)*n: negate W_z, U_z and b_z, because σ(-a) = 1 - σ(a)."""
@@ -209,7 +210,7 @@ def test_the_reset_variants_differ():
     assert np.abs(before - after).max() > 1e-3
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(lanes, units, units, acts, seeds)
 def test_dense(B, X, Y, act, seed):
     rng = np.random.default_rng(seed)
@@ -232,7 +233,7 @@ def histories(draw):
     return history
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(histories(), st.sampled_from([0.1, 0.5, 0.9]), units, seeds)
 def test_weighted(history, discount, G, seed):
     rng = np.random.default_rng(seed)
@@ -262,7 +263,7 @@ def test_history_length_and_push():
     assert push(np.array([[3, 2, -1]]), np.array([7])).tolist() == [[7, 3, 2]]
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(lanes, units, st.integers(1, 12), seeds)
 def test_scores(B, H, N, seed):
     rng = np.random.default_rng(seed)
@@ -285,7 +286,7 @@ def test_scores(B, H, N, seed):
     np.testing.assert_allclose(r, all_scores[:, items], rtol=1e-12, atol=1e-12)
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(lanes, units, st.sampled_from([1.0, 12.0]), seeds)
 def test_unit(B, D, length, seed):
     rng = np.random.default_rng(seed)

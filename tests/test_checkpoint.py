@@ -10,10 +10,11 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
+from conftest import examples
 from gru4rec_np import GRU4Rec, InputError, Sessions, models
 from gru4rec_np.data.sessions import id_array
 from gru4rec_np.models import narm, network
@@ -55,7 +56,7 @@ def refused(path, *words):
     assert len(message.splitlines()) == 1
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(IDS)
 def test_ids_round_trip(ids):
     packed = pack_ids(id_array(ids))
@@ -65,7 +66,7 @@ def test_ids_round_trip(ids):
     assert again.tolist() == ids
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(
     IDS,
     st.dictionaries(NAMES, JSON, max_size=3),

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from conftest import examples
 from gru4rec_np import NARM, GRU4Rec, InputError, Sessions, Shop
 from gru4rec_np.models import BASELINES
 from gru4rec_np.models.baselines import Markov
@@ -172,7 +173,7 @@ def test_ranks_among_candidates(name):
 # --- the best of each row -------------------------------------------------------------------------
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(
     st.integers(0, 2**32 - 1), st.integers(1, 700), st.integers(1, 12),
     st.sampled_from([2, 5, 10**6]), st.booleans(),

@@ -14,11 +14,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from test_kernels import close, ops_of
 from test_steps import run_steps
 
+from conftest import examples
 from gru4rec_np import GRU4Rec, InputError, Shop, backends
 from gru4rec_np.backends import emulator
 from gru4rec_np.backends.cuda import operations as cuda
@@ -54,7 +55,7 @@ seeds = st.integers(0, 2**32)
 
 @on_devices
 @pytest.mark.parametrize("version", ["plain", "coalesced", "tiled"])
-@settings(max_examples=40)
+@examples(40)
 @given(B=st.integers(1, 35), H=st.integers(1, 70), dtype=dtypes, seed=seeds)
 def test_rungs_of_the_recurrent_step(device, version, B, H, dtype, seed):
     rng = np.random.default_rng(seed)
@@ -70,7 +71,7 @@ def test_rungs_of_the_recurrent_step(device, version, B, H, dtype, seed):
 
 @on_devices
 @pytest.mark.parametrize("version", ["plain", "coalesced", "tiled", "last"])
-@settings(max_examples=40)
+@examples(40)
 @given(B=st.integers(1, 35), H=st.integers(1, 140), N=st.integers(1, 150), dtype=dtypes, seed=seeds)
 def test_rungs_of_the_scores(device, version, B, H, N, dtype, seed):
     rng = np.random.default_rng(seed)
@@ -102,7 +103,7 @@ def test_many_scored_columns(device, N):
 
 @on_devices
 @pytest.mark.parametrize("version", ["plain", "tree", "online"])
-@settings(max_examples=40)
+@examples(40)
 @given(B=st.integers(1, 35), more=st.integers(1, 300), dtype=dtypes, seed=seeds)
 def test_rungs_of_cross_entropy(device, version, B, more, dtype, seed):
     r = 3 * np.random.default_rng(seed).normal(size=(B, B + more)).astype(dtype)
@@ -112,7 +113,7 @@ def test_rungs_of_cross_entropy(device, version, B, more, dtype, seed):
 
 
 @on_devices
-@settings(max_examples=40)
+@examples(40)
 @given(B=st.integers(1, 35), N=st.integers(1, 70), H=st.integers(1, 40), dtype=dtypes, seed=seeds)
 def test_first_rung_of_cut_cross_entropy(device, B, N, H, dtype, seed):
     rng = np.random.default_rng(seed)
@@ -145,7 +146,7 @@ def test_no_part_is_empty(lanes, columns):
 
 
 @on_devices
-@settings(max_examples=40)
+@examples(40)
 @given(
     rows=st.integers(1, 70), width=st.integers(1, 40),
     adapt=st.sampled_from(backends.OWN_OPTIMISERS), momentum=st.sampled_from([0.0, 0.3]),
@@ -167,7 +168,7 @@ def test_first_rung_of_the_update(device, rows, width, adapt, momentum, dtype, s
 
 
 @on_devices
-@settings(max_examples=40)
+@examples(40)
 @given(B=st.integers(1, 35), X=st.integers(1, 40), H=st.integers(1, 40), dtype=dtypes, seed=seeds)
 def test_first_rung_of_the_input(device, B, X, H, dtype, seed):
     rng = np.random.default_rng(seed)
@@ -178,7 +179,7 @@ def test_first_rung_of_the_input(device, B, X, H, dtype, seed):
 
 @on_devices
 @pytest.mark.parametrize("version", ["plain", "spread"])
-@settings(max_examples=40)
+@examples(40)
 @given(n=st.integers(1, 40), items=st.integers(1, 150), H=st.integers(1, 40), seed=seeds)
 def test_rungs_of_the_rank(device, version, n, items, H, seed):
     """Equal items tie and all versions agree, since each score is one sum in one order."""
@@ -276,7 +277,7 @@ def exercise(ops, file):
             update(p, draw(40, 37), state, "adagrad", 0.1, 0.1, rows)
         steps_of(ops)
         steps_of(ops, skip=True, momentum=0.1, dropout_p_embed=0.2)
-        steps_of(ops, layers=[260], batch_size=3, n_sample=5)
+        steps_of(ops, layers=[260], batch_size=3, n_sample=5, input="onehot")
         steps_of(ops, input="onehot", layers=[130])
     elif file == "cosine":
         steps_of(ops, cosine=9.0, skip=True, momentum=0.1, dropout_p_embed=0.2)

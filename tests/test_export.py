@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from test_commands import command, refuses
 
+from conftest import examples
 from gru4rec_np import GRU4Rec, Shop
 from gru4rec_np import __version__ as VERSION
 from gru4rec_np.data.sessions import id_array
@@ -82,7 +83,7 @@ def same_sessions(model, sessions, padded, k=I):
         np.testing.assert_allclose(scores[n], [ours[item] for item in theirs], **CLOSE)
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(gru4recs, st.lists(st.integers(1, 6), min_size=1, max_size=3), st.integers(0, 99))
 def test_gru4rec_in_both_graphs(chosen, lengths, seed):
     model = filled(GRU4Rec(**chosen, backend="numpy"), seed)

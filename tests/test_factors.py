@@ -2,17 +2,17 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
-from conftest import shared
+from conftest import examples, shared
 from gru4rec_np import InputError, Sessions, Shop, gradcheck, read_table
 from gru4rec_np.models.baselines import POP, by_session
 from gru4rec_np.models.factors import BPRMF, CLICKS, _triples, bpr_mf, bpr_mf_backward
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 6), st.integers(2, 7), st.integers(1, 5))
 def test_the_gradient(seed, B, I, D):  # noqa: E741
     """Also where i, j or a session's items coincide."""
@@ -51,7 +51,7 @@ def test_scores_are_the_mean_products():
         np.testing.assert_allclose(row, (V[past] @ V.T).mean(axis=0), rtol=1e-5, atol=1e-7)
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(st.lists(st.lists(st.integers(0, 8), min_size=2, max_size=6), min_size=1, max_size=9))
 def test_the_batch_does_not_matter(lists):
     log = Sessions.from_lists(lists)

@@ -30,6 +30,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from conftest import EXPLORES
 from gru4rec_np import InputError, Sessions, Shop, models
 from gru4rec_np.backends import load as load_ops
 from gru4rec_np.data import rawlogs
@@ -42,7 +43,7 @@ from gru4rec_np.train import settings as train_settings
 
 SECONDS = 5  # of CPU, all threads together
 MEMORY = 2**30
-EXAMPLES = int(os.environ.get("FUZZ", 300))
+EXAMPLES = int(os.environ.get("FUZZ", 300 if EXPLORES else 100))
 
 # --- inputs ---------------------------------------------------------------------------------------
 

@@ -7,13 +7,14 @@ import shutil
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from test_baselines import all_scores, logs
 from test_commands import command
 from test_kernels import ops_of
 from test_resume import stop_at
 
+from conftest import examples
 from gru4rec_np import GRU4Rec, InputError, Sessions, Shop, models, read_table
 from gru4rec_np.models import BASELINES, ON_A_BACKEND, checkpoint, going_on
 from gru4rec_np.models.baselines import POP, SPOP, Markov
@@ -59,7 +60,7 @@ def same(a, b):
 
 
 @pytest.mark.parametrize("method", COUNTED, ids=lambda m: m.name)
-@settings(max_examples=100)
+@examples(100)
 @given(logs, logs, st.randoms(use_true_random=False))
 def test_a_baseline_equals_a_fit_on_both_logs(method, first, second, random):
     both = Sessions.from_lists([*first, *second])
@@ -123,7 +124,7 @@ def test_a_baseline_of_an_older_file_says_what_it_lacks(old_file, tmp_path):
 # --- the rows of new items ------------------------------------------------------------------------
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(logs, st.integers(0, 9))
 def test_shares_are_those_of_the_sessions(lists, known):
     log = Sessions.from_lists([*lists, list(range(9))])

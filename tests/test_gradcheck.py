@@ -4,10 +4,11 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
+from conftest import examples
 from gru4rec_np import GradientError, gradcheck
 from gru4rec_np.ops.activations import activate, activate_backward
 
@@ -30,7 +31,7 @@ def message(f, params, gradients, **options):
     return text
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([None, 0, 1, 5, 99]))
 def test_right_gradients_pass_and_arrays_are_restored(seed, entries):
     f, params, gradients = problem(seed)
@@ -40,14 +41,14 @@ def test_right_gradients_pass_and_arrays_are_restored(seed, entries):
         np.testing.assert_array_equal(p, before[name])
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(arrays(np.float64, array_shapes(min_dims=0, max_dims=3, max_side=3), elements=FLOATS))
 def test_arrays_of_any_shape(x):
     x = np.array(x)
     gradcheck(lambda: np.sin(x).sum(), {"x": x}, {"x": np.cos(x)})
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([-1.0, 2.0, 0.5, 1.001]))
 def test_a_wrong_factor_shows_as_the_ratio(seed, factor):
     f, params, gradients = problem(seed)
@@ -64,7 +65,7 @@ def test_a_wrong_factor_shows_as_the_ratio(seed, factor):
     assert ratio == pytest.approx(factor, rel=1e-4)
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([None, 3]))
 def test_a_transposed_gradient_is_found(seed, entries):
     f, params, gradients = problem(seed)
@@ -72,7 +73,7 @@ def test_a_transposed_gradient_is_found(seed, entries):
     assert message(f, params, gradients, entries=entries).startswith("W")
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(st.integers(0, 2**32 - 1), st.integers(0, 3), st.integers(0, 3))
 def test_one_wrong_entry_is_named(seed, i, j):
     f, params, gradients = problem(seed)
@@ -123,7 +124,7 @@ def test_entries_with_a_gradient_come_first():
 # --- kinks, rounding and NaN ----------------------------------------------------------------------
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(
     st.one_of(st.floats(0, 1e-3), st.floats(-10, -3).map(lambda d: 10**d)),
     st.sampled_from([-1, 1]),
@@ -136,7 +137,7 @@ def test_relu_near_its_kink_passes(distance, sign, entries):
     gradcheck(lambda: weights @ np.maximum(x, 0), {"x": x}, {"x": right}, entries=entries)
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(st.floats(0, 1e-5), st.sampled_from(["relu", "leaky", "elu", "selu"]), st.integers(0, 99))
 def test_activations_near_their_kink_pass(size, act, seed):
     """Many entries near the kink, on both sides, and a random direction through all of them."""
@@ -147,7 +148,7 @@ def test_activations_near_their_kink_pass(size, act, seed):
     gradcheck(lambda: (activate(x, act, 0.3) * dy).sum(), {"x": x}, {"x": dx})
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(st.floats(-5e-7, 5e-7), st.sampled_from([-2.0, -0.1, 2.1, 4.0]))
 def test_a_wrong_gradient_at_a_kink_is_named_as_such(x, wrong):
     x = np.array([x])
@@ -155,7 +156,7 @@ def test_a_wrong_gradient_at_a_kink_is_named_as_such(x, wrong):
     assert "f has a kink within 1e-06: one-sided differences" in text
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(st.floats(1.1e-6, 1e-3), st.sampled_from([-1, 1]))
 def test_relu_near_its_kink_with_the_other_sides_slope_fails(distance, sign):
     x = np.array([sign * distance])

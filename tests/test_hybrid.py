@@ -4,11 +4,12 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from test_commands import command, refuses
 
+from conftest import examples
 from gru4rec_np import GRU4Rec, InputError, Sessions, Shop, models, split
 from gru4rec_np.data.tables import read_table, write_table
 from gru4rec_np.models.hybrid import HELD_OUT, LEAST, Hybrid, mixture_shares
@@ -49,7 +50,7 @@ def test_no_other_shares_make_the_cases_more_probable(p, seed):
     assert all(log_likelihood(other, p) <= best for other in others)
 
 
-@settings(max_examples=20)
+@examples(20)
 @given(st.integers(0, 2**31), st.floats(0.1, 0.9))
 def test_the_shares_of_a_mixture_are_found_again(seed, share):
     """Draws from a mixture of two known distributions over 30 items."""

@@ -4,9 +4,10 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from conftest import examples
 from gru4rec_np import InputError
 from gru4rec_np.console.advice import unusual
 from gru4rec_np.models.hyperparameters import (
@@ -189,7 +190,7 @@ def valid(draw):
     return values
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(valid())
 def test_round_trip_through_plain_values(values):
     first = Hyperparameters(**values)
@@ -201,7 +202,7 @@ def test_round_trip_through_plain_values(values):
     assert [type(v) for v in again.as_dict().values()] == [type(v) for v in plain.values()]
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(st.sampled_from(NAMES).flatmap(lambda name: st.tuples(st.just(name), GOOD[name])))
 def test_values_survive_as_text(case):
     name, value = case
@@ -223,7 +224,7 @@ def test_all_items_instead_of_samples():
     assert unusual(hp.as_dict()) == []
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(valid())
 def test_a_params_string_builds_the_same_model(values):
     text = ",".join(

@@ -9,9 +9,10 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from conftest import examples
 from gru4rec_np import InputError, backends, gradcheck
 from gru4rec_np.data.batches import (
     draw_negatives,
@@ -96,7 +97,7 @@ def test_an_unknown_backend_is_named():
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", ["gru", "gru_reset_after"])
-@settings(max_examples=200)
+@examples(200)
 @given(B=lanes, H=units, act=acts, dtype=FLOATS, seed=seeds)
 def test_cells(backend, name, B, H, act, dtype, seed):
     ops, rng = ops_of(backend), np.random.default_rng(seed)
@@ -112,7 +113,7 @@ def test_cells(backend, name, B, H, act, dtype, seed):
         close(a, b, H * B)
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(
     n=st.lists(st.integers(1, 12), min_size=1, max_size=20), H=units, normalise=st.booleans(),
     scale=st.sampled_from([0.1, 1.0, 30.0]), dtype=FLOATS, seed=seeds,
@@ -158,7 +159,7 @@ def test_gradients_of_whole_sessions(n):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@settings(max_examples=100)
+@examples(100)
 @given(
     n=lanes, items=st.sampled_from([1, 2, 9, 64, 517]), dtype=FLOATS,
     scale=st.sampled_from([0.1, 5.0, 1e4]), seed=seeds,
@@ -171,7 +172,7 @@ def test_softmax_over_all_items(backend, n, items, dtype, scale, seed):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@settings(max_examples=60)
+@examples(60)
 @given(
     B=st.sampled_from([1, 2, 9, 32, 33, 70]),
     N=st.sampled_from([1, 2, 31, 32, 33, 65, 200]),
@@ -191,7 +192,7 @@ def test_cut_cross_entropy(backend, B, N, D, dtype, seed):
 
 
 @pytest.mark.parametrize("backend", ["numpy", *BACKENDS])
-@settings(max_examples=40)
+@examples(40)
 @given(
     scale=st.sampled_from([30.0, 1e3, 1e4]), B=st.integers(1, 40), N=st.integers(1, 100), seed=seeds
 )
@@ -238,7 +239,7 @@ def score_matrices(draw):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("loss", LOSSES)
-@settings(max_examples=200)
+@examples(200)
 @given(
     drawn=score_matrices(),
     act=acts,
@@ -259,7 +260,7 @@ def test_losses(backend, loss, drawn, act, bpreg, smoothing, corrected):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("loss", LOSSES)
-@settings(max_examples=50)
+@examples(50)
 @given(drawn=score_matrices(), act=acts)
 def test_gradients_of_the_fused_losses(backend, loss, drawn, act):
     """Not only equal to NumPy's: the derivative of the compiled loss itself."""
@@ -273,7 +274,7 @@ def test_gradients_of_the_fused_losses(backend, loss, drawn, act):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("loss", LOSSES)
-@settings(max_examples=100)
+@examples(100)
 @given(scale=st.sampled_from([30.0, 1e3, 1e4]), B=st.integers(1, 5), seed=seeds)
 def test_losses_at_the_edge_of_float32(backend, loss, scale, B, seed):
     rng = np.random.default_rng(seed)
@@ -301,7 +302,7 @@ def test_what_is_not_a_number_stays_so(backend, loss, act, dtype):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@settings(max_examples=200)
+@examples(200)
 @given(
     rows=st.integers(1, 60), columns=st.sampled_from([0, 1, 5, 16, 33]), sparse=st.booleans(),
     adapt=st.sampled_from(optim.OPTIMISERS), momentum=st.sampled_from([0.0, 0.3]), dtype=FLOATS,
@@ -326,7 +327,7 @@ def test_update(backend, rows, columns, sparse, adapt, momentum, dtype, seed):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@settings(max_examples=100)
+@examples(100)
 @given(
     n=st.integers(1, 20), items=st.integers(1, 300), ties=st.sampled_from(ranking.TIES), seed=seeds
 )
@@ -346,7 +347,7 @@ def test_ranks(backend, n, items, ties, seed):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@settings(max_examples=100)
+@examples(100)
 @given(
     n=st.sampled_from([0, 1, 2, 31, 255, 257, 600]),
     items=st.sampled_from([1, 2, 33, 511, 512, 513, 1025, 1700]),
@@ -373,7 +374,7 @@ def test_equal_items_tie(backend, n, items, H, dtype, seed):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@settings(max_examples=50)
+@examples(50)
 @given(
     n=st.sampled_from([0, 1, 2, 7, 33, 257]),
     items=st.sampled_from([1, 7, 8, 9, 511, 512, 513, 1100]),
@@ -472,7 +473,6 @@ def compiled(name):
 sizes = st.sampled_from([1, 2, 7, 8, 9, 16, 25])  # blocks are 8 by 8
 
 
-@settings(deadline=None)
 @given(rows=sizes, columns=sizes, margin=st.sampled_from([0, 3]), dtype=FLOATS, seed=seeds)
 def test_transposes(rows, columns, margin, dtype, seed):
     """Parts of wider matrices too, whose other numbers stay as they are."""
@@ -482,7 +482,6 @@ def test_transposes(rows, columns, margin, dtype, seed):
     assert (out[:, margin:] == a[:, margin:].T).all() and (out[:, :margin] == 7).all()
 
 
-@settings(deadline=None)
 @given(
     rows=sizes, inner=sizes, columns=sizes, flip=st.tuples(st.booleans(), st.booleans()),
     dtype=FLOATS, seed=seeds,

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from conftest import examples
 from gru4rec_np import gradcheck
 from gru4rec_np.ops import losses
 from gru4rec_np.ops.activations import activate, exp_or_zero
@@ -55,7 +56,7 @@ def scores(draw):
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-@settings(max_examples=200)
+@examples(200)
 @given(
     drawn=scores(),
     act=st.sampled_from(FINAL_ACTS),
@@ -78,7 +79,7 @@ def test_value_and_gradient(loss, drawn, act, bpreg, smoothing, corrected):
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-@settings(max_examples=200)
+@examples(200)
 @given(
     act=st.sampled_from(FINAL_ACTS),
     shape=st.tuples(st.integers(1, 5), st.integers(1, 30)),
@@ -132,7 +133,7 @@ def test_no_softmax_weight_is_denormal(dtype):
 # --- scores and cross-entropy in one --------------------------------------------------------------
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(
     B=st.integers(1, 6),
     D=st.integers(1, 4),
@@ -156,7 +157,7 @@ def test_gradients_of_cut_cross_entropy(B, D, N, scores_at_once, seed):
     gradcheck(lambda: cut_cross_entropy(**a, y=y)[0].sum(), a, named)
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(B=st.integers(1, 6), S=st.integers(1, 9), D=st.integers(1, 4), seed=st.integers(0, 2**32))
 def test_cut_cross_entropy_with_samples(B, S, D, seed):
     """Columns V[items] and biases b[items] - log_q: the sampled loss, duplicates included."""

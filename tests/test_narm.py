@@ -7,11 +7,11 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from conftest import shared
+from conftest import examples, shared
 from gru4rec_np import NARM, GradientError, InputError, Sessions, Shop, gradcheck, read_table
 from gru4rec_np.backends import load
 from gru4rec_np.data.batches import draw_negatives
@@ -56,7 +56,7 @@ def grid(n):
 # --- each step and its backward -------------------------------------------------------------------
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(sizes, sizes, sizes, st.booleans(), seeds)
 def test_attend(J, n, H, normalise, seed):
     rng = np.random.default_rng(seed)
@@ -72,7 +72,7 @@ def test_attend(J, n, H, normalise, seed):
     )
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(lengths, sizes, seeds)
 def test_unroll(n, H, seed):
     rng, there = np.random.default_rng(seed), grid(n)
@@ -88,7 +88,7 @@ def test_unroll(n, H, seed):
     )
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(lengths, sizes, st.booleans(), seeds)
 def test_local(n, H, normalise, seed):
     rng, there = np.random.default_rng(seed), grid(n)
@@ -105,7 +105,7 @@ def test_local(n, H, normalise, seed):
     )
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(sizes, sizes, seeds)
 def test_softmax_loss(n, I, seed):  # noqa: E741
     rng = np.random.default_rng(seed)
@@ -175,7 +175,7 @@ def whole(g, emb):
     return full
 
 
-@settings(max_examples=150)
+@examples(150)
 @given(configurations(), lengths)
 def test_gradient_of_the_whole_network(hp, n):
     W, problem = random_problem(hp, n)
@@ -242,7 +242,7 @@ def test_side_by_side_by_hand():
     assert there.tolist() == [[True, True, True], [True, True, False], [True, False, False]]
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=6), st.integers(1, 8), st.booleans())
 def test_pieces(n, half, serving):
     """Each event has one answer; training cuts end to end, serving looks half a piece back."""
@@ -260,7 +260,7 @@ def test_pieces(n, half, serving):
         assert answers == [(s, t) for s, length in enumerate(n) for t in range(length)]
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(configurations(), lengths)
 def test_a_batch_is_the_sum_of_its_sessions(hp, n):
     """Loss and gradients: no lane leaks into another, and what is not there is not learnt."""
@@ -286,7 +286,7 @@ def test_a_batch_is_the_sum_of_its_sessions(hp, n):
         np.testing.assert_allclose(sum(n) * together[name], alone[name], rtol=1e-9, atol=1e-12)
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(configurations(), lengths)
 def test_a_batch_in_parts(hp, n):
     """Gradients of parts, each divided by the cases of all, are merged to those of the batch."""
@@ -327,7 +327,7 @@ def test_places_without_an_event_are_never_read(monkeypatch, normalise):
     assert all((found[name] == wanted[name]).all() for name in W)
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(st.lists(st.lists(st.integers(0, 8), min_size=2, max_size=12), min_size=1, max_size=9),
        st.booleans())  # fmt: skip
 def test_a_session_scores_the_same_in_any_company(lists, normalise):

@@ -6,10 +6,10 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import shared
+from conftest import examples, shared
 from gru4rec_np import InputError, Sessions, Shop, read_table
 from gru4rec_np.models import neighbours
 from gru4rec_np.models.neighbours import CLICKS, VSKNN, ItemKNN, by_session
@@ -33,7 +33,7 @@ def naive_v_sknn(train, current, k, sample, idf, decay):
     return {i: x * (1 + idf * math.log(len(train) / with_item[i])) for i, x in score.items()}
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(logs, logs, st.integers(1, 6), st.integers(1, 6), st.sampled_from([0.0, 0.7]), st.booleans())
 def test_v_sknn_is_the_formula(train_lists, test_lists, k, sample, idf, decay):
     train_lists = [*train_lists, list(range(9))]
@@ -69,7 +69,7 @@ def test_v_sknn_by_hand():
     assert {i for i, x in one.items() if x} == {"z"}
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(logs, st.randoms(use_true_random=False), st.integers(1, 5))
 def test_order_and_company_do_not_matter(lists, random, n):
     """Neither the order of the training sessions nor a case's batch changes a bit."""

@@ -4,9 +4,10 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from conftest import examples
 from gru4rec_np import GradientError, GRU4Rec, Sessions, gradcheck
 from gru4rec_np.backends import load
 from gru4rec_np.data.batches import session_parallel
@@ -122,7 +123,7 @@ def gradients(hp, W, window, state):
     return full, loss
 
 
-@settings(max_examples=150)
+@examples(150)
 @given(configurations())
 def test_gradient_of_the_whole_network(hp):
     W, window, state = random_network(hp)
@@ -238,7 +239,7 @@ def test_a_memory_that_outlives_its_session_is_seen(monkeypatch):
 
 
 @pytest.mark.parametrize("unit", UNITS)
-@settings(max_examples=50)
+@examples(50)
 @given(
     lengths=st.lists(st.integers(2, 6), min_size=1, max_size=12), batch_size=st.integers(1, 5),
     seed=st.integers(0, 99),

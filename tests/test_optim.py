@@ -5,10 +5,11 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from conftest import examples
 from gru4rec_np.ops.optim import OPTIMISERS, clip, init_state, sum_rows, update
 
 FLOATS = st.floats(-100, 100, allow_subnormal=False)
@@ -25,7 +26,7 @@ def row_gradients(draw):
     return np.array(rows, draw(st.sampled_from([np.int32, np.int64]))), g.astype(dtype)
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(row_gradients())
 def test_sum_rows_against_a_dict(rows_and_gradients):
     """Bit-identical: duplicates are added in the order of `rows`."""
@@ -89,7 +90,7 @@ def training(draw):
     return rng.normal(size=(8, 3)), [(r, rng.normal(0, scale, (len(r), 3))) for r in steps]
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(training(), st.sampled_from(["adagrad", "sgd"]))
 def test_sparse_is_dense_bit_for_bit(case, adapt):
     """Only for optimisers whose state does not change with a gradient of 0."""
@@ -97,7 +98,7 @@ def test_sparse_is_dense_bit_for_bit(case, adapt):
     assert_same(run(True, adapt, 0.0, gradients, p), run(False, adapt, 0.0, gradients, p))
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(SEEDS, st.integers(1, 4), st.sampled_from(OPTIMISERS), st.sampled_from([0.0, 0.9]))
 def test_all_rows_listed_is_dense_bit_for_bit(seed, steps, adapt, momentum):
     rng = np.random.default_rng(seed)
@@ -106,7 +107,7 @@ def test_all_rows_listed_is_dense_bit_for_bit(seed, steps, adapt, momentum):
     assert_same(run(True, adapt, momentum, gradients, p), run(False, adapt, momentum, gradients, p))
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(training(), st.sampled_from(OPTIMISERS), st.sampled_from([0.0, 0.1, 0.9]))
 def test_an_update_touches_the_listed_rows_only(case, adapt, momentum):
     """Listed rows change as in the dense update; the others keep weight, state and velocity."""
@@ -145,7 +146,7 @@ def scalar_steps(adapt, gradients):
             yield step
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(
     arrays(np.float64, st.tuples(st.integers(1, 5), st.just(4)), elements=FLOATS),
     st.floats(1e-4, 1),
@@ -208,7 +209,7 @@ def test_unknown_optimiser_is_named():
         update(np.ones(2), np.ones(2), {}, "adamm", 0.1)
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(
     st.lists(arrays(np.float64, st.sampled_from([(3,), (2, 2), ()]), elements=FLOATS), max_size=3),
     st.floats(0.01, 100),

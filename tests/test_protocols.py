@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from test_sessions import as_lists, logs, naive_keep, one_line_error
 
+from conftest import examples
 from gru4rec_np import InputError, Sessions, clean, split
 from gru4rec_np.data.protocols import PROTOCOLS, cut_by_time, merge_repeats
 from gru4rec_np.data.rawlogs import CUT_AT_GAPS, READERS
@@ -42,13 +43,13 @@ def naive_short(lists, length):
     return [(s, events) for s, events in lists if len(events) >= length]
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(logs())
 def test_merge_repeats(sessions):
     assert as_lists(merge_repeats(sessions)) == naive_merge(as_lists(sessions))
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(logs(), st.data())
 def test_drop_duplicates(sessions, data):
     n = sessions.n_events
@@ -59,7 +60,7 @@ def test_drop_duplicates(sessions, data):
     assert as_lists(drop_duplicates(sessions)) == expected
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(logs(), st.integers(1, 5), st.integers(1, 4), st.booleans(), st.booleans())
 def test_clean(sessions, support, length, repeats, until_stable):
     lists = as_lists(sessions)
@@ -152,7 +153,7 @@ def long_logs(draw):
     return dataclasses.replace(sessions, times=sessions.times + stretch * sessions.positions)
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(
     long_logs(),
     st.sampled_from([0.25, 0.5, 1, 2]),
@@ -168,7 +169,7 @@ def test_split_by_days(sessions, days, by, full_hour):
     check_split(sessions, in_test, at, days=days, by=by, full_hour=full_hour)
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(long_logs(), st.sampled_from([0.1, 0.25, 0.5, 0.75]), st.sampled_from(["end", "start"]))
 def test_split_by_share(sessions, share, by):
     times = times_of(sessions, by)

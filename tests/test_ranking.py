@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from conftest import examples
 from gru4rec_np.ops.ranking import (
     PADDED_ROWS,
     TIES,
@@ -37,7 +38,7 @@ def score_tables(draw, elements=FEW):
     return scores, np.array(targets)
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(score_tables(), st.sampled_from(TIES))
 def test_ranks_against_sorting(case, ties):
     scores, targets = case
@@ -47,7 +48,7 @@ def test_ranks_against_sorting(case, ties):
     assert got.dtype == np.float64
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(score_tables(), st.sampled_from(TIES), st.data())
 def test_nan_never_helps(case, ties, data):
     scores, targets = case
@@ -69,7 +70,7 @@ def test_unknown_ties_are_named():
         ranks(np.zeros((1, 2)), np.array([0]), "optimistic")
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(st.integers(0, 2 * PADDED_ROWS + 1), st.integers(1, 6), st.sampled_from(TIES), st.data())
 def test_rank_targets_is_ranks_of_the_product(n, items, ties, data):
     """Small integers: the product is exact, in whatever parts it is computed."""
@@ -100,7 +101,7 @@ def test_metrics_by_hand():
     assert list(metrics(np.array([1.0]), 5)) == ["recall@5", "mrr@5"]
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(st.lists(st.integers(2, 60).map(lambda r: r / 2), min_size=1), st.integers(1, 30))
 def test_metrics_against_a_loop(drawn, k):
     hits = [r for r in drawn if r <= k]
@@ -109,7 +110,7 @@ def test_metrics_against_a_loop(drawn, k):
     assert metrics(np.array(drawn), (k,)) == pytest.approx(expected)
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(arrays(np.float32, st.integers(1, 9), elements=FEW), st.integers(1, 12))
 def test_top_is_sorted_and_keeps_the_order_of_equal_scores(scores, k):
     ids = np.array([f"i{i}" for i in range(len(scores))], object)
@@ -117,7 +118,7 @@ def test_top_is_sorted_and_keeps_the_order_of_equal_scores(scores, k):
     assert top(scores, ids, k) == ordered[:k]
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(arrays(np.float32, st.integers(1, 12), elements=FEW | st.just(np.nan)), st.integers(1, 14))
 def test_top_puts_nan_last(scores, k):
     found = [item for item, _ in top(scores, np.arange(len(scores)), k)]

@@ -7,10 +7,11 @@ import shutil
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from checks import cuda
+from conftest import examples
 from gru4rec_np.backends.emulator import Module, replay
 from solutions import ch11
 
@@ -42,7 +43,7 @@ def launch(kernel, n, blocks=2):
     return report
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(st.integers(1, 200))
 def test_the_steps_are_what_the_threads_did(kernel, n):
     report = launch(kernel, n)

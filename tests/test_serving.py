@@ -15,11 +15,12 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from test_kernels import ops_of
 from threadpoolctl import threadpool_info
 
+from conftest import examples
 from gru4rec_np import GRU4Rec, Sessions, Shop, backends, models
 from gru4rec_np.backends import one_blas_thread
 from gru4rec_np.models import BASELINES, ON_A_BACKEND
@@ -113,7 +114,7 @@ def test_what_is_served_is_what_the_evaluation_ranks_by(served, log, backend, ki
 
 
 @pytest.mark.parametrize("backend", FAST)
-@settings(max_examples=6)
+@examples(6)
 @given(seed=st.integers(0, 2**32), open_at_once=st.integers(1, 1000))
 def test_interleaving_1000_sessions_does_not_show(served, log, backend, seed, open_at_once):
     model = served("usual", backend)
@@ -121,7 +122,7 @@ def test_interleaving_1000_sessions_does_not_show(served, log, backend, seed, op
     check_interleaving(model, log, seed, open_at_once)
 
 
-@settings(max_examples=5)
+@examples(5)
 @given(seed=st.integers(0, 2**32), open_at_once=st.integers(1, 20))
 @pytest.mark.parametrize("kind", ["usual", "lstm"])
 @pytest.mark.parametrize("backend", [b for b in ALL if b not in FAST])

@@ -8,9 +8,10 @@ from itertools import chain, pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from conftest import examples
 from gru4rec_np import InputError, Sessions
 from gru4rec_np.data.sessions import DAY
 
@@ -43,7 +44,7 @@ def logs(draw, min_length=0):
     return dataclasses.replace(sessions, times=sessions.positions + shift)
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(logs())
 def test_support_cases_positions(sessions):
     lists = as_lists(sessions)
@@ -61,7 +62,7 @@ def test_support_cases_positions(sessions):
     assert sessions.cases.tolist() == cases
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(logs(), st.data())
 def test_keep_events_keep_sessions_compact(sessions, data):
     lists = as_lists(sessions)
@@ -83,7 +84,7 @@ def test_keep_events_keep_sessions_compact(sessions, data):
     assert compact.item_ids.tolist() == [i for i in sessions.item_ids if i in used]
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(logs())
 def test_from_lists_round_trip(sessions):
     lists = [[item for item, _ in events] for _, events in as_lists(sessions)]
@@ -106,7 +107,7 @@ def test_lists_of_ids_of_every_type():
         Sessions.from_lists([[1.0, float("nan")]])
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(logs(), st.data())
 def test_indexing_is_numpys(sessions, data):
     lists = as_lists(sessions)
@@ -143,7 +144,7 @@ def test_a_short_repr():
     assert repr(sessions[:0]) == "Sessions(0 sessions, 0 events, 2 items)"
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(logs())
 def test_starts_ends_durations(sessions):
     for s, (_, events) in enumerate(as_lists(sessions)):
@@ -160,7 +161,7 @@ def naive_keep(lists, items, length):
     return [(s, events) for s, events in known if len(events) >= length]
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(logs(), st.sets(st.sampled_from("abcdefg"), min_size=1))
 def test_restrict(sessions, known):
     catalogue = np.array(sorted(known, reverse=True), object)

@@ -6,9 +6,10 @@ from itertools import product
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from conftest import examples
 from gru4rec_np import InputError, Sessions, Shop
 
 SHARES = st.floats(0, 1).map(lambda p: round(p, 3))
@@ -76,7 +77,7 @@ def brute_force(shop, clicks):
     return total / total.sum()
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(tiny_logs(longest=3))
 def test_next_item_against_all_intent_sequences(case):
     shop, session = case
@@ -103,7 +104,7 @@ def test_next_item_after_three_clicks(clicks):
     np.testing.assert_allclose(got, brute_force(shop, clicks), rtol=1e-9)
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(TINY, st.integers(0, 99))
 def test_rows_are_distributions(shop, seed):
     sessions = shop.simulate(5, seed=seed)
@@ -172,7 +173,7 @@ def test_the_right_probabilities_are_the_best_there_are():
         assert likelihood(Shop(60, **change)) < best
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(TINY, st.integers(0, 99), st.integers(1, 20))
 def test_same_seed_same_sessions(shop, seed, n):
     one, two = shop.simulate(n, seed), dataclasses.replace(shop).simulate(n, seed)
@@ -207,7 +208,7 @@ def test_the_catalogue_has_a_long_tail():
 # --- the catalogue --------------------------------------------------------------------------------
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(st.integers(4, 400), st.integers(0, 9), st.integers(1, 12))
 def test_ladders(n_items, seed, stride):
     shop = Shop(n_items, seed, stride=stride)

@@ -7,12 +7,12 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from test_gru4rec import REAL_CLICKS
 from test_kernels import BACKENDS, NUMPY, ops_of
 
-from conftest import shared
+from conftest import EXPLORES, examples, shared
 from gru4rec_np import GRU4Rec, Sessions, Shop, backends, read_table
 from gru4rec_np.data.batches import draw_negatives, negative_distribution, session_parallel
 from gru4rec_np.models import network
@@ -76,7 +76,7 @@ def run_steps(hp, log, make_stepper, dtype, chunks, epochs=1):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     hp=usual_models(),
     sessions=st.integers(3, 25),
@@ -313,16 +313,18 @@ ops.update(np.ones((9, 40), np.float32), np.ones((9, 40), np.float32), {}, "sgd"
 @pytest.mark.parametrize("backend", ["numba", "cuda"])
 @REAL_CLICKS
 def test_accuracy_on_real_clicks(backend, settings, recall, mrr):
-    """NumPy's thresholds, less two standard errors: its masks and so its seeds are others.
+    """NumPy's thresholds, less some standard errors: its masks and so its seeds are others.
 
-    Recall@20 of one seed varies by 0.002, MRR@20 by 0.001 (standard deviations over eight).
+    Recall@20 of one seed varies by 0.002, MRR@20 by 0.001 (standard deviations over eight). Two
+    standard errors of six seeds, or three of three: two would fail by chance.
     """
     ops_of(backend)
     train = read_table(shared("data/rsc15-100k/train.tsv"))
     test = read_table(shared("data/rsc15-100k/test.tsv"))
+    seeds, errors = (6, 2) if EXPLORES else (3, 3)
     found = [
         GRU4Rec.published(seed=seed, backend=backend, **settings).fit(train).evaluate(test)
-        for seed in range(1, 7)
+        for seed in range(1, seeds + 1)
     ]
-    assert np.mean([f["recall@20"] for f in found]) >= recall - 2 * 0.002 / np.sqrt(6)
-    assert np.mean([f["mrr@20"] for f in found]) >= mrr - 2 * 0.001 / np.sqrt(6)
+    assert np.mean([f["recall@20"] for f in found]) >= recall - errors * 0.002 / np.sqrt(seeds)
+    assert np.mean([f["mrr@20"] for f in found]) >= mrr - errors * 0.001 / np.sqrt(seeds)

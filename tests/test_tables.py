@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from test_sessions import as_lists, one_line_error
 
+from conftest import examples
 from gru4rec_np import Sessions, from_frame, read_table
 from gru4rec_np.data import text as text_files
 from gru4rec_np.data.tables import as_sessions, write_table
@@ -65,7 +66,7 @@ def whole_numbers(rows):
     return list(zip(ids(session), ids(item), time, strict=True))
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(tables(), st.sampled_from(["polars", "pandas"]))
 def test_frames_are_grouped_and_sorted(rows, kind):
     columns = dict(zip(("SessionId", "ItemId", "Time"), zip(*rows, strict=True), strict=True))
@@ -73,7 +74,7 @@ def test_frames_are_grouped_and_sorted(rows, kind):
     assert as_lists(from_frame(frame)) == group(whole_numbers(rows))
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(st.data(), st.sampled_from(ENDINGS), st.booleans())
 def test_files_are_grouped_and_sorted(tmp_path_factory, data, kind, upper):
     ending, text = kind
@@ -91,7 +92,7 @@ def test_files_are_grouped_and_sorted(tmp_path_factory, data, kind, upper):
     assert as_lists(read_table(path)) == group(whole_numbers(rows))
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(st.data(), st.sampled_from(ENDINGS))
 def test_write_then_read_is_the_same(tmp_path_factory, data, kind):
     ending, text = kind

@@ -21,10 +21,11 @@ from hypothesis import strategies as st
 from test_sessions import as_lists, one_line_error
 from test_tables import group, whole_numbers
 
+from conftest import EXPLORES
 from gru4rec_np import InputError, Sessions, from_frame, read_table
 from gru4rec_np.data import text
 
-TABLES = int(os.environ.get("TABLES", 150))
+TABLES = int(os.environ.get("TABLES", 150 if EXPLORES else 50))
 NAMES = ["SessionId", "ItemId", "Time"]
 HEADER = "SessionId,ItemId,Time\n"
 

@@ -13,12 +13,13 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from test_narm import gradients as narm_gradients
 from test_narm import random_problem
 from test_network import ITEMS, gradients, random_network
 
+from conftest import examples
 from gru4rec_np import NARM, GRU4Rec, Shop
 from gru4rec_np.data.batches import draw_negatives, negative_distribution, session_parallel
 from gru4rec_np.models import network
@@ -174,7 +175,7 @@ def naive_loss(raw, loss, final_act=("linear", 0.0), bpreg=1.0, smoothing=0.0, l
 
 @pytest.mark.parametrize("final_act", FINAL_ACTS)
 @pytest.mark.parametrize("loss", LOSSES)
-@settings(max_examples=10)
+@examples(10)
 @given(B=st.integers(1, 4), S=st.integers(1, 5), seed=st.integers(0, 2**32))
 def test_losses(loss, final_act, B, S, seed):
     rng = np.random.default_rng(seed)
@@ -248,7 +249,7 @@ def naive_network(hp, P, window, state):
 @pytest.mark.parametrize("bptt", [1, 3])
 @pytest.mark.parametrize("layers", [[4], [4, 3]], ids=str)
 @pytest.mark.parametrize("encoding", INPUTS)
-@settings(max_examples=10)
+@examples(10)
 @given(
     unit=st.sampled_from(tuple(UNITS)),
     loss=st.sampled_from(LOSSES),
@@ -312,7 +313,7 @@ def naive_narm(hp, P, problem):
 
 @pytest.mark.parametrize("normalise", [False, True])
 @pytest.mark.parametrize("n_sample", [0, 4])
-@settings(max_examples=25)
+@examples(25)
 @given(n=st.lists(st.integers(1, 5), min_size=1, max_size=5), seed=seeds)
 def test_narm(n_sample, normalise, n, seed):
     hp = NARM(embedding=3, hidden=4, normalise=normalise, n_sample=n_sample, dropout_p_embed=0,
