@@ -119,14 +119,14 @@ extern "C" __global__ void collect(
 
 // --- the beginning and the end of a step ---------------------------------------------------------
 // Copies the step's lists out of the chunk's, to where all kernels read them, and each lane's state
-// from the step before: `from` (T, B) is the lane that its session had there, or -1 where a session
-// starts. Grid: any number of blocks.
+// and m (with fade) from the step before: `from` (T, B) is the lane that its session had there, or
+// -1 where a session starts. Grid: any number of blocks.
 
 extern "C" __global__ void begin_step(
-    int *now, const int *lanes, const int *xs, const int *from, const real *state, int B, int H,
-    int most, const int *rows, const real *count, const real *weight, const int *target,
+    int *now, const int *lanes, const int *xs, const int *from, const real *state, const real *m_out,
+    int fades, int B, int H, int most, const int *rows, const real *count, const real *weight, const int *target,
     const real *own, const int *fed, const int *sizes, const real *log_weights,
-    int *x_now, real *h_now, int *rows_now, real *count_now, real *weight_now, int *target_now,
+    int *x_now, real *h_now, real *m, int *rows_now, real *count_now, real *weight_now, int *target_now,
     real *own_now, int *fed_now, real *log_weights_now
 ) {
     const int step = now[NOW_STEP], place = now[NOW_PLACE], n = lanes[step];
@@ -135,6 +135,7 @@ extern "C" __global__ void begin_step(
     for (int i = thread; i < n * H; i += n_threads) {
         const int source = from[step * B + i / H];
         h_now[i] = source < 0 ? real(0) : state[source * H + i % H];
+        if (fades) m[i] = source < 0 ? real(0) : m_out[source * H + i % H];
     }
     for (int i = thread; i < distinct; i += n_threads) {
         rows_now[i] = rows[place * most + i];

@@ -187,28 +187,31 @@ extern "C" __global__ void update_fed(
     }
 }
 
-// === The skip's weight s, and what reaches e past the gates ======================================
-// With d the gradient of top = state + s e, summed from its parts: ds = sum of d e over the lanes,
-// and d s is added to de, times the dropout mask. A thread takes a unit and adds its lanes in order,
+// === The skip's weights s and s_m, and what reaches e past the gates =============================
+// With d the gradient of top = state + s e + s_m m, summed from its parts: ds = sum of d e over the
+// lanes, ds_m = sum of d m, and d s is added to de, times the dropout mask. A thread takes a unit and adds its lanes in order,
 // so results are bit-identical from run to run. It reads s before it changes it.
 // Grid ceil(H / block).
 
 extern "C" __global__ void skip_backward(
-    const int *now, const real *dtop_parts, int n_parts, int part_size, const real *e, int H, real p,
-    int adagrad, const real *rates, real momentum, real *de, real *s, real *a_s, real *v_s
+    const int *now, const real *dtop_parts, int n_parts, int part_size, const real *e, const real *m,
+    int H, real p, int fades, int adagrad, const real *rates, real momentum, real *de,
+    real *s, real *a_s, real *v_s, real *s_m, real *a_m, real *v_m
 ) {
     const int k = blockIdx.x * blockDim.x + threadIdx.x, n = now[NOW_LANES];
     if (k >= H) return;
     const How how = {adagrad, rates[now[NOW_PLACE]], momentum};
-    real ds = 0;
+    real ds = 0, ds_m = 0;
     for (int lane = 0; lane < n; lane++) {
         const int at = lane * H + k;
         real d = 0;
         for (int part = 0; part < n_parts; part++) d += dtop_parts[part * part_size + at];
         ds += d * e[at];
+        if (fades) ds_m += d * m[at];
         de[at] += d * s[k] * dropout(p, now[NOW_SEED], 2 * now[NOW_PLACE], at);
     }
     update_one(s, a_s, v_s, k, ds, how);
+    if (fades) update_one(s_m, a_m, v_m, k, ds_m, how);
 }
 
 // === The network's whole weights, all in one launch ==============================================

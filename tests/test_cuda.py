@@ -276,7 +276,7 @@ def exercise(ops, file):
         for update in (ops.update, functools.partial(update_plain, ops)):
             update(p, draw(40, 37), state, "adagrad", 0.1, 0.1, rows)
         steps_of(ops)
-        steps_of(ops, skip=True, momentum=0.1, dropout_p_embed=0.2)
+        steps_of(ops, skip=True, fade=0.6, momentum=0.1, dropout_p_embed=0.2)
         steps_of(ops, layers=[260], batch_size=3, n_sample=5, input="onehot")
         steps_of(ops, input="onehot", layers=[130])
     elif file == "cosine":
@@ -293,7 +293,7 @@ def exercise(ops, file):
         encode_plain(ops, rng.integers(0, 9, 6), draw(9, 37), draw(37, 111))
         steps_of(ops, input="onehot", loss="bpr-max", n_sample=1100, dropout_p_embed=0.2)
         steps_of(ops, input="embedding", embedding=20, layers=[50], dropout_p_hidden=0.2)
-        steps_of(ops, input="embedding", skip=True, dropout_p_embed=0.2)
+        steps_of(ops, input="embedding", skip=True, fade=0.6, dropout_p_embed=0.2)
         steps_of(ops, smoothing=0.1, logq=1.0, momentum=0.1, n_sample=1100)
 
 

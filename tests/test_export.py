@@ -42,6 +42,7 @@ gru4recs = st.fixed_dictionaries(
         "discount": st.sampled_from([0.3, 0.5, 0.99]),
         "final_act": st.sampled_from(["linear", "relu"]),
         "skip": st.booleans(),
+        "fade": st.sampled_from([0.0, 0.6, 1.0]),
         "cosine": st.sampled_from([0.0, 0.0, 7.0]),
     }
 )

@@ -40,6 +40,7 @@ def configurations(draw):
         input=encoding,
         embedding=embedding if encoding == "embedding" else 0,
         skip=skip,
+        fade=draw(st.sampled_from([0, 0.6, 1])),
         cosine=draw(st.sampled_from([0, 0, 4.0])),
         discount=draw(st.sampled_from([0.3, 0.5, 0.8])),
         reset_after=draw(st.booleans()),
@@ -136,7 +137,7 @@ def test_every_entry_once_with_all_items():
     """n_sample=all: each row of the output table has a gradient."""
     for encoding, cosine in itertools.product(INPUTS, (0, 4.0)):
         hp = GRU4Rec.published(
-            layers=[3], input=encoding, skip=True, cosine=cosine, bptt=3, n_sample="all",
+            layers=[3], input=encoding, skip=True, fade=0.6, cosine=cosine, bptt=3, n_sample="all",
             batch_size=5, dropout_p_embed=0.3, lmbd=0.01, backend="numpy",
         )  # fmt: skip
         W, window, state = random_network(hp)

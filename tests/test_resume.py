@@ -24,7 +24,7 @@ SETTINGS = {
     "embedding, adam, time": {"input": "embedding", "embedding": 8, "adapt": "adam", "bptt": 3,
                               "learning_rate": 0.01},
     "lstm, layers": {"unit": "lstm", "layers": [8, 6], "grad_cap": 1.0, "lmbd": 1e-5},
-    "all items": {"n_sample": "all", "cosine": 8.0, "skip": True, "batch_size": 12,
+    "all items": {"n_sample": "all", "cosine": 8.0, "skip": True, "fade": 0.6, "batch_size": 12,
                   "dropout_p_embed": 0.2},
     "weighted": {"input": "weighted", "adapt": "adadelta", "learning_rate": 1.0},
 }  # fmt: skip

@@ -231,6 +231,9 @@ def naive_network(hp, P, window, state):
             out = h[i][:, : hp.layers[i]]
         if hp.skips:
             out = out + P["s"] * inputs
+        if hp.fades:
+            out = out + P["s_m"] * h[-1]
+            h[-1] = hp.fade * (h[-1] + inputs)
         columns = np.arange(ITEMS) if hp.scores_all else items
         V = F.embedding(torch.from_numpy(columns), P["V_y"])
         if hp.cosines:
@@ -254,17 +257,19 @@ def naive_network(hp, P, window, state):
     unit=st.sampled_from(tuple(UNITS)),
     loss=st.sampled_from(LOSSES),
     skip=st.booleans(),
+    fade=st.sampled_from([0.0, 0.6]),
     cosine=st.sampled_from([0.0, 5.0]),
     n_sample=st.sampled_from([4, "all"]),
     corrected=st.booleans(),
     seed=st.integers(0, 2**32),
 )
-def test_network(encoding, layers, bptt, unit, loss, skip, cosine, n_sample, corrected, seed):
+def test_network(encoding, layers, bptt, unit, loss, skip, fade, cosine, n_sample, corrected,
+                 seed):  # fmt: skip
     """6 items on 5 lanes with 4 samples: always some item more than once; lanes reset and leave."""
     loss = "cross-entropy" if n_sample == "all" else loss
     hp = GRU4Rec.published(input=encoding, layers=layers, unit=unit, bptt=bptt, loss=loss,
                  n_sample=n_sample, batch_size=5, dropout_p_embed=0, seed=seed, skip=skip,
-                 cosine=cosine, logq_corrected=corrected,
+                 fade=fade, cosine=cosine, logq_corrected=corrected,
                  backend="numpy")  # fmt: skip
     W, window, state = random_network(hp)
     if bptt > 1:

@@ -25,7 +25,7 @@ INPUTS = ("onehot", "embedding", "shared", "weighted")
 # GRU4Rec as its papers and the reference implementation have it, where the defaults differ. Files
 # from before these hyperparameters existed mean this, too.
 PUBLISHED: dict[str, Any] = {
-    "skip": False, "cosine": 0.0, "decay": False, "dropout_p_embed": 0.1
+    "skip": False, "fade": 0.0, "cosine": 0.0, "decay": False, "dropout_p_embed": 0.1
 }  # fmt: skip
 
 # Takes the value given, returns the value kept. Raises ValueError with what is allowed.
@@ -196,7 +196,7 @@ class Hyperparameters(Checked):
 
     fixed: ClassVar = (
         "layers", "unit", "input", "embedding", "discount", "reset_after", "hidden_act",
-        "input_to_all_layers", "feedforward", "skip", "cosine",
+        "input_to_all_layers", "feedforward", "skip", "fade", "cosine",
     )  # fmt: skip
 
     earlier: ClassVar = PUBLISHED
@@ -240,6 +240,12 @@ class Hyperparameters(Checked):
         "add the last item's embedding, each number of it weighted, to the vector that scores "
         "items; only where it is as wide: with input=shared, or embedding of that width",
         flag,
+    )
+    fade: float = declare(
+        0.8,
+        "with skip: add earlier items' embeddings too, weighted apart from the last one's; this is "
+        "the factor by which one's share falls with each later click; 0: leave them out",
+        number(0, most=1),
     )
     cosine: float = declare(
         12.0,
@@ -347,6 +353,11 @@ class Hyperparameters(Checked):
         own_width = self.embedding or self.layers[0]
         fits = self.input == "shared" or (self.input == "embedding" and own_width == width)
         return self.skip and fits
+
+    @property
+    def fades(self) -> float:
+        """`fade` where `skip` is in use, else 0."""
+        return self.fade if self.skips else 0.0
 
     @property
     def corrects(self) -> bool:

@@ -58,11 +58,12 @@ def inside(model: Model, items: np.ndarray) -> Inside | None:
     """
     if isinstance(model, GRU4Rec):
         steps, state = [], network.zero_state(model.hp, 1)
-        states = [state.h[-1]]
+        last = len(model.layers) - 1
+        states = [state.h[last]]
         for x in items:
             layers, state = _step(model, np.array([x], np.int32), state)
             steps.append(layers)
-            states.append(state.h[-1])
+            states.append(state.h[last])
         joined = [
             {gate: np.concatenate([step[i][gate] for step in steps]) for gate in layer}
             for i, layer in enumerate(steps[0])
@@ -134,7 +135,7 @@ def plane(model: Model) -> Plane | None:
     items = np.linspace(0, len(model.item_ids) - 1, m).astype(np.int32)
     if isinstance(model, GRU4Rec):
         layers, state = _step(model, items, network.zero_state(model.hp, m))
-        states = state.h[-1][:, : model.layers[-1]]
+        states = state.h[len(model.layers) - 1][:, : model.layers[-1]]
     else:
         layers, (_, _, h) = _encoded(model, items, np.ones((1, m), bool))
         states = h[0]

@@ -13,6 +13,7 @@ for a GRU, 4 for an LSTM, 1 for a simple RNN (ops/cells.py):
     b0 ...   (GH_0,) ...       and its biases; c0 ... the state's own, of a GRU with reset_after
     F0 ...   (H, D_0) ...      feed-forward layers, f0 ... (D_0,) ... their biases
     s        (D,)              with skip=True: how much of the last item's embedding scores items
+    s_m      (D,)              and with fade > 0: how much of the earlier items' embeddings does
     V_y, b_y (I, D), (I,)      output table: an item's row scores it; with cosine, b_y stays 0
 Weights with a row for each item are tables: a step reads and updates only some of their rows.
 """
@@ -77,6 +78,8 @@ def blocks(hp: Hyperparameters, n_items: int) -> dict[str, tuple[int, ...]]:
         W[f"f{i}"] = (width,)
     if hp.skips:
         W["s"] = (D[-1],)
+    if hp.fades:
+        W["s_m"] = (D[-1],)
     W["V_y"] = n_items, D[-1]
     W["b_y"] = (n_items,)
     return W
@@ -129,8 +132,11 @@ def zero_state(hp: Hyperparameters, n_lanes: int, dtype: DTypeLike = np.float32)
     """The state of n_lanes sessions that have not begun."""
     L = inputs.history_length(hp.discount) if hp.input == "weighted" else 0
     _, S = UNITS[hp.unit]
+    widths = [S * width for width in hp.layers]
+    if hp.fades:
+        widths.append([*hp.layers, *hp.feedforward][-1])
     return State(
-        [np.zeros((n_lanes, S * width), dtype) for width in hp.layers],
+        [np.zeros((n_lanes, width), dtype) for width in widths],
         np.full((n_lanes, L), -1, np.int32),
     )
 
@@ -309,8 +315,9 @@ def recurrent(
     """Feed one item to each lane: input -> cells -> feed-forward layers.
 
     With `skip`, the item's embedding e (after dropout) is added: out + s e, number by number. So
-    scores know the last item, of which a gate may have let little through. With `cosine`, the
-    returned vector has this length.
+    scores know the last item, of which a gate may have let little through. With `fade`, s_m m is
+    added too, where m = fade e_{t-1} + fade² e_{t-2} + ... sums the session's earlier embeddings.
+    With `cosine`, the returned vector has this length.
 
     Args:
         x: (B,) item indices. state: at the start of the step.
@@ -347,10 +354,15 @@ def recurrent(
     if hp.skips:
         _, embedded, _ = encode_cache
         out = out + W["s"] * embedded
+        if hp.fades:
+            m = state.h[-1]
+            out = out + W["s_m"] * m
+            new_h.append(hp.fades * (m + embedded))
     top, inverse = out, np.empty(0)
     if hp.cosines:
         out, inverse = unit(top, hp.cosines)
-    return out, State(new_h, history), (encode_cache, new_h, cells, masks, denses, top, inverse)
+    cache = encode_cache, new_h, cells, masks, denses, top, inverse, state.h[-1]
+    return out, State(new_h, history), cache
 
 
 def recurrent_backward(
@@ -366,19 +378,25 @@ def recurrent_backward(
 
     Args:
         dout: (B, D) gradient with respect to the returned vector.
-        dh_next: for each layer the gradient with respect to the new state, from the next step.
+        dh_next: the gradient with respect to each array of the new state, from the next step.
 
     Returns:
-        for each layer the gradient with respect to the state at the start of the step.
+        the gradient with respect to each array of the state at the start of the step.
     """
-    encode_cache, new_h, cells, masks, denses, top, inverse = cache
+    encode_cache, new_h, cells, masks, denses, top, inverse, m = cache
     if hp.cosines:
         dout = unit_backward(dout, top, inverse, hp.cosines)
-    de_skip = None
+    de_skip: Any = None
     if hp.skips:
         _, embedded, _ = encode_cache
         g.add("s", (dout * embedded).sum(axis=0))
         de_skip = dout * W["s"]
+    dm = []
+    if hp.fades:
+        g.add("s_m", (dout * m).sum(axis=0))
+        of_next = hp.fades * dh_next[-1]
+        de_skip += of_next
+        dm = [dout * W["s_m"] + of_next]
     for i in reversed(range(len(hp.feedforward))):
         dout, dF, df = dense_backward(dout, denses[i], W[f"F{i}"], hp.hidden_activation)
         g.add(f"F{i}", dF)
@@ -399,7 +417,7 @@ def recurrent_backward(
             g.add(f"W{i}", new_h[i - 1][:, : hp.layers[i - 1]].T @ da)
             dout = da @ W[f"W{i}"].T
     encode_backward(np.concatenate(dxW[::-1], axis=1), W, hp, encode_cache, g, de_skip)
-    return dh[::-1]
+    return dh[::-1] + dm
 
 
 # --- a window of steps and its loss ---------------------------------------------------------------

@@ -153,14 +153,15 @@ def gate_widths(hp: Hyperparameters) -> list[int]:
 def state_widths(hp: Hyperparameters) -> list[int]:
     """The columns of a session's state: each layer's, then what scores need of the input.
 
-    With `skip` that is the last item's embedding. For input=weighted it is its sums.
+    With `skip` that is the last item's embedding, and with `fade` the m of `network.recurrent`
+    before it. For input=weighted it is its sums.
 
     Those sums are Σ_k discount^k W_x[item k steps ago], and Σ_k discount^k: they hold the history
     of `inputs.weighted` in a form that a step can update. `inputs.weighted` leaves out weights
     under a millionth of the newest; here they count.
     """
     sums = [sum(gate_widths(hp)), 1] if hp.input == "weighted" else []
-    last = [[*hp.layers, *hp.feedforward][-1]] if hp.skips else []
+    last = [[*hp.layers, *hp.feedforward][-1]] * (hp.skips + (hp.fades > 0))
     return [UNITS[hp.unit][1] * H for H in hp.layers] + sums + last
 
 
@@ -171,7 +172,11 @@ def recurrent(g: Nodes, hp: Hyperparameters, item: str, state: str) -> str:
     more: list[str] = []  # what the state holds besides h
     if hp.input in EMBEDDING_TABLE:
         e = g("Gather", EMBEDDING_TABLE[hp.input], item)
-        xW, more = g("MatMul", e, "W_x"), [e] if hp.skips else []
+        xW = g("MatMul", e, "W_x")
+        if hp.skips:
+            more = [e]
+        if hp.fades:
+            more = [g("Mul", g("Add", *old[-2:]), hp.fades), e]
     else:
         xW = g("Gather", "W_x", item)
     if hp.input == "weighted":
@@ -204,6 +209,8 @@ def scores(g: Nodes, hp: Hyperparameters, state: str) -> str:
         out = activate(g, a, *hp.hidden_activation)
     if hp.skips:
         out = g("Add", out, g("Mul", "s", parts[-1]))
+    if hp.fades:
+        out = g("Add", out, g("Mul", "s_m", parts[-2]))
     if not hp.cosines:
         return g("Gemm", out, "V_y", "b_y", transB=1)
     square = g("ReduceSum", g("Mul", out, out), [1])

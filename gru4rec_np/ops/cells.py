@@ -23,7 +23,8 @@ class State(NamedTuple):
 
     Attributes:
         h: one (B, H) array for each recurrent layer. An LSTM's is (B, 2H): output and memory
-            [h | c] in one array, so that resets and lane moves apply to both.
+            [h | c] in one array, so that resets and lane moves apply to both. With `fade` one more,
+            the last: m (B, D), see `network.recurrent`.
         history: (B, L) item indices, newest first, -1 for none; L = 0 unless input=weighted.
     """
 

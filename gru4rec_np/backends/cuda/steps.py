@@ -69,7 +69,9 @@ class DeviceSteps:
                 "log_weights": 1, "e": B * X, "de": B * X, "xW": B * 3 * H, "dxW": B * 3 * H,
                 "dhU": B * 3 * H, "r": B * H, "z": B * H, "n": B * H, "kept": B * H,
                 "y": B * most, "dy": B * most, "losses": B,
-                "dh_parts": dh_parts(self.scored) * B * H, "dh": 1, "top": B * H if hp.skips else 1,
+                "dh_parts": dh_parts(self.scored) * B * H, "dh": 1,
+                "top": B * H if hp.skips else 1,
+                **dict.fromkeys(("m", "m_out"), B * H if hp.fades else 1),
                 "unit": B * H if hp.cosines else 1, "cosines": B * most if hp.cosines else 1,
                 "of_rows": most, "of_lanes": B, "pull": most,  # cosine.cu's inverses, and pull
             },
@@ -158,9 +160,10 @@ class DeviceSteps:
 
         launch(
             "step", "begin_step", (blocks(max(most, B * H), THREADS),), now,
-            self.epoch["lanes"], self.epoch["x"], self.epoch["source"], at["state"], B, H, most,
+            self.epoch["lanes"], self.epoch["x"], self.epoch["source"], at["state"], at["m_out"],
+            hp.fades > 0, B, H, most,
             *(self.chunk[name] for name in (*LISTS, "sizes", "log_weights")), at["x"], at["h"],
-            *(at[name] for name in (*LISTS, "log_weights")),
+            at["m"], *(at[name] for name in (*LISTS, "log_weights")),
         )  # fmt: skip
 
         # Forward pass.
@@ -180,8 +183,8 @@ class DeviceSteps:
         if hp.skips:
             top = at["top"]
             launch(
-                "encode", "skip", (blocks(B * H, THREADS),), now, at["state"], at["e"], W["s"], H,
-                top,
+                "encode", "skip", (blocks(B * H, THREADS),), now, at["state"], at["e"], at["m"],
+                W["s"], self._weight("s_m")[0], H, float(hp.fades), at["m_out"], top,
             )  # fmt: skip
         if hp.cosines:
             launch(
@@ -235,7 +238,8 @@ class DeviceSteps:
         if hp.skips:
             launch(
                 "update", "skip_backward", (blocks(H, THREADS),), now, at["dh_parts"],
-                n_parts, B * H, at["e"], H, p_embed, *how, at["de"], *self._weight("s"),
+                n_parts, B * H, at["e"], at["m"], H, p_embed, hp.fades > 0, *how,
+                at["de"], *self._weight("s"), *self._weight("s_m"),
             )  # fmt: skip
 
         # Update.
@@ -278,8 +282,9 @@ class DeviceSteps:
         drops = self.hp.dropout_p_embed > 0 or self.hp.dropout_p_hidden > 0
         # Without dropout no seed is drawn, so that all backends draw the same negatives.
         self.send_now(steps.start, int(rng.integers(2**32)) if drops else 0)
-        before = state.h[0]
-        self.arrays["state"][: before.size] = self.ops.xp.array(before.ravel())
+        kept = ("state", "m_out") if self.hp.fades else ("state",)  # where a step leaves `State.h`
+        for name, before in zip(kept, state.h, strict=True):
+            self.arrays[name][: before.size] = self.ops.xp.array(before.ravel())
         self.chunk["samples"][: samples.size] = self.ops.xp.array(samples.ravel())
         if rates is None:
             rates = np.full(len(steps), self.hp.learning_rate)
@@ -293,10 +298,10 @@ class DeviceSteps:
             self.step()
         losses = self.ops.to_host(self.chunk["losses"])[: len(steps)].astype(np.float64)
         n = int(batches.lanes[steps[-1]])
-        h = self.ops.to_host(self.arrays["state"])[: n * self.H].reshape(n, self.H)
+        h = [self.ops.to_host(self.arrays[name])[: n * self.H].reshape(n, self.H) for name in kept]
         if steps.stop == len(batches):
             self.fetch()
-        return losses, state._replace(h=[h], history=state.history[:n])
+        return losses, state._replace(h=h, history=state.history[:n])
 
     def fetch(self) -> None:
         """As `Stepper.fetch`."""

@@ -1,35 +1,20 @@
 """One training step of the usual network, forward and backward: network.train_window compiled.
 
-Read top to bottom: the arrays of a step, its forward pass, its backward pass and its updates, as
+Read top to bottom: what enters a step, its forward pass, its backward pass and its updates, as
 kernels in the order in which they run. PHASES at the end says which of them need what others made.
+Every kernel computes what one part owns: parts.py says what that is, and lists the arrays.
 
-A step is split into parts. Each part owns some of the units, from lo to hi, and some of the items,
-with their weights. Every kernel computes what one part owns; it knows nothing of threads. Matrices
-are (units, n) or (items, n) for n lanes, so that a part's rows are contiguous and lanes fill
-vectors; _T marks a transpose. An item that was drawn several times is scored once and weighted.
-
-Letters are those of network.py: B lanes, S samples, H units, I items, X width of the input; K the
-units of a part. a_ and v_ are Adagrad's sums and the velocities of a weight.
+Matrices are (units, n) or (items, n) for n lanes, so that a part's rows are contiguous and lanes
+fill vectors; _T marks a transpose. Letters are those of network.py: B lanes, S samples, H units,
+I items, X width of the input; K the units of a part. a_ and v_ are Adagrad's sums and the
+velocities of a weight.
 """
 
 from __future__ import annotations
 
 import math
-from functools import partial
-from typing import Any
 
-from gru4rec_np.backends.numba.compiled import (
-    Doubles,
-    Flags,
-    IntMatrix,
-    Ints,
-    ItemMatrix,
-    Matrix,
-    Stack,
-    Vector,
-    inner,
-    kernel,
-)
+from gru4rec_np.backends.numba.compiled import inner
 from gru4rec_np.backends.numba.kernels import (
     blend_backward,
     candidate,
@@ -40,9 +25,8 @@ from gru4rec_np.backends.numba.kernels import (
     update_matrix,
     update_rows,
 )
-from gru4rec_np.backends.numba.maths import at, exp, lane_losses, type_of
+from gru4rec_np.backends.numba.maths import at, lane_losses, type_of
 from gru4rec_np.backends.numba.matrices import (
-    TILE_ROWS,
     add,
     add_columns,
     add_dot,
@@ -60,183 +44,54 @@ from gru4rec_np.backends.numba.matrices import (
     vector_at,
     zero,
 )
-
-# --- the arrays of a step -------------------------------------------------------------------------
-
-WEIGHTS = ("W_x", "U_rz", "U_n", "b", "c", "s", "E", "V_y", "b_y")  # see FusedSteps
-
-# Of the items that a part owns, in `sizes`: those scored; those scored or fed; rows fed of a table
-# of the input's own; and the place of the first scored item among those of all parts.
-SCORED, DISTINCT, FED, FIRST, SIZES = 0, 1, 2, 3, 8  # SIZES numbers fill a cache line
-
-
-def shared_arrays(B: int, S: int, H: int, X: int, parts: int) -> dict[str, tuple[int, ...]]:
-    """Shapes of what all parts read."""
-    return {
-        "e": (B, X), "e_mask": (B, X),  # what the lanes feed in
-        "h": (H * B,), "rh": (H * B,), "out": (H * B,),  # the state before, r * h, and after
-        "top": (H * B,),  # what scores items: out, with the skip out + s e
-        # With cosine: 1 / |V| of a part's items, cosine / |top| of a lane, and its top·dtop.
-        "inverse": (parts, B + S), "lane_scale": (B,), "pull": (parts, B),
-        "log_own": (B,), "bias": (parts, B + S), "count": (parts, B + S), "weight": (parts, B + S),
-        "log_weights": (parts,), "scores": (parts, (B + S) * B),  # of each part's items
-        "raw": (B, B + S), "draw": (B, B + S), "db": (parts, B + S), "part_loss": (parts,),
-        "dout_T": (parts, B, H), "drh": (parts, H * B), "de_T": (parts, B, X),  # what parts add
-    }  # fmt: skip
-
-
-def own_arrays(B: int, S: int, H: int, X: int, K: int) -> dict[str, tuple[int, ...]]:
-    """Shapes of what only one part uses."""
-    return {
-        "V": (B + S, H), "a_bias": (1, B + S), "v_bias": (1, B + S),
-        "counts": (B + S,), "weights": (B + S,), "inverses": (B + S,), "term": (B + S,),
-        "lane_loss": (B,),
-        "e_T": (X * B,), "xW": (3 * K * B,), "hU_rz": (2 * K * B,), "hU_n": (K * B,),
-        "rz": (2 * K * B,), "n_gate": (K * B,), "h_mask": (K * B,),
-        "dout_own_T": (B * K,), "dout": (K * B,), "dxW": (3 * K * B,), "dr": (K * B,),
-        "g_n": (K * B,), "skip_de": (K * B,), "ds": (1, K), "h_T": (B * H,),
-        "rh_T": (B * H,), "top_T": (B * H,), "fed_sums": (B * X,),
-        "tile": (TILE_ROWS * max(H, X),), "db_gates": (1, 3 * K),
-    }  # fmt: skip
-
-
-def index_arrays(B: int, S: int) -> dict[str, tuple[int, ...]]:
-    """Shapes of a part's int64 arrays of items: all it owns, distinct ones, and those fed."""
-    return {"owned": (B + S,), "rows": (B + S + B,), "fed": (B,), "fed_rows": (B,)}
-
-
-def _kinds() -> dict[str, Any]:
-    """The kind of every parameter, by its name."""
-    floats = shared_arrays(1, 1, 1, 1, 1) | own_arrays(1, 1, 1, 1, 1)
-    kinds: dict[str, Any] = {
-        name: (Vector, Matrix, Stack)[len(shape) - 1] for name, shape in floats.items()
-    }
-    kinds |= dict.fromkeys((*index_arrays(1, 1), "lanes", "before", "target", "first_row"), Ints)
-    kinds |= {f"{of}{name}": Matrix for name in WEIGHTS for of in ("", "a_", "v_")}
-    kinds |= dict.fromkeys(("x", "y", "samples", "mark"), ItemMatrix)
-    kinds |= {"keep": Flags, "reset": Flags, "sizes": IntMatrix, "log_support": Vector}
-    kinds |= dict.fromkeys(("onehot", "tied", "reset_after", "skip", "corrects"), bool)
-    numbers = "step part parts lo hi H small stamp seed loss_kind batch_size"
-    kinds |= dict.fromkeys(numbers.split(), int)
-    numbers = "cosine tiny bpreg smoothing logq sample_alpha dropout_embed dropout_hidden"
-    kinds |= dict.fromkeys(numbers.split(), float)
-    return kinds | dict.fromkeys(("losses", "rates", "how", "hidden_act", "final_act"), Doubles)
-
-
-phase = partial(kernel, kinds=_kinds())
+from gru4rec_np.backends.numba.parts import (
+    DISTINCT,
+    FED,
+    FIRST,
+    SCORED,
+    distinct_items,
+    owner,
+    phase,
+)
 
 # --- what enters a step ---------------------------------------------------------------------------
 
 
 @phase
-def enter_step(step, part, lo, hi, lanes, before, keep, reset, rates, how, out, h):
-    """h of the part's units, from what the lanes of the last step put out: network.enter_step.
+def enter_step(
+    step, part, lo, hi, fade, lanes, before, keep, reset, rates, how, out, h, m_out, m
+):  # fmt: skip
+    """h and m of the part's units, from what the lanes of the last step put out.
 
-    The first part sets the step's learning rate. All parts read it in a later phase.
+    See network.enter_step. The first part sets the step's learning rate. All parts read it in a
+    later phase.
     """
     if part == 0:
         how[1] = rates[step]
-    n, m, K = lanes[step], before[step], hi - lo
-    old, new = matrix_at(out, lo * m, K, m), matrix_at(h, lo * n, K, n)
-    zero = type_of(out[0])(0)
-    if m == n:  # all lanes stay, as nearly always
+    n, n_old, K = lanes[step], before[step], hi - lo
+    _enter(step, keep, reset, matrix_at(out, lo * n_old, K, n_old), matrix_at(h, lo * n, K, n))
+    if fade > 0:
+        _enter(
+            step, keep, reset, matrix_at(m_out, lo * n_old, K, n_old), matrix_at(m, lo * n, K, n)
+        )
+
+
+@inner
+def _enter(step, keep, reset, old, new):
+    """new: the columns of old whose lanes stay, 0 where a session starts."""
+    (K, n), n_old = new.shape, old.shape[1]
+    zero = type_of(old[0, 0])(0)
+    if n_old == n:  # all lanes stay, as nearly always
         for k in range(K):
             for i in range(n):
                 new[k, i] = zero if reset[step, i] else old[k, i]
         return
     lane = 0
-    for i in range(m):
+    for i in range(n_old):
         if keep[step, i]:
             for k in range(K):
                 new[k, lane] = zero if reset[step, lane] else old[k, i]
             lane += 1
-
-
-@inner
-def owner(item, parts):
-    """The part, of a power of two, that owns an item: 16 at a time, as biases fill a cache line."""
-    return item >> 4 & (parts - 1)
-
-
-@inner
-def _slot(item, stamp, size, mark, rows):
-    """The item's slot among this step's distinct ones, a new one if it has none; their number.
-
-    Without a branch, which the processor would guess wrong for every other item.
-    """
-    seen, old = mark[item, 0], mark[item, 1]
-    new = seen != stamp
-    slot = size if new else old
-    mark[item, 0], mark[item, 1], rows[slot] = stamp, slot, item
-    return slot, size + new
-
-
-@phase
-def distinct_items(
-    step, part, parts, stamp, tied, logq, corrects, sample_alpha, lanes, x, y, samples, mark,
-    log_support, owned, rows, fed, fed_rows, target, log_own, term, count, weight, log_weights,
-    sizes,
-):  # fmt: skip
-    """The step's distinct items that the part owns, how often each is scored, and its weight.
-
-    With logQ, a column of item i weighs e^-log_q: as a target 1/support^logq, as a sample
-    1/support^(alpha logq). With `corrects`, alpha is 1 and log_support is `scoring.log_columns`. An
-    item's weight is the sum over its columns (see lane_losses), and log_weights the sum of the
-    columns' log weights. target and log_own are filled for lanes whose target the part owns. fed is
-    the place of each x that it owns, among rows if the input is tied to the output table, else
-    among fed_rows; -1 for others.
-    """
-    f = type_of(log_own[0])
-    n, S, stamp = lanes[step], samples.shape[1], stamp + step
-    total, scored, m = f(0), 0, 0
-    count = vector_at(count, part * count.shape[1], count.shape[1])
-    weight = vector_at(weight, part * weight.shape[1], weight.shape[1])
-    zero(count)
-    zero(weight)
-    for i in range(n):
-        item = y[step, i]
-        if owner(item, parts) == part:
-            slot, scored = _slot(item, stamp, scored, mark, rows)
-            target[i] = slot
-            log_own[i] = f(0) if corrects else -f(logq) * log_support[item]
-            weight[slot] += f(1)  # at first the columns as a target
-            count[slot] += f(1)
-    for i in range(S):  # apart, and without a branch, as in _slot
-        owned[m] = samples[step, i]
-        m += owner(samples[step, i], parts) == part
-    for i in range(m):
-        owned[i], scored = _slot(owned[i], stamp, scored, mark, rows)
-    for i in range(m):  # apart: a count would wait for its slot, and all later ones too
-        count[owned[i]] += f(1)
-    if logq > 0:
-        alpha = f(sample_alpha)
-        for j in range(scored):  # apart, so that the next loop becomes vector instructions
-            term[j] = f(logq) * log_support[rows[j]]
-        for j in range(scored):
-            log_q, as_target = term[j], weight[j]
-            as_sample = count[j] - as_target
-            weight[j] = as_target * exp(-log_q) + as_sample * exp(-alpha * log_q)
-            total -= (as_target + alpha * as_sample) * log_q
-    else:
-        for j in range(scored):
-            weight[j] = count[j]
-    log_weights[part] = total
-    distinct, n_fed = scored, 0
-    for i in range(n):
-        item = x[step, i]
-        fed[i] = -1
-        if owner(item, parts) == part:
-            if tied:
-                fed[i], distinct = _slot(item, stamp, distinct, mark, rows)
-            else:
-                fed[i] = n_fed
-                for j in range(n_fed):
-                    if fed_rows[j] == item:
-                        fed[i] = j
-                if fed[i] == n_fed:
-                    fed_rows[n_fed] = item
-                    n_fed += 1
-    sizes[part, SCORED], sizes[part, DISTINCT], sizes[part, FED] = scored, distinct, n_fed
 
 
 @phase
@@ -288,8 +143,8 @@ def gates(
 
 @phase
 def new_state(
-    step, lo, hi, H, reset_after, skip, hidden_act, dropout_hidden, seed, small, lanes, e, h, rh,
-    xW, rz, U_n, c, s, hU_n, n_gate, h_mask, out, top,
+    step, lo, hi, H, reset_after, skip, fade, hidden_act, dropout_hidden, seed, small, lanes, e, h,
+    m, rh, xW, rz, U_n, c, s, s_m, hU_n, n_gate, h_mask, out, m_out, top,
 ):  # fmt: skip
     """The candidate and the new state of the part's units, after dropout; what scores items."""
     n, K = lanes[step], hi - lo
@@ -310,6 +165,13 @@ def new_state(
     for k in range(K):
         for i in range(n):
             own_top[k, i] = own_out[k, i] + s[k, 0] * e[i, at(lo + k)] if skip else own_out[k, i]
+    if fade > 0:
+        own_m, new_m = matrix_at(m, lo * n, K, n), matrix_at(m_out, lo * n, K, n)
+        factor = type_of(out[0])(fade)
+        for k in range(K):
+            for i in range(n):
+                own_top[k, i] += s_m[k, 0] * own_m[k, i]
+                new_m[k, i] = factor * (own_m[k, i] + e[i, at(lo + k)])
 
 
 @phase
@@ -440,13 +302,13 @@ def scores_backward(
 
 @phase
 def state_backward(
-    step, part, parts, lo, hi, H, reset_after, skip, cosine, hidden_act, dropout_hidden, lanes,
-    dout_T, top, lane_scale, pull, e, h, rz, n_gate, h_mask, U_n, s, dout_own_T, dout, dxW, drh,
-    skip_de, ds,
+    step, part, parts, lo, hi, H, reset_after, skip, fade, cosine, hidden_act, dropout_hidden,
+    lanes, dout_T, top, lane_scale, pull, e, h, m, rz, n_gate, h_mask, U_n, s, dout_own_T, dout,
+    dxW, drh, skip_de, ds, ds_m,
 ):  # fmt: skip
-    """From dout to the z and n rows of dxW, and ds; what the part's units add to drh.
+    """From dout to the z and n rows of dxW, ds and ds_m; what the part's units add to drh.
 
-    The old state is a constant, for bptt = 1.
+    The old state and m are constants, for bptt = 1.
     """
     n, K = lanes[step], hi - lo
     sums_T, dout = matrix_at(dout_own_T, 0, n, K), matrix_at(dout, 0, K, n)
@@ -474,6 +336,12 @@ def state_backward(
             for i in range(n):
                 de[k, i] = dout[k, i] * s[k, 0]
                 ds[0, k] += dout[k, i] * e[i, at(lo + k)]
+    if fade > 0:
+        own_m = matrix_at(m, lo * n, K, n)
+        for k in range(K):
+            ds_m[0, k] = 0
+            for i in range(n):
+                ds_m[0, k] += dout[k, i] * own_m[k, i]
     if dropout_hidden > 0:
         times(flat(dout), vector_at(h_mask, 0, K * n))
     dx_n = matrix_at(dxW, 2 * K * n, K, n)
@@ -529,11 +397,12 @@ def gates_backward(
 
 @phase
 def update_units(
-    step, lo, hi, H, onehot, reset_after, skip, how, small, lanes, e, h, rh,
-    dxW, g_n, ds, h_T, rh_T, tile, db_gates, first_row, W_x, a_W_x, v_W_x, U_rz, a_U_rz, v_U_rz,
-    U_n, a_U_n, v_U_n, b, a_b, v_b, c, a_c, v_c, s, a_s, v_s,
+    step, lo, hi, H, onehot, reset_after, skip, fade, how, small, lanes, e, h, rh,
+    dxW, g_n, ds, ds_m, h_T, rh_T, tile, db_gates, first_row, W_x, a_W_x, v_W_x,
+    U_rz, a_U_rz, v_U_rz, U_n, a_U_n, v_U_n, b, a_b, v_b, c, a_c, v_c, s, a_s, v_s,
+    s_m, a_s_m, v_s_m,
 ):  # fmt: skip
-    """The part's rows of W_x, U, b, c and s, which no other part reads: they can change at once."""
+    """The part's rows of W_x, U, b, c, s, s_m, which no other part reads: they change at once."""
     n, K = lanes[step], hi - lo
     dx, dx_n = matrix_at(dxW, 0, 3 * K, n), matrix_at(g_n, 0, K, n)
     h_T, rh_T = matrix_at(h_T, 0, n, H), matrix_at(rh_T, 0, n, H)
@@ -553,6 +422,8 @@ def update_units(
         update_rows(line(c), first_row, db_gates, line(a_c), line(v_c), how)
     if skip:
         update_rows(line(s), first_row, ds, line(a_s), line(v_s), how)
+    if fade > 0:
+        update_rows(line(s_m), first_row, ds_m, line(a_s_m), line(v_s_m), how)
 
 
 @inner

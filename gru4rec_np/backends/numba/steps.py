@@ -21,7 +21,8 @@ from threadpoolctl import threadpool_info
 from gru4rec_np.backends.base import Memory, Weights, coded, multiplications
 from gru4rec_np.backends.numba.compiled import float_type, prepare
 from gru4rec_np.backends.numba.kernels import apart, search
-from gru4rec_np.backends.numba.step import PHASES, SIZES, index_arrays, own_arrays, shared_arrays
+from gru4rec_np.backends.numba.parts import SIZES, index_arrays, own_arrays, shared_arrays
+from gru4rec_np.backends.numba.step import PHASES
 from gru4rec_np.backends.numba.threads import Team, work
 from gru4rec_np.data.batches import Batches
 from gru4rec_np.ops import scoring
@@ -80,7 +81,7 @@ class FusedSteps:
         shared: dict[str, Any] = {
             "parts": n_parts, "H": H, "small": _small(), "onehot": self.onehot,
             "tied": hp.input == "shared", "reset_after": hp.reset_after, "skip": hp.skips,
-            "cosine": hp.cosines, "tiny": scoring.TINY,
+            "fade": hp.fades, "cosine": hp.cosines, "tiny": scoring.TINY,
             "hidden_act": np.array(coded(hp.hidden_activation)),
             "final_act": np.array(coded(hp.final_activation)), "loss_kind": LOSSES.index(hp.loss),
             "bpreg": hp.bpreg, "smoothing": hp.smoothing, "corrects": hp.corrects,
@@ -95,7 +96,8 @@ class FusedSteps:
         shared |= self._floats(shared_arrays(B, S, H, X, n_parts))
         shared["e_mask"][:] = 1  # and so it stays where nothing is dropped
         shared["de_T"][:] = 0  # of a 1-of-N input each part writes its units' columns only
-        self.out = shared["out"]
+        # Where a step leaves the arrays of `State.h`.
+        self.state = [shared["out"], shared["m_out"]] if hp.fades else [shared["out"]]
         self._copies: list[tuple[np.ndarray, np.ndarray]] = []  # (a part's copy, its original)
         parts = []
         for part in range(n_parts):
@@ -136,7 +138,7 @@ class FusedSteps:
     def _dense(self, arrays: dict[str, np.ndarray], lo: int, hi: int) -> dict[str, np.ndarray]:
         """The other weights, or their memory, of the units from lo to hi, transposed.
 
-        They have a row for each unit's r, then for each z, then for each n; s has one gate.
+        They have a row for each unit's r, then for each z, then for each n; s, s_m have one gate.
         """
 
         def own(name: str, gates: slice, of: int = 3) -> np.ndarray:
@@ -152,6 +154,7 @@ class FusedSteps:
         return {
             "W_x": own("W_x", all_gates), "U_rz": own("U0", rz), "U_n": own("U0", n),
             "b": own("b0", all_gates), "c": own("c0", all_gates), "s": own("s", all_gates, 1),
+            "s_m": own("s_m", all_gates, 1),
         }  # fmt: skip
 
     def fetch(self) -> None:
@@ -173,7 +176,8 @@ class FusedSteps:
         if self.stamp + len(steps) > np.iinfo(self.mark.dtype).max:
             self.mark[:], self.stamp = -1, 0
         before = len(state.h[0])
-        self.out[: before * H].reshape(H, before)[:] = state.h[0].T
+        for own, array in zip(self.state, state.h, strict=True):
+            own[: before * H].reshape(H, before)[:] = array.T
         now = {
             name: getattr(batches, name)[steps.start : steps.stop]
             for name in ("x", "y", "lanes", "reset", "keep")
@@ -190,5 +194,5 @@ class FusedSteps:
         if steps.stop == len(batches):
             self.fetch()
         n = lanes[-1]
-        h = np.ascontiguousarray(self.out[: n * H].reshape(H, n).T)
-        return losses, state._replace(h=[h], history=state.history[:n])
+        h = [np.ascontiguousarray(own[: n * H].reshape(H, n).T) for own in self.state]
+        return losses, state._replace(h=h, history=state.history[:n])
