@@ -29,12 +29,15 @@ ALONE = {
     "dropout 0.2": {"dropout_p_embed": 0.2},
     "all items": {"n_sample": "all"},
 }
+UNFADED: dict[str, object] = {"fade": 0.0}
 TOGETHER = {
-    "skip, cosine, dropout 0.2: the default": NOTHING,
-    "and decay": {"decay": True},
+    "skip, cosine, dropout 0.2": UNFADED,
+    "and fade: the default": NOTHING,
+    "and fade 0.6": {"fade": 0.6},
+    "and decay": UNFADED | {"decay": True},
     "and decay, without skip": {"decay": True, "skip": False},
-    "and decay, without cosine": {"decay": True, "cosine": 0.0},
-    "and decay, cosine 8": {"decay": True, "cosine": 8.0},
+    "and decay, without cosine": UNFADED | {"decay": True, "cosine": 0.0},
+    "and decay, cosine 8": UNFADED | {"decay": True, "cosine": 8.0},
     "the default, all items": {"n_sample": "all"},
 }
 BPR_MAX = {"loss": "bpr-max", "sample_alpha": 0.5, "learning_rate": 0.05, "momentum": 0.2}
