@@ -147,8 +147,11 @@ class Nvrtc:
         return log
 
 
-def build(compiler: Nvcc | Nvrtc, architectures: tuple[str, ...]) -> Build:
+def build(compiler: Nvcc | Nvrtc, architectures: dict[str, tuple[str, ...]]) -> Build:
     """Compile all files for float and double.
+
+    Args:
+        architectures: those for each of REALS.
 
     Raises:
         BuildError: with the compiler's message.
@@ -156,7 +159,7 @@ def build(compiler: Nvcc | Nvrtc, architectures: tuple[str, ...]) -> Build:
     jobs = [(path, real) for path in FILES for real in REALS]
     found: Build = {}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        logs = pool.map(lambda job: compiler.compile(*job, architectures), jobs)
+        logs = pool.map(lambda job: compiler.compile(*job, architectures[job[1]]), jobs)
         for (path, real), log in zip(jobs, logs, strict=True):
             found |= parse(path.name, real, log)
     return found

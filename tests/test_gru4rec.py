@@ -270,6 +270,7 @@ def test_accuracy_on_real_clicks(settings, recall, mrr):
     assert np.mean([f["mrr@20"] for f in found]) >= mrr
 
 
+@only_explored
 @pytest.mark.parametrize(
     ("unit", "learning_rate", "dropout_p_embed", "recall", "mrr"),
     [("lstm", 0.07, 0.2, 0.688, 0.369), ("rnn", 0.05, 0.3, 0.676, 0.367)],

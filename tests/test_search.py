@@ -273,6 +273,7 @@ def test_a_dead_workers_trial_is_run_again_and_counted_once(space, tmp_path):
     assert study.trials[unclaimed.number].state.name == "FAIL"
 
 
+@pytest.mark.filterwarnings("ignore:Heartbeat")  # that study.ask sends none is the point
 def test_a_worker_of_a_database_dies_early(space, tmp_path):
     """Before it could say that it had begun, and before Optuna's thread sent a heartbeat."""
     of = job(space, storage=f"sqlite:///{tmp_path}/trials.db", trials=2, heartbeat=1,
