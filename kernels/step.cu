@@ -123,11 +123,12 @@ extern "C" __global__ void collect(
 // -1 where a session starts. Grid: any number of blocks.
 
 extern "C" __global__ void begin_step(
-    int *now, const int *lanes, const int *xs, const int *from, const real *state, const real *m_out,
-    int fades, int B, int H, int most, const int *rows, const real *count, const real *weight, const int *target,
-    const real *own, const int *fed, const int *sizes, const real *log_weights,
-    int *x_now, real *h_now, real *m, int *rows_now, real *count_now, real *weight_now, int *target_now,
-    real *own_now, int *fed_now, real *log_weights_now
+    int *now, const int *lanes, const int *xs, const int *from, const real *state,
+    const real *m_out, int fades, int B, int H, int most, const int *rows, const real *count,
+    const real *weight, const int *target, const real *own, const int *fed, const int *sizes,
+    const real *log_weights,
+    int *x_now, real *h_now, real *m, int *rows_now, real *count_now, real *weight_now,
+    int *target_now, real *own_now, int *fed_now, real *log_weights_now
 ) {
     const int step = now[NOW_STEP], place = now[NOW_PLACE], n = lanes[step];
     const int distinct = sizes[2 * place + 1];

@@ -189,14 +189,14 @@ extern "C" __global__ void update_fed(
 
 // === The skip's weights s and s_m, and what reaches e past the gates =============================
 // With d the gradient of top = state + s e + s_m m, summed from its parts: ds = sum of d e over the
-// lanes, ds_m = sum of d m, and d s is added to de, times the dropout mask. A thread takes a unit and adds its lanes in order,
-// so results are bit-identical from run to run. It reads s before it changes it.
-// Grid ceil(H / block).
+// lanes, ds_m = sum of d m, and d s is added to de, times the dropout mask. A thread takes a unit
+// and adds its lanes in order, so results are bit-identical from run to run. It reads s before it
+// changes it. Grid ceil(H / block).
 
 extern "C" __global__ void skip_backward(
-    const int *now, const real *dtop_parts, int n_parts, int part_size, const real *e, const real *m,
-    int H, real p, int fades, int adagrad, const real *rates, real momentum, real *de,
-    real *s, real *a_s, real *v_s, real *s_m, real *a_m, real *v_m
+    const int *now, const real *dtop_parts, int n_parts, int part_size, const real *e,
+    const real *m, int H, real p, int fades, int adagrad, const real *rates, real momentum,
+    real *de, real *s, real *a_s, real *v_s, real *s_m, real *a_m, real *v_m
 ) {
     const int k = blockIdx.x * blockDim.x + threadIdx.x, n = now[NOW_LANES];
     if (k >= H) return;

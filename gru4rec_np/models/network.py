@@ -316,8 +316,9 @@ def recurrent(
 
     With `skip`, the item's embedding e (after dropout) is added: out + s e, number by number. So
     scores know the last item, of which a gate may have let little through. With `fade`, s_m m is
-    added too, where m = fade e_{t-1} + fade² e_{t-2} + ... sums the session's earlier embeddings.
-    With `cosine`, the returned vector has this length.
+    added too, where m = fade e_{t-1} + fade² e_{t-2} + ... sums the session's earlier embeddings;
+    STAMP (Liu et al. 2018, KDD) has the last embedding and the mean of all. With `cosine`, the
+    returned vector has this length.
 
     Args:
         x: (B,) item indices. state: at the start of the step.
