@@ -19,11 +19,6 @@ def examples(most: int) -> settings:
     return settings(max_examples=most if EXPLORES else min(most, max(20, most // 3)))
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """One worker more than there are cores: while one test waits, another computes."""
-    return (os.cpu_count() or 1) + 1
-
-
 # A shell starts background jobs, and nohup every job, with signals ignored. Children inherit that,
 # and the tests of stopping would see no stop.
 for name, handler in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.SIG_DFL)):
