@@ -238,7 +238,8 @@ def train_and_rank(model: Any, train: Sessions, test: Sessions, ties: str, bar: 
     if isinstance(model, Network | Hybrid) and model.backend != "numpy":
         few = train.keep_sessions(np.arange(train.n_sessions) < 50).compact()
         quick = type(model)(**{**model.hyperparameters(), "n_epochs": 1}, backend=model.backend)
-        quick.fit(few).ranks(few)
+        # Of so few sessions a hybrid could hold out some without a known item.
+        quick.fit(few, **({"validation": few} if isinstance(model, Hybrid) else {})).ranks(few)
 
     def on_chunk(epoch: int, done: int, total: int, loss: float) -> None:
         bar.set_postfix_str(f"epoch {epoch}/{model.n_epochs}, {done / total:.0%}, loss {loss:.3f}")

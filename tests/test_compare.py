@@ -10,9 +10,10 @@ import time
 import numpy as np
 import pytest
 from test_commands import command, refuses
+from tqdm import tqdm
 
-from gru4rec_np import Shop, compare, models
-from gru4rec_np.compare import digest, folder_for, identity, marker, methods
+from gru4rec_np import Hybrid, Sessions, Shop, compare, models
+from gru4rec_np.compare import digest, folder_for, identity, marker, methods, train_and_rank
 from gru4rec_np.console import report
 from gru4rec_np.console.comparison import NOISE, SIMPLE, Run, as_csv, summary, tables
 from gru4rec_np.data.tables import read_table, write_table
@@ -169,6 +170,18 @@ def test_identity_tells_all_that_matters_apart():
     a = methods(["oracle"], [4], 1, "", "numpy", Shop(30))[0].models()["oracle"]
     b = methods(["oracle"], [4], 1, "", "numpy", Shop(30, seed=1))[0].models()["oracle"]
     assert identity(a, "data", "median") != identity(b, "data", "median")
+
+
+def test_a_hybrid_compiles_on_sessions_that_share_no_items():
+    """A short run before the timed one compiles: on the first sessions, whatever these are."""
+    pytest.importorskip("numba")
+    shop = Shop(n_items=30).simulate(150)
+    alone = [[f"{i}a", f"{i}b"] for i in range(60)]
+    log = Sessions.from_lists([*alone, *(shop.session(s).tolist() for s in range(150))])
+    model = Hybrid(layers=[4], n_sample=16, n_epochs=1, backend="numba")
+    with tqdm(disable=True) as bar:
+        run = train_and_rank(model, log, log, "conservative", bar)
+    assert len(run.ranks) == len(log.cases)
 
 
 def runs_of(*ranks):
