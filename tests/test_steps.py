@@ -49,7 +49,7 @@ def usual_models(draw):
         decay=draw(st.booleans()),
         n_sample=n_sample,
         batch_size=draw(st.sampled_from([1, 2, 9] if n_sample else [2, 9])),
-        learning_rate=0.05,  # at twice that some models magnify a rounding 10^7 times in 50 steps
+        learning_rate=0.02,  # at 0.1 some models magnify a rounding 10^7 times in 50 steps
         dropout_p_embed=0.0,
         backend="numpy",
     )
@@ -70,7 +70,7 @@ def run_steps(hp, log, make_stepper, dtype, chunks, epochs=1):
             steps = range(first, min(first + chunks, len(batches)))
             samples = draw_negatives(rng, negatives, (len(steps), hp.n_sample))
             # A generator of its own: a stepper may draw another number of times from it.
-            rates = 0.05 / (1 + np.arange(first, steps.stop)) if hp.decay else None
+            rates = hp.learning_rate / (1 + np.arange(first, steps.stop)) if hp.decay else None
             losses, state = run(batches, steps, samples, state, np.random.default_rng(0), rates)
             found.append(losses)
     return W, np.concatenate(found), state
@@ -105,7 +105,7 @@ def test_many_steps_are_the_single_steps(backend, hp, sessions, chunks, worth, c
         for name in plain[0]:
             np.testing.assert_allclose(own[0][name], plain[0][name], rtol=1e-8, atol=1e-10)
         for h, wanted in zip(own[2].h, plain[2].h, strict=True):
-            np.testing.assert_allclose(h, wanted, rtol=1e-6, atol=1e-8)
+            np.testing.assert_allclose(h, wanted, rtol=1e-8, atol=1e-10)
 
 
 # (units, lanes, samples): more than the loops of CUDA's kernels take in one round, of each of them,
@@ -315,18 +315,18 @@ ops.update(np.ones((9, 40), np.float32), np.ones((9, 40), np.float32), {}, "sgd"
 @pytest.mark.parametrize("backend", ["numba", "cuda"])
 @REAL_CLICKS
 def test_accuracy_on_real_clicks(backend, settings, recall, mrr):
-    """NumPy's thresholds, less some standard errors: its masks and so its seeds are others.
+    """NumPy's thresholds, less two standard errors: its masks and so its seeds are others.
 
-    Recall@20 of one seed varies by 0.002, MRR@20 by 0.001 (standard deviations over eight). Two
-    standard errors of six seeds, or three of three: two would fail by chance.
+    Recall@20 of one seed varies by 0.002, MRR@20 by 0.001 (standard deviations over eight).
     """
     ops_of(backend)
     train = read_table(shared("data/rsc15-100k/train.tsv"))
     test = read_table(shared("data/rsc15-100k/test.tsv"))
-    seeds, errors = (6, 2) if EXPLORES else (3, 3)
+    # Three seeds but for cross-entropy, whose first three are 2.1 standard errors low.
+    seeds = 6 if EXPLORES or not settings else 3
     found = [
         GRU4Rec.published(seed=seed, backend=backend, **settings).fit(train).evaluate(test)
         for seed in range(1, seeds + 1)
     ]
-    assert np.mean([f["recall@20"] for f in found]) >= recall - errors * 0.002 / np.sqrt(seeds)
-    assert np.mean([f["mrr@20"] for f in found]) >= mrr - errors * 0.001 / np.sqrt(seeds)
+    assert np.mean([f["recall@20"] for f in found]) >= recall - 2 * 0.002 / np.sqrt(seeds)
+    assert np.mean([f["mrr@20"] for f in found]) >= mrr - 2 * 0.001 / np.sqrt(seeds)
