@@ -4,6 +4,8 @@ Each contender trains setting B of speed.py on about 70,000 events, in a new pro
 Cold: Numba has compiled nothing yet. Warm: it finds its machine code on disk. NumPy and PyTorch
 compile nothing; their second time only has its files in memory. PyTorch needs the `bench` extra
 and is left out without it. `performance.py cold_start` runs it.
+
+`cuda_start` does the same on a GPU, for this package and PyTorch, and times the parts of the start.
 """
 
 import argparse
@@ -14,8 +16,12 @@ import tempfile
 import time
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from gru4rec_np import Sessions
 
 EVENTS = 70_000
 EPOCHS = (1, 5, 20)
@@ -25,6 +31,7 @@ CONTENDERS = {
     "numba": "Numba, the fused loop",
     "torch": "PyTorch, tuned",
 }
+ON_GPU = {"cuda": "CUDA", "torch": "PyTorch, tuned"}
 
 
 def work(contender: str, path: str, epochs: int) -> None:
@@ -46,6 +53,8 @@ def work(contender: str, path: str, epochs: int) -> None:
         from gru4rec_np.models import network
 
         torch.set_num_threads(os.cpu_count() or 1)
+        if torch.cuda.is_available():
+            torch.set_default_device("cuda")
         model = GRU4Rec.published(**SETTINGS["B"], backend="numpy")
         weights = network.init_weights(model, train.n_items, np.random.default_rng(0))
         peer, batches = Peer(model, weights, train.support), session_parallel(train, 32)
@@ -58,7 +67,7 @@ def work(contender: str, path: str, epochs: int) -> None:
     model = GRU4Rec.published(
         input="shared", layers=[100], batch_size=32, loss="cross-entropy", n_sample=2048,
         sample_alpha=0.75, logq=1, dropout_p_embed=0, n_epochs=epochs,
-        backend="numpy" if contender == "numpy" else "numba",
+        backend="numba" if contender == "operations" else contender,
     )  # fmt: skip
     if contender == "operations":
         model.ops.fuses = lambda hp: False
@@ -66,10 +75,53 @@ def work(contender: str, path: str, epochs: int) -> None:
     model.fit(train, on_epoch=lambda row: done(int(row["epoch"])))
 
 
-def measure(contender: str, path: str, cache: str) -> list[float]:
-    """Seconds from the start of a new process until each of EPOCHS was done."""
-    command = [sys.executable, __file__, contender, path, str(max(EPOCHS))]
-    env = {**os.environ, "NUMBA_CACHE_DIR": cache}
+def work_in_parts(path: str, began: float) -> None:
+    """Start as `work` does on a GPU; print each part's name and its seconds."""
+    last = began
+
+    def done(name: str) -> None:
+        nonlocal last
+        now = time.time()
+        print(f"{name}\t{now - last}", flush=True)
+        last = now
+
+    import cupy
+    import speed
+
+    from gru4rec_np import Sessions, backends
+    from gru4rec_np.backends.cuda.steps import FILES
+    from gru4rec_np.data.batches import session_parallel
+    from gru4rec_np.models import network
+    from gru4rec_np.models.hyperparameters import Hyperparameters
+
+    ops = backends.load("cuda")
+    done("Python, imports, PyTorch's too")
+    cupy.zeros(1)
+    done("CUDA's context")
+    with np.load(path) as arrays:
+        train = Sessions(**arrays)
+    hp = Hyperparameters(**speed.SETTINGS["B"])
+    W = network.init_weights(hp, train.n_items, np.random.default_rng(0))
+    ours = speed.Ours(hp, ops, W, train, session_parallel(train, hp.batch_size))
+    done("weights and batches, sent")
+    for file in FILES:
+        ops.module(file, np.float32)
+    done("compiling the kernels of a step")
+    ours.train(range(1))
+    done("the first step, with the capture of the graph")
+    ours.train(range(1, 2))
+    done("the second step")
+
+
+def with_cache(folder: str) -> dict[str, str]:
+    """The environment of a process that keeps its machine code in a folder."""
+    names = "NUMBA_CACHE_DIR", "CUPY_CACHE_DIR", "CUDA_CACHE_PATH"
+    return {**os.environ, **dict.fromkeys(names, folder)}
+
+
+def measure(contender: str, path: str, cache: str, epochs: tuple[int, ...]) -> list[float]:
+    """Seconds from the start of a new process until each of these epochs was done."""
+    command, env = [sys.executable, __file__, contender, path, str(max(epochs))], with_cache(cache)
     began, seconds = time.perf_counter(), {}
     with subprocess.Popen(
         command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -79,11 +131,54 @@ def measure(contender: str, path: str, cache: str) -> list[float]:
             seconds[int(line)] = time.perf_counter() - began
         errors = process.stderr.read()
     if process.returncode:
-        raise SystemExit(f"error: {CONTENDERS[contender]}: {errors}")
-    return [seconds[n] for n in EPOCHS]
+        raise SystemExit(f"error: {contender}: {errors}")
+    return [seconds[n] for n in epochs]
 
 
-def cold_start(args: argparse.Namespace) -> dict[str, str]:
+def measure_parts(path: str, cache: str) -> dict[str, float]:
+    """The seconds of each part of a start on a GPU, in a new process."""
+    command = [sys.executable, __file__, "parts", path, str(time.time())]
+    run = subprocess.run(command, env=with_cache(cache), capture_output=True, text=True)
+    if run.returncode:
+        raise SystemExit(f"error: the parts of a start: {run.stderr}")
+    lines = [line.split("\t") for line in run.stdout.splitlines() if "\t" in line]
+    return {name: float(seconds) for name, seconds in lines}
+
+
+def cuda_start(args: argparse.Namespace) -> dict[str, str]:
+    """The part `cuda_start` of performance.py: as `cold_start`, and the parts of the start."""
+    from common import device, machine, table
+
+    found: dict[str, list[dict[str, float]]] = {"cold": [], "warm": []}
+    text = cold_start(args, ON_GPU, EPOCHS[:2])["cold_start"]
+    with tempfile.TemporaryDirectory() as folder:
+        path = write_log(args.train, folder)
+        for r in range(args.rounds):
+            for of in found.values():
+                of.append(measure_parts(path, str(Path(folder, str(r)))))
+    rows = [
+        [name, *(f"{min(part[name] for part in of):.2f}" for of in found.values())]
+        for name in found["cold"][0]
+    ]
+    parts = table(["seconds", *found], rows)
+    return {"cuda_start": f"{device()}; {machine()}.\n\n{text}\n\n{parts}"}
+
+
+def write_log(train: "Sessions", folder: str) -> str:
+    """A file with the sessions, for `work`."""
+    path = str(Path(folder, "log.npz"))
+    np.savez(
+        path, items=train.items, offsets=train.offsets, times=train.times,
+        item_ids=np.arange(train.n_items), session_ids=np.arange(train.n_sessions),
+    )  # fmt: skip
+    return path
+
+
+def cold_start(
+    args: argparse.Namespace,
+    contenders: dict[str, str] = CONTENDERS,
+    epochs: tuple[int, ...] = EPOCHS,
+) -> dict[str, str]:
     """The part `cold_start` of performance.py."""
     from common import table
 
@@ -92,28 +187,22 @@ def cold_start(args: argparse.Namespace) -> dict[str, str]:
     train = train.keep_sessions(few).compact()
     found: dict[tuple[str, str], list[list[float]]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        path = str(Path(folder, "log.npz"))
-        np.savez(
-            path, items=train.items, offsets=train.offsets, times=train.times,
-            item_ids=np.arange(train.n_items), session_ids=np.arange(train.n_sessions),
-        )  # fmt: skip
+        path = write_log(train, folder)
         for r in range(args.rounds):
-            for contender in CONTENDERS:
+            for contender in contenders:
                 if contender == "torch" and not find_spec("torch"):
                     continue
                 for state in ("cold", "warm"):
-                    seconds = measure(contender, path, str(Path(folder, str(r))))
+                    seconds = measure(contender, path, str(Path(folder, str(r))), epochs)
                     found.setdefault((contender, state), []).append(seconds)
     rows = [
-        [f"{CONTENDERS[contender]}, {state}", *(f"{s:.1f}" for s in np.min(rounds, axis=0))]
+        [f"{contenders[contender]}, {state}", *(f"{s:.1f}" for s in np.min(rounds, axis=0))]
         for (contender, state), rounds in found.items()
     ]
-    head = [
-        f"seconds until so many epochs of {train.n_events:,} events are done",
-        *map(str, EPOCHS),
-    ]
-    return {"cold_start": table([*head, *map(str, EPOCHS)], rows)}
+    head = f"seconds until so many epochs of {train.n_events:,} events are done"
+    return {"cold_start": table([head, *map(str, epochs)], rows)}
 
 
 if __name__ == "__main__":
-    work(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    what, log, last = sys.argv[1:]
+    work_in_parts(log, float(last)) if what == "parts" else work(what, log, int(last))

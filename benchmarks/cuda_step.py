@@ -31,6 +31,7 @@ from gru4rec_np.ops.optim import init_state
 
 SECTOR = 32  # bytes
 STEPS = 256  # of a round on a GPU
+DEFAULTS = "the defaults"  # a setting that the PyTorch models do not have
 
 
 class Profiled:
@@ -151,8 +152,11 @@ def cuda_step_gpu(args: argparse.Namespace) -> dict[str, str]:
     if torch.cuda.is_available():
         torch.set_default_device("cuda")
     parts, kernels = [f"{device()}; {machine()}. {args.log}."], {}
-    for setting in args.settings:
-        hp, batches, found = speed.contenders_of(setting, ["cuda", "numba"], args.train, (2,))
+    speed.SETTINGS[DEFAULTS] = {}
+    for setting in [*args.settings, DEFAULTS]:
+        hp, batches, found = speed.contenders_of(
+            setting, ["cuda", "numba"], args.train, (2,), {} if setting == DEFAULTS else speed.PEERS
+        )
         steps = range(min(STEPS, int(np.count_nonzero(batches.lanes == hp.batch_size))))
         calls = {
             name if "numba" in name else name.rpartition(", ")[0]: (
@@ -177,5 +181,5 @@ def cuda_step_gpu(args: argparse.Namespace) -> dict[str, str]:
         for name in [*names, "all"]
     ]
     parts.append(table(["µs of each kernel", *kernels], rows))
-    args.backends = ["numba", "cuda"]
+    args.backends, args.threads = ["numba", "cuda"], [2]
     return {"cuda_step_gpu": "\n\n".join([*parts, speed.fit(args)["fit"]])}

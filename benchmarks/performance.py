@@ -5,9 +5,9 @@
 
 Without PART it measures what a CPU can, in about twelve minutes. Nothing else should be running.
 Of the other parts `cold_start` takes 15 minutes a round, `cuda_step` needs a C++ compiler,
-`cuda_step_gpu` and `cuda_ladder` need a GPU. `peers` takes a GPU if PyTorch sees one; it needs
-PyTorch 2.13 and, on a CPU, a C++ compiler. `items` and `large` measure catalogues of up to ten
-million and of a million items on one thread.
+`cuda_step_gpu`, `cuda_ladder` and `cuda_start` need a GPU. `peers` takes a GPU if PyTorch sees one;
+on a CPU it needs a C++ compiler. `items` and `large` measure catalogues of up to ten million and of
+a million items on one thread.
 """
 
 import argparse
@@ -28,8 +28,8 @@ ON_CPU = {"training": "speed", "fit": "speed", "cost": "step_cost"}
 ON_CPU |= {"evaluation": "evaluation", "serving": "evaluation", "many": "evaluation"}
 PARTS = {**ON_CPU, "cuda_step": "cuda_step", "cuda_step_gpu": "cuda_step"}
 PARTS |= {"cuda_ladder": "cuda_ladder", "cold_start": "cold_start", "peers": "speed"}
-PARTS |= {"items": "step_cost", "large": "evaluation"}
-SETTINGS, USUAL = ["A", "B", "C"], ["numpy", "numba"]
+PARTS |= {"items": "step_cost", "large": "evaluation", "cuda_start": "cold_start"}
+SETTINGS, USUAL, THREADS = ["A", "B", "C"], ["numpy", "numba"], [1, 2]
 
 
 def training_log(path: str | None) -> Sessions:
@@ -47,15 +47,18 @@ def main() -> None:
     p.add_argument("--rounds", type=int, default=5, help="default 5; fewer are less certain")
     p.add_argument("--settings", nargs="+", choices=SETTINGS, default=SETTINGS)
     p.add_argument("--backends", nargs="+", choices=BACKENDS, default=USUAL)
+    p.add_argument("--threads", nargs="+", type=int, default=THREADS, help="default 1 2")
     p.add_argument("--items", type=int, default=37_483, help="of evaluation and serving (RSC15's)")
     p.add_argument("--write", action="store_true", help=f"into docs/{DOCUMENT.name}")
     args = p.parse_args()
     if unknown := set(args.parts) - PARTS.keys():
         p.error(f"PART: must be one of {', '.join(PARTS)}, not {', '.join(unknown)}")
-    if args.rounds < 1 or args.items < 1:
-        p.error("--rounds and --items: must be at least 1")
-    if args.write and (args.settings, args.backends, args.items) != (SETTINGS, USUAL, 37_483):
-        p.error("--write: not with --settings, --backends or --items, which change the tables")
+    if min(args.rounds, args.items, *args.threads) < 1:
+        p.error("--rounds, --items and --threads: must be at least 1")
+    usual = SETTINGS, USUAL, THREADS, 37_483
+    if args.write and (args.settings, args.backends, args.threads, args.items) != usual:
+        p.error("--write: not with --settings, --backends, --threads or --items, which change the "
+                "tables")  # fmt: skip
     args.log = Path(args.train).parent.name if args.train else "the simulated shop"
     args.train = training_log(args.train)
     args.log += f": {args.train.n_items:,} items, {args.train.n_events:,} events"

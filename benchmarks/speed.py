@@ -10,7 +10,7 @@ operand at hand and the scores on distinct rows.
 import argparse
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -45,7 +45,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 SETTINGS = {name: PUBLISHED | setting for name, setting in SETTINGS.items()}
 STEPS = {"A": 512, "B": 376, "C": 64}  # of a round: a chunk
-THREADS = (1, 2)
 WHOLE, EPOCHS = "B", 5  # what is trained from start to end
 PEERS = {"PyTorch, plain": PlainPeer, "PyTorch, tuned": Peer}
 STATIC_PEERS = {
@@ -104,7 +103,7 @@ class Ours:
         for first in range(steps.start, steps.stop, size):
             chunk = range(first, min(first + size, steps.stop))
             shape = len(chunk), self.hp.n_sample
-            samples = self.ops.draw_negatives(self.rng, self.negatives, shape, self.guide)
+            samples = self.run.draw_negatives(self.rng, self.negatives, shape, self.guide)
             losses, self.state = self.run(self.batches, chunk, samples, self.state, self.rng)
             total += losses.sum()
         return total * self.hp.batch_size
@@ -162,7 +161,7 @@ def contenders_of(
     setting: str,
     backends: list[str],
     train: Sessions,
-    thread_counts: tuple[int, ...] = THREADS,
+    thread_counts: Sequence[int],
     peers: dict[str, Callable[..., Peer]] = PEERS,
 ) -> tuple[Hyperparameters, Batches, dict[str, tuple[int, Ours | Peer]]]:
     """The setting, its batches, and name to (threads, something to train from the same weights)."""
@@ -187,7 +186,7 @@ def contenders_of(
 
 def measure(setting: str, args: argparse.Namespace) -> Result:
     """Train all contenders on the same steps of a setting, in turns."""
-    hp, batches, found = contenders_of(setting, args.backends, args.train)
+    hp, batches, found = contenders_of(setting, args.backends, args.train, args.threads)
     negatives = negative_distribution(args.train.support, hp.sample_alpha)
     samples = Ops().draw_negatives(np.random.default_rng(0), negatives, (64, hp.n_sample))
     scored = [len(np.union1d(y, extra)) for y, extra in zip(batches.y[:64], samples, strict=False)]
@@ -218,10 +217,10 @@ def measure(setting: str, args: argparse.Namespace) -> Result:
     )
 
 
-def result_table(setting: str, result: Result) -> str:
+def result_table(setting: str, result: Result, thread_counts: Sequence[int]) -> str:
     """The setting's results as a Markdown table."""
     fastest = result.fastest
-    plain, tuned = (min(fastest[name_of(name, n)] for n in THREADS) for name in PEERS)
+    plain, tuned = (min(fastest[name_of(name, n)] for n in thread_counts) for name in PEERS)
     rows = []
     for name, s in fastest.items():
         median, loss = 1000 * np.median(result.seconds[name]), result.losses[name]
@@ -242,7 +241,7 @@ def training(args: argparse.Namespace) -> dict[str, str]:
     """A table for each setting, and from the same run the roofline."""
     torch.manual_seed(0)
     results = {setting: measure(setting, args) for setting in args.settings}
-    tables = [result_table(setting, result) for setting, result in results.items()]
+    tables = [result_table(name, result, args.threads) for name, result in results.items()]
     work = {s: (result, Hyperparameters(**SETTINGS[s])) for s, result in results.items()}
     path = args.docs and args.docs / "roofline.png"
     return {"training": "\n\n".join(tables), "roofline": roofline.measure(work, args.rounds, path)}
@@ -256,7 +255,7 @@ def fit(args: argparse.Namespace) -> dict[str, str]:
         model = GRU4Rec.published(**settings, backend=backend)
         return lambda r: model.fit(args.train, verbose=False).history[-1]["loss"]
 
-    calls = {backend: (THREADS[-1], fits(backend)) for backend in args.backends}
+    calls = {backend: (args.threads[-1], fits(backend)) for backend in args.backends}
     seconds, losses = in_turns(calls, rounds)
     fastest = {name: s.min() for name, s in seconds.items()}
     rows = [

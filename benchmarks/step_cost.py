@@ -5,7 +5,8 @@ uniformly, the worst case for caches. For the cost by items they are also drawn 
 1 / rank, as clicks on real shops roughly are.
 
 `items` goes on to ten million items, or as many as fit into half of the free memory. It takes one
-thread's CPU time, which other processes change less than the wall time.
+thread's CPU time, which other processes change less than the wall time; with `--backends cuda` the
+time of a GPU.
 """
 
 import argparse
@@ -15,7 +16,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import speed
-from common import in_turns, item_weights, table
+from common import device, in_turns, item_weights, table
 
 from gru4rec_np.backends import load
 from gru4rec_np.data.batches import Batches
@@ -40,7 +41,8 @@ def prepare(backend: str, size: dict[str, int], draw: str) -> tuple[speed.Ours, 
 
     Bytes are those of the arrays that have a row for each item.
     """
-    n_items, shape = size["items"], (STEPS, size["lanes"])
+    # A step more, so that no epoch ends: a GPU would send all weights back.
+    n_items, shape = size["items"], (STEPS + 1, size["lanes"])
     sizes = {"layers": [size["units"]], "batch_size": size["lanes"], "n_sample": size["samples"]}
     hp = Hyperparameters(**speed.SETTINGS["B"] | sizes | {"sample_alpha": 1.0})
     rng = np.random.default_rng(0)
@@ -48,7 +50,7 @@ def prepare(backend: str, size: dict[str, int], draw: str) -> tuple[speed.Ours, 
     support = rng.permutation(support / support.sum())  # popular items lie anywhere in the table
     x, y = (rng.choice(n_items, shape, p=support).astype(np.int32) for _ in range(2))
     batches = Batches(
-        x=x, y=y, lanes=np.full(STEPS, shape[1]), reset=np.zeros(shape, bool),
+        x=x, y=y, lanes=np.full(shape[0], shape[1]), reset=np.zeros(shape, bool),
         keep=np.ones(shape, bool),
     )  # fmt: skip
     W = network.init_weights(hp, 1, rng)
@@ -59,7 +61,7 @@ def prepare(backend: str, size: dict[str, int], draw: str) -> tuple[speed.Ours, 
     ours = speed.Ours(hp, load(backend), W, SimpleNamespace(support=support), batches)
     shape = STEPS, hp.n_sample
     samples = ours.ops.draw_negatives(np.random.default_rng(0), ours.negatives, shape, ours.guide)
-    scored = np.mean([len(np.union1d(*both)) for both in zip(y, samples, strict=True)])
+    scored = np.mean([len(np.union1d(*both)) for both in zip(y[:STEPS], samples, strict=True)])
     # Each number has its Adagrad sum; the step also reads the logarithm of an item's frequency.
     return ours, scored, 2 * sum(W[name][0].nbytes for name in item_weights(hp)) + 4
 
@@ -101,11 +103,12 @@ def items(args: argparse.Namespace) -> dict[str, str]:
     of_item = 8 * (BASE["units"] + 1) + 4
     room = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
     sizes = [n for i, n in enumerate(LARGE, 1) if of_item * sum(LARGE[:i]) < room] or LARGE[:1]
-    rows = []
+    rows, on_gpu = [], args.backends == ["cuda"]
+    backend, clock = ("cuda", time.perf_counter) if on_gpu else ("numba", time.process_time)
     for draw in DRAWS:
-        found = {n: prepare("numba", BASE | {"items": n}, draw) for n in sizes}
+        found = {n: prepare(backend, BASE | {"items": n}, draw) for n in sizes}
         calls = {n: (1, lambda r, o=o: o.train(range(STEPS))) for n, (o, *_) in found.items()}
-        seconds, _ = in_turns(calls, args.rounds, time.process_time)
+        seconds, _ = in_turns(calls, args.rounds, clock)
         least = {n: 1000 * seconds[n].min() / STEPS for n in sizes}
         for n, (_, scored, _) in found.items():
             middle = 1000 * np.median(seconds[n]) / STEPS
@@ -113,6 +116,7 @@ def items(args: argparse.Namespace) -> dict[str, str]:
                          f"{least[n] / least[sizes[0]]:.2f}",
                          f"{1000 * least[n] / scored:.2f}"])  # fmt: skip
         del found, calls
-    head = ["draws", "items", "items scored", "CPU ms per step, fastest round (median)",
+    of = f"{device()}: ms" if on_gpu else "CPU ms"
+    head = ["draws", "items", "items scored", f"{of} per step, fastest round (median)",
             f"time, {sizes[0]:,} items = 1", "µs per scored item"]  # fmt: skip
     return {"items": table(head, rows)}

@@ -74,7 +74,7 @@ class Peer:
         hp: the hyperparameters. reset_after with input=shared, not with onehot.
         weights: what to start from, with the names and layout of network.py; copied.
         support: (I,) training events of each item.
-        compiled: a step is one function through torch.compile.
+        compiled: a step is one function through torch.compile; before PyTorch 2.13 three.
         graph: a step is replayed as a CUDA graph, after WARM_UP steps without it.
 
     With `compiled` or `graph` the shapes and addresses of a step are static: see `static_step`.
@@ -112,9 +112,13 @@ class Peer:
         self.table_memory = [[torch.zeros_like(p) for p in self.tables] for _ in memories]
         self.log_support = torch.tensor(np.log(support)).to(W["V_y"].dtype)
         self.distribution = torch.tensor(negative_distribution(support, hp.sample_alpha))
-        if compiled:
+        if compiled and torch.__version__ >= "2.13":
             torch._dynamo.config.trace_autograd_ops = True
             self.static_step = torch.compile(self.static_step, fullgraph=True, dynamic=False)
+        elif compiled:  # before, autograd.grad cannot be inside: what is around it
+            for name in ("places", "loss_of_leaves", "apply"):
+                whole = torch.compile(getattr(self, name), fullgraph=True, dynamic=False)
+                setattr(self, name, whole)
 
     def begin(self, batches: Batches) -> None:
         """Take in an epoch; states start at zero."""
@@ -193,31 +197,44 @@ class Peer:
 
     def update(self, x: Tensor, items: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         """One update, from inputs (B,), scored items (N,) and states: the loss, new states."""
-        # The distinct rows, as leaves of the graph, and where among them each use is.
+        used, leaves, at_x, columns = self.places(x, items)
+        leaves = [p.requires_grad_() for p in leaves]
+        loss, h = self.loss_of_leaves(leaves, at_x, columns, items, h)
+        gradients = torch.autograd.grad(loss / self.hp.batch_size, self.dense + leaves)
+        with torch.no_grad():
+            self.apply(used, [p.detach() for p in leaves], gradients)
+        return loss.detach(), h.detach()
+
+    def places(self, x: Tensor, items: Tensor) -> tuple[list[Tensor], list[Tensor], Tensor, Tensor]:
+        """The distinct rows of each table, their values, and where among them each use is."""
         if self.shared:
             rows, where = self.distinct(torch.cat([x, items]))
             at_x, columns = where[: len(x)], where[len(x) :]
             # A row that is only an input has no use of its bias: its velocity must not move that.
-            scored = torch.zeros(len(rows), dtype=torch.bool).index_fill_(0, columns, True)
+            scored = torch.zeros_like(rows, dtype=torch.bool).index_fill_(0, columns, True)
             used = [rows, rows.where(scored, self.spare)]
         else:
             (rows, columns), (rows_x, at_x) = self.distinct(items), self.distinct(x)
             used = [rows, rows, rows_x]
-        V, b, *others = leaves = [p.requires_grad_() for p in gather(self.tables, used)]
+        return used, gather(self.tables, used), at_x, columns
 
+    def loss_of_leaves(
+        self, leaves: list[Tensor], at_x: Tensor, columns: Tensor, items: Tensor, h: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The sum of the lanes' losses, and the new states, from the rows that `places` found."""
+        V, b, *others = leaves
         inputs = others[0] if others else V
         h, scores = self.forward(inputs.index_select(0, at_x), h, V, b)
-        loss = self.loss(scores, columns, items)
-        params = self.dense + leaves
-        gradients = torch.autograd.grad(loss / self.hp.batch_size, params)
+        return self.loss(scores, columns, items), h
 
+    def apply(self, used: list[Tensor], leaves: list[Tensor], gradients: list[Tensor]) -> None:
+        """The update of all weights, in place."""
         parts = [gather(memory, used) for memory in self.table_memory]
         whole = zip(self.dense_memory, parts, strict=True)
-        self.adagrad(params, gradients, *(dense + part for dense, part in whole))
-        scatter(self.tables, used, [p.detach() for p in leaves])
+        self.adagrad(self.dense + leaves, gradients, *(dense + part for dense, part in whole))
+        scatter(self.tables, used, leaves)
         for memory, part in zip(self.table_memory, parts, strict=True):
             scatter(memory, used, part)
-        return loss.detach(), h.detach()
 
     def distinct(self, items: Tensor) -> tuple[Tensor, Tensor]:
         """The distinct items, and where among them each is.
@@ -254,7 +271,7 @@ class Peer:
                 log_q = self.log_support.index_select(0, items)
                 log_q[B:] *= hp.sample_alpha
                 r = r - hp.logq * log_q
-            return F.cross_entropy(r, torch.arange(B), reduction="sum")
+            return F.cross_entropy(r, torch.arange(B, device=r.device), reduction="sum")
         s = (r + self.no_target[:B, : len(items)]).softmax(dim=1)
         above = (s * torch.sigmoid(r.diagonal()[:, None] - r)).sum(dim=1)
         return (hp.bpreg * (s * r * r).sum(dim=1) - torch.log(above + 1e-24)).sum()

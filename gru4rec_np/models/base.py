@@ -308,7 +308,7 @@ class Model(Estimator, ABC):
 
         size = max(1, min(MANY, MAX_SCORES // 4 // len(self.item_ids)))
         # BLAS and NumPy run without the GIL. Each block has one thread, so the bits stay the same.
-        with ThreadPoolExecutor(self._threads()) as pool:
+        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
             for block, found, scores in pool.map(answer, blocks(known, size)):
                 n = found.shape[1]
                 items[where[block], :n] = np.where(found < 0, -1, rows[found])
@@ -317,10 +317,6 @@ class Model(Estimator, ABC):
                 if watch:
                     watch(done, len(where))
         return items, best
-
-    def _threads(self) -> int:
-        """How many blocks of sessions may be computed at once."""
-        return os.cpu_count() or 1
 
     # --- model files ------------------------------------------------------------------------------
 

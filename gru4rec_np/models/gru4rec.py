@@ -208,29 +208,35 @@ class GRU4Rec(Network):
         D = self.weights["V_y"].shape[1]
         at_event = np.empty((sessions.n_events, D), self.weights["V_y"].dtype)
         longest_first = np.argsort(-sessions.lengths, kind="stable")
-        for block in np.split(longest_first, range(PADDED_ROWS, sessions.n_sessions, PADDED_ROWS)):
+        side_by_side = self.ops.fed_rows
+        for block in np.split(
+            longest_first, range(side_by_side, sessions.n_sessions, side_by_side)
+        ):
             first, questions = sessions.offsets[block], sessions.lengths[block] - 1
             state = network.zero_state(self.hp, len(block))
             for t in range(max(questions, default=0)):
                 n = int(np.count_nonzero(questions > t))
                 state = State([h[:n] for h in state.h], state.history[:n])
                 x = sessions.items[first[:n] + t]
-                at_event[first[:n] + t], state = self._feed(x, state)
+                at_event[first[:n] + t], state = self._feed(x, state, side_by_side)
         return at_event[sessions.cases]
 
-    def _feed(self, x: np.ndarray, state: State) -> tuple[np.ndarray, State]:
+    def _feed(
+        self, x: np.ndarray, state: State, rows: int = PADDED_ROWS
+    ) -> tuple[np.ndarray, State]:
         """`network.recurrent` of a few sessions, bit-identical whatever other sessions are beside.
 
-        Products always have the same shape: there are `PADDED_ROWS` lanes, unused ones run idle.
+        Products always have the same shape: there are `rows` lanes, unused ones run idle.
 
         Args:
-            x: (n,) item indices, n <= PADDED_ROWS. state: of the n sessions.
+            x: (n,) item indices, n <= rows. state: of the n sessions.
 
         Returns:
             the vectors that score items (n, D), and the new state.
         """
-        n, lanes = len(x), State([padded(h) for h in state.h], padded(state.history))
-        out, lanes, _ = network.recurrent(self.weights, self.hp, self.ops, padded(x), lanes)
+        n = len(x)
+        lanes = State([padded(h, rows) for h in state.h], padded(state.history, rows))
+        out, lanes, _ = network.recurrent(self.weights, self.hp, self.ops, padded(x, rows), lanes)
         # Copies, so that a waiting session does not keep the idle lanes in memory.
         state = State([h[:n].copy() for h in lanes.h], lanes.history[:n].copy())
         return out[:n].copy(), state
@@ -336,7 +342,8 @@ class LiveSession:
     def scores(self) -> np.ndarray:
         """(I,) score of each item of the catalogue as the next click.
 
-        Bit-identical to the scores that `GRU4Rec.ranks` compares on the same backend.
+        Bit-identical to the scores that `GRU4Rec.ranks` compares on the same backend; on a GPU up
+        to rounding.
 
         Raises:
             InputError: no known item has been fed yet.

@@ -259,9 +259,6 @@ class Hybrid(Model):
         last = np.array([len(items) - 1])
         return self._mixture(scores, alone(items, self.item_ids), last, self.shares)[0]
 
-    def _threads(self) -> int:
-        return self.network._threads()
-
     # --- model files ------------------------------------------------------------------------------
 
     def _parts(self) -> dict[str, Any]:

@@ -649,6 +649,7 @@ class StepByStep:
     ) -> None:
         self.hp, self.W, self.memory, self.ops = hp, W, memory, ops
         self.log_support = log_support
+        self.draw_negatives = ops.draw_negatives
 
     def __call__(
         self,

@@ -87,6 +87,7 @@ class Network(Model):
         h, (V, b), targets = self._last_vectors(test), self._output(), test.items[test.cases + 1]
         if rows is not None:
             V, b, targets = V[rows], b[rows], places_in(rows, targets)
+        V, b = self.ops.resident(V, b)
         return rank_in_parts(self.ops.rank_targets, h, V, b, targets, ties, watch)
 
     def _scorer(self, rows: np.ndarray) -> Scorer:
@@ -95,14 +96,13 @@ class Network(Model):
             V, b = V[rows], b[rows]
 
         def score(sessions: Sessions, which: np.ndarray) -> np.ndarray:
-            scores = self._vectors(sessions, which) @ V.T
+            with self.ops.alone:
+                vectors = self._vectors(sessions, which)
+            scores = vectors @ V.T
             scores += b
             return scores
 
         return score
-
-    def _threads(self) -> int:
-        return 1 if self.ops.name.startswith("cuda") else super()._threads()
 
     @one_blas_thread
     def session_vectors(self, sessions: Any) -> np.ndarray:

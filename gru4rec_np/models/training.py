@@ -50,7 +50,7 @@ def chunk_of(hp: Hyperparameters, ops: Ops) -> int:
     """
     least, most = CHUNK
     if ops.fuses(hp):
-        return min(max(least, 2**33 // multiplications(hp)), most)
+        return min(max(least, ops.chunk_work // multiplications(hp)), most)
     return -(-least // hp.bptt) * hp.bptt  # whole windows only: a window takes bptt steps
 
 
@@ -163,9 +163,8 @@ class Training:
                 total = int(of_epoch[-1])
                 for first in range(self.step, len(batches), chunk):
                     steps = range(first, min(first + chunk, len(batches)))
-                    samples = self.ops.draw_negatives(
-                        rng, negatives, (len(steps), hp.n_extra), guide
-                    )
+                    shape = len(steps), hp.n_extra
+                    samples = stepper.draw_negatives(rng, negatives, shape, guide)
                     assert self._lanes is not None  # since _begin_epoch
                     rates = self._rates(steps, len(batches))
                     losses, self._lanes = stepper(batches, steps, samples, self._lanes, rng, rates)

@@ -72,9 +72,9 @@ def from_counts(below: np.ndarray, level: np.ndarray, n_items: int, ties: str) -
     return standard if ties == "standard" else (conservative + standard) / 2
 
 
-def padded(x: np.ndarray) -> np.ndarray:
-    """x (n, ...), n <= `PADDED_ROWS`, padded with rows of 0: (PADDED_ROWS, ...)."""
-    return np.concatenate([x, np.zeros((PADDED_ROWS - len(x), *x.shape[1:]), x.dtype)])
+def padded(x: np.ndarray, rows: int = PADDED_ROWS) -> np.ndarray:
+    """x (n, ...), n <= rows, padded with rows of 0: (rows, ...)."""
+    return np.concatenate([x, np.zeros((rows - len(x), *x.shape[1:]), x.dtype)])
 
 
 def catalogue_scores(h: np.ndarray, V_y: np.ndarray, b_y: np.ndarray) -> np.ndarray:

@@ -6,7 +6,9 @@ of the mathematics, the errors, and where the kernels are.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from enum import IntEnum
 from pathlib import Path
 from types import ModuleType
@@ -41,6 +43,9 @@ class Size:
     RANK_SIDE = 32  # cases and items of a block of rank
     RANK_THREADS = 64  # of it
     UPDATE_ROWS = 8  # rows of a block of update_scored and of update_dense
+    SKIP_LANES = 32  # lanes of a block of skip_backward at a time, a warp each
+    PULL_LANES = 8  # the same of cosines_backward
+    DRAWS = 8  # negatives that a thread of draw_negatives draws
 
 
 class Now(IntEnum):
@@ -144,6 +149,7 @@ class Device:
     ) -> None:
         self.name, self.why, self.xp, self.capture = name, why, xp, capture
         self.launches = 0
+        self.alone: AbstractContextManager[Any] = threading.Lock()
         self._compile = compile
         self._modules: dict[tuple[str, np.dtype], Any] = {}
 
@@ -249,6 +255,41 @@ class Device:
     def launch_loss(self, B: int, N: int, *args: Any) -> None:
         """`loss` of at most N items for B lanes."""
         self.launch("loss", "loss", (B,), *args, block=block_for(N, LOSS_THREADS))
+
+    def draw(
+        self, rng: np.random.Generator, shape: tuple[int, ...], distribution: Any, guide: Any
+    ) -> Any:
+        """`draw_negatives` with arrays on the device; rng goes on as if it had drawn them.
+
+        Args:
+            rng: NumPy's, on PCG64 (`numpy.random.default_rng`).
+        """
+        drawn = self.empty(shape, np.int32)
+        now = rng.bit_generator.state
+        state, inc = (now["state"][name] for name in ("state", "inc"))
+        halves = [number >> bits & 2**64 - 1 for number in (state, inc) for bits in (64, 0)]
+        if drawn.size:
+            self.launch(
+                "draw", "draw_negatives", (blocks(drawn.size, Size.DRAWS * THREADS),),
+                self.xp.array(np.array(halves, np.uint64)), distribution, guide, len(guide) - 1,
+                len(distribution), drawn.size, drawn,
+            )  # fmt: skip
+        # Not by `advance`, which would forget the half of a number that `integers` left over.
+        now["state"]["state"] = jump(state, inc, drawn.size)
+        rng.bit_generator.state = now
+        return drawn
+
+
+def jump(state: int, inc: int, n: int) -> int:
+    """The state of PCG64 after n steps, as in kernels/draw.cu."""
+    factor, addend = 0x2360ED051FC65DA44385DF649FCCF645, inc
+    while n:
+        if n & 1:
+            state = (state * factor + addend) % 2**128
+        addend = (factor + 1) * addend % 2**128
+        factor = factor * factor % 2**128
+        n >>= 1
+    return state
 
 
 def _plain(array: np.ndarray) -> np.ndarray:

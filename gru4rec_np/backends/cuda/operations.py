@@ -34,13 +34,7 @@ MAX_CATALOGUE_BLOCKS = 64  # of rank, which split the catalogue
 
 
 class CudaOps(Device, Ops):
-    """As `Ops`: NumPy arrays in and out, but the cache of `gru` stays on the device.
-
-    Attributes:
-        host: the backend that draws the negatives, on the CPU.
-    """
-
-    host = Ops()
+    """As `Ops`: NumPy arrays in and out, but the cache of `gru` stays on the device."""
 
     def draw_negatives(
         self,
@@ -49,8 +43,11 @@ class CudaOps(Device, Ops):
         shape: tuple[int, ...],
         guide: np.ndarray | None = None,
     ) -> np.ndarray:
-        """As `Ops.draw_negatives`, on the host, where the generator is."""
-        return self.host.draw_negatives(rng, distribution, shape, guide)
+        """As `Ops.draw_negatives`."""
+        plain = type(rng) is np.random.Generator and isinstance(rng.bit_generator, np.random.PCG64)
+        if guide is None or not plain:
+            return super().draw_negatives(rng, distribution, shape, guide)
+        return self.to_host(self.draw(rng, shape, *self.to_device(distribution, guide)))
 
     # --- the recurrent step -----------------------------------------------------------------------
 
@@ -234,6 +231,10 @@ class CudaOps(Device, Ops):
             )  # fmt: skip
         return self.to_host(scores)
 
+    def resident(self, *arrays: np.ndarray) -> tuple[Any, ...]:
+        """As `Ops.resident`."""
+        return tuple(self.to_device(*arrays))
+
     def rank_targets(
         self,
         h: np.ndarray,
@@ -309,7 +310,10 @@ def on_gpu(why: str) -> CudaOps:
             graph = stream.end_capture()
         return graph.launch
 
-    return CudaOps("cuda", why, cupy, compile, capture)
+    ops = CudaOps("cuda", why, cupy, compile, capture)
+    # Each call of a kernel takes as long as far more work: see docs/performance.md.
+    ops.fed_rows, ops.chunk_work = 256, 2**37
+    return ops
 
 
 def gpu_problem() -> str | None:

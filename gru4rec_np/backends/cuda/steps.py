@@ -27,6 +27,8 @@ from gru4rec_np.data.batches import Batches
 from gru4rec_np.ops.cells import State
 from gru4rec_np.ops.losses import LOSSES
 
+GROUP = 8  # steps of one graph: between two graphs a GPU waits longer than between two launches
+FILES = ("step", "encode", "gru", "scores", "cosine", "loss", "update")  # of kernels/
 # What `collect` finds for each step of a chunk and `begin_step` copies for the step that begins.
 LISTS = ("rows", "count", "weight", "target", "own", "fed")
 
@@ -36,9 +38,10 @@ class DeviceSteps:
 
     A step is 11 launches, one more where the input has its own table, two with `skip`, five with
     `cosine`. They are the same for every step: the step's number, its lanes and its distinct items
-    are in `now`, on the device. So they are captured once and replayed for each step; a new epoch
-    or a larger chunk, whose arrays are others, captures them again. Each call sends the negatives
-    and fetches the losses. Weights are fetched when the epoch ends.
+    are in `now`, on the device. So they are captured once and replayed for each step, or `GROUP`
+    steps at once; a new epoch or a larger chunk, whose arrays are others, captures them again. The
+    negatives are drawn on the device. Each call fetches the losses. Weights are fetched when the
+    epoch ends.
 
     Args:
         ops: the backend. The others are those of `Ops.stepper`.
@@ -76,9 +79,11 @@ class DeviceSteps:
                 "of_rows": most, "of_lanes": B, "pull": most,  # cosine.cu's inverses, and pull
             },
         )  # fmt: skip
+        self.sampler: tuple[Any, list[Any]] | None = None  # a distribution; it and its guide, sent
         self.batches: Batches | None = None
         self.room = 0  # steps of a chunk that `chunk` has room for
         self.step: Callable[[], None] | None = None  # the captured launches
+        self.group: Callable[[], None] = lambda: None  # those of `GROUP` steps
 
     def _empty(self, ints: dict[str, int], reals: dict[str, int]) -> dict[str, Any]:
         """Arrays of these sizes on the device."""
@@ -90,6 +95,18 @@ class DeviceSteps:
         """A weight, its sums of squares and its velocities."""
         of = self.memory.get(name, {})
         return self.weights.get(name, self.none), of.get("a", self.none), of.get("v", self.none)
+
+    def draw_negatives(
+        self,
+        rng: np.random.Generator,
+        distribution: np.ndarray,
+        shape: tuple[int, ...],
+        guide: np.ndarray,
+    ) -> Any:
+        """As `Stepper.draw_negatives`."""
+        if self.sampler is None or self.sampler[0] is not distribution:
+            self.sampler = distribution, self.ops.to_device(distribution, guide)
+        return self.ops.draw(rng, shape, *self.sampler[1])
 
     def begin_epoch(self, batches: Batches) -> None:
         """Send an epoch's batches."""
@@ -213,8 +230,8 @@ class DeviceSteps:
         n_parts = dh_parts(scored)
         if hp.cosines:
             launch(
-                "cosine", "cosines_backward", (blocks(scored, THREADS),), now, at["of_rows"],
-                at["cosines"], most, at["dy"], at["pull"],
+                "cosine", "cosines_backward", (blocks(scored, Size.WARP),), now, at["of_rows"],
+                at["cosines"], most, at["dy"], at["pull"], block=(Size.WARP, Size.PULL_LANES),
             )  # fmt: skip
         ops.launch_scores_backward_h(
             B, scored, H, now, at["dy"], W["V_y"], at["rows"], H, most, B * H, at["dh_parts"]
@@ -237,9 +254,10 @@ class DeviceSteps:
             )  # fmt: skip
         if hp.skips:
             launch(
-                "update", "skip_backward", (blocks(H, THREADS),), now, at["dh_parts"],
+                "update", "skip_backward", (blocks(H, Size.WARP),), now, at["dh_parts"],
                 n_parts, B * H, at["e"], at["m"], H, p_embed, hp.fades > 0, *how,
                 at["de"], *self._weight("s"), *self._weight("s_m"),
+                block=(Size.WARP, Size.SKIP_LANES),
             )  # fmt: skip
 
         # Update.
@@ -265,6 +283,11 @@ class DeviceSteps:
         )  # fmt: skip
         launch("step", "end_step", (1,), now, at["losses"], 1 / B, self.chunk["losses"])
 
+    def launch_group(self) -> None:
+        """The launches of `GROUP` steps."""
+        for _ in range(GROUP):
+            self.launch_step()
+
     def __call__(
         self,
         batches: Batches,
@@ -285,16 +308,20 @@ class DeviceSteps:
         kept = ("state", "m_out") if self.hp.fades else ("state",)  # where a step leaves `State.h`
         for name, before in zip(kept, state.h, strict=True):
             self.arrays[name][: before.size] = self.ops.xp.array(before.ravel())
-        self.chunk["samples"][: samples.size] = self.ops.xp.array(samples.ravel())
+        if samples.size:
+            self.chunk["samples"][: samples.size] = self.ops.to_device(samples)[0].ravel()
         if rates is None:
             rates = np.full(len(steps), self.hp.learning_rate)
         self.chunk["rates"][: len(steps)] = self.ops.xp.array(rates.astype(self.dtype))
         self.collect(steps.start, len(steps))
         if self.step is None:
-            for file in ("step", "encode", "gru", "scores", "cosine", "loss", "update"):
+            for file in FILES:
                 self.ops.module(file, self.dtype)  # must be compiled and loaded before capturing
             self.step = self.ops.capture(self.launch_step)
-        for _ in steps:
+            self.group = self.ops.capture(self.launch_group)
+        for _ in range(len(steps) // GROUP):
+            self.group()
+        for _ in range(len(steps) % GROUP):
             self.step()
         losses = self.ops.to_host(self.chunk["losses"])[: len(steps)].astype(np.float64)
         n = int(batches.lanes[steps[-1]])

@@ -336,7 +336,7 @@ class NumbaOps(Ops):
         if can_fuse_steps(hp):
             from gru4rec_np.backends.numba.steps import FusedSteps
 
-            return FusedSteps(hp, W, memory, log_support)
+            return FusedSteps(self, hp, W, memory, log_support)
         prepare(STEP_BY_STEP, float_type(W["V_y"].dtype))  # before the first epoch's time begins
         return None
 

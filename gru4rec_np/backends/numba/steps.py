@@ -18,7 +18,7 @@ import numba
 import numpy as np
 from threadpoolctl import threadpool_info
 
-from gru4rec_np.backends.base import Memory, Weights, coded, multiplications
+from gru4rec_np.backends.base import Memory, Ops, Weights, coded, multiplications
 from gru4rec_np.backends.numba.compiled import float_type, prepare
 from gru4rec_np.backends.numba.kernels import apart, search
 from gru4rec_np.backends.numba.parts import SIZES, index_arrays, own_arrays, shared_arrays
@@ -62,11 +62,15 @@ class FusedSteps:
     them back; it runs by itself after the last step of an epoch.
 
     Args:
+        ops: the backend, which draws the negatives.
         hp: hyperparameters for which `backends.can_fuse_steps` holds.
         W, memory: weights and optimiser memory. log_support: (I,) for logQ.
     """
 
-    def __init__(self, hp: Any, W: Weights, memory: Memory, log_support: np.ndarray) -> None:
+    def __init__(
+        self, ops: Ops, hp: Any, W: Weights, memory: Memory, log_support: np.ndarray
+    ) -> None:
+        self.draw_negatives = ops.draw_negatives
         self.n_items, self.H, self.dtype = len(W["b_y"]), hp.layers[0], W["V_y"].dtype
         f = float_type(self.dtype)
         prepare([work, search, *(k for phase in PHASES for k in phase)], f)
