@@ -44,7 +44,7 @@ __device__ inline void update_one(real *p, real *a, real *v, long long at, real 
 }
 
 // === Version 1, plain: one thread, one row =======================================================
-// Neighbouring threads are 400 bytes apart: 32 sectors for 32 numbers. 23.2 us.
+// Neighbouring threads are 400 bytes apart: 32 sectors for 32 numbers. 21.6 us.
 // Grid ceil(U / block).
 
 extern "C" __global__ void update_plain(
@@ -85,8 +85,9 @@ extern "C" __global__ void update_rows(
 // With cosine, biases stay, and pull[u] times the row is taken out of its gradient (cosine.cu).
 //
 // All weights are read first. The compiler must assume that two rows may be the same, so a thread
-// that alternates reads and writes waits for each of them. This takes 9.9 us instead of 12.1; but
-// with 80 lanes, 224 units and momentum 20.7 instead of 15.3. Grid ceil(U / UPDATE_ROWS).
+// that alternates reads and writes waits for each of them. 7.6 us in a step of setting B of
+// docs/performance.md; 14.1 in C, with 80 lanes, 224 units and momentum.
+// Grid ceil(U / UPDATE_ROWS).
 
 extern "C" __global__ void update_scored(
     const int *now, const int *rows, const real *dy, const real *h, const int *fed, const real *de,
@@ -192,7 +193,8 @@ extern "C" __global__ void update_fed(
 // lanes, ds_m = sum of d m, and d s is added to de, times the dropout mask. A warp takes
 // every SKIP_LANES-th lane, and each of its threads a unit. The warps' sums are added in
 // order, so results are bit-identical from run to run. Every thread reads s before one changes it.
-// One thread for all lanes of a unit took 15.8 us. Grid ceil(H / WARP), block (WARP, SKIP_LANES).
+// 2.9 us in a step of the defaults; one thread for all lanes of a unit took 15.8.
+// Grid ceil(H / WARP), block (WARP, SKIP_LANES).
 
 extern "C" __global__ void __launch_bounds__(WARP * SKIP_LANES) skip_backward(
     const int *now, const real *dtop_parts, int n_parts, int part_size, const real *e,
