@@ -27,15 +27,19 @@ ALONE = {
     "skip": {"skip": True},
     "cosine": {"cosine": 12.0},
     "dropout 0.2": {"dropout_p_embed": 0.2},
+    "repeat 0.1": {"repeat": 0.1},
     "all items": {"n_sample": "all"},
 }
-UNFADED: dict[str, object] = {"fade": 0.0}
+UNFADED: dict[str, object] = {"fade": 0.0, "repeat": 0.0}
 TOGETHER = {
     "skip, cosine, dropout 0.2": UNFADED,
-    "and fade: the default": NOTHING,
-    "and fade 0.6": {"fade": 0.6},
+    "and fade": {"repeat": 0.0},
+    "and fade 0.6": {"fade": 0.6, "repeat": 0.0},
+    "and fade and repeat: the default": NOTHING,
+    "and repeat 0.05": {"repeat": 0.05},
+    "and repeat 0.2": {"repeat": 0.2},
     "and decay": UNFADED | {"decay": True},
-    "and decay, without skip": {"decay": True, "skip": False},
+    "and decay, without skip": UNFADED | {"decay": True, "skip": False},
     "and decay, without cosine": UNFADED | {"decay": True, "cosine": 0.0},
     "and decay, cosine 8": UNFADED | {"decay": True, "cosine": 8.0},
     "the default, all items": {"n_sample": "all"},

@@ -302,4 +302,4 @@ def peers(args: argparse.Namespace) -> dict[str, str]:
             f"{of[name].min() / of[ours].min():.2f}"))]
         for name in next(iter(ms.values()))
     ]  # fmt: skip
-    return {"peers": f"{about}.\n\n{table(head, rows)}"}
+    return {"peers_gpu" if gpu else "peers": f"{about}.\n\n{table(head, rows)}"}

@@ -119,4 +119,4 @@ def items(args: argparse.Namespace) -> dict[str, str]:
     of = f"{device()}: ms" if on_gpu else "CPU ms"
     head = ["draws", "items", "items scored", f"{of} per step, fastest round (median)",
             f"time, {sizes[0]:,} items = 1", "µs per scored item"]  # fmt: skip
-    return {"items": table(head, rows)}
+    return {"items_gpu" if on_gpu else "items": table(head, rows)}

@@ -11,9 +11,10 @@ from test_commands import command, refuses
 
 from conftest import examples
 from gru4rec_np import GRU4Rec, InputError, Sessions, Shop, models, split
+from gru4rec_np.data.sessions import CLICKS
 from gru4rec_np.data.tables import read_table, write_table
 from gru4rec_np.models.hybrid import HELD_OUT, LEAST, Hybrid, mixture_shares
-from gru4rec_np.models.neighbours import CLICKS, VSKNN
+from gru4rec_np.models.neighbours import VSKNN
 
 LOG = Shop(n_items=80, repeat=0.3).simulate(400)
 TRAIN, TEST = split(LOG, share=0.2)

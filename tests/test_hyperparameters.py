@@ -46,6 +46,7 @@ GOOD = {
     "feedforward": SIZES,
     "skip": st.booleans(),
     "fade": st.floats(0, 1),
+    "repeat": st.floats(0, 1),
     "cosine": POSITIVE,
     "bptt": st.integers(1, 100),
     "loss": st.sampled_from(LOSSES),
@@ -107,6 +108,7 @@ BAD = {
     "feedforward": NOT_SIZES,
     "skip": NOT_BOOL,
     "fade": [*NOT_NUMBER, *NEGATIVE, 1.01],
+    "repeat": [*NOT_NUMBER, *NEGATIVE, 1.01],
     "cosine": [*NOT_NUMBER, *NEGATIVE],
     "bptt": [*NOT_COUNT, 0],
     "loss": [*NOT_TEXT, "bprmax", "BPR"],
@@ -320,7 +322,7 @@ def test_the_official_defaults():
         "layers": [100], "loss": "cross-entropy", "batch_size": 64, "dropout_p_embed": 0,
         "dropout_p_hidden": 0, "learning_rate": 0.05, "momentum": 0, "sample_alpha": 0.5,
         "n_sample": 2048, "input": "shared", "n_epochs": 10, "bpreg": 1, "elu_param": 0.5,
-        "logq": 0, "skip": False, "fade": 0, "cosine": 0, "decay": False,
+        "logq": 0, "skip": False, "fade": 0, "cosine": 0, "repeat": 0, "decay": False,
     }  # fmt: skip
     hp = Hyperparameters(**OFFICIAL)
     assert hp.reset_after and (hp.adapt, hp.hidden_act, hp.unit) == ("adagrad", "tanh", "gru")

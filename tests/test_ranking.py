@@ -11,6 +11,7 @@ from gru4rec_np.ops.ranking import (
     PADDED_ROWS,
     TIES,
     catalogue_scores,
+    lift,
     metrics,
     rank_targets,
     ranks,
@@ -71,6 +72,17 @@ def test_unknown_ties_are_named():
 
 
 @examples(200)
+@given(
+    scores=arrays(np.float64, 5, elements=st.floats(-9, 9)), p=st.floats(0.001, 1.0),
+)  # fmt: skip
+def test_a_lifted_score_is_that_of_a_mixture(scores, p):
+    """Its probability is the softmax's and p, but for the sum of all."""
+    total = np.log(np.exp(scores).sum())
+    softmax = np.exp(scores - total)
+    np.testing.assert_allclose(np.exp(lift(scores, total + np.log(p)) - total), softmax + p)
+    assert (lift(scores, -np.inf) == scores).all()
+
+
 @given(st.integers(0, 2 * PADDED_ROWS + 1), st.integers(1, 6), st.sampled_from(TIES), st.data())
 def test_rank_targets_is_ranks_of_the_product(n, items, ties, data):
     """Small integers: the product is exact, in whatever parts it is computed."""

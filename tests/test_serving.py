@@ -34,6 +34,7 @@ KINDS = {
     "reset before": {"layers": [24], "reset_after": False, "input": "shared"},
     "deep": {"layers": [12, 10], "input_to_all_layers": True, "feedforward": [9]},
     "lstm": {"layers": [12], "unit": "lstm", "input": "weighted"},
+    "the defaults": {"layers": [12], "skip": True, "fade": 0.8, "cosine": 12.0, "repeat": 0.3},
 }
 
 
@@ -101,13 +102,15 @@ def test_what_is_served_is_what_the_evaluation_ranks_by(served, log, backend, ki
     some = log.keep_sessions(np.arange(log.n_sessions) < n).restrict(model.item_ids)
     found, _ = model.ranks(some)
     vectors, at = one_blas_thread(model._last_vectors)(some), 0
-    table = model.weights["V_y"], model.weights["b_y"]
-    compared = one_blas_thread(model.ops.catalogue_scores)(vectors, *table)
+    compared = one_blas_thread(model.ops.catalogue_scores)(vectors, *model._output())
     for s in range(some.n_sessions):
         live = model.session()
         for item, target in pairwise(some.items[some.offsets[s] : some.offsets[s + 1]]):
             live.feed(model.item_ids[item])
             scores = live.scores()
+            if kind == "the defaults":
+                own = list(live._seen)  # no session here is longer than CLICKS
+                compared[at, own] = ranking.lift(compared[at, own], model._floor)
             assert live._out.tobytes() == vectors[at].tobytes()
             assert scores.tobytes() == compared[at].tobytes()
             assert ranking.ranks(scores[None], np.array([target])) == found[at]

@@ -15,6 +15,7 @@ import numpy as np
 from gru4rec_np.errors import InputError
 
 DAY = 86_400.0
+CLICKS = 40  # most methods see at most so many of a session's last clicks
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -325,3 +326,32 @@ def check_cut_offs(k: Any) -> None:
     """Raise InputError unless k is a cut-off of the metrics, or a sequence of them."""
     for cut in k if isinstance(k, Sequence | np.ndarray) and len(k) else [k]:
         check_k(cut)
+
+
+def recent(
+    sessions: Sessions, cases: np.ndarray, most: int = CLICKS
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For each case, its event and those before it in the session.
+
+    Args:
+        cases: (n,) events. most: the largest number of events per case, the last ones.
+
+    Returns:
+        row (events,): the case, ascending. item (events,). place (events,): 1 for the oldest event
+        of a case, 2 for the next, and so on.
+    """
+    session = np.searchsorted(sessions.offsets, cases, side="right") - 1
+    lengths = np.minimum(cases - sessions.offsets[session] + 1, most)
+    row = np.repeat(np.arange(len(cases)), lengths)
+    place = np.arange(len(row)) - np.repeat(np.cumsum(lengths) - lengths, lengths) + 1
+    return row, sessions.items[cases[row] - lengths[row] + place], place
+
+
+def own_items(sessions: Sessions, events: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For each event (n,), the distinct items among it and the clicks before it, `CLICKS` in all.
+
+    Returns:
+        row (pairs,): the event's number, ascending. item (pairs,).
+    """
+    row, item, _ = recent(sessions, events)
+    return np.divmod(np.unique(row * sessions.n_items + item), sessions.n_items)

@@ -204,25 +204,6 @@ def alone(items: np.ndarray, item_ids: np.ndarray) -> Sessions:
     return Sessions(items, offsets, times, item_ids, np.zeros(1))
 
 
-def recent(
-    sessions: Sessions, cases: np.ndarray, most: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For each case, its event and those before it in the session.
-
-    Args:
-        cases: (n,) events. most: the largest number of events per case, the last ones.
-
-    Returns:
-        row (events,): the case, ascending. item (events,). place (events,): 1 for the oldest event
-        of a case, 2 for the next, and so on.
-    """
-    session = np.searchsorted(sessions.offsets, cases, side="right") - 1
-    lengths = np.minimum(cases - sessions.offsets[session] + 1, most)
-    row = np.repeat(np.arange(len(cases)), lengths)
-    place = np.arange(len(row)) - np.repeat(np.cumsum(lengths) - lengths, lengths) + 1
-    return row, sessions.items[cases[row] - lengths[row] + place], place
-
-
 def by_session(sessions: Sessions, dtype: Any) -> csr_array:
     """(sessions, I): how often each session has each item."""
     # Items and offsets already are the arrays of a CSR array. Copy them, because duplicates are

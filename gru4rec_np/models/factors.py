@@ -12,14 +12,12 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from gru4rec_np.backends import one_blas_thread
-from gru4rec_np.data.sessions import Sessions
+from gru4rec_np.data.sessions import Sessions, recent
 from gru4rec_np.data.tables import Watch
 from gru4rec_np.errors import InputError
-from gru4rec_np.models.baselines import Baseline, by_session, recent
+from gru4rec_np.models.baselines import Baseline, by_session
 from gru4rec_np.models.hyperparameters import Checked, declare, number, whole
 from gru4rec_np.ops.activations import sigmoid
-
-CLICKS = 40  # at most so many of a session's last clicks count
 
 
 def bpr_mf(V: np.ndarray, C: csr_array, P: csr_array) -> tuple[np.ndarray, tuple]:
@@ -120,7 +118,7 @@ class BPRMF(Baseline):
 
     @one_blas_thread
     def scores(self, sessions: Sessions, cases: np.ndarray) -> np.ndarray:
-        row, item, _ = recent(sessions, cases, CLICKS)
+        row, item, _ = recent(sessions, cases)
         lengths = np.bincount(row, minlength=len(cases))
         weights = (1 / lengths[row]).astype(np.float32)
         C = csr_array((weights, (row, item)), (len(cases), len(self.V)))

@@ -6,7 +6,9 @@ models share.
 
 from __future__ import annotations
 
+import math
 import re
+from collections import deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -14,18 +16,21 @@ from typing import Any
 import numpy as np
 
 from gru4rec_np.backends import one_blas_thread
-from gru4rec_np.data.sessions import Sessions, check_k
+from gru4rec_np.data.sessions import CLICKS, Sessions, check_k, own_items
 from gru4rec_np.data.tables import as_sessions
 from gru4rec_np.errors import InputError
 from gru4rec_np.models import hyperparameters, network
-from gru4rec_np.models.base import MANY
+from gru4rec_np.models.base import MANY, places_in
 from gru4rec_np.models.neural import Network, OnChunk, progress
 from gru4rec_np.models.training import Training, read_memory
 from gru4rec_np.ops.cells import State
-from gru4rec_np.ops.ranking import PADDED_ROWS, padded
+from gru4rec_np.ops.ranking import PADDED_ROWS, Own, lift, padded
 from gru4rec_np.ops.scoring import unit
 
 LONG = 1000  # clicks; a longer session is fed by itself, not among MANY lanes
+# The last events of a training in which repeats are counted, and its last cases whose sums over the
+# catalogue are averaged: their spread is about 0.5, so the mean is exact to 0.05.
+REPEAT_EVENTS, REPEAT_CASES = 100_000, 128
 
 
 class GRU4Rec(Network):
@@ -37,11 +42,21 @@ class GRU4Rec(Network):
 
     Arguments are the fields of `Hyperparameters`, and the backend, see `backends.load`. For the
     attributes after `fit` see `Network`; network.py has the names and shapes of the weights.
+
+    With `repeat`, the score r of an item of the session becomes log(e^r + repeat e^log_base), see
+    `ranking.lift`. A click that comes back often may still be improbable to the network.
+
+    Attributes:
+        log_base: after `fit` with `repeat`: the mean over training cases of log Σ e^r, of the whole
+            catalogue, plus the logarithm of the share of the sessions' earlier items that were the
+            next item. The score at which such an item is as probable as they were on the average.
+            None without `repeat` or without a repeated click.
     """
 
     name = "GRU4Rec"
     Hyperparameters = hyperparameters.Hyperparameters
     hp: hyperparameters.Hyperparameters
+    log_base: float | None = None
     _units: tuple[np.ndarray, np.ndarray] | None = None  # with cosine: V_y and its units
 
     @classmethod
@@ -185,6 +200,7 @@ class GRU4Rec(Network):
             cut_offs = sorted({20, cut_off_of(primary)})
 
             def judge() -> dict[str, float]:
+                self._learn_repeats(training.train)
                 found = self.evaluate(known, cut_offs)
                 return {primary: found[primary], **found}
 
@@ -200,9 +216,61 @@ class GRU4Rec(Network):
         finally:
             self.losses = np.concatenate([self.losses, *self.training.losses])
             del self.training
+            self._learn_repeats(training.train)
         return self
 
     # --- evaluation and recommendation ------------------------------------------------------------
+
+    @one_blas_thread
+    def _learn_repeats(self, train: Sessions) -> None:
+        """Set `log_base`, on the last sessions of a training."""
+        self.log_base = None
+        last = train[int(np.searchsorted(train.offsets, train.n_events - REPEAT_EVENTS)) :]
+        if not self.hp.repeats or not len(last.cases):
+            return
+        row, items = own_items(last, last.cases)
+        rate = (items == last.items[last.cases + 1][row]).mean()
+        h, (V, b) = self._last_vectors(last[-REPEAT_CASES:])[-REPEAT_CASES:], self._output()
+        log_totals = []
+        for i in range(0, len(h), PADDED_ROWS):
+            scores = self.ops.catalogue_scores(h[i : i + PADDED_ROWS], V, b).astype(np.float64)
+            top = scores.max(axis=1, keepdims=True)
+            with np.errstate(invalid="ignore"):  # the training may have diverged
+                log_totals.append(top[:, 0] + np.log(np.exp(scores - top).sum(axis=1)))
+        log_total = float(np.concatenate(log_totals).mean())
+        if rate > 0 and math.isfinite(log_total):
+            self.log_base = log_total + math.log(rate)
+
+    @property
+    def _floor(self) -> float | None:
+        """The floor of `ranking.lift` for items of the session; None: they are not lifted."""
+        repeats = self.hp.repeats
+        return self.log_base + math.log(repeats) if repeats and self.log_base is not None else None
+
+    def _own(
+        self, sessions: Sessions, events: np.ndarray, rows: np.ndarray | None = None
+    ) -> Own | None:
+        floor = self._floor
+        if floor is None:
+            return None
+        row, items = own_items(sessions, events)
+        if rows is not None:
+            place = places_in(rows, items)
+            there = rows[place] == items
+            row, items = row[there], place[there]
+        return Own(row, items, floor)
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        base = {} if self.log_base is None else {"log_base": np.array(self.log_base)}
+        return super()._arrays() | base
+
+    def _restore(self, arrays: dict[str, np.ndarray]) -> None:
+        super()._restore(arrays)
+        base = arrays.get("log_base")
+        if base is not None:
+            if base.dtype != np.float64 or base.shape != ():
+                raise ValueError(f"log_base is {base.dtype} {base.shape}, no number")
+            self.log_base = float(base)
 
     def _last_vectors(self, sessions: Sessions) -> np.ndarray:
         D = self.weights["V_y"].shape[1]
@@ -308,6 +376,7 @@ class LiveSession:
         self._state = network.zero_state(model.hp, 1)
         self._out: np.ndarray | None = None
         self._seen: set[int] = set()
+        self._last: deque[int] = deque(maxlen=CLICKS)
 
     def feed(self, item: Any) -> bool:
         """Take in a click; items are matched as `sessions.index_of` says.
@@ -325,6 +394,7 @@ class LiveSession:
         """Take in a click on item `item_ids[index]`."""
         x = np.array([index], np.int32)
         self._seen.add(index)
+        self._last.append(index)
         self._out, self._state = self.model._feed(x, self._state)
 
     @property
@@ -350,7 +420,12 @@ class LiveSession:
         """
         if self._out is None:
             raise InputError("session: feed it an item that the model knows first")
-        return self.model.ops.catalogue_scores(self._out, *self.model._output())[0]
+        scores = self.model.ops.catalogue_scores(self._out, *self.model._output())[0]
+        floor = self.model._floor
+        if floor is not None:
+            own = list(set(self._last))
+            scores[own] = lift(scores[own], floor)
+        return scores
 
     def recommend(
         self,

@@ -13,14 +13,14 @@ import numpy as np
 
 from gru4rec_np.backends import Ops, one_blas_thread
 from gru4rec_np.data.protocols import split
-from gru4rec_np.data.sessions import Sessions
+from gru4rec_np.data.sessions import Sessions, recent
 from gru4rec_np.data.tables import Watch, as_sessions
 from gru4rec_np.errors import InputError
 from gru4rec_np.models import hyperparameters
 from gru4rec_np.models.base import Model, Scorer, places_in
-from gru4rec_np.models.baselines import Markov, alone, recent
+from gru4rec_np.models.baselines import Markov, alone
 from gru4rec_np.models.gru4rec import GRU4Rec
-from gru4rec_np.models.neighbours import CLICKS, VSKNN
+from gru4rec_np.models.neighbours import VSKNN
 from gru4rec_np.ops.activations import exp_or_zero
 from gru4rec_np.ops.ranking import MAX_SCORES, ranks
 
@@ -69,10 +69,10 @@ class Hybrid(Model):
     Each part m gives the next item i a probability p_m(i). An item's score is
         p(i) = Σ_m share_m p_m(i).
     p_m is the softmax of GRU4Rec's scores; V-SKNN's votes and the chain's counts, over their sums;
-    an item's share of the last `CLICKS` clicks of the session; and the same with the weight 1/n for
-    the n-th last click. The shares are those of maximum likelihood on sessions that the parts have
-    not seen (`mixture_shares`). Where a log has many repeated clicks, the last two get a part of
-    them; a method that knows nothing of its own gets none and costs nothing.
+    an item's share of the session's last `sessions.CLICKS` clicks; and the same with the weight 1/n
+    for the n-th last click. The shares are those of maximum likelihood on sessions that the parts
+    have not seen (`mixture_shares`). Where a log has many repeated clicks, the last two get a part
+    of them; a method that knows nothing of its own gets none and costs nothing.
 
     Jannach & Ludewig 2017, "When recurrent neural networks meet the neighborhood for session-based
     recommendation" (RecSys), mix a GRU and neighbours by hand-set weights.
@@ -164,6 +164,7 @@ class Hybrid(Model):
         """
         train = as_sessions(train)
         train = train.keep_sessions(train.lengths >= 2).compact()
+        self.network.log_base = None  # repeats have shares of their own
         if hasattr(self, "shares"):
             for method in self.methods:
                 method.fit_more(train)
@@ -223,7 +224,7 @@ class Hybrid(Model):
                 total[total == 0] = 1  # the method knows nothing of this session
                 p += (votes * (of_method / total)).astype(p.dtype, copy=False)
         if share[3:].any():
-            row, item, place = recent(sessions, cases, CLICKS)
+            row, item, place = recent(sessions, cases)
             n = np.bincount(row)
             weight = 1 / (n[row] - place + 1)
             recently = weight / np.bincount(row, weight)[row]

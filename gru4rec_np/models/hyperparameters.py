@@ -25,7 +25,8 @@ INPUTS = ("onehot", "embedding", "shared", "weighted")
 # GRU4Rec as its papers and the reference implementation have it, where the defaults differ. Files
 # from before these hyperparameters existed mean this, too.
 PUBLISHED: dict[str, Any] = {
-    "skip": False, "fade": 0.0, "cosine": 0.0, "decay": False, "dropout_p_embed": 0.1
+    "skip": False, "fade": 0.0, "cosine": 0.0, "repeat": 0.0, "decay": False,
+    "dropout_p_embed": 0.1,
 }  # fmt: skip
 
 # Takes the value given, returns the value kept. Raises ValueError with what is allowed.
@@ -253,6 +254,12 @@ class Hyperparameters(Checked):
         "biases; good values: 8 to 16; 0: by their product and a bias, as with the other losses",
         number(0),
     )
+    repeat: float = declare(
+        0.1,
+        "with loss=cross-entropy: items of the session score as if they followed with at least "
+        "this times the probability that they had in training; 0: as the network scores them",
+        number(0, most=1),
+    )
     bptt: int = declare(
         1, "steps of backpropagation through time; weights change once in so many steps", whole(1)
     )
@@ -369,6 +376,11 @@ class Hyperparameters(Checked):
     def cosines(self) -> float:
         """The factor of scores that are cosines, 0 for products: `cosine` is cross-entropy's."""
         return self.cosine if self.loss == "cross-entropy" else 0.0
+
+    @property
+    def repeats(self) -> float:
+        """`repeat` where the network's scores give probabilities, else 0."""
+        return self.repeat if self.loss == "cross-entropy" else 0.0
 
     @property
     def final_activation(self) -> Activation:

@@ -12,9 +12,9 @@ from typing import ClassVar
 import numpy as np
 from scipy.sparse import csr_array, vstack
 
-from gru4rec_np.data.sessions import Sessions
+from gru4rec_np.data.sessions import Sessions, recent
 from gru4rec_np.data.tables import Watch
-from gru4rec_np.models.baselines import Baseline, by_session, recent
+from gru4rec_np.models.baselines import Baseline, by_session
 from gru4rec_np.models.hyperparameters import Checked, declare, flag, number, whole
 
 # The largest number of pairs (of items, or of case and candidate session) to compare at once.
@@ -84,8 +84,7 @@ class ItemKNN(Baseline):
 
 # V-SKNN needs two things of the shared clicks: the similarity Σp, and the last shared place p. One
 # sparse product computes both, if click p counts p + 2^(PLACES + p - 1): the low bits of the sum
-# hold Σp, the high bits the set of places. With 40 clicks the sum is below 2^50.
-CLICKS = 40
+# hold Σp, the high bits the set of places. With CLICKS = 40 the sum is below 2^50.
 PLACES = 10  # bits of Σp <= 820
 
 
@@ -164,7 +163,7 @@ class VSKNN(Baseline):
         return csr_array((np.ones(len(columns), np.int64), columns, indptr), shape=by_item.shape)
 
     def scores(self, sessions: Sessions, cases: np.ndarray) -> np.ndarray:
-        row, item, place = recent(sessions, cases, CLICKS)
+        row, item, place = recent(sessions, cases)
         lengths = np.bincount(row, minlength=len(cases))
         # Each item's last click only. np.unique finds the first of equals, so reverse the order.
         key, last = np.unique((row * len(self.rarity) + item)[::-1], return_index=True)

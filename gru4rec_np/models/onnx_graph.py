@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from gru4rec_np.data.sessions import CLICKS
 from gru4rec_np.errors import InputError
 from gru4rec_np.models.base import Model
 from gru4rec_np.models.gru4rec import GRU4Rec
@@ -28,6 +29,7 @@ from gru4rec_np.ops.scoring import TINY, unit
 
 GRAPHS = ("step", "sessions")
 OPSET, IR_VERSION = 17, 8  # read by ONNX Runtime from 1.12 on
+FLOAT, INT64 = 1, 7  # numbers of ONNX's types
 MOST_BYTES = 2**31 - 2**20  # Protocol Buffers limit a file to 2 GiB
 
 # --- collecting nodes -----------------------------------------------------------------------------
@@ -218,6 +220,27 @@ def scores(g: Nodes, hp: Hyperparameters, state: str) -> str:
     return g("Add", g("Mul", g("Gemm", out, "V_y", transB=1), "inverse"), "b_y")
 
 
+# --- the items of the session, as in ranking.lift -------------------------------------------------
+
+
+def recurrent_with_clicks(g: Nodes, hp: Hyperparameters, item: str, state: str) -> str:
+    """`recurrent` on a state that also has the last clicks (n, CLICKS): index + 1, 0 for none."""
+    old, clicks = g.split(state, [sum(state_widths(hp)), CLICKS])
+    _, later = g.split(clicks, [1, CLICKS - 1])
+    click = g("Add", g("Cast", g("Unsqueeze", item, [1]), to=FLOAT), 1.0)
+    return g("Concat", recurrent(g, hp, item, old), later, click, axis=1)
+
+
+def lifted(g: Nodes, found: str, clicks: str, n_items: int, floor: float) -> str:
+    """Scores (n, I), those of the clicked items lifted. clicks: as in `recurrent_with_clicks`."""
+    n, rows = g("Shape", clicks, start=0, end=1), g("Cast", clicks, to=INT64)
+    none = g("Expand", 0.0, g("Concat", n, [n_items + 1], axis=0))
+    ones = g("Expand", 1.0, g("Shape", clicks))
+    _, own = g.split(g("ScatterElements", none, rows, ones, axis=1), [1, n_items])
+    more = g("Add", g("Softplus", g("Sub", found, floor)), floor)
+    return g("Where", g("Greater", own, 0.0), more, found)
+
+
 # --- whole sessions -------------------------------------------------------------------------------
 
 
@@ -331,13 +354,19 @@ def build(model: Model, graph: str, k: int, version: str) -> Any:
     if isinstance(model, NARM):
         found = narm_scores(g, model)
     else:
-        hp, width = model.hp, sum(state_widths(model.hp))
+        hp, widths, floor, step = model.hp, [sum(state_widths(model.hp))], model._floor, recurrent
+        if floor is not None:
+            widths, step = [*widths, CLICKS], recurrent_with_clicks
+        width = sum(widths)
         if graph == "step":
-            new = recurrent(g, hp, "item", "state")
+            new = step(g, hp, "item", "state")
         else:
             there = g("Less", places(g), "lengths")
-            (new,) = scan(g, lambda body, *x: recurrent(body, hp, *x), width, there)
-        found = scores(g, hp, new)
+            (new,) = scan(g, lambda body, *x: step(body, hp, *x), width, there)
+        network, *clicks = g.split(new, widths)
+        found = scores(g, hp, network)
+        if floor is not None:
+            found = lifted(g, found, clicks[0], n_items, floor)
     if graph == "step":
         inputs = [declared("item", "INT64", "n"), declared("state", "FLOAT", "n", width)]
         outputs = [(new, declared("new_state", "FLOAT", "n", width)),

@@ -5,7 +5,7 @@ bad ranks. Imports NumPy only.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,6 +19,30 @@ PADDED_ROWS = 8
 MAX_SCORES = 2**25
 # Progress is reported after about this many scores (half a second) and at least this many cases.
 SCORES_PER_REPORT, MIN_CASES_PER_REPORT = 2**29, 512
+
+
+class Own(NamedTuple):
+    """The items that are in some cases' sessions already, and how far their scores are lifted.
+
+    Attributes:
+        row: (p,) each one's case, ascending. items: (p,) item indices, distinct within a case.
+        floor: see `lift`.
+    """
+
+    row: np.ndarray
+    items: np.ndarray
+    floor: float
+
+
+def lift(scores: np.ndarray, floor: float) -> np.ndarray:
+    """log(e^score + e^floor): a score that is about the floor at least.
+
+    With the floor log Z + log p, where Z is the sum of e^score over the catalogue, it is the score
+    of a mixture of the softmax and a repeat, which gives the item the probability p. Ren et al.
+    2019, "RepeatNet" (AAAI), learn such a mixture with a network of its own.
+    """
+    with np.errstate(invalid="ignore"):  # NaN stays NaN
+        return np.logaddexp(scores, scores.dtype.type(floor))
 
 
 def ranks(scores: np.ndarray, targets: np.ndarray, ties: str = "conservative") -> np.ndarray:
@@ -108,6 +132,7 @@ def rank_targets(
     b_y: np.ndarray,
     targets: np.ndarray,
     ties: str = "conservative",
+    own: Own | None = None,
 ) -> np.ndarray:
     """Rank of each case's target by the scores h V_y^T + b_y, `PADDED_ROWS` cases at a time.
 
@@ -116,6 +141,7 @@ def rank_targets(
         V_y: (I, H), b_y: (I,) the output table.
         targets: (n,) item indices.
         ties: one of `TIES`.
+        own: items whose scores are lifted; None: no items.
 
     Returns:
         (n,) float64.
@@ -123,8 +149,47 @@ def rank_targets(
     found = [np.empty(0)]
     for i in range(0, len(h), PADDED_ROWS):
         part = slice(i, i + PADDED_ROWS)
-        found.append(ranks(_scores_of_rows(h[part], V_y, b_y), targets[part], ties))
+        scores = _scores_of_rows(h[part], V_y, b_y)
+        if own is not None:
+            first, end = np.searchsorted(own.row, [i, i + PADDED_ROWS])
+            at = own.row[first:end] - i, own.items[first:end]
+            scores[at] = lift(scores[at], own.floor)
+        found.append(ranks(scores, targets[part], ties))
     return np.concatenate(found)
+
+
+def rank_by_counts(
+    score_pairs: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    count: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
+    targets: np.ndarray,
+    n_items: int,
+    ties: str,
+    own: Own | None,
+) -> np.ndarray:
+    """`rank_targets` for a backend that counts scores without storing them.
+
+    Args:
+        score_pairs: takes cases (p,) and items (p,), returns their scores (p,).
+        count: takes a level for each case (n,), returns how many items score below it, and how many
+            the same, (n,) integers; without lifting. Its scores have the bits of `score_pairs`.
+        targets, ties, own: as for `rank_targets`. n_items: of the catalogue.
+
+    Returns:
+        (n,) float64.
+    """
+    n = len(targets)
+    levels = score_pairs(np.arange(n), targets)
+    if own is None or len(own.row) == 0:
+        return from_counts(*count(levels), n_items, ties)
+    before = score_pairs(own.row, own.items)
+    lifted, is_target = lift(before, own.floor), own.items == targets[own.row]
+    levels[own.row[is_target]] = lifted[is_target]
+    below, level = (counts.astype(np.int64) for counts in count(levels))
+    for scores, change in ((before, -1), (lifted, 1)):
+        at = levels[own.row]
+        below += change * np.bincount(own.row[scores < at], minlength=n)
+        level += change * np.bincount(own.row[scores == at], minlength=n)
+    return from_counts(below, level, n_items, ties)
 
 
 def rank_in_parts(
@@ -135,11 +200,13 @@ def rank_in_parts(
     targets: np.ndarray,
     ties: str,
     watch: Callable[[int, int], None] | None = None,
+    own: Callable[[slice], Own | None] = lambda cases: None,
 ) -> np.ndarray:
     """`rank_targets` in parts, with a report after each part of the cases.
 
     Args:
         rank: `rank_targets` of a backend. h, V_y, b_y, targets, ties: its arguments.
+        own: the lifted items of a part of the cases.
         watch: called with the number of cases done and the number of all cases.
 
     Returns:
@@ -147,7 +214,8 @@ def rank_in_parts(
     """
     size, found = max(MIN_CASES_PER_REPORT, SCORES_PER_REPORT // len(V_y)), [np.empty(0)]
     for i in range(0, len(h), size):
-        found.append(rank(h[i : i + size], V_y, b_y, targets[i : i + size], ties))
+        part = slice(i, i + size)
+        found.append(rank(h[part], V_y, b_y, targets[part], ties, own(part)))
         if watch:
             watch(min(i + size, len(h)), len(h))
     return np.concatenate(found)

@@ -242,27 +242,38 @@ class CudaOps(Device, Ops):
         b_y: np.ndarray,
         targets: np.ndarray,
         ties: str = "conservative",
+        own: ranking.Own | None = None,
     ) -> np.ndarray:
         """As `ranking.rank_targets`."""
         (I, H), dtype, side = V_y.shape, V_y.dtype, Size.RANK_SIDE  # noqa: E741
         table = self.to_device(V_y, b_y)
-        below, level = np.empty(len(h)), np.empty(len(h))
-        for first in range(0, len(h), MAX_CASES):
-            cases = slice(first, first + MAX_CASES)
-            h_there, targets_there = self.to_device(h[cases], targets[cases])
-            n = len(h_there)
-            of_targets, counts = self.empty((n,), dtype), self.xp.zeros((2, n), np.int32)
-            self.launch(
-                "rank", "target_scores", (blocks(n, THREADS),), h_there, *table, targets_there, n,
-                H, of_targets,
-            )  # fmt: skip
-            self.launch(
-                "rank", "rank", (min(MAX_CATALOGUE_BLOCKS, blocks(I, side)), blocks(n, side)),
-                h_there, *table, of_targets, n, I, H, counts[0], counts[1],
-                block=(Size.RANK_THREADS,),
-            )  # fmt: skip
-            below[cases], level[cases] = self.to_host(counts)
-        return ranking.from_counts(below, level, I, ties)
+
+        def pairs(row: np.ndarray, items: np.ndarray) -> np.ndarray:
+            scores = np.empty(len(row), dtype)
+            for first in range(0, len(row), MAX_CASES):
+                part = slice(first, first + MAX_CASES)
+                n, out = len(row[part]), self.empty((len(row[part]),), dtype)
+                self.launch(
+                    "rank", "target_scores", (blocks(n, THREADS),),
+                    *self.to_device(h[row[part]]), *table, *self.to_device(items[part]), n, H, out,
+                )  # fmt: skip
+                scores[part] = self.to_host(out)
+            return scores
+
+        def count(levels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            counts = np.empty((2, len(h)), np.int64)
+            for first in range(0, len(h), MAX_CASES):
+                part = slice(first, first + MAX_CASES)
+                n, there = len(levels[part]), self.xp.zeros((2, len(levels[part])), np.int32)
+                self.launch(
+                    "rank", "rank", (min(MAX_CATALOGUE_BLOCKS, blocks(I, side)), blocks(n, side)),
+                    *self.to_device(h[part]), *table, *self.to_device(levels[part]), n, I, H,
+                    there[0], there[1], block=(Size.RANK_THREADS,),
+                )  # fmt: skip
+                counts[:, part] = self.to_host(there)
+            return counts[0], counts[1]
+
+        return ranking.rank_by_counts(pairs, count, targets, I, ties, own)
 
     # --- many steps -------------------------------------------------------------------------------
 

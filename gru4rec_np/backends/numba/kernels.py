@@ -286,7 +286,7 @@ CASES, COLUMNS, CHUNK = 256, 512, 16
 
 @inner(fastmath=False)
 def _count(scores, bias, target):
-    """How many scores + bias, each (n,), are below the target, and how many equal it."""
+    """How many scores + bias, each (n,), are below `target`, and how many equal it."""
     below = level = np.int32(0)
     for j in range(len(scores)):
         score = scores[j] + bias[j]
@@ -357,25 +357,29 @@ def score_catalogue(
 
 
 @kernel(fastmath=False)
-def count_ranks(
-    cases: Matrix, V: Matrix, b: Vector, V_targets: Matrix, b_targets: Vector, V_T: Matrix,
-    s: Matrix, target: Vector, below: Ints, level: Ints,
-) -> None:  # fmt: skip
-    """below and level (n,) <- items under each target, and level with it, itself included.
+def score_pairs(
+    cases: Matrix, V_T: Matrix, s: Matrix, V: Matrix, b: Vector, scores: Vector
+) -> None:
+    """scores (n,) <- case i's score of the item with row V[i] (n, H) and bias b[i]."""
+    products(cases, V, V_T, s)  # of each case with all these items: by far the most are not used
+    for i in range(len(scores)):
+        scores[i] = s[i, i] + b[i]
 
-    V_targets (n, H), b_targets (n,): the rows of the cases' targets; `target` (n,) is scratch.
-    """
-    n = len(target)
-    # The targets' scores: of each case with all targets, the one with its own.
-    products(cases, V_targets, V_T, s)
+
+@kernel(fastmath=False)
+def count_scores(
+    cases: Matrix, V_T: Matrix, s: Matrix, V: Matrix, b: Vector, levels: Vector, below: Ints,
+    level: Ints,
+) -> None:  # fmt: skip
+    """below and level (n,) <- items that score less than each case's level (n,), and as much."""
+    n = len(levels)
     for i in range(n):
-        target[i] = s[i, i] + b_targets[i]
         below[i] = level[i] = 0
     for start in range(0, len(V), COLUMNS):
         size = min(COLUMNS, len(V) - start)
         products(cases, rows_of(V, start, start + size), V_T, s)
         for i in range(n):
             scores = vector_at(s, i * COLUMNS, size)
-            less, same = _count(scores, vector_at(b, start, size), target[i])
+            less, same = _count(scores, vector_at(b, start, size), levels[i])
             below[i] += less
             level[i] += same

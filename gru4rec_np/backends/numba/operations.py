@@ -34,10 +34,11 @@ from gru4rec_np.backends.numba.kernels import (
     apart,
     blend_backward,
     candidate,
-    count_ranks,
+    count_scores,
     gate,
     reset_backward,
     score_catalogue,
+    score_pairs,
     scratch,
     search,
     update_rows,
@@ -295,23 +296,37 @@ class NumbaOps(Ops):
         b_y: np.ndarray,
         targets: np.ndarray,
         ties: str = "conservative",
+        own: ranking.Own | None = None,
     ) -> np.ndarray:
         """As `ranking.rank_targets`, a block of cases on each core."""
-        below, level = np.empty(len(h), np.int64), np.empty(len(h), np.int64)
         V_y = np.ascontiguousarray(V_y)
 
-        def count(first: int) -> None:
-            block = slice(first, first + CASES)
-            items = targets[block]
-            cases, V_T, s = scratch(h[block])
-            count_ranks(
-                cases, V_y, b_y, V_y[items], b_y[items], V_T, s, np.empty(len(items), h.dtype),
-                below[block], level[block],
-            )  # fmt: skip
+        def in_blocks(work: Callable[[slice], None], n: int) -> None:
+            blocks = [slice(first, first + CASES) for first in range(0, n, CASES)]
+            with ThreadPoolExecutor(numba.get_num_threads()) as pool:
+                list(pool.map(work, blocks))  # a list, to raise errors here
 
-        with ThreadPoolExecutor(numba.get_num_threads()) as pool:
-            list(pool.map(count, range(0, len(h), CASES)))  # a list, to raise errors here
-        return ranking.from_counts(below, level, len(V_y), ties)
+        def pairs(row: np.ndarray, items: np.ndarray) -> np.ndarray:
+            scores = np.empty(len(row), h.dtype)
+
+            def work(block: slice) -> None:
+                of = items[block]
+                score_pairs(*scratch(h[row[block]]), V_y[of], b_y[of], scores[block])
+
+            in_blocks(work, len(row))
+            return scores
+
+        def count(levels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            below, level = np.empty(len(h), np.int64), np.empty(len(h), np.int64)
+
+            def work(block: slice) -> None:
+                of = levels[block], below[block], level[block]
+                count_scores(*scratch(h[block]), V_y, b_y, *of)
+
+            in_blocks(work, len(h))
+            return below, level
+
+        return ranking.rank_by_counts(pairs, count, targets, len(V_y), ties, own)
 
     # --- parts of a batch -------------------------------------------------------------------------
 
