@@ -86,7 +86,7 @@ class Ops:
             machines: results depend on it.
         fed_rows: sessions that evaluation feeds side by side. With `ranking.PADDED_ROWS`, as many
             as serving feeds, the vectors are bit-identical to those of serving.
-        alone: a context that one thread at a time may be in, to call the backend.
+        lock: held by a thread while it calls the backend, where one at a time may.
         chunk_work: about how many multiplications a stepper's call may take.
     """
 
@@ -94,7 +94,7 @@ class Ops:
     parts = 1
     fed_rows = ranking.PADDED_ROWS
     chunk_work = 2**33
-    alone: AbstractContextManager[Any] = nullcontext()
+    lock: AbstractContextManager[Any] = nullcontext()
 
     def __init__(self, why: str = "chosen by --backend") -> None:
         self.why = why

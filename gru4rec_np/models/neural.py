@@ -106,7 +106,7 @@ class Network(Model):
             V, b = V[rows], b[rows]
 
         def score(sessions: Sessions, which: np.ndarray) -> np.ndarray:
-            with self.ops.alone:
+            with self.ops.lock:
                 vectors = self._vectors(sessions, which)
             scores = vectors @ V.T
             scores += b

@@ -17,8 +17,8 @@ TIES = ("conservative", "standard", "median")
 PADDED_ROWS = 8
 # At most about this many scores are in memory at once (128 MB in float32).
 MAX_SCORES = 2**25
-# Progress is reported after about this many scores (half a second) and at least this many cases.
-SCORES_PER_REPORT, MIN_CASES_PER_REPORT = 2**29, 512
+# Progress is reported after about this many scores (half a second), and so many cases.
+SCORES_PER_REPORT, FEWEST_CASES, MOST_CASES = 2**29, 512, 2**16
 
 
 class Own(NamedTuple):
@@ -212,7 +212,8 @@ def rank_in_parts(
     Returns:
         (n,) float64.
     """
-    size, found = max(MIN_CASES_PER_REPORT, SCORES_PER_REPORT // len(V_y)), [np.empty(0)]
+    size = min(max(FEWEST_CASES, SCORES_PER_REPORT // len(V_y)), MOST_CASES)
+    found = [np.empty(0)]
     for i in range(0, len(h), size):
         part = slice(i, i + size)
         found.append(rank(h[part], V_y, b_y, targets[part], ties, own(part)))

@@ -149,7 +149,7 @@ class Device:
     ) -> None:
         self.name, self.why, self.xp, self.capture = name, why, xp, capture
         self.launches = 0
-        self.alone: AbstractContextManager[Any] = threading.Lock()
+        self.lock: AbstractContextManager[Any] = threading.Lock()
         self._compile = compile
         self._modules: dict[tuple[str, np.dtype], Any] = {}
 
