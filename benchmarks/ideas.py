@@ -27,7 +27,7 @@ ALONE = {
     "skip": {"skip": True},
     "cosine": {"cosine": 12.0},
     "dropout 0.2": {"dropout_p_embed": 0.2},
-    "repeat 0.1": {"repeat": 0.1},
+    "repeat": {"repeat": 0.15},
     "all items": {"n_sample": "all"},
 }
 UNFADED: dict[str, object] = {"fade": 0.0, "repeat": 0.0}
@@ -36,7 +36,7 @@ TOGETHER = {
     "and fade": {"repeat": 0.0},
     "and fade 0.6": {"fade": 0.6, "repeat": 0.0},
     "and fade and repeat: the default": NOTHING,
-    "and repeat 0.05": {"repeat": 0.05},
+    "and repeat 0.1": {"repeat": 0.1},
     "and repeat 0.2": {"repeat": 0.2},
     "and decay": UNFADED | {"decay": True},
     "and decay, without skip": UNFADED | {"decay": True, "skip": False},

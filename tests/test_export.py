@@ -56,7 +56,8 @@ def filled(model, seed=0, dtype=np.float32):
     model.weights = {n: rng.normal(0, 0.4, shape).astype(dtype) for n, shape in shapes.items()}
     model._set_catalogue(id_array(f"i{i}" for i in range(I)))
     if isinstance(model, GRU4Rec):
-        model.log_base = float(rng.normal(1.0))
+        scores = rng.normal(1.0, size=2), [onnx_graph.NEVER, 1.0], [1.0, onnx_graph.NEVER]
+        model.repeat_scores = np.array(scores[seed % 3])
     return model
 
 

@@ -349,14 +349,15 @@ def test_ranks(backend, n, items, ties, seed):
     if seed % 3 == 0:
         V_y[rng.integers(items)] = np.nan
     targets = rng.integers(0, items, n)
-    own = None
+    lifted = None
     if seed % 2:  # some cases' sessions have the target, some no item
         pairs = rng.integers(0, n, 2 * n), rng.integers(0, items, 2 * n)
         some = np.flatnonzero(rng.integers(0, 2, n))
         keys = np.append(pairs[0] * items + pairs[1], some * items + targets[some])
-        own = ranking.Own(*np.divmod(np.unique(keys), items), float(rng.integers(-2, 3)))
-    wanted = NUMPY.rank_targets(h, V_y, b_y, targets, ties, own)
-    assert (ops.rank_targets(h, V_y, b_y, targets, ties, own) == wanted).all()
+        row, item = np.divmod(np.unique(keys), items)
+        lifted = ranking.Lifted(row, item, rng.integers(-2, 3, len(row)).astype(float))
+    wanted = NUMPY.rank_targets(h, V_y, b_y, targets, ties, lifted)
+    assert (ops.rank_targets(h, V_y, b_y, targets, ties, lifted) == wanted).all()
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

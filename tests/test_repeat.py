@@ -1,5 +1,6 @@
 """`repeat`: what training learns of repeated clicks, and the scores of the session's own items."""
 
+import copy
 import math
 
 import numpy as np
@@ -8,16 +9,22 @@ from test_kernels import BACKENDS, ops_of
 
 from gru4rec_np import GRU4Rec, InputError, Sessions, Shop
 from gru4rec_np.data.sessions import CLICKS, own_items
-from gru4rec_np.models import checkpoint
+from gru4rec_np.models import checkpoint, gru4rec
 from gru4rec_np.models.hybrid import Hybrid
+from gru4rec_np.models.training import Stopped
 
 LOG = Shop(n_items=60, repeat=0.4).simulate(150)
 SMALL = {"layers": [8], "n_sample": 32, "batch_size": 16, "n_epochs": 1, "backend": "numpy"}
+ONCE = Sessions.from_lists([["a", "b", "c"], ["c", "d"]] * 5)
 
 
 @pytest.fixture(scope="module")
 def model():
     return GRU4Rec(**SMALL, repeat=0.5).fit(LOG)
+
+
+def with_repeat(model, value):
+    return copy.copy(model).set_params(repeat=value)
 
 
 def test_the_items_of_a_session():
@@ -27,26 +34,30 @@ def test_the_items_of_a_session():
     assert found == [{"a", "b"}, {"a"}, {"a", "b", "c"}, {"b"}] and len(row) == 7
 
 
-def test_what_training_learns(model):
+def test_what_training_learns(model, monkeypatch):
     """Counted and summed one case after the other."""
-    offered = followed = 0
+    offered, followed = np.zeros(2), np.zeros(2)  # of the last click's item, and of the others
     for s in range(LOG.n_sessions):
         clicks = LOG.session(s).tolist()
         for n in range(1, len(clicks)):
-            offered += len(set(clicks[:n][-CLICKS:]))
-            followed += clicks[n] in clicks[:n][-CLICKS:]
-    assert 0 < followed < offered
-    log_totals = []
-    plain = GRU4Rec(**model.get_params()).set_params(repeat=0)
-    plain.weights = model.weights
-    plain._set_catalogue(model.item_ids)
+            for item in set(clicks[:n][-CLICKS:]):
+                kind = 0 if item == clicks[n - 1] else 1
+                offered[kind] += 1
+                followed[kind] += item == clicks[n]
+    assert (0 < followed).all() and (followed < offered).all()
+    plain, log_totals = with_repeat(model, 0), []
     for s in range(LOG.n_sessions):
         live = plain.session()
-        for item in LOG.session(s).tolist()[:-1]:
+        for item in LOG.session(s).tolist()[: gru4rec.SUMMED_CLICKS][:-1]:
             live.feed(item)
             log_totals.append(np.log(np.exp(live.scores().astype(float)).sum()))
-    wanted = np.mean(log_totals[-128:]) + math.log(followed / offered)
-    assert model.log_base == pytest.approx(wanted, abs=1e-5)
+    log_total = np.mean(log_totals[-gru4rec.SUMMED_SESSIONS :])
+    wanted = log_total + np.log(followed / offered)
+    np.testing.assert_allclose(model.repeat_scores, wanted, atol=1e-5)
+    # Of the last cases only.
+    monkeypatch.setattr(gru4rec, "REPEAT_CASES", 5)
+    monkeypatch.setattr(gru4rec, "SUMMED_SESSIONS", 2)
+    assert (GRU4Rec(**SMALL).fit(LOG).repeat_scores != model.repeat_scores).any()
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -78,51 +89,91 @@ def test_ranks_recommendations_and_many_agree(model, tmp_path, backend, candidat
         np.testing.assert_allclose(of, [score for _, score in best], rtol=1e-5, atol=1e-5)
 
 
-def test_the_floor(model):
+def test_the_floors(model):
     """The session's items alone have other scores: higher ones, by the formula."""
-    plain, base = GRU4Rec(**model.get_params()).set_params(repeat=0), model.log_base
-    plain.weights, plain.log_base = model.weights, base
-    plain._set_catalogue(model.item_ids)
     clicks = LOG.session(3).tolist()
-    lifted, raw = (dict(m.recommend(clicks, 1000)) for m in (model, plain))
+    assert len(set(clicks)) > 2
+    lifted, raw = (dict(with_repeat(model, r).recommend(clicks, 1000)) for r in (0.5, 0))
     for item, score in raw.items():
+        base = model.repeat_scores[0 if item == clicks[-1] else 1]
         wanted = np.logaddexp(score, math.log(0.5) + base) if item in clicks else score
         assert lifted[item] == pytest.approx(wanted, abs=1e-6)
-    assert model.recommend(clicks, 5, exclude="seen") == plain.recommend(clicks, 5, exclude="seen")
+    without = [with_repeat(model, r).recommend(clicks, 5, exclude="seen") for r in (0.5, 0)]
+    assert without[0] == without[1]
 
 
 def test_where_nothing_is_learnt():
-    once = Sessions.from_lists([["a", "b", "c"], ["c", "d"]] * 5)
-    for log, more in ((once, {}), (LOG, {"repeat": 0}), (LOG, {"loss": "bpr-max"})):
+    for log, more in ((ONCE, {}), (LOG, {"loss": "bpr-max"})):
         model = GRU4Rec(**SMALL, **more).fit(log)
-        assert model.log_base is None and model._floor is None
+        assert model.repeat_scores is None and model._floors is None
     model = GRU4Rec(**SMALL).fit(LOG)
-    assert model.log_base is not None and model.fit(once).log_base is None
+    assert model._floors is not None and model.fit(ONCE).repeat_scores is None
 
 
-def test_going_on_learns_anew(model):
+def test_merged_repeats():
+    """Where the last click's item never follows, it is not lifted, but earlier items are."""
+    model = GRU4Rec(**SMALL).fit([["a", "b", "a", "c"], ["b", "c", "b"], ["c", "a"]] * 5)
+    assert model.repeat_scores[0] == gru4rec.NEVER < model.repeat_scores[1]
+    found, raw = (dict(with_repeat(model, r).recommend(["a", "b"], 9)) for r in (0.5, 0))
+    assert found["b"] == raw["b"] and found["c"] == raw["c"] and found["a"] > raw["a"]
+
+
+def test_going_on_learns_anew_from_many_sessions(monkeypatch):
     more = GRU4Rec(**SMALL).fit(LOG)
-    before = more.log_base
-    more.fit_more(Shop(n_items=60, repeat=0.0, seed=1).simulate(150))
-    assert more.log_base is not None and more.log_base != before
+    before = more.repeat_scores
+    more.fit_more(ONCE)
+    assert (more.repeat_scores == before).all()
+    monkeypatch.setattr(gru4rec, "FEW_ITEMS", 10)
+    more.fit_more(LOG)
+    assert (more.repeat_scores != before).all()
 
 
-def test_a_hybrid_has_shares_instead():
-    model = Hybrid(**SMALL).fit(LOG)
-    assert model.network.log_base is None and model.shares[3:].sum() > 0
+def test_a_stopped_training_has_learnt_too():
+    def stop(row):
+        raise Stopped
+
+    model = GRU4Rec(**SMALL | {"n_epochs": 3})
+    with pytest.raises(Stopped):
+        model.fit(LOG, on_epoch=stop)
+    assert model.repeat_scores is not None
+
+
+def test_a_hybrid_has_shares_instead(model, tmp_path):
+    hybrid = Hybrid(**SMALL).fit(LOG)
+    assert hybrid.network._floors is None and hybrid.shares[3:].sum() > 0
+    hybrid.network = model
+    hybrid.join(LOG)
+    assert hybrid.network._floors is None and model._floors is not None  # the model is unchanged
+    hybrid.save(tmp_path / "hybrid.npz")
+    assert Hybrid.load(tmp_path / "hybrid.npz").network._floors is None
+    hybrid.fit_more(LOG)
+    assert hybrid.network._floors is None
 
 
 def test_model_files(model, tmp_path):
     path = tmp_path / "model.npz"
     model.save(path)
     clicks = LOG.session(3).tolist()
-    assert GRU4Rec.load(path).log_base == model.log_base
+    assert (GRU4Rec.load(path).repeat_scores == model.repeat_scores).all()
     about, arrays = checkpoint.load(path)
-    without = {name: array for name, array in arrays.items() if name != "log_base"}
+    without = {name: array for name, array in arrays.items() if name != "repeat_scores"}
     checkpoint.save(path, about, without)
     plain = GRU4Rec.load(path, "numpy")  # as files of earlier versions
-    assert plain.log_base is None and plain.recommend(clicks) != model.recommend(clicks)
-    for damaged in (np.zeros(2), np.array(1, np.int64)):
-        checkpoint.save(path, about, arrays | {"log_base": damaged})
-        with pytest.raises(InputError, match="does not fit together: log_base is"):
+    assert plain.repeat_scores is None and plain.recommend(clicks) != model.recommend(clicks)
+    for damaged in (np.zeros(3), np.ones(2, np.int64)):
+        checkpoint.save(path, about, arrays | {"repeat_scores": damaged})
+        with pytest.raises(InputError, match="does not fit together: repeat_scores is"):
             GRU4Rec.load(path)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_weights_in_float64(model, tmp_path, backend):
+    """A model file may have them; states follow."""
+    ops_of(backend)
+    about, arrays = (model.save(tmp_path / "m.npz"), *checkpoint.load(tmp_path / "m.npz"))[1:]
+    wide = {n: a.astype(float) if a.dtype == np.float32 else a for n, a in arrays.items()}
+    checkpoint.save(tmp_path / "wide.npz", about, wide)
+    few = LOG[:6]
+    ranks = GRU4Rec.load(tmp_path / "wide.npz", backend).ranks(few)[0]
+    assert (ranks == GRU4Rec.load(tmp_path / "wide.npz", "numpy").ranks(few)[0]).all()
+    assert np.mean(ranks == model.ranks(few)[0]) > 0.9

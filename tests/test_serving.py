@@ -109,8 +109,9 @@ def test_what_is_served_is_what_the_evaluation_ranks_by(served, log, backend, ki
             live.feed(model.item_ids[item])
             scores = live.scores()
             if kind == "the defaults":
-                own = list(live._seen)  # no session here is longer than CLICKS
-                compared[at, own] = ranking.lift(compared[at, own], model._floor)
+                own = np.array(list(live._seen))  # no session here is longer than CLICKS
+                floors = model._floors[np.where(own == item, 0, 1)]
+                compared[at, own] = ranking.lift(compared[at, own], floors)
             assert live._out.tobytes() == vectors[at].tobytes()
             assert scores.tobytes() == compared[at].tobytes()
             assert ranking.ranks(scores[None], np.array([target])) == found[at]

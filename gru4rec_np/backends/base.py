@@ -256,10 +256,10 @@ class Ops:
         b_y: np.ndarray,
         targets: np.ndarray,
         ties: str = "conservative",
-        own: ranking.Own | None = None,
+        lifted: ranking.Lifted | None = None,
     ) -> np.ndarray:
         """Rank of each case's target (n,) float64 among all items; see `ranking.rank_targets`."""
-        return ranking.rank_targets(h, V_y, b_y, targets, ties, own)
+        return ranking.rank_targets(h, V_y, b_y, targets, ties, lifted)
 
     # --- parts of a batch -------------------------------------------------------------------------
 

@@ -22,15 +22,18 @@ from gru4rec_np.errors import InputError
 from gru4rec_np.models import hyperparameters, network
 from gru4rec_np.models.base import MANY, places_in
 from gru4rec_np.models.neural import Network, OnChunk, progress
-from gru4rec_np.models.training import Training, read_memory
+from gru4rec_np.models.training import Stopped, Training, read_memory
 from gru4rec_np.ops.cells import State
-from gru4rec_np.ops.ranking import PADDED_ROWS, Own, lift, padded
+from gru4rec_np.ops.ranking import PADDED_ROWS, Lifted, lift, padded
 from gru4rec_np.ops.scoring import unit
 
 LONG = 1000  # clicks; a longer session is fed by itself, not among MANY lanes
-# The last events of a training in which repeats are counted, and its last cases whose sums over the
-# catalogue are averaged: their spread is about 0.5, so the mean is exact to 0.05.
-REPEAT_EVENTS, REPEAT_CASES = 100_000, 128
+# Of a training: the last cases in which repeats are counted, with fewer items than which `fit_more`
+# keeps what it knew; and the last sessions, and clicks of each, whose sums over the catalogue are
+# averaged. Their spread is about 0.5.
+REPEAT_CASES, FEW_ITEMS = 100_000, 1000
+SUMMED_SESSIONS, SUMMED_CLICKS = 128, 10
+NEVER = -1e30  # a floor that lifts no score
 
 
 class GRU4Rec(Network):
@@ -43,27 +46,32 @@ class GRU4Rec(Network):
     Arguments are the fields of `Hyperparameters`, and the backend, see `backends.load`. For the
     attributes after `fit` see `Network`; network.py has the names and shapes of the weights.
 
-    With `repeat`, the score r of an item of the session becomes log(e^r + repeat e^log_base), see
-    `ranking.lift`. A click that comes back often may still be improbable to the network.
+    With `repeat`, the score r of an item of the session becomes log(e^r + repeat e^s), see
+    `ranking.lift`, where s is one of `repeat_scores`: a click that comes back often may still be
+    improbable to the network. `repeat` may be changed after `fit`.
 
     Attributes:
-        log_base: after `fit` with `repeat`: the mean over training cases of log Σ e^r, of the whole
-            catalogue, plus the logarithm of the share of the sessions' earlier items that were the
-            next item. The score at which such an item is as probable as they were on the average.
-            None without `repeat` or without a repeated click.
+        repeat_scores: (2,) float64, after `fit` with cross-entropy: the scores at which the last
+            click's item, and an earlier item of the session, are as probable to follow as such
+            items were in training; `NEVER` where none did. The mean of log Σ e^r, over the
+            catalogue, plus the logarithm of the share of such items that followed. None where
+            nothing repeats.
+        lifts: False in a `Hybrid`, whose repeats have shares of their own.
     """
 
     name = "GRU4Rec"
     Hyperparameters = hyperparameters.Hyperparameters
     hp: hyperparameters.Hyperparameters
-    log_base: float | None = None
+    repeat_scores: np.ndarray | None = None
+    lifts: bool = True
     _units: tuple[np.ndarray, np.ndarray] | None = None  # with cosine: V_y and its units
 
     @classmethod
     def published(cls, **values: Any) -> GRU4Rec:
         """The model of the papers and the reference implementation, where the defaults differ.
 
-        Scores are products and not cosines, nothing skips the gates, the learning rate is constant.
+        Scores are products and not cosines, nothing skips the gates, the session's own items have
+        no lowest score, the learning rate is constant.
         """
         return cls(**hyperparameters.PUBLISHED | values)
 
@@ -112,6 +120,7 @@ class GRU4Rec(Network):
         train = as_sessions(train)
         train = train.keep_sessions(train.lengths >= 2).compact()
         training = Training(self.hp, self.ops, train)
+        self.repeat_scores = None
         return self._train(
             training, on_chunk, on_epoch, validation, patience, resume, verbose, primary
         )
@@ -193,17 +202,18 @@ class GRU4Rec(Network):
         self.weights, self.memory = training.weights, training.memory
         self.support, self.history = training.support, training.history
         self.losses = np.empty(0)
-        judge = None
+        judge, before = None, self.repeat_scores
         if validation is not None:
             known = as_sessions(validation).restrict(self.item_ids)
 
             cut_offs = sorted({20, cut_off_of(primary)})
 
             def judge() -> dict[str, float]:
-                self._learn_repeats(training.train)
+                self._learn_repeats(training.train, before)
                 found = self.evaluate(known, cut_offs)
                 return {primary: found[primary], **found}
 
+        kept = False  # whether the weights are of use
         try:
             with progress(self.hp.n_epochs, verbose) as show:
 
@@ -213,64 +223,85 @@ class GRU4Rec(Network):
                         on_chunk(epoch, done, total, loss)
 
                 self.training.run(after_chunk, on_epoch, judge, patience)
+            kept = True
+        except (Stopped, KeyboardInterrupt):
+            kept = True
+            raise
         finally:
             self.losses = np.concatenate([self.losses, *self.training.losses])
             del self.training
-            self._learn_repeats(training.train)
+            if kept:
+                self._learn_repeats(training.train, before)
         return self
 
     # --- evaluation and recommendation ------------------------------------------------------------
 
     @one_blas_thread
-    def _learn_repeats(self, train: Sessions) -> None:
-        """Set `log_base`, on the last sessions of a training."""
-        self.log_base = None
-        last = train[int(np.searchsorted(train.offsets, train.n_events - REPEAT_EVENTS)) :]
-        if not self.hp.repeats or not len(last.cases):
+    def _learn_repeats(self, train: Sessions, before: np.ndarray | None) -> None:
+        """Set `repeat_scores`, from the last sessions of a training; `before` if they are few."""
+        self.repeat_scores = None
+        if not self.lifts or self.hp.loss != "cross-entropy":
             return
-        row, items = own_items(last, last.cases)
-        rate = (items == last.items[last.cases + 1][row]).mean()
-        h, (V, b) = self._last_vectors(last[-REPEAT_CASES:])[-REPEAT_CASES:], self._output()
+        cases = train.cases[-REPEAT_CASES:]
+        row, items = own_items(train, cases)
+        if len(items) < FEW_ITEMS and before is not None:
+            self.repeat_scores = before
+            return
+        follows = items == train.items[cases + 1][row]
+        is_last = items == train.items[cases][row]
+        rates = [follows[kind].mean() if kind.any() else 0.0 for kind in (is_last, ~is_last)]
+        few = train[-SUMMED_SESSIONS:]
+        few = few.keep_events(few.positions < SUMMED_CLICKS)
+        h, (V, b) = self._last_vectors(few)[-SUMMED_SESSIONS:], self.ops.resident(*self._output())
         log_totals = []
         for i in range(0, len(h), PADDED_ROWS):
             scores = self.ops.catalogue_scores(h[i : i + PADDED_ROWS], V, b).astype(np.float64)
             top = scores.max(axis=1, keepdims=True)
-            with np.errstate(invalid="ignore"):  # the training may have diverged
-                log_totals.append(top[:, 0] + np.log(np.exp(scores - top).sum(axis=1)))
-        log_total = float(np.concatenate(log_totals).mean())
-        if rate > 0 and math.isfinite(log_total):
-            self.log_base = log_total + math.log(rate)
+            log_totals.append(top[:, 0] + np.log(np.exp(scores - top).sum(axis=1)))
+        log_total = np.concatenate(log_totals).mean()
+        if any(rates) and np.isfinite(log_total):
+            self.repeat_scores = np.array(
+                [log_total + math.log(rate) if rate else NEVER for rate in rates]
+            )
 
     @property
-    def _floor(self) -> float | None:
-        """The floor of `ranking.lift` for items of the session; None: they are not lifted."""
-        repeats = self.hp.repeats
-        return self.log_base + math.log(repeats) if repeats and self.log_base is not None else None
+    def _floors(self) -> np.ndarray | None:
+        """(2,) floors of `ranking.lift` for the items of a session, the last click's and others.
 
-    def _own(
+        None where no score is lifted.
+        """
+        if self.repeat_scores is None or not self.hp.repeats or not self.lifts:
+            return None
+        return self.repeat_scores + math.log(self.hp.repeats)
+
+    def _lifted(
         self, sessions: Sessions, events: np.ndarray, rows: np.ndarray | None = None
-    ) -> Own | None:
-        floor = self._floor
-        if floor is None:
+    ) -> Lifted | None:
+        floors = self._floors
+        if floors is None:
             return None
         row, items = own_items(sessions, events)
+        kind = np.where(items == sessions.items[events][row], 0, 1)
         if rows is not None:
             place = places_in(rows, items)
             there = rows[place] == items
-            row, items = row[there], place[there]
-        return Own(row, items, floor)
+            row, items, kind = row[there], place[there], kind[there]
+        return Lifted(row, items, floors[kind])
 
     def _arrays(self) -> dict[str, np.ndarray]:
-        base = {} if self.log_base is None else {"log_base": np.array(self.log_base)}
-        return super()._arrays() | base
+        more = {} if self.repeat_scores is None else {"repeat_scores": self.repeat_scores}
+        return super()._arrays() | more
 
     def _restore(self, arrays: dict[str, np.ndarray]) -> None:
         super()._restore(arrays)
-        base = arrays.get("log_base")
-        if base is not None:
-            if base.dtype != np.float64 or base.shape != ():
-                raise ValueError(f"log_base is {base.dtype} {base.shape}, no number")
-            self.log_base = float(base)
+        found = arrays.get("repeat_scores")
+        if found is not None and (found.dtype != np.float64 or found.shape != (2,)):
+            raise ValueError(f"repeat_scores is {found.dtype} {found.shape}, no two numbers")
+        self.repeat_scores = found
+
+    def _zero_state(self, n: int) -> State:
+        """The state of n sessions before their first click."""
+        return network.zero_state(self.hp, n, self.weights["V_y"].dtype)
 
     def _last_vectors(self, sessions: Sessions) -> np.ndarray:
         D = self.weights["V_y"].shape[1]
@@ -281,7 +312,7 @@ class GRU4Rec(Network):
             longest_first, range(side_by_side, sessions.n_sessions, side_by_side)
         ):
             first, questions = sessions.offsets[block], sessions.lengths[block] - 1
-            state = network.zero_state(self.hp, len(block))
+            state = self._zero_state(len(block))
             for t in range(max(questions, default=0)):
                 n = int(np.count_nonzero(questions > t))
                 state = State([h[:n] for h in state.h], state.history[:n])
@@ -320,7 +351,7 @@ class GRU4Rec(Network):
             vectors[i] = live.vector
         # Always MANY lanes, so that the bits do not depend on the sessions beside.
         first, lengths = sessions.offsets[which[alone:]], sessions.lengths[which[alone:]]
-        state = network.zero_state(self.hp, MANY)
+        state = self._zero_state(MANY)
         for t in range(max(lengths, default=0)):
             going, go_on = (int(np.count_nonzero(lengths > e)) for e in (t, t + 1))
             x = np.zeros(MANY, np.int32)
@@ -373,7 +404,7 @@ class LiveSession:
     def __init__(self, model: GRU4Rec) -> None:
         model._require_fit()
         self.model = model
-        self._state = network.zero_state(model.hp, 1)
+        self._state = model._zero_state(1)
         self._out: np.ndarray | None = None
         self._seen: set[int] = set()
         self._last: deque[int] = deque(maxlen=CLICKS)
@@ -421,10 +452,10 @@ class LiveSession:
         if self._out is None:
             raise InputError("session: feed it an item that the model knows first")
         scores = self.model.ops.catalogue_scores(self._out, *self.model._output())[0]
-        floor = self.model._floor
-        if floor is not None:
-            own = list(set(self._last))
-            scores[own] = lift(scores[own], floor)
+        floors = self.model._floors
+        if floors is not None:
+            own = np.array(list(set(self._last)))
+            scores[own] = lift(scores[own], floors[np.where(own == self._last[-1], 0, 1)])
         return scores
 
     def recommend(

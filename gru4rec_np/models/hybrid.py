@@ -96,6 +96,7 @@ class Hybrid(Model):
     def __init__(self, *, backend: str = "auto", **hyperparameters: Any) -> None:
         super().__init__(**hyperparameters)
         self.network = GRU4Rec(backend=backend, **hyperparameters)
+        self.network.lifts = False
         self.methods = VSKNN(), Markov()
         self._given["backend"] = backend
 
@@ -164,7 +165,8 @@ class Hybrid(Model):
         """
         train = as_sessions(train)
         train = train.keep_sessions(train.lengths >= 2).compact()
-        self.network.log_base = None  # repeats have shares of their own
+        self.network = copy.copy(self.network)  # it may be another's, who lifts repeats
+        self.network.lifts, self.network.repeat_scores = False, None
         if hasattr(self, "shares"):
             for method in self.methods:
                 method.fit_more(train)

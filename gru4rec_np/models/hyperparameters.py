@@ -255,9 +255,9 @@ class Hyperparameters(Checked):
         number(0),
     )
     repeat: float = declare(
-        0.1,
-        "with loss=cross-entropy: items of the session score as if they followed with at least "
-        "this times the probability that they had in training; 0: as the network scores them",
+        0.15,
+        "with loss=cross-entropy: lifts the scores of the session's items, as if each had at least "
+        "this share of the probability with which such items followed in training; 0: no lift",
         number(0, most=1),
     )
     bptt: int = declare(

@@ -57,7 +57,7 @@ def inside(model: Model, items: np.ndarray) -> Inside | None:
         None for a model that is no recurrent network.
     """
     if isinstance(model, GRU4Rec):
-        steps, state = [], network.zero_state(model.hp, 1)
+        steps, state = [], model._zero_state(1)
         last = len(model.layers) - 1
         states = [state.h[last]]
         for x in items:
@@ -134,7 +134,7 @@ def plane(model: Model) -> Plane | None:
     m = min(len(model.item_ids), MOST_POINTS)
     items = np.linspace(0, len(model.item_ids) - 1, m).astype(np.int32)
     if isinstance(model, GRU4Rec):
-        layers, state = _step(model, items, network.zero_state(model.hp, m))
+        layers, state = _step(model, items, model._zero_state(m))
         states = state.h[len(model.layers) - 1][:, : model.layers[-1]]
     else:
         layers, (_, _, h) = _encoded(model, items, np.ones((1, m), bool))

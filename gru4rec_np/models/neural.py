@@ -21,7 +21,7 @@ from gru4rec_np.data.tables import Watch, as_sessions
 from gru4rec_np.errors import InputError
 from gru4rec_np.models import checkpoint
 from gru4rec_np.models.base import Model, Scorer, blocks, places_in
-from gru4rec_np.ops.ranking import Own, lift, rank_in_parts
+from gru4rec_np.ops.ranking import Lifted, rank_in_parts
 
 N = TypeVar("N", bound="Network")
 
@@ -80,9 +80,9 @@ class Network(Model):
     def _output(self) -> tuple[np.ndarray, np.ndarray]:
         """The table (I, D) and the biases (I,) that score a vector."""
 
-    def _own(
+    def _lifted(
         self, sessions: Sessions, events: np.ndarray, rows: np.ndarray | None = None
-    ) -> Own | None:
+    ) -> Lifted | None:
         """The items of `rows` whose scores after these events (n,) are lifted, by places in it."""
         return None
 
@@ -95,10 +95,10 @@ class Network(Model):
             V, b, targets = V[rows], b[rows], places_in(rows, targets)
         V, b = self.ops.resident(V, b)
 
-        def own(part: slice) -> Own | None:
-            return self._own(test, test.cases[part], rows)
+        def lifted(part: slice) -> Lifted | None:
+            return self._lifted(test, test.cases[part], rows)
 
-        return rank_in_parts(self.ops.rank_targets, h, V, b, targets, ties, watch, own)
+        return rank_in_parts(self.ops.rank_targets, h, V, b, targets, ties, watch, lifted)
 
     def _scorer(self, rows: np.ndarray) -> Scorer:
         V, b = self._output()
@@ -110,10 +110,9 @@ class Network(Model):
                 vectors = self._vectors(sessions, which)
             scores = vectors @ V.T
             scores += b
-            own = self._own(sessions, sessions.offsets[which + 1] - 1, rows)
-            if own is not None:
-                at = own.row, own.items
-                scores[at] = lift(scores[at], own.floor)
+            lifted = self._lifted(sessions, sessions.offsets[which + 1] - 1, rows)
+            if lifted is not None:
+                lifted.apply(scores)
             return scores
 
         return score

@@ -19,7 +19,7 @@ import numpy as np
 from gru4rec_np.data.sessions import CLICKS
 from gru4rec_np.errors import InputError
 from gru4rec_np.models.base import Model
-from gru4rec_np.models.gru4rec import GRU4Rec
+from gru4rec_np.models.gru4rec import NEVER, GRU4Rec
 from gru4rec_np.models.hyperparameters import Hyperparameters
 from gru4rec_np.models.narm import LONGEST, NARM
 from gru4rec_np.models.network import EMBEDDING_TABLE
@@ -231,14 +231,28 @@ def recurrent_with_clicks(g: Nodes, hp: Hyperparameters, item: str, state: str) 
     return g("Concat", recurrent(g, hp, item, old), later, click, axis=1)
 
 
-def lifted(g: Nodes, found: str, clicks: str, n_items: int, floor: float) -> str:
-    """Scores (n, I), those of the clicked items lifted. clicks: as in `recurrent_with_clicks`."""
-    n, rows = g("Shape", clicks, start=0, end=1), g("Cast", clicks, to=INT64)
+def lift(g: Nodes, found: str, clicks: str, n_items: int, floors: np.ndarray) -> str:
+    """Scores (n, I), those of the clicked items lifted.
+
+    Args:
+        clicks: (n, CLICKS) as in `recurrent_with_clicks`. floors: (2,), see `GRU4Rec._floors`.
+    """
+
+    def among(columns: str) -> str:
+        """(n, I) bool: whether an item is in these columns of clicks."""
+        rows, ones = g("Cast", columns, to=INT64), g("Expand", 1.0, g("Shape", columns))
+        counts = g("ScatterElements", none, rows, ones, axis=1, reduction="add")
+        return g("Greater", g.split(counts, [1, n_items])[1], 0.0)
+
+    n = g("Shape", clicks, start=0, end=1)
     none = g("Expand", 0.0, g("Concat", n, [n_items + 1], axis=0))
-    ones = g("Expand", 1.0, g("Shape", clicks))
-    _, own = g.split(g("ScatterElements", none, rows, ones, axis=1), [1, n_items])
-    more = g("Add", g("Softplus", g("Sub", found, floor)), floor)
-    return g("Where", g("Greater", own, 0.0), more, found)
+    last = among(g.split(clicks, [CLICKS - 1, 1])[1])
+    earlier = g("And", among(clicks), g("Not", last))
+    for mask, floor in zip((last, earlier), floors.tolist(), strict=True):
+        if floor > NEVER / 2:
+            higher = g("Add", g("Softplus", g("Sub", found, floor)), floor)
+            found = g("Where", mask, higher, found)
+    return found
 
 
 # --- whole sessions -------------------------------------------------------------------------------
@@ -354,8 +368,9 @@ def build(model: Model, graph: str, k: int, version: str) -> Any:
     if isinstance(model, NARM):
         found = narm_scores(g, model)
     else:
-        hp, widths, floor, step = model.hp, [sum(state_widths(model.hp))], model._floor, recurrent
-        if floor is not None:
+        hp, widths, floors = model.hp, [sum(state_widths(model.hp))], model._floors
+        step = recurrent
+        if floors is not None:
             widths, step = [*widths, CLICKS], recurrent_with_clicks
         width = sum(widths)
         if graph == "step":
@@ -365,8 +380,8 @@ def build(model: Model, graph: str, k: int, version: str) -> Any:
             (new,) = scan(g, lambda body, *x: step(body, hp, *x), width, there)
         network, *clicks = g.split(new, widths)
         found = scores(g, hp, network)
-        if floor is not None:
-            found = lifted(g, found, clicks[0], n_items, floor)
+        if floors is not None:
+            found = lift(g, found, clicks[0], n_items, floors)
     if graph == "step":
         inputs = [declared("item", "INT64", "n"), declared("state", "FLOAT", "n", width)]
         outputs = [(new, declared("new_state", "FLOAT", "n", width)),

@@ -21,28 +21,33 @@ MAX_SCORES = 2**25
 SCORES_PER_REPORT, FEWEST_CASES, MOST_CASES = 2**29, 512, 2**16
 
 
-class Own(NamedTuple):
-    """The items that are in some cases' sessions already, and how far their scores are lifted.
+class Lifted(NamedTuple):
+    """Some cases' items whose scores are lifted before they are ranked, see `lift`.
 
     Attributes:
         row: (p,) each one's case, ascending. items: (p,) item indices, distinct within a case.
-        floor: see `lift`.
+        floors: (p,) float64.
     """
 
     row: np.ndarray
     items: np.ndarray
-    floor: float
+    floors: np.ndarray
+
+    def apply(self, scores: np.ndarray) -> None:
+        """Lift their scores, of all items' (cases, I), in place."""
+        at = self.row, self.items
+        scores[at] = lift(scores[at], self.floors)
 
 
-def lift(scores: np.ndarray, floor: float) -> np.ndarray:
-    """log(e^score + e^floor): a score that is about the floor at least.
+def lift(scores: np.ndarray, floors: np.ndarray) -> np.ndarray:
+    """log(e^score + e^floor): a score that is about the floor at least. Both are (p,).
 
     With the floor log Z + log p, where Z is the sum of e^score over the catalogue, it is the score
     of a mixture of the softmax and a repeat, which gives the item the probability p. Ren et al.
     2019, "RepeatNet" (AAAI), learn such a mixture with a network of its own.
     """
     with np.errstate(invalid="ignore"):  # NaN stays NaN
-        return np.logaddexp(scores, scores.dtype.type(floor))
+        return np.logaddexp(scores, floors.astype(scores.dtype))
 
 
 def ranks(scores: np.ndarray, targets: np.ndarray, ties: str = "conservative") -> np.ndarray:
@@ -132,7 +137,7 @@ def rank_targets(
     b_y: np.ndarray,
     targets: np.ndarray,
     ties: str = "conservative",
-    own: Own | None = None,
+    lifted: Lifted | None = None,
 ) -> np.ndarray:
     """Rank of each case's target by the scores h V_y^T + b_y, `PADDED_ROWS` cases at a time.
 
@@ -141,7 +146,7 @@ def rank_targets(
         V_y: (I, H), b_y: (I,) the output table.
         targets: (n,) item indices.
         ties: one of `TIES`.
-        own: items whose scores are lifted; None: no items.
+        lifted: items whose scores are lifted; None: no items.
 
     Returns:
         (n,) float64.
@@ -150,10 +155,9 @@ def rank_targets(
     for i in range(0, len(h), PADDED_ROWS):
         part = slice(i, i + PADDED_ROWS)
         scores = _scores_of_rows(h[part], V_y, b_y)
-        if own is not None:
-            first, end = np.searchsorted(own.row, [i, i + PADDED_ROWS])
-            at = own.row[first:end] - i, own.items[first:end]
-            scores[at] = lift(scores[at], own.floor)
+        if lifted is not None:
+            some = slice(*np.searchsorted(lifted.row, [i, i + PADDED_ROWS]))
+            Lifted(lifted.row[some] - i, lifted.items[some], lifted.floors[some]).apply(scores)
         found.append(ranks(scores, targets[part], ties))
     return np.concatenate(found)
 
@@ -164,7 +168,7 @@ def rank_by_counts(
     targets: np.ndarray,
     n_items: int,
     ties: str,
-    own: Own | None,
+    lifted: Lifted | None,
 ) -> np.ndarray:
     """`rank_targets` for a backend that counts scores without storing them.
 
@@ -172,23 +176,23 @@ def rank_by_counts(
         score_pairs: takes cases (p,) and items (p,), returns their scores (p,).
         count: takes a level for each case (n,), returns how many items score below it, and how many
             the same, (n,) integers; without lifting. Its scores have the bits of `score_pairs`.
-        targets, ties, own: as for `rank_targets`. n_items: of the catalogue.
+        targets, ties, lifted: as for `rank_targets`. n_items: of the catalogue.
 
     Returns:
         (n,) float64.
     """
     n = len(targets)
     levels = score_pairs(np.arange(n), targets)
-    if own is None or len(own.row) == 0:
+    if lifted is None or len(lifted.row) == 0:
         return from_counts(*count(levels), n_items, ties)
-    before = score_pairs(own.row, own.items)
-    lifted, is_target = lift(before, own.floor), own.items == targets[own.row]
-    levels[own.row[is_target]] = lifted[is_target]
+    row = lifted.row
+    before = score_pairs(row, lifted.items)
+    after, is_target = lift(before, lifted.floors), lifted.items == targets[row]
+    levels[row[is_target]] = after[is_target]
     below, level = (counts.astype(np.int64) for counts in count(levels))
-    for scores, change in ((before, -1), (lifted, 1)):
-        at = levels[own.row]
-        below += change * np.bincount(own.row[scores < at], minlength=n)
-        level += change * np.bincount(own.row[scores == at], minlength=n)
+    for scores, change in ((before, -1), (after, 1)):
+        below += change * np.bincount(row[scores < levels[row]], minlength=n)
+        level += change * np.bincount(row[scores == levels[row]], minlength=n)
     return from_counts(below, level, n_items, ties)
 
 
@@ -200,13 +204,13 @@ def rank_in_parts(
     targets: np.ndarray,
     ties: str,
     watch: Callable[[int, int], None] | None = None,
-    own: Callable[[slice], Own | None] = lambda cases: None,
+    lifted: Callable[[slice], Lifted | None] = lambda cases: None,
 ) -> np.ndarray:
     """`rank_targets` in parts, with a report after each part of the cases.
 
     Args:
         rank: `rank_targets` of a backend. h, V_y, b_y, targets, ties: its arguments.
-        own: the lifted items of a part of the cases.
+        lifted: the lifted items of a part of the cases.
         watch: called with the number of cases done and the number of all cases.
 
     Returns:
@@ -216,7 +220,7 @@ def rank_in_parts(
     found = [np.empty(0)]
     for i in range(0, len(h), size):
         part = slice(i, i + size)
-        found.append(rank(h[part], V_y, b_y, targets[part], ties, own(part)))
+        found.append(rank(h[part], V_y, b_y, targets[part], ties, lifted(part)))
         if watch:
             watch(min(i + size, len(h)), len(h))
     return np.concatenate(found)

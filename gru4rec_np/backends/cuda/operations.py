@@ -242,7 +242,7 @@ class CudaOps(Device, Ops):
         b_y: np.ndarray,
         targets: np.ndarray,
         ties: str = "conservative",
-        own: ranking.Own | None = None,
+        lifted: ranking.Lifted | None = None,
     ) -> np.ndarray:
         """As `ranking.rank_targets`."""
         (I, H), dtype, side = V_y.shape, V_y.dtype, Size.RANK_SIDE  # noqa: E741
@@ -273,7 +273,7 @@ class CudaOps(Device, Ops):
                 counts[:, part] = self.to_host(there)
             return counts[0], counts[1]
 
-        return ranking.rank_by_counts(pairs, count, targets, I, ties, own)
+        return ranking.rank_by_counts(pairs, count, targets, I, ties, lifted)
 
     # --- many steps -------------------------------------------------------------------------------
 
@@ -322,7 +322,7 @@ def on_gpu(why: str) -> CudaOps:
         return graph.launch
 
     ops = CudaOps("cuda", why, cupy, compile, capture)
-    # Each call of a kernel takes as long as far more work: see docs/performance.md.
+    # A launch costs more than the work of a few sessions or steps: see docs/performance.md.
     ops.fed_rows, ops.chunk_work = 256, 2**37
     return ops
 

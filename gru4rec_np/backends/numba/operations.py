@@ -296,7 +296,7 @@ class NumbaOps(Ops):
         b_y: np.ndarray,
         targets: np.ndarray,
         ties: str = "conservative",
-        own: ranking.Own | None = None,
+        lifted: ranking.Lifted | None = None,
     ) -> np.ndarray:
         """As `ranking.rank_targets`, a block of cases on each core."""
         V_y = np.ascontiguousarray(V_y)
@@ -326,7 +326,7 @@ class NumbaOps(Ops):
             in_blocks(work, len(h))
             return below, level
 
-        return ranking.rank_by_counts(pairs, count, targets, len(V_y), ties, own)
+        return ranking.rank_by_counts(pairs, count, targets, len(V_y), ties, lifted)
 
     # --- parts of a batch -------------------------------------------------------------------------
 
