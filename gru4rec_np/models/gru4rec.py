@@ -130,7 +130,8 @@ class GRU4Rec(Network):
 
         A new item starts from the mean of the items that it shares sessions with, see
         `going_on.start_from`. `n_epochs` counts passes over the new sessions. `history` and
-        `losses` are those of this training alone.
+        `losses` are those of this training alone. `repeat_scores` are learnt anew, unless the new
+        sessions have few cases.
 
         A model from a file has no optimiser memory, unless `read_memory` has read it. With fresh
         memory Adagrad's first steps are so large that the model may become worse.
