@@ -163,9 +163,9 @@ def test_nothing_is_left_to_compile_when_an_epoch_begins():
     operations = pytest.importorskip("gru4rec_np.backends.numba.operations")
     own = [*vars(operations).values(), *vars(operations.encoders).values()]
     used = {k for k in own if isinstance(k, compiled.Kernel)}
-    of_the_catalogue = {operations.score_catalogue, operations.count_ranks}
+    catalogue = {operations.score_catalogue, operations.score_pairs, operations.count_scores}
     prepared = {*operations.STEP_BY_STEP, *operations.WHOLE_SESSIONS}
-    assert used - of_the_catalogue == prepared
+    assert used - catalogue == prepared
 
 
 def test_threads_that_call_first_load_once(places, monkeypatch):

@@ -8,8 +8,9 @@ from scipy.sparse import csr_array
 
 from conftest import examples, shared
 from gru4rec_np import InputError, Sessions, Shop, gradcheck, read_table
+from gru4rec_np.data.sessions import CLICKS
 from gru4rec_np.models.baselines import POP, by_session
-from gru4rec_np.models.factors import BPRMF, CLICKS, _triples, bpr_mf, bpr_mf_backward
+from gru4rec_np.models.factors import BPRMF, _triples, bpr_mf, bpr_mf_backward
 
 
 @examples(200)

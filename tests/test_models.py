@@ -76,9 +76,10 @@ def test_damaged_files(fitted, tmp_path):
     path = tmp_path / "model.npz"
     fitted.save(path)
     about, arrays = checkpoint.load(path)
-    # What only `fit_more` needs; files of version 0.1 have none of it.
+    # What only `fit_more` or `repeat` needs; files of version 0.1 have none of it.
     optional = {
         "support",
+        "repeat_scores",
         "GRU4Rec/support",
         *(f"learnt/{part}" for part in getattr(fitted, "kept", {})),
     }

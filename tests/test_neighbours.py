@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from conftest import examples, shared
 from gru4rec_np import InputError, Sessions, Shop, read_table
+from gru4rec_np.data.sessions import CLICKS
 from gru4rec_np.models import neighbours
-from gru4rec_np.models.neighbours import CLICKS, VSKNN, ItemKNN, by_session
+from gru4rec_np.models.neighbours import VSKNN, ItemKNN, by_session
 
 logs = st.lists(st.lists(st.integers(0, 8), min_size=1, max_size=6), min_size=1, max_size=12)
 

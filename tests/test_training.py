@@ -196,6 +196,8 @@ def recorded_fit(log, **settings):
         calls.append(log_support)
 
         class Run:
+            draw_negatives = staticmethod(model.ops.draw_negatives)
+
             def __call__(self, batches, steps, samples, state, rng, rates):
                 calls.append((batches, steps, samples.copy()))
                 given.append(rates)
@@ -225,7 +227,7 @@ def test_a_chunk_has_more_steps_where_many_are_one_call():
     """And the more the smaller they are."""
     plain = GRU4Rec.published(layers=[1], bptt=5, backend="numpy")
     assert chunk_of(plain, plain.ops) == 65  # whole windows
-    own = SimpleNamespace(fuses=backends.can_fuse_steps)
+    own = SimpleNamespace(fuses=backends.can_fuse_steps, chunk_work=plain.ops.chunk_work)
     chunks = [
         chunk_of(GRU4Rec.published(layers=[H], n_sample=2048, backend="numpy"), own)
         for H in (1, 10, 100, 1000)
