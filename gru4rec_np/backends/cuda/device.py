@@ -262,7 +262,11 @@ class Device:
         """`draw_negatives` with arrays on the device; rng goes on as if it had drawn them.
 
         Args:
-            rng: NumPy's, on PCG64 (`numpy.random.default_rng`).
+            rng: NumPy's, on PCG64 (`numpy.random.default_rng`). shape: (steps, n_sample).
+            distribution: (I,) float64, guide: (K + 1,) int32, see data/batches.py; sent.
+
+        Returns:
+            int32 of this shape, on the device.
         """
         drawn = self.empty(shape, np.int32)
         now = rng.bit_generator.state
