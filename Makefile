@@ -1,6 +1,8 @@
-# Everything happens in .venv, which is made anew when the package's requirements change.
+# Everything happens in .venv, where the package is installed again when its requirements change.
+# Python compiles modules when they are imported; to compile all would double the installation.
 PYTHON ?= python3
 VENV = .venv/bin
+INSTALL = $(VENV)/pip install --quiet --disable-pip-version-check --no-compile
 
 .PHONY: demo page course test explore lint clean
 
@@ -19,15 +21,14 @@ runs/demo/model.npz: | .venv/base
 	$(VENV)/python -m gru4rec_np.train --out runs/demo --overwrite --baselines none
 
 # The course, in the browser.
-course: .venv/tutorials
+course: .venv/course
 	$(VENV)/python -m gru4rec_np.course
 	cd tutorials && ../$(VENV)/jupyter lab
 
-# All tests, on all cores. Hypothesis draws the same examples each time.
+# All tests, types included, on all cores. Hypothesis draws the same examples each time.
 test: .venv/test
 	$(VENV)/ruff check .
 	$(VENV)/ruff format --check .
-	$(VENV)/mypy
 	$(VENV)/python -m pytest -n auto --dist worksteal
 
 # All tests again and again, Hypothesis drawing other examples each time. Takes hours.
@@ -44,19 +45,10 @@ lint: .venv/test
 clean:
 	rm -rf .venv build *.egg-info runs
 
-.venv/base: setup.py pyproject.toml
+# The package with the extra of that name; base has none.
+.venv/base .venv/serve .venv/course .venv/test: .venv/%: setup.py pyproject.toml | .venv/bin/pip
+	$(INSTALL) -e '.$(patsubst %,[%],$(filter-out base,$*))'
+	touch $@
+
+.venv/bin/pip:
 	$(PYTHON) -m venv .venv
-	$(VENV)/pip install --quiet --disable-pip-version-check -e .
-	touch $@
-
-.venv/serve: .venv/base
-	$(VENV)/pip install --quiet --disable-pip-version-check -e '.[serve]'
-	touch $@
-
-.venv/tutorials: .venv/base
-	$(VENV)/pip install --quiet --disable-pip-version-check -e '.[course]'
-	touch $@
-
-.venv/test: .venv/base
-	$(VENV)/pip install --quiet --disable-pip-version-check -e '.[test]'
-	touch $@
