@@ -21,23 +21,27 @@ from gru4rec_np.models.hybrid import Hybrid
 
 # Each idea alone on top of the papers' model, then together.
 NOTHING: dict[str, object] = {}
+COSINE_12: dict[str, object] = {"cosine": 12.0}
 ALONE = {
     "as published": NOTHING,
     "decay": {"decay": True},
     "skip": {"skip": True},
-    "cosine": {"cosine": 12.0},
+    "cosine": COSINE_12,
     "dropout 0.2": {"dropout_p_embed": 0.2},
     "repeat": {"repeat": 0.15},
     "all items": {"n_sample": "all"},
 }
-UNFADED: dict[str, object] = {"fade": 0.0, "repeat": 0.0}
+UNFADED = COSINE_12 | {"fade": 0.0, "repeat": 0.0}
 TOGETHER = {
     "skip, cosine, dropout 0.2": UNFADED,
-    "and fade": {"repeat": 0.0},
-    "and fade 0.6": {"fade": 0.6, "repeat": 0.0},
-    "and fade and repeat: the default": NOTHING,
-    "and repeat 0.1": {"repeat": 0.1},
-    "and repeat 0.2": {"repeat": 0.2},
+    "and fade": COSINE_12 | {"repeat": 0.0},
+    "and fade 0.6": COSINE_12 | {"fade": 0.6, "repeat": 0.0},
+    "and fade and repeat": COSINE_12,
+    "and repeat 0.1": COSINE_12 | {"repeat": 0.1},
+    "and repeat 0.2": COSINE_12 | {"repeat": 0.2},
+    "and cosine 11": {"cosine": 11.0},
+    "and cosine 10: the default": NOTHING,
+    "and cosine 9": {"cosine": 9.0},
     "and decay": UNFADED | {"decay": True},
     "and decay, without skip": UNFADED | {"decay": True, "skip": False},
     "and decay, without cosine": UNFADED | {"decay": True, "cosine": 0.0},

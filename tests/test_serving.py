@@ -34,7 +34,7 @@ KINDS = {
     "reset before": {"layers": [24], "reset_after": False, "input": "shared"},
     "deep": {"layers": [12, 10], "input_to_all_layers": True, "feedforward": [9]},
     "lstm": {"layers": [12], "unit": "lstm", "input": "weighted"},
-    "the defaults": {"layers": [12], "skip": True, "fade": 0.8, "cosine": 12.0, "repeat": 0.3},
+    "the defaults": {"layers": [12], "skip": True, "fade": 0.8, "cosine": 10.0, "repeat": 0.3},
 }
 
 

@@ -249,7 +249,7 @@ class Hyperparameters(Checked):
         number(0, most=1),
     )
     cosine: float = declare(
-        12.0,
+        10.0,
         "with loss=cross-entropy: score items by this times the cosine of vector and item, without "
         "biases; good values: 8 to 16; 0: by their product and a bias, as with the other losses",
         number(0),
