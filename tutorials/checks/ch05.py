@@ -187,13 +187,9 @@ def _stored_state_zeroed(x, reset, W, U):
 
 
 def _stored_state_zeroed_after(x, reset, W, U):
-    h = np.zeros((x.shape[1], len(U)))
-    out = []
-    for t in range(len(x)):
-        h = np.tanh(W[x[t]] + h @ U)
-        out.append(h)
-        h[reset[t]] = 0
-    return np.array(out)
+    out = _reset_after(x, reset, W, U)
+    out[reset] = 0
+    return out
 
 
 def _output_zeroed(x, reset, W, U):
