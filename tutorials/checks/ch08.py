@@ -34,9 +34,15 @@ def _adagrad_cases(rng):
     ]
 
 
-def _without_epsilon(p, g, a, learning_rate):
-    with np.errstate(invalid="ignore"):
-        return p - learning_rate * g / np.sqrt(a + g * g), a + g * g
+def _adagrad_with(memory=lambda a, g: a + g * g, step=lambda g, a: g / np.sqrt(a + 1e-6)):
+    """Adagrad with another new a, or another step from the gradient and the new a."""
+
+    @np.errstate(invalid="ignore")
+    def adagrad(p, g, a, learning_rate):
+        a = memory(a, g)
+        return p - learning_rate * step(g, a), a
+
+    return adagrad
 
 
 # --- 8.2 ------------------------------------------------------------------------------------------
@@ -384,49 +390,40 @@ EXERCISES = [
         parts=("p", "a"),
         mistakes={
             "the 1e-6 stands outside the root; it belongs under it: sqrt(a + 1e-6)": (
-                lambda p, g, a, lr: (p - lr * g / (np.sqrt(a + g * g) + 1e-6), a + g * g)
+                _adagrad_with(step=lambda g, a: g / (np.sqrt(a) + 1e-6))
             ),
             "the 1e-6 is missing: where every gradient was 0 so far, 0/0 is not a number": (
-                _without_epsilon
+                _adagrad_with(step=lambda g, a: g / np.sqrt(a))
             ),
             "the step divides by the old a: a takes in g² first, then the step is made": (
                 lambda p, g, a, lr: (p - lr * g / np.sqrt(a + 1e-6), a + g * g)
             ),
-            "a sums the gradients themselves; it is the sum of their squares": (
-                lambda p, g, a, lr: (p - lr * g / np.sqrt(np.abs(a + g) + 1e-6), a + g)
+            "a sums the gradients themselves; it is the sum of their squares": _adagrad_with(
+                lambda a, g: a + g, lambda g, a: g / np.sqrt(np.abs(a) + 1e-6)
             ),
             "a sums |g|; it is the sum of the squares g²": (
-                lambda p, g, a, lr: (
-                    p - lr * g / np.sqrt(a + np.abs(g) + 1e-6),
-                    a + np.abs(g),
-                )
+                _adagrad_with(lambda a, g: a + np.abs(g))
             ),
             "every entry of a takes in the sum of all g²; each takes in its own g² only": (
-                lambda p, g, a, lr: (
-                    p - lr * g / np.sqrt(a + (g * g).sum() + 1e-6),
-                    a + (g * g).sum(),
-                )
+                _adagrad_with(lambda a, g: a + (g * g).sum())
             ),
             "a is only this step's g²: it must remember all those before, a + g²": (
-                lambda p, g, a, lr: (p - lr * g / np.sqrt(g * g + 1e-6), g * g)
+                _adagrad_with(lambda a, g: g * g)
             ),
             "the root is missing: divide by sqrt(a + 1e-6), not by a + 1e-6": (
-                lambda p, g, a, lr: (p - lr * g / (a + g * g + 1e-6), a + g * g)
+                _adagrad_with(step=lambda g, a: g / (a + 1e-6))
             ),
             "it climbs: the loss falls against the gradient, so the step is taken away": (
-                lambda p, g, a, lr: (p + lr * g / np.sqrt(a + g * g + 1e-6), a + g * g)
+                _adagrad_with(step=lambda g, a: -g / np.sqrt(a + 1e-6))
             ),
             "a keeps the 1e-6, which would grow with every step; it is added under the root only": (
-                lambda p, g, a, lr: (p - lr * g / np.sqrt(a + g * g + 1e-6), a + g * g + 1e-6)
+                _adagrad_with(lambda a, g: a + g * g + 1e-6, lambda g, a: g / np.sqrt(a))
             ),
             "the learning rate is missing: it multiplies the step": (
-                lambda p, g, a, lr: (p - g / np.sqrt(a + g * g + 1e-6), a + g * g)
+                lambda p, g, a, lr: _adagrad(p, g, a, 1)
             ),
             "one number for the whole matrix: every entry has its own sum a": (
-                lambda p, g, a, lr: (
-                    p - lr * g / np.sqrt((a + g * g).sum() + 1e-6),
-                    a + g * g,
-                )
+                _adagrad_with(step=lambda g, a: g / np.sqrt(a.sum() + 1e-6))
             ),
         },
         hints=[
