@@ -244,14 +244,13 @@ def _through_time_with(wrong=None):
                 dU, db = dU_t, db_t
             else:
                 dU, db = dU + dU_t, db + db_t
-            if wrong == "not carried":
-                dh = np.zeros_like(dh)
-            elif wrong == "all lanes":
-                dh = dh * (not reset[t].any())
-            elif wrong == "upside down":
-                dh = dh * reset[t][:, None]
-            elif wrong not in ("no cut", "early"):
-                dh = dh * ~reset[t][:, None]
+            dh = dh * {
+                "not carried": 0,
+                "all lanes": not reset[t].any(),
+                "upside down": reset[t][:, None],
+                "no cut": 1,
+                "early": 1,
+            }.get(wrong, ~reset[t][:, None])
         return dxW[::-1] if wrong == "turned round" else dxW, dU, db
 
     return backward

@@ -56,7 +56,7 @@ def _moves(more=2, take=0, begin=0, at_the_end=False, refill=True, stride=1, els
     """A rule for what lanes do after a step; as it stands the right one.
 
     Args:
-        else_stays_at: the place where a lane is whose session is done while nobody waits.
+        else_stays_at: where a lane stays whose session is done while nobody waits, from its place.
     """
 
     def move(lanes, waiting):
