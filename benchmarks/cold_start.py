@@ -1,6 +1,6 @@
 """How long until N epochs are done, from the start of Python, imports and compiling included?
 
-Each contender trains setting B of speed.py on about 70,000 events, in a new process each time.
+Each contender trains setting B of settings.py on about 70,000 events, in a new process each time.
 Cold: Numba has compiled nothing yet. Warm: it finds its machine code on disk. NumPy and PyTorch
 compile nothing; their second time only has its files in memory. PyTorch needs the `bench` extra
 and is left out without it. `performance.py cold_start` runs it.
@@ -36,6 +36,8 @@ ON_GPU = {"cuda": "CUDA", "torch": "PyTorch, tuned"}
 
 def work(contender: str, path: str, epochs: int) -> None:
     """Train in this process; print the number of each epoch when it is done."""
+    from settings import SETTINGS
+
     from gru4rec_np import GRU4Rec, Sessions
 
     with np.load(path) as arrays:
@@ -46,7 +48,6 @@ def work(contender: str, path: str, epochs: int) -> None:
 
     if contender == "torch":
         import torch
-        from speed import SETTINGS
         from torch_peer import Peer
 
         from gru4rec_np.data.batches import session_parallel
@@ -63,12 +64,8 @@ def work(contender: str, path: str, epochs: int) -> None:
             peer.train(range(len(batches)))
             done(epoch + 1)
         return
-    # As in speed.py, whose import would load PyTorch.
-    model = GRU4Rec.published(
-        input="shared", layers=[100], batch_size=32, loss="cross-entropy", n_sample=2048,
-        sample_alpha=0.75, logq=1, dropout_p_embed=0, n_epochs=epochs,
-        backend="numba" if contender == "operations" else contender,
-    )  # fmt: skip
+    backend = "numba" if contender == "operations" else contender
+    model = GRU4Rec.published(**SETTINGS["B"], n_epochs=epochs, backend=backend)
     if contender == "operations":
         model.ops.fuses = lambda hp: False
         model.ops.stepper = lambda *args: None

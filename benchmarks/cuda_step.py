@@ -1,6 +1,6 @@
 """What does a training step cost a GPU: launches, bytes of its memory, time?
 
-`cuda_step` needs no GPU. It runs a step of speed.py's settings on the emulator, which counts the
+`cuda_step` needs no GPU. It runs a step of the settings on the emulator, which counts the
 32-byte sectors that each warp asks for. Beside them stand the bytes that must move: each row that a
 step uses, of tables, dense weights and optimiser memory, once in and once out, and the batch's
 items. What a kernel hands to the next is not part of that.

@@ -12,38 +12,22 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 import roofline
 import torch
 from common import device, in_turns, machine, name_of, table
+from settings import SETTINGS
 from torch_peer import Peer, PlainPeer
 
 from gru4rec_np import GRU4Rec, InputError, Sessions
 from gru4rec_np.backends import Ops, load, one_blas_thread
 from gru4rec_np.data.batches import Batches, guide_table, negative_distribution, session_parallel
 from gru4rec_np.models import network
-from gru4rec_np.models.hyperparameters import PUBLISHED, Hyperparameters
+from gru4rec_np.models.hyperparameters import Hyperparameters
 from gru4rec_np.models.training import chunk_of
 from gru4rec_np.ops.optim import init_state
 
-SETTINGS: dict[str, dict[str, Any]] = {
-    "A": dict(
-        input="onehot", reset_after=False, layers=[100], batch_size=32, loss="cross-entropy",
-        n_sample=0, logq=0, dropout_p_embed=0.1,
-    ),
-    "B": dict(
-        input="shared", layers=[100], batch_size=32, loss="cross-entropy", n_sample=2048,
-        sample_alpha=0.75, logq=1, dropout_p_embed=0,
-    ),
-    "C": dict(
-        input="shared", layers=[224], batch_size=80, loss="bpr-max", elu_param=0.5, n_sample=2048,
-        sample_alpha=0.5, learning_rate=0.05, momentum=0.4, dropout_p_embed=0.5,
-        dropout_p_hidden=0.05,
-    ),
-}  # fmt: skip
-SETTINGS = {name: PUBLISHED | setting for name, setting in SETTINGS.items()}
 STEPS = {"A": 512, "B": 376, "C": 64}  # of a round: a chunk
 WHOLE, EPOCHS = "B", 5  # what is trained from start to end
 PEERS = {"PyTorch, plain": PlainPeer, "PyTorch, tuned": Peer}

@@ -1,6 +1,6 @@
 """What does a training step cost, by items, lanes, units and samples?
 
-Steps of setting B of speed.py on random clicks, one size changed at a time. Items are drawn
+Steps of setting B of settings.py on random clicks, one size changed at a time. Items are drawn
 uniformly, the worst case for caches. For the cost by items they are also drawn in proportion to
 1 / rank, as clicks on real shops roughly are.
 

@@ -6,6 +6,7 @@ import traceback
 import numpy as np
 
 from checks import Exercise, Ways, Wrong
+from checks.common import sessions_of
 from gru4rec_np import Sessions
 from gru4rec_np.data.protocols import merge_repeats
 from gru4rec_np.data.sessions import DAY
@@ -47,19 +48,8 @@ def _run_mask(answer, args):
 # --- 1.1 ------------------------------------------------------------------------------------------
 
 
-def _sessions(items, offsets, times=None):
-    items = np.asarray(items)
-    times = np.arange(len(items), dtype=float) if times is None else times
-    names = np.arange(items.max(initial=0) + 1)
-    return Sessions(items, np.asarray(offsets), times, names, np.arange(len(offsets) - 1))
-
-
 def _cases(offsets):
-    return _sessions(np.zeros(offsets[-1], np.int32), offsets).cases
-
-
-def _mask_of_cases(offsets):
-    return np.isin(np.arange(offsets[-1]), _cases(offsets))
+    return sessions_of(np.zeros(offsets[-1]), offsets).cases
 
 
 # --- 1.2 ------------------------------------------------------------------------------------------
@@ -70,7 +60,7 @@ def _log(rng, n_sessions=60, n_items=40):
     items = np.minimum(rng.geometric(0.08, lengths.sum()) - 1, n_items - 1).astype(np.int32)
     again = rng.random(len(items)) < 0.2
     items[1:][again[1:]] = items[:-1][again[1:]]
-    return _sessions(items, np.concatenate([[0], np.cumsum(lengths)]))
+    return sessions_of(items, np.concatenate([[0], np.cumsum(lengths)]))
 
 
 def _run_log(answer, args):
@@ -104,9 +94,8 @@ def _in_order(log):
         )
 
 
-def _no_rare(log, support, count=None):
-    count = log.support if count is None else count
-    return log.keep_events(count[log.items] >= support)
+def _no_rare(log, support):
+    return log.keep_events(log.support[log.items] >= support)
 
 
 def _no_short(log, length):
@@ -121,14 +110,14 @@ def _clean_again(log, support, length):
     before = None
     while before != log.n_events:
         before = log.n_events
-        log = _no_short(_no_rare(log, support), length)
+        log = _clean(log, support, length)
     return log
 
 
 def _clean_by_sessions(log, support, length):
     session = np.repeat(np.arange(log.n_sessions), log.lengths)
     pairs = np.unique(np.stack([session, log.items]), axis=1)
-    return _no_short(_no_rare(log, support, np.bincount(pairs[1])), length)
+    return _no_short(log.keep_events(np.bincount(pairs[1])[log.items] >= support), length)
 
 
 def _clean_by_old_lengths(log, support, length):
@@ -140,7 +129,7 @@ def _clean_by_old_lengths(log, support, length):
 
 
 def _first_of_run(items, offsets):
-    kept = merge_repeats(_sessions(items, offsets))  # whose times are the events' numbers
+    kept = merge_repeats(sessions_of(items, offsets))  # whose times are the events' numbers
     return np.isin(np.arange(len(items)), kept.times)
 
 
@@ -177,9 +166,7 @@ def _days_of_sessions(rng):
 
 
 def _in_test(times, offsets, days):
-    return _sessions(np.zeros(len(times), np.int32), offsets, times).starts >= (
-        times.max() - days * DAY
-    )
+    return times[offsets[:-1]] >= times.max() - days * DAY
 
 
 def _by_calendar(times, offsets, days):
@@ -197,28 +184,29 @@ def _two_catalogues(rng):
     return log, np.concatenate([log.item_ids[:1], other])  # a frequent item is number 0
 
 
-def _restrict(log, item_ids):
-    return log.restrict(item_ids)
-
-
 def _renumbered(log, item_ids):
+    """With new numbers, -1 for unknown items; nothing is dropped."""
     number = {item: i for i, item in enumerate(item_ids.tolist())}
     new = np.array([number.get(i, -1) for i in log.item_ids.tolist()], np.int32)
     return dataclasses.replace(log, items=new[log.items], item_ids=item_ids)
 
 
+def _restrict_by(new, log, item_ids):
+    """`new` has a number for each item of the log, -1 for those that go."""
+    log = _no_short(log.keep_events(new[log.items] >= 0), 2)
+    return dataclasses.replace(log, items=new[log.items], item_ids=item_ids)
+
+
 def _restrict_without_numbers(log, item_ids):
-    known = np.isin(log.item_ids, item_ids)
-    log = _no_short(log.keep_events(known[log.items]), 2)
-    return dataclasses.replace(log, item_ids=item_ids)
+    old = np.arange(log.n_items)
+    return _restrict_by(np.where(np.isin(log.item_ids, item_ids), old, -1), log, item_ids)
 
 
 def _restrict_by_turned_dict(log, item_ids):
     """The dict has the ids for the numbers, and is asked for ids."""
     item = dict(enumerate(item_ids.tolist()))
     new = np.array([item.get(i, -1) for i in log.item_ids.tolist()])
-    log = _no_short(log.keep_events(new[log.items] >= 0), 2)
-    return dataclasses.replace(log, items=new[log.items], item_ids=item_ids)
+    return _restrict_by(new, log, item_ids)
 
 
 def _restrict_known_only(key):
@@ -235,17 +223,12 @@ def _restrict_by_turned_map(log, item_ids):
     """To each new number its old one, where the new one of each old number is wanted."""
     old = {item: i for i, item in enumerate(log.item_ids.tolist())}
     new = np.array([old.get(i, -1) for i in item_ids.tolist()])
-    log = _no_short(log.keep_events(new[log.items] >= 0), 2)
-    return dataclasses.replace(log, items=new[log.items], item_ids=item_ids)
+    return _restrict_by(new, log, item_ids)
 
 
 def _restrict_keeping_short(log, item_ids):
     log = _renumbered(log, item_ids)
     return log.keep_events(log.items >= 0)
-
-
-def _restrict_keeping_unknown(log, item_ids):
-    return _no_short(_renumbered(log, item_ids), 2)
 
 
 def _restrict_whole_sessions(log, item_ids):
@@ -264,16 +247,13 @@ def _restrict_short_first(log, item_ids):
 def _restrict_by_place(log, item_ids, catalogue):
     """The numbers are those that np.searchsorted finds in the catalogue, for the known items."""
     new = np.searchsorted(catalogue, log.item_ids)
-    known = np.isin(log.item_ids, item_ids)
-    log = _no_short(log.keep_events(known[log.items]), 2)
-    return dataclasses.replace(log, items=new[log.items], item_ids=item_ids)
+    return _restrict_by(np.where(np.isin(log.item_ids, item_ids), new, -1), log, item_ids)
 
 
 def _restrict_by_search(log, item_ids):
     place = np.minimum(np.searchsorted(item_ids, log.item_ids), len(item_ids) - 1)
     new = np.where(item_ids[place] == log.item_ids, place, -1)
-    log = _no_short(log.keep_events(new[log.items] >= 0), 2)
-    return dataclasses.replace(log, items=new[log.items], item_ids=item_ids)
+    return _restrict_by(new, log, item_ids)
 
 
 def _restrict_but_item_0(log, item_ids):
@@ -307,7 +287,9 @@ EXERCISES = [
                 _mask_one_too_far, lambda offsets: np.delete(np.arange(offsets[-1]), offsets[1:])
             ),
             "that is a mask of the events, rightly True where there is a next one; "
-            "np.flatnonzero(mask) gives their numbers": _mask_of_cases,
+            "np.flatnonzero(mask) gives their numbers": lambda offsets: np.isin(
+                np.arange(offsets[-1]), _cases(offsets)
+            ),
         },
         hints=[
             "There are offsets[-1] events, numbered from 0. All are cases but one per session.",
@@ -446,7 +428,7 @@ EXERCISES = [
     Exercise(
         number="1.5",
         title="a log in another catalogue's numbers",
-        right=_restrict,
+        right=Sessions.restrict,
         cases=lambda rng: [_two_catalogues(rng), _two_catalogues(rng)],
         mistakes={
             "the right events are left, but with their old numbers: these now mean other "
@@ -454,7 +436,9 @@ EXERCISES = [
             "sessions that are left with fewer than 2 events are still there": (
                 _restrict_keeping_short
             ),
-            "events of unknown items are still there": _restrict_keeping_unknown,
+            "events of unknown items are still there": lambda log, item_ids: _no_short(
+                _renumbered(log, item_ids), 2
+            ),
             "the numbers are new, but nothing is dropped: events of unknown items are still there "
             "(number -1), and so are short sessions": _renumbered,
             "np.searchsorted wants a sorted catalogue, and item_ids is not sorted: the numbers are "
@@ -479,7 +463,7 @@ EXERCISES = [
             ),
             "the items have their new numbers, but item_ids is still the old catalogue": (
                 lambda log, item_ids: dataclasses.replace(
-                    _restrict(log, item_ids), item_ids=log.item_ids
+                    log.restrict(item_ids), item_ids=log.item_ids
                 )
             ),
             "only item_ids is the other catalogue's; no event is dropped, and items still has the "

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 
 from checks import Exercise
-from gru4rec_np import Sessions
+from checks.common import but, in_order, sessions_of
 from gru4rec_np.models.baselines import SPOP
 from gru4rec_np.ops.ranking import TIES, metrics, ranks
 
@@ -51,38 +51,18 @@ def _metrics(ranks, k):
     return tuple(metrics(ranks, k).values())
 
 
-def _mrr(ranks, k):
-    return _metrics(ranks, k)[1]
-
-
-def _recall(ranks, k):
-    return _metrics(ranks, k)[0]
-
-
 # --- 2.3 ------------------------------------------------------------------------------------------
 
 
-def _log(items, offsets, n_items):
-    return Sessions(
-        np.asarray(items, np.int32),
-        np.asarray(offsets),
-        np.arange(len(items), dtype=float),
-        np.arange(n_items),
-        np.arange(len(offsets) - 1),
-    )
-
-
-def _followers(items, offsets, n_items):
-    log = _log(items, offsets, n_items)
+def _count(pairs, n_items):
     counts = np.zeros((n_items, n_items))
-    np.add.at(counts, (log.items[log.cases], log.items[log.cases + 1]), 1)
+    np.add.at(counts, tuple(pairs), 1)
     return counts
 
 
-def _count(pairs, n_items):
-    out = np.zeros((n_items, n_items))
-    np.add.at(out, tuple(pairs), 1)
-    return out
+def _followers(items, offsets, n_items):
+    cases = sessions_of(items, offsets).cases
+    return _count((items[cases], items[cases + 1]), n_items)
 
 
 def _across(items, offsets, n_items):
@@ -116,11 +96,6 @@ def _all_later(items, offsets, n_items):
     return _count(np.array(pairs).T, n_items)
 
 
-def _both_ways(items, offsets, n_items):
-    counts = _followers(items, offsets, n_items)
-    return counts + counts.T
-
-
 def _probabilities(items, offsets, n_items):
     counts = _followers(items, offsets, n_items)
     return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -140,7 +115,7 @@ def _log_cases(rng):
 def _s_pop(session, pop):
     method = SPOP()
     method.pop = pop
-    log = _log(session, [0, len(session)], len(pop))
+    log = sessions_of(session, [0, len(session)], len(pop))
     return method.scores(log, np.array([len(session) - 1]))[0]
 
 
@@ -151,12 +126,6 @@ def _count_items(session, pop):
 # --- 2.6 ------------------------------------------------------------------------------------------
 
 
-def _similarity(c, size):
-    sim = c / np.sqrt(size[:, None] * size)
-    np.fill_diagonal(sim, 0)
-    return sim
-
-
 def _without_diagonal(of):
     def similarity(c, size):
         sim = of(c, size)
@@ -164,6 +133,9 @@ def _without_diagonal(of):
         return sim
 
     return similarity
+
+
+_similarity = _without_diagonal(lambda c, size: c / np.sqrt(size[:, None] * size))
 
 
 def _joint_counts(rng):
@@ -221,28 +193,26 @@ EXERCISES = [
         ],
         mistakes={
             "rank K is still a hit: <=, not <": lambda ranks, k: _metrics(ranks, k - 1),
-            "in MRR@K, ranks above K must count 0": lambda ranks, k: (
-                _recall(ranks, k),
-                (1 / ranks).mean(),
+            "in MRR@K, ranks above K must count 0": but(
+                _metrics, 1, lambda ranks, k: (1 / ranks).mean()
             ),
-            "the mean is over the hits only; take it over all cases, where misses count 0": (
-                lambda ranks, k: (_recall(ranks, k), (1 / ranks[ranks <= k]).mean())
+            "the mean is over the hits only; take it over all cases, where misses count 0": but(
+                _metrics, 1, lambda ranks, k: (1 / ranks[ranks <= k]).mean()
             ),
-            "it is 1 over the mean rank; take 1/rank of each case first, then the mean": (
-                lambda ranks, k: (_recall(ranks, k), 1 / ranks.mean())
+            "it is 1 over the mean rank; take 1/rank of each case first, then the mean": but(
+                _metrics, 1, lambda ranks, k: 1 / ranks.mean()
             ),
-            "ranks begin at 1 here: 1/rank, not 1/(rank + 1)": lambda ranks, k: (
-                _recall(ranks, k),
-                np.where(ranks <= k, 1 / (ranks + 1), 0).mean(),
+            "ranks begin at 1 here: 1/rank, not 1/(rank + 1)": but(
+                _metrics, 1, lambda ranks, k: np.where(ranks <= k, 1 / (ranks + 1), 0).mean()
             ),
             "these are sums over the cases, not means: divide by the number of cases": (
-                lambda ranks, k: (_recall(ranks, k) * len(ranks), _mrr(ranks, k) * len(ranks))
+                lambda ranks, k: tuple(mean * len(ranks) for mean in _metrics(ranks, k))
             ),
-            "recall and MRR are swapped: return first recall, then MRR": lambda ranks, k: _metrics(
-                ranks, k
-            )[::-1],
+            "recall and MRR are swapped: return first recall, then MRR": (
+                lambda ranks, k: _metrics(ranks, k)[::-1]
+            ),
             "it divides by K (that would be precision); each case has one right answer, so its "
-            "recall is 0 or 1": lambda ranks, k: (_recall(ranks, k) / k, _mrr(ranks, k)),
+            "recall is 0 or 1": but(_metrics, 0, lambda ranks, k: _metrics(ranks, k)[0] / k),
         },
         parts=("recall", "mrr"),
         hints=[
@@ -263,7 +233,7 @@ EXERCISES = [
             "of indices; np.add.at(m, (i, j), 1) adds each time": _once,
             "a pair that occurs several times is counted once (np.add.at(m, (i, j), 1) adds each "
             "time), and a session's first item as following the last one of the session before": (
-                lambda items, offsets, n_items: (_across(items, offsets, n_items) > 0).astype(float)
+                lambda *args: (_across(*args) > 0).astype(float)
             ),
             "a pair that occurs several times in a session is counted once in it: m[i, j] += 1 "
             "does that with arrays of indices; np.add.at(m, (i, j), 1) adds each time": (
@@ -271,12 +241,14 @@ EXERCISES = [
             ),
             "an item that follows itself counts, too; the diagonal is not 0": _no_pairs_of_one,
             "row and column are swapped: the row is i, the earlier item": (
-                lambda items, offsets, n_items: _followers(items, offsets, n_items).T
+                lambda *args: _followers(*args).T
             ),
             "every later item of the session is counted; count only the one right after": (
                 _all_later
             ),
-            "pairs are counted in both directions; count only j after i": _both_ways,
+            "pairs are counted in both directions; count only j after i": (
+                lambda *args: _followers(*args) + _followers(*args).T
+            ),
             "these are probabilities, each row divided by its sum; return the counts "
             "themselves": _probabilities,
         },
@@ -293,27 +265,19 @@ EXERCISES = [
         right=_three,
         cases=lambda rng: [_scores(rng), _scores(rng)],
         mistakes={
-            "e includes the target, so a + e is the rank; one too many was added": (
-                lambda scores, targets: (
-                    _above(scores, targets) + _equal(scores, targets) + 1,
-                    *_three(scores, targets)[1:],
-                )
+            "e includes the target, so a + e is the rank; one too many was added": but(
+                _three, 0, lambda scores, targets: ranks(scores, targets) + 1
             ),
             "if no item scores more, the target has rank 1, not 0: a + 1": lambda scores, targets: (
                 _three(scores, targets)[0],
                 _above(scores, targets),
                 _above(scores, targets) + _equal(scores, targets) / 2,
             ),
-            "the order is (conservative, standard, median); the first two are swapped": (
-                lambda scores, targets: (
-                    _three(scores, targets)[1],
-                    _three(scores, targets)[0],
-                    _three(scores, targets)[2],
-                )
+            "the order is (conservative, standard, median); the first two are swapped": in_order(
+                _three, 1, 0, 2
             ),
-            "it is rounded down: the mean of two ranks may end in .5": lambda scores, targets: (
-                *_three(scores, targets)[:2],
-                np.floor(_three(scores, targets)[2]),
+            "it is rounded down: the mean of two ranks may end in .5": but(
+                _three, 2, lambda *args: np.floor(_three(*args)[2])
             ),
             "more and less are swapped: a counts the items that score more": (
                 lambda scores, targets: _three(-scores, targets)
@@ -323,9 +287,8 @@ EXERCISES = [
                     _above(scores, targets) + _equal(scores, targets), _equal(scores, targets)
                 )
             ),
-            "the mean of the two is half of their sum": lambda scores, targets: (
-                *_three(scores, targets)[:2],
-                2 * _three(scores, targets)[2],
+            "the mean of the two is half of their sum": but(
+                _three, 2, lambda *args: 2 * _three(*args)[2]
             ),
             "e does not include the target itself here; it should": lambda scores, targets: (
                 _three_from(_above(scores, targets), _equal(scores, targets) - 1)

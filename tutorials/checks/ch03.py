@@ -19,47 +19,47 @@ def _gru(xW, h, U, b):
     return cells.gru(xW, h, U, b)[0]
 
 
+def _thirds(order, *weights):
+    """The thirds of the columns in another order."""
+    return (np.concatenate([np.split(w, 3, axis=-1)[i] for i in order], axis=-1) for w in weights)
+
+
 def _gru_with(wrong):
     def step(xW, h, U, b):
         H = h.shape[1]
         if wrong == "no b":
             b = np.zeros_like(b)
-        if wrong == "order":
-            swap = np.r_[H : 2 * H, :H, 2 * H : 3 * H]
-            xW, U, b = xW[:, swap], U[:, swap], b[swap]
         if isinstance(wrong, tuple):
-            xW, U, b = (
-                np.concatenate([np.split(w, 3, axis=-1)[i] for i in wrong], axis=-1)
-                for w in (xW, U, b)
-            )
+            xW, U, b = _thirds(wrong, xW, U, b)
         squash = {"tanh gates": np.tanh, "bare gates": np.asarray}.get(wrong, sigmoid)
         a = xW[:, : 2 * H] + h @ U[:, : 2 * H] + b[: 2 * H]
         r, z = np.split(squash(a), 2, axis=1)
-        r = a[:, :H] if wrong == "bare r" else np.tanh(a[:, :H]) if wrong == "tanh r" else r
-        z = a[:, H:] if wrong == "bare z" else np.tanh(a[:, H:]) if wrong == "tanh z" else z
+        r = {"bare r": a[:, :H], "tanh r": np.tanh(a[:, :H])}.get(wrong, r)
+        z = {"bare z": a[:, H:], "tanh z": np.tanh(a[:, H:])}.get(wrong, z)
         U_n = U[:, 2 * H :]
         seen = {
             "reset after": r * (h @ U_n),
             "no r": h @ U_n,
             "z in candidate": (z * h) @ U_n,
         }.get(wrong, (r * h) @ U_n)
-        a_n = xW[:, 2 * H :] + seen + b[2 * H :]
-        if wrong == "r on x":
-            a_n = r * (xW[:, 2 * H :] + h @ U_n) + b[2 * H :]
-        if wrong == "r on sum":
-            a_n = r * (xW[:, 2 * H :] + h @ U_n + b[2 * H :])
-        if wrong == "no tanh":
-            return (1 - z) * h + z * a_n
-        if wrong == "r on n":
-            return (1 - z) * h + z * r * np.tanh(xW[:, 2 * H :] + h @ U_n + b[2 * H :])
-        n = sigmoid(a_n) if wrong == "σ candidate" else np.tanh(a_n)
+        xW_n, b_n = xW[:, 2 * H :], b[2 * H :]
+        a_n = {
+            "r on x": r * (xW_n + h @ U_n) + b_n,
+            "r on sum": r * (xW_n + h @ U_n + b_n),
+        }.get(wrong, xW_n + seen + b_n)
+        n = {
+            "no tanh": a_n,
+            "σ candidate": sigmoid(a_n),
+            "r on n": r * np.tanh(xW_n + h @ U_n + b_n),
+        }.get(wrong, np.tanh(a_n))
         if wrong == "z for h":
             return z * h + (1 - z) * n
-        if wrong == "r*h kept":
-            return (1 - z) * r * h + z * n
-        if wrong == "nothing kept":
-            return z * n
-        return h + z * n if wrong == "no 1-z" else (1 - z) * h + z * n
+        kept = {
+            "r*h kept": (1 - z) * r * h,
+            "nothing kept": 0,
+            "no 1-z": h,
+        }.get(wrong, (1 - z) * h)
+        return kept + z * n
 
     return step
 
@@ -98,23 +98,17 @@ def _lstm_with(wrong):
             a_o, a_n = a_n, a_o
         i, f, o = sigmoid(a_i), sigmoid(a_f), sigmoid(a_o)
         n = sigmoid(a_n) if wrong == "σ candidate" else np.tanh(a_n)
-        c = c + i * n if wrong == "no f" else f * c + i * n
-        if wrong == "f forgets":
-            c = (1 - f) * np.split(hc, 2, axis=1)[1] + i * n
-        if wrong == "1-f":
-            c = f * np.split(hc, 2, axis=1)[1] + (1 - f) * n
-        if wrong == "h for c":
-            c = f * h + i * n
-        shown = o * (c if wrong == "no tanh" else np.tanh(c))
-        if wrong == "old c":
-            shown = o * np.tanh(np.split(hc, 2, axis=1)[1])
+        c_new = {
+            "no f": c + i * n,
+            "f forgets": (1 - f) * c + i * n,
+            "1-f": f * c + (1 - f) * n,
+            "h for c": f * h + i * n,
+        }.get(wrong, f * c + i * n)
+        h_new = o * {"no tanh": c_new, "old c": np.tanh(c)}.get(wrong, np.tanh(c_new))
         if wrong == "a pair":
-            return shown, c
-        if wrong == "only h":
-            return shown
-        if wrong == "h kept":
-            return np.hstack([shown, shown])
-        return np.hstack([c, shown] if wrong == "order" else [shown, c])
+            return h_new, c_new
+        state = {"only h": [h_new], "h kept": [h_new, h_new], "order": [c_new, h_new]}
+        return np.hstack(state.get(wrong, [h_new, c_new]))
 
     return step
 
@@ -131,17 +125,10 @@ def _reset_after_with(wrong):
         if wrong == "b nowhere":
             b = np.zeros_like(b)
         if isinstance(wrong, tuple):
-            xW, U, b, c = (
-                np.concatenate([np.split(w, 3, axis=-1)[i] for i in wrong], axis=-1)
-                for w in (xW, U, b, c)
-            )
+            xW, U, b, c = _thirds(wrong, xW, U, b, c)
         in_gates = xW + h @ U + (0 if wrong == "no b" else b) + (0 if wrong == "no c" else c)
         a_r, a_z = np.split(in_gates[:, : 2 * H], 2, axis=1)
-        r, z = sigmoid(a_r), sigmoid(a_z)
-        if wrong == "bare gates":
-            r, z = a_r, a_z
-        if wrong == "r and z":
-            r, z = z, r
+        r, z = (a_r, a_z) if wrong == "bare gates" else (sigmoid(a_r), sigmoid(a_z))
         hU_n, b_n, c_n = h @ U[:, 2 * H :], b[2 * H :], c[2 * H :]
         seen = {
             "before": (r * h) @ U[:, 2 * H :] + b_n + c_n,
@@ -153,9 +140,11 @@ def _reset_after_with(wrong):
             "all inside": r * (xW[:, 2 * H :] + hU_n + b_n + c_n) - xW[:, 2 * H :],
         }.get(wrong, b_n + r * (hU_n + c_n))
         a_n = xW[:, 2 * H :] + seen
-        n = a_n if wrong == "no tanh" else sigmoid(a_n) if wrong == "σ candidate" else np.tanh(a_n)
-        if wrong == "r on n":
-            n = r * np.tanh(xW[:, 2 * H :] + b_n + hU_n + c_n)
+        n = {
+            "no tanh": a_n,
+            "σ candidate": sigmoid(a_n),
+            "r on n": r * np.tanh(xW[:, 2 * H :] + b_n + hU_n + c_n),
+        }.get(wrong, np.tanh(a_n))
         return z * h + (1 - z) * n if wrong == "z for h" else (1 - z) * h + z * n
 
     return step
@@ -329,7 +318,7 @@ EXERCISES = [
             "r is not used: the candidate sees r*h, not h": _gru_with("no r"),
             "the candidate sees r*h; you have z*h": _gru_with("z in candidate"),
             "r and z have changed places: the columns' order is [r | z | n], r goes into the"
-            " candidate, z into the mix": _gru_with("order"),
+            " candidate, z into the mix": _gru_with((1, 0, 2)),
             "the columns' order is [r | z | n]; you take them in another": Ways(
                 *(_gru_with(order) for order in OTHER_ORDERS)
             ),
@@ -474,7 +463,7 @@ EXERCISES = [
             "the gates r and z have their b too": _reset_after_with("no b"),
             "b_n is missing: it is added to x W_n": _reset_after_with("no b_n"),
             "r and z have changed places: the columns' order is [r | z | n], r goes into the "
-            "candidate, z into the mix": _reset_after_with("r and z"),
+            "candidate, z into the mix": _reset_after_with((1, 0, 2)),
             "the columns' order is [r | z | n]; you take them in another": Ways(
                 *(_reset_after_with(order) for order in OTHER_ORDERS)
             ),

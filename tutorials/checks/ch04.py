@@ -3,6 +3,7 @@
 import numpy as np
 
 from checks import Exercise, Wrong
+from checks.common import but, in_order, row_sums, row_sums_as_they_came, rows_unsummed
 from gru4rec_np.ops.activations import sigmoid
 from gru4rec_np.ops.cells import (
     dense,
@@ -23,11 +24,19 @@ def _moved(x, index, step):
     return out
 
 
-def _numerical_gradient(f, x, eps=1e-5):
+def _differences(f, x, eps, places):
     out = np.empty_like(x)
-    for i in np.ndindex(x.shape):
+    for i in places:
         out[i] = (f(_moved(x, i, eps)) - f(_moved(x, i, -eps))) / (2 * eps)
     return out
+
+
+def _numerical_gradient(f, x, eps=1e-5):
+    return _differences(f, x, eps, np.ndindex(x.shape))
+
+
+def _rows_at_once(f, x, eps):
+    return _differences(f, x, eps, range(len(x)))
 
 
 def _one_sided(f, x, eps):
@@ -38,14 +47,7 @@ def _one_sided(f, x, eps):
 
 
 def _all_at_once(f, x, eps):
-    return np.full_like(x, (f(x + eps) - f(x - eps)) / (2 * eps))
-
-
-def _rows_at_once(f, x, eps):
-    out = np.empty_like(x)
-    for i in range(len(x)):
-        out[i] = (f(_moved(x, i, eps)) - f(_moved(x, i, -eps))) / (2 * eps)
-    return out
+    return (f(x + eps) - f(x - eps)) / (2 * eps)
 
 
 def _never_put_back(f, x, eps):
@@ -90,9 +92,9 @@ def _dense_from(da, x, F):
     return da @ F.T, x.T @ da, da.sum(axis=0)
 
 
-def _dense_bias(dy, cache, F, how):
-    dx, dF, _ = dense_backward(dy, cache, F)
-    return dx, dF, how(dy * (1 - cache[1] ** 2))
+def _da(dy, cache):
+    """Back through the dense layer's tanh."""
+    return dy * (1 - cache[1] ** 2)
 
 
 def _mix_backward(dh_new, h, z, n):
@@ -100,15 +102,11 @@ def _mix_backward(dh_new, h, z, n):
 
 
 def _mix_cases(rng):
-    return [
-        (
-            rng.normal(size=(B, H)),
-            rng.normal(size=(B, H)),
-            rng.random((B, H)),
-            rng.normal(size=(B, H)),
-        )
-        for B, H in ((3, 2), (1, 4))
-    ]
+    cases = []
+    for B, H in ((3, 2), (1, 4)):
+        dh_new, h = rng.normal(size=(2, B, H))
+        cases.append((dh_new, h, rng.random((B, H)), rng.normal(size=(B, H))))
+    return cases
 
 
 def _candidate(da, h, r, U_n):
@@ -129,28 +127,28 @@ def _candidate_cases(rng):
     return cases
 
 
-def _candidate_wrong(dn, h, r, n, U_n, how):
-    da, dr, _ = _candidate_backward(dn, h, r, n, U_n)
-    drh = da @ U_n.T
-    if how == "untransposed":
-        return da, da @ U_n * h, da @ U_n * r
-    if how == "no U_n":
-        return da, da * h, da * r
-    if how == "no r":
-        return da, dr, drh
-    if how == "no h":
-        return da, drh, drh * r
-    if how == "σ too":
-        return da, dr * r * (1 - r), drh * r
-    return da, drh * r, drh * h
+def _candidate_with(*, dr=lambda drh, h, r: drh * h, dh=lambda drh, h, r: drh * r, U=np.transpose):
+    """`_candidate_backward` with another dr, another dh, or something else than U_n.T."""
+
+    def backward(dn, h, r, n, U_n):
+        da = dn * (1 - n * n)
+        drh = da @ U(U_n)
+        return da, dr(drh, h, r), dh(drh, h, r)
+
+    return backward
 
 
-def _gru_cases(rng):
-    cases = []
-    for B, H in ((4, 3), (2, 5)):
-        xW, h, b = rng.normal(size=(B, 3 * H)), rng.normal(size=(B, H)), rng.normal(size=3 * H)
-        U = rng.normal(size=(H, 3 * H))
-        cases.append((rng.normal(size=(B, H)), gru(xW, h, U, b)[1], U))
+def _gru_cases(cell, biases):
+    """Arguments of the backward pass of a cell with so many biases."""
+
+    def cases(rng):
+        out = []
+        for B, H in ((4, 3), (2, 5)):
+            xW, h = rng.normal(size=(B, 3 * H)), rng.normal(size=(B, H))
+            b, U = rng.normal(size=(biases, 3 * H)), rng.normal(size=(H, 3 * H))
+            out.append((rng.normal(size=(B, H)), cell(xW, h, U, *b)[1], U))
+        return out
+
     return cases
 
 
@@ -190,19 +188,6 @@ def _gru_with(*wrong):
 # --- 4.7 ------------------------------------------------------------------------------------------
 
 
-def _reset_after_cases(rng):
-    cases = []
-    for B, H in ((4, 3), (2, 5)):
-        xW, h, (b, c) = (
-            rng.normal(size=(B, 3 * H)),
-            rng.normal(size=(B, H)),
-            rng.normal(size=(2, 3 * H)),
-        )
-        U = rng.normal(size=(H, 3 * H))
-        cases.append((rng.normal(size=(B, H)), gru_reset_after(xW, h, U, b, c)[1], U))
-    return cases
-
-
 def _reset_after_with(wrong):
     """`gru_reset_after_backward` with the named mistake in it."""
 
@@ -236,28 +221,6 @@ def _reset_after_with(wrong):
 # --- 4.8 and 4.9 ----------------------------------------------------------------------------------
 
 
-def _last_wins(rows, g):
-    distinct, place = np.unique(rows, return_inverse=True)
-    out = np.zeros((len(distinct), *g.shape[1:]))
-    out[place] += g
-    return distinct, out
-
-
-def _first_wins(rows, g):
-    distinct, first = np.unique(rows, return_index=True)
-    return distinct, g[first]
-
-
-def _mean(rows, g):
-    distinct, sums = sum_rows(rows, g)
-    return distinct, sums / np.array([(rows == row).sum() for row in distinct])[:, None]
-
-
-def _as_they_came(rows, g):
-    distinct = np.array(list(dict.fromkeys(rows.tolist())))
-    return distinct, np.stack([g[rows == row].sum(axis=0) for row in distinct])
-
-
 def _whole_table(rows, g):
     out = np.zeros((rows.max() + 1, g.shape[1]))
     np.add.at(out, rows, g)
@@ -281,14 +244,13 @@ def _through_time_with(wrong=None):
                 dU, db = dU_t, db_t
             else:
                 dU, db = dU + dU_t, db + db_t
-            if wrong == "not carried":
-                dh = np.zeros_like(dh)
-            elif wrong == "all lanes":
-                dh = dh * (not reset[t].any())
-            elif wrong == "upside down":
-                dh = dh * reset[t][:, None]
-            elif wrong not in ("no cut", "early"):
-                dh = dh * ~reset[t][:, None]
+            dh = dh * {
+                "not carried": 0,
+                "all lanes": not reset[t].any(),
+                "upside down": reset[t][:, None],
+                "no cut": 1,
+                "early": 1,
+            }.get(wrong, ~reset[t][:, None])
         return dxW[::-1] if wrong == "turned round" else dxW, dU, db
 
     return backward
@@ -326,10 +288,10 @@ EXERCISES = [
                 2 * _numerical_gradient(f, x, eps)
             ),
             "all entries are moved at once; each has a slope of its own, so move one at a time": (
-                _all_at_once
+                lambda f, x, eps: np.full_like(x, _all_at_once(f, x, eps))
             ),
             "all entries are moved at once, which gives only one number; each has a slope of its"
-            " own, so move one at a time": lambda f, x, eps: (f(x + eps) - f(x - eps)) / (2 * eps),
+            " own, so move one at a time": _all_at_once,
             "`/ 2 * eps` divides by 2 and then multiplies by eps; write `/ (2 * eps)`": (
                 lambda f, x, eps: _numerical_gradient(f, x, eps) * eps**2
             ),
@@ -384,20 +346,17 @@ EXERCISES = [
             "tanh's slope is taken at x F, without f; use y, which includes f: 1 - y²": (
                 lambda dy, cache, F: _dense_from(dy * (1 - np.tanh(cache[0] @ F) ** 2), cache[0], F)
             ),
-            "going back through a product with F multiplies by F transposed": (
-                lambda dy, cache, F: (
-                    dy * (1 - cache[1] ** 2) @ F,
-                    *dense_backward(dy, cache, F)[1:],
-                )
+            "going back through a product with F multiplies by F transposed": but(
+                dense_backward, 0, lambda dy, cache, F: _da(dy, cache) @ F
             ),
-            "f is added to every lane, so sum over the lanes, the rows: axis=0": (
-                lambda dy, cache, F: _dense_bias(dy, cache, F, lambda da: da.sum(axis=1))
+            "f is added to every lane, so sum over the lanes, the rows: axis=0": but(
+                dense_backward, 2, lambda dy, cache, F: _da(dy, cache).sum(axis=1)
             ),
             "f is added to every lane, so its gradient is the sum over the lanes, not their mean": (
-                lambda dy, cache, F: _dense_bias(dy, cache, F, lambda da: da.mean(axis=0))
+                but(dense_backward, 2, lambda dy, cache, F: _da(dy, cache).mean(axis=0))
             ),
-            "f is added to every lane: it must be summed over them, down to the shape of f": (
-                lambda dy, cache, F: _dense_bias(dy, cache, F, lambda da: da)
+            "f is added to every lane: it must be summed over them, down to the shape of f": but(
+                dense_backward, 2, lambda dy, cache, F: _da(dy, cache)
             ),
         },
         hints=[
@@ -413,37 +372,27 @@ EXERCISES = [
         cases=_mix_cases,
         parts=("dz", "dn", "dh"),
         mistakes={
-            "z occurs twice in the line, in (1-z)*h with a minus: its slope is n - h": (
-                lambda dh_new, h, z, n: (dh_new * n, dh_new * z, dh_new * (1 - z))
+            "z occurs twice in the line, in (1-z)*h with a minus: its slope is n - h": but(
+                _mix_backward, 0, lambda dh_new, h, z, n: dh_new * n
             ),
-            "more z means more n and less h: its slope is n - h, you have h - n": (
-                lambda dh_new, h, z, n: (dh_new * (h - n), dh_new * z, dh_new * (1 - z))
+            "more z means more n and less h: its slope is n - h, you have h - n": but(
+                _mix_backward, 0, lambda dh_new, h, z, n: dh_new * (h - n)
             ),
-            "n's share of h' is z and h's is 1 - z; you have them the other way round": (
-                lambda dh_new, h, z, n: (dh_new * (n - h), dh_new * (1 - z), dh_new * z)
+            "n's share of h' is z and h's is 1 - z; you have them the other way round": in_order(
+                _mix_backward, 0, 2, 1
             ),
             "dh_new is missing: multiply each slope by the upstream gradient": (
                 lambda dh_new, h, z, n: (n - h, z, 1 - z)
             ),
-            "h is multiplied by 1 - z in this line, so that is its slope": (
-                lambda dh_new, h, z, n: (dh_new * (n - h), dh_new * z, dh_new)
+            "h is multiplied by 1 - z in this line, so that is its slope": but(
+                _mix_backward, 2, lambda dh_new, h, z, n: dh_new
             ),
-            "n is multiplied by z in this line, so that is its slope": (
-                lambda dh_new, h, z, n: (dh_new * (n - h), dh_new, dh_new * (1 - z))
+            "n is multiplied by z in this line, so that is its slope": but(
+                _mix_backward, 1, lambda dh_new, h, z, n: dh_new
             ),
             "it includes σ's slope already; return dz alone, the step back through σ comes in"
-            " 4.6": (
-                lambda dh_new, h, z, n: (
-                    dh_new * (n - h) * z * (1 - z),
-                    dh_new * z,
-                    dh_new * (1 - z),
-                )
-            ),
-            "the order of what is returned is dz, dn, dh": lambda dh_new, h, z, n: (
-                dh_new * z,
-                dh_new * (1 - z),
-                dh_new * (n - h),
-            ),
+            " 4.6": but(_mix_backward, 0, lambda dh_new, h, z, n: dh_new * (n - h) * z * (1 - z)),
+            "the order of what is returned is dz, dn, dh": in_order(_mix_backward, 1, 2, 0),
         },
         hints=[
             "Take one of z, n, h as the variable, the others as constants. What is its slope?",
@@ -467,22 +416,22 @@ EXERCISES = [
             "the slope of tanh is 1 - n²; yours is σ's": lambda dn, h, r, n, U_n: _candidate(
                 dn * n * (1 - n), h, r, U_n
             ),
-            "in r*h the slope for r is h, so dr is drh multiplied by h": (
-                lambda *args: _candidate_wrong(*args, "no h")
+            "in r*h the slope for r is h, so dr is drh multiplied by h": _candidate_with(
+                dr=lambda drh, h, r: drh
             ),
             "it includes σ's slope already; return dr alone, the step back through σ comes in"
-            " 4.6": (lambda *args: _candidate_wrong(*args, "σ too")),
+            " 4.6": _candidate_with(dr=lambda drh, h, r: drh * h * r * (1 - r)),
             "going back through a product with U_n multiplies by U_n transposed": (
-                lambda *args: _candidate_wrong(*args, "untransposed")
+                _candidate_with(U=lambda U_n: U_n)
             ),
             "U_n is left out: da_n comes back through the product first, drh = da_n @ U_n.T": (
-                lambda *args: _candidate_wrong(*args, "no U_n")
+                _candidate_with(U=lambda U_n: np.eye(len(U_n)))
             ),
             "in r*h the slope for h is r, so this part of dh is drh multiplied by r": (
-                lambda *args: _candidate_wrong(*args, "no r")
+                _candidate_with(dh=lambda drh, h, r: drh)
             ),
             "in r*h the slope for r is h, and for h it is r; you have them the other way round": (
-                lambda *args: _candidate_wrong(*args, "swapped")
+                in_order(_candidate_backward, 0, 2, 1)
             ),
         },
         hints=[
@@ -498,7 +447,7 @@ EXERCISES = [
         number="4.6",
         title="the GRU's gradient, whole",
         right=gru_backward,
-        cases=_gru_cases,
+        cases=_gru_cases(gru, biases=1),
         parts=("dxW", "dh", "dU", "db"),
         mistakes={
             "dh lacks (1-z)*dh_new: h also goes straight into h'": _gru_with("no straight way"),
@@ -553,7 +502,7 @@ EXERCISES = [
         number="4.7",
         title="the same with the reset after the product",
         right=gru_reset_after_backward,
-        cases=_reset_after_cases,
+        cases=_gru_cases(gru_reset_after, biases=2),
         parts=("dxW", "dh", "dU", "db", "dc"),
         mistakes={
             "r multiplies h U_n + c_n here, the cache's hU_n, so that is its slope, not h": (
@@ -602,20 +551,23 @@ EXERCISES = [
         parts=("rows", "sums"),
         mistakes={
             "of a row that was read several times, only the last gradient is kept. NumPy's"
-            " a[i] += g reads, adds and writes once for each distinct i: use np.add.at": _last_wins,
-            "of a row that was read several times, only the first gradient is kept": _first_wins,
+            " a[i] += g reads, adds and writes once for each distinct i: use np.add.at": (
+                lambda rows, g: row_sums(rows, g, lambda x: x[-1])
+            ),
+            "of a row that was read several times, only the first gradient is kept": (
+                lambda rows, g: row_sums(rows, g, lambda x: x[0])
+            ),
             "gradients of the same row are averaged; sum them, since each read adds to the loss": (
-                _mean
+                lambda rows, g: row_sums(rows, g, lambda x: x.mean(axis=0))
             ),
             "rows that occur twice are returned twice; return each once, with the sum of its"
-            " gradients": (lambda rows, g: (np.sort(rows), g[np.argsort(rows, kind="stable")])),
-            "nothing is summed: rows that occur twice are returned twice": lambda rows, g: (
-                rows,
-                g,
+            " gradients": rows_unsummed,
+            "nothing is summed: rows that occur twice are returned twice": (
+                lambda rows, g: (rows, g)
             ),
             "sums has a row for every row of the table; return only the distinct rows of the"
             " step": _whole_table,
-            "the rows must come in ascending order": _as_they_came,
+            "the rows must come in ascending order": row_sums_as_they_came,
         },
         hints=[
             "np.unique(rows) gives the distinct rows in ascending order.",

@@ -3,10 +3,11 @@
 import numpy as np
 
 from checks import Exercise, Wrong
+from checks.common import but, in_order, sessions_of, softmax
 from gru4rec_np import Sessions
 from gru4rec_np.data import batches
 from gru4rec_np.models import network
-from gru4rec_np.ops import ranking
+from gru4rec_np.ops.ranking import ranks
 
 # --- 5.1: padding ---------------------------------------------------------------------------------
 
@@ -15,36 +16,16 @@ def _blocks(steps, B):
     return [steps[i : i + B] for i in range(0, len(steps), B)]
 
 
+def _cells(steps, B):
+    return sum(len(block) * block.max() for block in _blocks(steps, B))
+
+
 def _padding_share(steps, B):
-    cells = sum(len(block) * block.max() for block in _blocks(steps, B))
-    return float(1 - steps.sum() / cells)
+    return float(1 - steps.sum() / _cells(steps, B))
 
 
-def _used_share(steps, B):
-    return 1 - _padding_share(steps, B)
-
-
-def _padded_to_the_longest_of_all(steps, B):
-    return float(1 - steps.sum() / (len(steps) * steps.max()))
-
-
-def _mean_of_shares(steps, B):
-    return float(np.mean([1 - b.sum() / (len(b) * b.max()) for b in _blocks(steps, B)]))
-
-
-def _last_block_full(steps, B):
-    return float(1 - steps.sum() / sum(B * block.max() for block in _blocks(steps, B)))
-
-
-def _last_block_dropped(steps, B, of_all=True):
-    whole = steps[: len(steps) // B * B]
-    cells = sum(len(block) * block.max() for block in _blocks(whole, B))
-    return float(1 - (steps if of_all else whole).sum() / cells)
-
-
-def _per_used_cell(steps, B):
-    cells = sum(len(block) * block.max() for block in _blocks(steps, B))
-    return float(cells / steps.sum() - 1)
+def _of_whole_blocks(steps, B):
+    return steps[: len(steps) // B * B]
 
 
 # --- 5.2: session-parallel mini-batches -----------------------------------------------------------
@@ -71,8 +52,12 @@ def _lanes(sessions, B, move):
     return np.array(x), np.array(y), np.array(reset)
 
 
-def _moves(more=2, take=0, begin=0, at_the_end=False, refill=True, stride=1):
-    """A rule for what lanes do after a step; as it stands the right one."""
+def _moves(more=2, take=0, begin=0, at_the_end=False, refill=True, stride=1, else_stays_at=None):
+    """A rule for what lanes do after a step; as it stands the right one.
+
+    Args:
+        else_stays_at: where a lane stays whose session is done while nobody waits, from its place.
+    """
 
     def move(lanes, waiting):
         there, new = [], []
@@ -81,36 +66,11 @@ def _moves(more=2, take=0, begin=0, at_the_end=False, refill=True, stride=1):
                 there.append((session, at + stride))
             elif waiting and refill:
                 (new if at_the_end else there).append((waiting.pop(take), begin))
+            elif else_stays_at:
+                there.append((session, else_stays_at(at)))
         return there + new
 
     return lambda sessions, B: _lanes(sessions, B, move)
-
-
-def _old_session_again(sessions, B):
-    def move(lanes, waiting):
-        return [
-            (s, at + 1) if at + 2 < len(s) else ((waiting.pop(0) if waiting else s), 0)
-            for s, at in lanes
-        ]
-
-    return _lanes(sessions, B, move)
-
-
-def _finished_lane_stays(sessions, B):
-    def move(lanes, waiting):
-        there = []
-        for session, at in lanes:
-            if at + 2 < len(session):
-                there.append((session, at + 1))
-            else:
-                there.append((waiting.pop(0), 0) if waiting else (session, at))
-        return there
-
-    return _lanes(sessions, B, move)
-
-
-def _nobody_moves(sessions, B):
-    return _lanes(sessions, B, lambda lanes, waiting: list(lanes))
 
 
 _BEGUN_AT_1 = "a new session starts at place 1: its first event is never fed. Start at 0"
@@ -187,57 +147,12 @@ def _some_sessions(rng):
 
 
 def _questions(items, offsets):
-    cases = _log(items, offsets).cases
+    cases = sessions_of(items, offsets).cases
     return items[cases], items[cases + 1]
 
 
-def _log(items, offsets):
-    n = len(items)
-    ids = np.arange(items.max() + 1)
-    return Sessions(items, offsets, np.arange(n), ids, np.arange(len(offsets) - 1))
-
-
-def _same_again(items, offsets):
-    cases = _log(items, offsets).cases
-    return items[cases], items[cases]
-
-
-def _next_again(items, offsets):
-    cases = _log(items, offsets).cases
-    return items[cases + 1], items[cases + 1]
-
-
-def _all_same(items, offsets):
-    return items, items
-
-
-def _x_too_long(items, offsets):
-    return items, _questions(items, offsets)[1]
-
-
-def _y_from_the_first(items, offsets):
-    return _questions(items, offsets)[0], items
-
-
-def _y_too_long(items, offsets):
-    return _questions(items, offsets)[0], items[1:]
-
-
-def _both_too_long(items, offsets):
-    return items, items[1:]
-
-
-def _across(items, offsets):
-    return items[:-1], items[1:]
-
-
-def _backwards(items, offsets):
-    x, y = _questions(items, offsets)
-    return y, x
-
-
 def _last_left_out(items, offsets):
-    cases = _log(items, offsets).cases
+    cases = sessions_of(items, offsets).cases
     inside = np.isin(cases + 1, cases)
     return items[cases[inside]], items[cases[inside] + 1]
 
@@ -245,30 +160,20 @@ def _last_left_out(items, offsets):
 # --- 5.4: the state that outlived its shopper -----------------------------------------------------
 
 
-def _states(x, reset, W, U, which=lambda reset, t: reset[t]):
+def _states(x, reset, W, U):
     h = np.zeros((x.shape[1], len(U)))
     out = []
     for t in range(len(x)):
-        h = np.where(which(reset, t)[:, None], 0, h)
+        h = np.where(reset[t][:, None], 0, h)
         h = np.tanh(W[x[t]] + h @ U)
         out.append(h)
     return np.array(out)
 
 
-def _never_reset(x, reset, W, U):
-    return _states(x, np.zeros_like(reset), W, U)
-
-
-def _reset_all(x, reset, W, U):
-    return _states(x, reset, W, U, lambda reset, t: np.full_like(reset[t], reset[t].any()))
-
-
-def _reset_others(x, reset, W, U):
-    return _states(x, ~reset, W, U)
-
-
 def _reset_after(x, reset, W, U):
-    return _states(x, reset, W, U, lambda reset, t: reset[t - 1] if t else ~reset[0] & False)
+    before = np.roll(reset, 1, axis=0)
+    before[0] = False
+    return _states(x, before, W, U)
 
 
 def _stored_state_zeroed(x, reset, W, U):
@@ -282,13 +187,9 @@ def _stored_state_zeroed(x, reset, W, U):
 
 
 def _stored_state_zeroed_after(x, reset, W, U):
-    h = np.zeros((x.shape[1], len(U)))
-    out = []
-    for t in range(len(x)):
-        h = np.tanh(W[x[t]] + h @ U)
-        out.append(h)
-        h[reset[t]] = 0
-    return np.array(out)
+    out = _reset_after(x, reset, W, U)
+    out[reset] = 0
+    return out
 
 
 def _output_zeroed(x, reset, W, U):
@@ -340,19 +241,6 @@ def _last_into_the_gap(h, keep, reset):
     return h[order[: len(reset)]] * ~reset[:, None]
 
 
-def _not_reset(h, keep, reset):
-    return h[keep]
-
-
-def _kept_inverted(h, keep, reset):
-    return h[keep] * reset[:, None]
-
-
-def _zeroed_in_place(h, keep, reset):
-    full = h * keep[:, None]
-    return full[: len(reset)] * ~reset[:, None]
-
-
 def _reset_before_keep(h, keep, reset):
     h = h.copy()
     h[: len(reset)][reset] = 0
@@ -383,33 +271,12 @@ def _leaving(rng):
 # --- 5.6: softened twice --------------------------------------------------------------------------
 
 
-def _softmax(r, axis=1):
-    e = np.exp(r - r.max(axis=axis, keepdims=True))
-    return e / e.sum(axis=axis, keepdims=True)
-
-
 def _pick(p, target):
     return p[np.arange(len(target)), target]
 
 
 def _loss(h, V, target):
-    return -np.log(_pick(_softmax(h @ V.T), target))
-
-
-def _loss_twice(h, V, target):
-    return -np.log(_pick(_softmax(_softmax(h @ V.T)), target))
-
-
-def _loss_not_at_all(h, V, target):
-    return -_pick(h @ V.T, target)
-
-
-def _loss_over_lanes(h, V, target):
-    return -np.log(_pick(_softmax(h @ V.T, axis=0), target))
-
-
-def _probability(h, V, target):
-    return -_pick(_softmax(h @ V.T), target)
+    return -np.log(_pick(softmax(h @ V.T), target))
 
 
 def _log_of_plain_softmax(h, V, target):
@@ -417,9 +284,8 @@ def _log_of_plain_softmax(h, V, target):
     return -np.log(_pick(e / e.sum(axis=1, keepdims=True), target))
 
 
-def _log_sum_exp_without_maximum(h, V, target):
-    r = h @ V.T
-    return np.log(np.exp(r).sum(axis=1)) - _pick(r, target)
+def _sum_of_exp(h, V):
+    return np.exp(h @ V.T).sum(axis=1)
 
 
 def _scores_and_targets(rng):
@@ -431,11 +297,6 @@ def _scores_and_targets(rng):
     h, V, target = cases[0]
     large = np.hstack([h, np.full((len(h), 1), 1000.0)]), np.hstack([V, np.ones((len(V), 1))])
     return [*cases, (*large, target)]
-
-
-def _log_missing_of_sum(h, V, target):
-    r = h @ V.T
-    return np.exp(r).sum(axis=1) - _pick(r, target)
 
 
 # --- 5.7: learning to predict nothing -------------------------------------------------------------
@@ -450,38 +311,8 @@ def _padded_loss(log_p, y):
     return -float(_at(log_p, y)[y >= 0].mean())
 
 
-def _last_item(log_p, y):
-    return -float(_at(log_p, y).mean())
-
-
-def _item_zero(log_p, y):
-    return -float(_at(log_p, np.maximum(y, 0)).mean())
-
-
-def _over_all_cells(log_p, y):
-    return -float((_at(log_p, y) * (y >= 0)).mean())
-
-
-def _by_session(log_p, y):
-    there = y >= 0
-    return -float(((_at(log_p, y) * there).sum(axis=1) / there.sum(axis=1)).mean())
-
-
-def _by_step(log_p, y):
-    there = y >= 0
-    return -float(((_at(log_p, y) * there).sum(axis=0) / there.sum(axis=0)).mean())
-
-
-def _summed(log_p, y):
-    return -float(_at(log_p, y)[y >= 0].sum())
-
-
-def _by_number_of_sessions(log_p, y):
-    return _summed(log_p, y) / len(y)
-
-
-def _drops_item_zero(log_p, y):
-    return -float(_at(log_p, y)[y > 0].mean())
+def _mean_of_means(log_p, y, axis):
+    return -np.mean(_at(log_p, y), axis=axis, where=y >= 0).mean()
 
 
 def _padded(rng):
@@ -490,61 +321,20 @@ def _padded(rng):
         y = rng.integers(0, I, (len(steps), max(steps)))
         y[0, 0] = 0
         y[np.arange(max(steps)) >= np.array(steps)[:, None]] = -1
-        cases.append((np.log(_softmax(rng.normal(size=(*y.shape, I)), axis=2)), y))
+        cases.append((np.log(softmax(rng.normal(size=(*y.shape, I)), axis=2)), y))
     return cases
 
 
 # --- 5.8: a flattering race -----------------------------------------------------------------------
 
 
-def _ranks(scores, targets):
-    return ranking.ranks(scores, targets)
-
-
-def _ranks_in_batch(scores, targets):
-    among = scores[:, targets]
-    return 1 + (among > np.diagonal(among)[:, None]).sum(axis=1)
-
-
-def _ranks_in_batch_level(scores, targets):
-    among = scores[:, targets]
-    return (among >= np.diagonal(among)[:, None]).sum(axis=1)
-
-
-def _ranks_standard(scores, targets):
-    return ranking.ranks(scores, targets, ties="standard")
-
-
-def _ranks_off_by_one(scores, targets):
-    return 1 + ranking.ranks(scores, targets)
-
-
-def _ranks_from_0(scores, targets):
-    return ranking.ranks(scores, targets) - 1
-
-
-def _ranks_from_0_standard(scores, targets):
-    return ranking.ranks(scores, targets, ties="standard") - 1
+def _in_batch(scores, targets, ties="conservative"):
+    """The rank among the batch's targets only."""
+    return ranks(scores[:, targets], np.arange(len(targets)), ties)
 
 
 def _lower_scores(scores, targets):
     return (scores < scores[np.arange(len(targets)), targets][:, None]).sum(axis=1)
-
-
-def _ranks_upside_down(scores, targets):
-    return ranking.ranks(-scores, targets)
-
-
-def _ranks_in_batch_twice(scores, targets):
-    return 1 + _ranks_in_batch_level(scores, targets)
-
-
-def _ranks_of_the_diagonal(scores, targets):
-    return 1 + (scores > np.diagonal(scores)[:, None]).sum(axis=1)
-
-
-def _ranks_of_the_diagonal_level(scores, targets):
-    return ranking.ranks(scores, np.arange(len(targets)))
 
 
 EXERCISES = [
@@ -554,19 +344,27 @@ EXERCISES = [
         right=_padding_share,
         cases=lambda rng: [(rng.integers(1, 9, n), B) for n, B in ((12, 4), (11, 4), (7, 3))],
         mistakes={
-            "that is the share of cells in use; wanted is the rest": _used_share,
+            "that is the share of cells in use; wanted is the rest": (
+                lambda steps, B: steps.sum() / _cells(steps, B)
+            ),
             "every block is padded to the longest session of all; the longest of its own block "
-            "is enough": _padded_to_the_longest_of_all,
+            "is enough": lambda steps, B: 1 - steps.sum() / (len(steps) * steps.max()),
             "that is the mean of the blocks' shares; a wide block has more cells and counts more: "
-            "add up the cells first": _mean_of_shares,
+            "add up the cells first": lambda steps, B: np.mean(
+                [_padding_share(block, B) for block in _blocks(steps, B)]
+            ),
             "the last block may hold fewer than B sessions; its cells are counted as if it were "
-            "full": _last_block_full,
-            "that is padding per used cell; divide by all cells": _per_used_cell,
+            "full": lambda steps, B: (
+                1 - steps.sum() / sum(B * block.max() for block in _blocks(steps, B))
+            ),
+            "that is padding per used cell; divide by all cells": (
+                lambda steps, B: _cells(steps, B) / steps.sum() - 1
+            ),
             "the last block is left out where it has fewer than B sessions; its cells count too": (
-                _last_block_dropped
+                lambda steps, B: 1 - steps.sum() / _cells(_of_whole_blocks(steps, B), B)
             ),
             "the last block is left out where it has fewer than B sessions; its cells and its "
-            "questions count too": lambda steps, B: _last_block_dropped(steps, B, of_all=False),
+            "questions count too": lambda steps, B: _padding_share(_of_whole_blocks(steps, B), B),
         },
         hints=[
             "How many cells has one block? Its number of sessions times its longest one.",
@@ -590,13 +388,13 @@ EXERCISES = [
             "a lane leaves as soon as its session ends, though others wait": _moves(refill=False),
             "the session that has waited longest is the first, waiting.pop(0)": _moves(take=-1),
             _BEGUN_AT_1: _moves(begin=1),
-            "no lane moves on: the next place is at + 1": _nobody_moves,
+            "no lane moves on: the next place is at + 1": _moves(more=0, stride=0),
             _BY_TWO: _moves(more=3, stride=2),
-            "nobody waits, and a lane whose session is done still stays: it must leave": (
-                _finished_lane_stays
+            "nobody waits, and a lane whose session is done still stays: it must leave": _moves(
+                else_stays_at=lambda at: at
             ),
-            "when nobody waits, the lane goes; here it starts its old session again": (
-                _old_session_again
+            "when nobody waits, the lane goes; here it starts its old session again": _moves(
+                else_stays_at=lambda at: 0
             ),
         },
         hints=[
@@ -618,23 +416,31 @@ EXERCISES = [
         parts=("x", "y"),
         mistakes={
             "the target is the input itself: the model learns to repeat what it was "
-            "just told": _same_again,
-            "the input is the target already: the model is told the answer": _next_again,
+            "just told": in_order(_questions, 0, 0),
+            "the input is the target already: the model is told the answer": (
+                in_order(_questions, 1, 1)
+            ),
             "x and y both go one event too far: a session's last event has no next one, and "
             "items[z] is the next shopper's: x from items[a : z - 1], y from items[a + 1 : z]": (
-                _both_too_long
+                lambda items, offsets: (items, items[1:])
             ),
-            "a session's last event has no next one: x from items[a : z - 1]": _x_too_long,
-            "no event comes before a session's first one: y from items[a + 1 : z]": (
-                _y_from_the_first
+            "a session's last event has no next one: x from items[a : z - 1]": but(
+                _questions, 0, lambda items, offsets: items
+            ),
+            "no event comes before a session's first one: y from items[a + 1 : z]": but(
+                _questions, 1, lambda items, offsets: items
             ),
             "y goes one event too far, items[z] is the next shopper's: y from items[a + 1 : z]": (
-                _y_too_long
+                but(_questions, 1, lambda items, offsets: items[1:])
             ),
-            "input and target are all events, each its own target": _all_same,
+            "input and target are all events, each its own target": (
+                lambda items, offsets: (items, items)
+            ),
             "a session's last event asks for the first one of the next shopper: stop one "
-            "earlier in each session": _across,
-            "input and target are swapped: it learns to predict the past": _backwards,
+            "earlier in each session": lambda items, offsets: (items[:-1], items[1:]),
+            "input and target are swapped: it learns to predict the past": (
+                in_order(_questions, 1, 0)
+            ),
             "each session's last question is missing": _last_left_out,
         },
         hints=[
@@ -651,10 +457,16 @@ EXERCISES = [
         run=_run_states,
         cases=_some_lanes,
         mistakes={
-            "no lane is ever reset: a new shopper starts with what the last one left": _never_reset,
+            "no lane is ever reset: a new shopper starts with what the last one left": (
+                lambda x, reset, W, U: _states(x, np.zeros_like(reset), W, U)
+            ),
             "all lanes are reset when one session starts: the other shoppers are still there, "
-            "and are forgotten": _reset_all,
-            "the lanes that go on are reset, those that start are not": _reset_others,
+            "and are forgotten": lambda x, reset, W, U: _states(
+                x, np.zeros_like(reset) | reset.any(axis=1, keepdims=True), W, U
+            ),
+            "the lanes that go on are reset, those that start are not": (
+                lambda x, reset, W, U: _states(x, ~reset, W, U)
+            ),
             "the reset comes after the step: a session's first event is mixed with the last "
             "shopper's state, then forgotten itself": _reset_after,
             "h[...] = 0 also writes into the array that is already in `out`: make a new array, "
@@ -685,9 +497,13 @@ EXERCISES = [
             "state of lane 1": _first_lanes,
             "the last lane is moved into the gap; the lanes that stay must keep their order, as x "
             "and y do": _last_into_the_gap,
-            "lanes that start a session are not reset": _not_reset,
-            "just the lanes that start keep their state; it is the other way round": _kept_inverted,
-            "the state of a lane that left is zeroed, but it still has its place": _zeroed_in_place,
+            "lanes that start a session are not reset": lambda h, keep, reset: h[keep],
+            "just the lanes that start keep their state; it is the other way round": (
+                lambda h, keep, reset: h[keep] * reset[:, None]
+            ),
+            "the state of a lane that left is zeroed, but it still has its place": (
+                lambda h, keep, reset: _first_lanes(h * keep[:, None], keep, reset)
+            ),
             "the reset comes before h[keep]: reset counts the lanes that are left, so after a gap "
             "it zeroes another lane's state": _reset_before_keep,
         },
@@ -706,15 +522,25 @@ EXERCISES = [
             "it is right for small scores; for 1000 e^r overflows, and inf / inf is NaN: take each "
             "row's maximum away before exp": _log_of_plain_softmax,
             "it is right for small scores; for 1000 e^r overflows, and the loss is inf: take each "
-            "row's maximum away before exp": _log_sum_exp_without_maximum,
-            "softmax is applied twice: `output` are probabilities already, and all of 0...1 "
-            "looks nearly the same to a second one": _loss_twice,
-            "now there is no softmax at all: that is minus the target's score": _loss_not_at_all,
-            "the softmax runs over the lanes (axis 0); it must run over the items": (
-                _loss_over_lanes
+            "row's maximum away before exp": lambda h, V, target: (
+                np.log(_sum_of_exp(h, V)) - _pick(h @ V.T, target)
             ),
-            "the logarithm is missing: that is minus the target's probability": _probability,
-            "log is missing before the sum: log p = r - log Σ e^r": _log_missing_of_sum,
+            "softmax is applied twice: `output` are probabilities already, and all of 0...1 "
+            "looks nearly the same to a second one": lambda h, V, target: (
+                -np.log(_pick(softmax(softmax(h @ V.T)), target))
+            ),
+            "now there is no softmax at all: that is minus the target's score": (
+                lambda h, V, target: -_pick(h @ V.T, target)
+            ),
+            "the softmax runs over the lanes (axis 0); it must run over the items": (
+                lambda h, V, target: -np.log(_pick(softmax(h @ V.T, axis=0), target))
+            ),
+            "the logarithm is missing: that is minus the target's probability": (
+                lambda h, V, target: -_pick(softmax(h @ V.T), target)
+            ),
+            "log is missing before the sum: log p = r - log Σ e^r": (
+                lambda h, V, target: _sum_of_exp(h, V) - _pick(h @ V.T, target)
+            ),
         },
         hints=[
             "What does each row of `output` sum to? And what do the last lines make of `output`?",
@@ -729,19 +555,27 @@ EXERCISES = [
         cases=_padded,
         mistakes={
             "padding is counted: in NumPy -1 is an index, the last item's, so the model learns "
-            "that it follows every session's end": _last_item,
-            "padding is counted as if item 0 had been clicked": _item_zero,
+            "that it follows every session's end": lambda log_p, y: -_at(log_p, y).mean(),
+            "padding is counted as if item 0 had been clicked": (
+                lambda log_p, y: -_at(log_p, np.maximum(y, 0)).mean()
+            ),
             "padding adds nothing to the sum any more, but is still counted in the mean": (
-                _over_all_cells
+                lambda log_p, y: -(_at(log_p, y) * (y >= 0)).mean()
             ),
             "that is the mean over sessions of their means; an event of a short session then "
-            "counts more than one of a long session": _by_session,
-            "that is the mean over steps of their means; late events count too much": _by_step,
-            "that is the sum; wanted is the mean over the events": _summed,
-            "the sum is divided by the number of sessions; divide by the number of events": (
-                _by_number_of_sessions
+            "counts more than one of a long session": lambda log_p, y: _mean_of_means(log_p, y, 1),
+            "that is the mean over steps of their means; late events count too much": (
+                lambda log_p, y: _mean_of_means(log_p, y, 0)
             ),
-            "y > 0 leaves item 0 out, which is an item like any other": _drops_item_zero,
+            "that is the sum; wanted is the mean over the events": (
+                lambda log_p, y: -_at(log_p, y)[y >= 0].sum()
+            ),
+            "the sum is divided by the number of sessions; divide by the number of events": (
+                lambda log_p, y: -_at(log_p, y)[y >= 0].sum() / len(y)
+            ),
+            "y > 0 leaves item 0 out, which is an item like any other": (
+                lambda log_p, y: -_at(log_p, y)[y > 0].mean()
+            ),
         },
         hints=[
             "What is log_p[s, t, -1]?",
@@ -752,34 +586,38 @@ EXERCISES = [
     Exercise(
         number="5.8",
         title="exhibit 6",
-        right=_ranks,
+        right=ranks,
         cases=lambda rng: [
             (rng.integers(0, 9, (B, I)).astype(float), rng.integers(0, I, B))
             for B, I in ((5, 20), (8, 30))  # noqa: E741
         ],
         mistakes={
             "the target only races against the other lanes' targets, not against all items": (
-                _ranks_in_batch
+                lambda scores, targets: _in_batch(scores, targets, "standard")
             ),
-            "ties are counted now, but the race is still among the batch's targets": (
-                _ranks_in_batch_level
-            ),
+            "ties are counted now, but the race is still among the batch's targets": _in_batch,
             "ties are counted now, the target itself too (so add no 1), and the race is still "
-            "among the batch's targets": _ranks_in_batch_twice,
+            "among the batch's targets": lambda *args: 1 + _in_batch(*args),
             "all items race now, but the diagonal of scores is no target's score: row b's target "
-            "stands in column targets[b]; and ties must count": _ranks_of_the_diagonal,
+            "stands in column targets[b]; and ties must count": lambda scores, targets: ranks(
+                scores, np.arange(len(targets)), "standard"
+            ),
             "the diagonal of scores is no target's score: row b's target stands in column "
-            "targets[b]": _ranks_of_the_diagonal_level,
+            "targets[b]": lambda scores, targets: ranks(scores, np.arange(len(targets))),
             "ties are decided for the target: an item with an equal score must count as "
-            "better": _ranks_standard,
-            "off by one: >= counts the target itself already, so add no 1": _ranks_off_by_one,
-            "the lowest score gets rank 1; the highest must": _ranks_upside_down,
+            "better": lambda *args: ranks(*args, "standard"),
+            "off by one: >= counts the target itself already, so add no 1": (
+                lambda *args: 1 + ranks(*args)
+            ),
+            "the lowest score gets rank 1; the highest must": (
+                lambda scores, targets: ranks(-scores, targets)
+            ),
             "off by one: the best rank is 1, and >= counts the target itself, so subtract no 1": (
-                _ranks_from_0
+                lambda *args: ranks(*args) - 1
             ),
             "the ranks begin at 0, and ties are decided for the target: > counts neither the "
             "target itself nor an item with an equal score, >= counts both": (
-                _ranks_from_0_standard
+                lambda *args: ranks(*args, "standard") - 1
             ),
             "< counts the items with a lower score; count those with a score >= the target's": (
                 _lower_scores

@@ -8,17 +8,13 @@ import copy
 import numpy as np
 
 from checks import Exercise, Wrong
+from checks.common import but, softmax
 from gru4rec_np.ops import losses
 from gru4rec_np.ops.activations import sigmoid
 
 
 def _softplus(x):
     return np.logaddexp(0, x)
-
-
-def _softmax(r, axis=1):
-    e = np.exp(r - r.max(axis=axis, keepdims=True))
-    return e / e.sum(axis=axis, keepdims=True)
 
 
 def _lse(r):
@@ -35,6 +31,17 @@ def _is_target(r):
 
 def _first_column(r):
     return np.arange(r.shape[1]) == np.zeros((len(r), 1), int)
+
+
+def _without_target(r):
+    """The scores with -inf for the target's."""
+    return np.where(_is_target(r), -np.inf, r)
+
+
+def _target_pulled(dr):
+    """The gradient dr, with each target's entry minus the sum of the negatives'."""
+    dr = np.where(_is_target(dr), 0, dr)
+    return dr - _is_target(dr) * dr.sum(axis=1, keepdims=True)
 
 
 def _scores(rng, spread=1.0):
@@ -118,42 +125,15 @@ def _bpr(r):
     return loss, losses.bpr_backward(cache)
 
 
-def _bpr_with_itself(r):
-    return _softplus(r - _target(r)).sum(axis=1) / (r.shape[1] - 1), _bpr(r)[1]
-
-
-def _bpr_target_pulls_itself(r):
-    loss, dr = _bpr(r)
-    return loss, dr - _is_target(r) * 0.5 / (r.shape[1] - 1)
-
-
 def _bpr_turned(r):
     d = r - _target(r)
     n = r.shape[1] - 1
-    dr = np.where(_is_target(r), 0, -sigmoid(-d) / n)
-    dr = dr - _is_target(r) * dr.sum(axis=1, keepdims=True)
-    return (_softplus(-d) * ~_is_target(r)).sum(axis=1) / n, dr
+    return (_softplus(-d) * ~_is_target(r)).sum(axis=1) / n, _target_pulled(-sigmoid(-d) / n)
 
 
-def _bpr_sigma_turned(r):
-    n = r.shape[1] - 1
-    dr = sigmoid(_target(r) - r) * ~_is_target(r) / n
-    return _bpr(r)[0], dr - _is_target(r) * dr.sum(axis=1, keepdims=True)
-
-
-def _bpr_slope_of_sigma(r):
-    dr = _slope(r - _target(r)) * ~_is_target(r) / (r.shape[1] - 1)
-    return _bpr(r)[0], dr - _is_target(r) * dr.sum(axis=1, keepdims=True)
-
-
-def _bpr_log_of_mean(r):
-    n = r.shape[1] - 1
-    return -np.log((sigmoid(_target(r) - r) * ~_is_target(r)).sum(axis=1) / n), _bpr(r)[1]
-
-
-def _bpr_without_log(r):
-    n = r.shape[1] - 1
-    return -(sigmoid(_target(r) - r) * ~_is_target(r)).sum(axis=1) / n, _bpr(r)[1]
+def _mean_sigma(r):
+    """Over the negatives, how far the target is above them."""
+    return (sigmoid(_target(r) - r) * ~_is_target(r)).sum(axis=1) / (r.shape[1] - 1)
 
 
 def _times(f, factor):
@@ -164,20 +144,14 @@ def _times(f, factor):
     return scaled
 
 
-def _no_target_gradient(f):
-    def without(r):
-        loss, dr = f(r)
-        return loss, dr * ~_is_target(r)
-
-    return without
+def _target_times(f, factor):
+    """The targets' entries of the gradient of f, multiplied."""
+    return but(f, 1, lambda r: np.where(_is_target(r), factor, 1) * f(r)[1])
 
 
-def _target_turned(f):
-    def turned(r):
-        loss, dr = f(r)
-        return loss, np.where(_is_target(r), -dr, dr)
-
-    return turned
+def _target_pulls_itself(f, slope):
+    """The gradient of f with what the pair of the target and itself gives the target."""
+    return but(f, 1, lambda r: f(r)[1] - _is_target(r) * slope / (r.shape[1] - 1))
 
 
 def _first_column_is_target(f):
@@ -204,84 +178,44 @@ def _slope(x):
     return sigmoid(x) * (1 - sigmoid(x))
 
 
-def _top1_parts(r):
-    """σ'(r_j - r_i) at the negatives, 2 r σ'(r²) everywhere, n."""
-    return (
-        _slope(r - _target(r)) * ~_is_target(r),
-        2 * r * _slope(r * r),
-        r.shape[1] - 1,
-    )
+def _top1_loss(r, d, size):
+    """The mean over the negatives of σ(d) + size."""
+    return ((sigmoid(d) + size) * ~_is_target(r)).sum(axis=1) / (r.shape[1] - 1)
 
 
-def _top1_of(slope, regular, n, r):
-    """A gradient from its parts."""
-    dr = (slope + regular * ~_is_target(r)) / n
-    return dr - _is_target(r) * slope.sum(axis=1, keepdims=True) / n
+def _top1_gradient(r, slope=None, regular=None):
+    """σ'(r_j - r_i) and 2 r σ'(r²), or others in place of them, put together."""
+    slope = _slope(r - _target(r)) if slope is None else slope
+    regular = 2 * r * _slope(r * r) if regular is None else regular
+    return (_target_pulled(slope) + regular * ~_is_target(r)) / (r.shape[1] - 1)
 
 
 def _top1_no_regularisation(r):
-    slope, regular, n = _top1_parts(r)
-    loss = (sigmoid(r - _target(r)) * ~_is_target(r)).sum(axis=1) / n
-    return loss, _top1_of(slope, 0 * regular, n, r)
+    return _top1_loss(r, r - _target(r), 0), _top1_gradient(r, regular=0)
 
 
 def _top1_target_regularised(r):
     loss, dr = _top1(r)
-    _, regular, n = _top1_parts(r)
-    return loss + sigmoid(_target(r) ** 2)[:, 0] / n, dr + regular * _is_target(r) / n
-
-
-def _top1_with_itself(r):
     n = r.shape[1] - 1
-    return (sigmoid(r - _target(r)) + sigmoid(r * r)).sum(axis=1) / n, _top1(r)[1]
-
-
-def _top1_target_pulls_itself(r):
-    loss, dr = _top1(r)
-    return loss, dr - _is_target(r) * 0.25 / (r.shape[1] - 1)
+    regular = 2 * r * _slope(r * r) * _is_target(r)
+    return loss + sigmoid(_target(r) ** 2)[:, 0] / n, dr + regular / n
 
 
 def _top1_square_outside(r):
-    slope, _, n = _top1_parts(r)
-    negatives = ~_is_target(r)
-    loss = ((sigmoid(r - _target(r)) + sigmoid(r) ** 2) * negatives).sum(axis=1) / n
-    return loss, _top1_of(slope, 2 * sigmoid(r) * _slope(r), n, r)
-
-
-def _top1_inner_derivative_missing(r):
-    slope, _, n = _top1_parts(r)
-    return _top1(r)[0], _top1_of(slope, _slope(r * r), n, r)
-
-
-def _top1_factor_two_missing(r):
-    slope, regular, n = _top1_parts(r)
-    return _top1(r)[0], _top1_of(slope, regular / 2, n, r)
-
-
-def _top1_regularisation_sent_to_target(r):
-    loss, dr = _top1(r)
-    dr = dr * ~_is_target(r)
-    return loss, dr - _is_target(r) * dr.sum(axis=1, keepdims=True)
-
-
-def _top1_sigma_for_slope(r):
-    _, regular, n = _top1_parts(r)
-    return _top1(r)[0], _top1_of(sigmoid(r - _target(r)) * ~_is_target(r), regular, n, r)
+    loss = _top1_loss(r, r - _target(r), sigmoid(r) ** 2)
+    return loss, _top1_gradient(r, regular=2 * sigmoid(r) * _slope(r))
 
 
 def _top1_turned(r):
-    n = r.shape[1] - 1
-    slope, regular, n = _top1_parts(r)
-    negatives = ~_is_target(r)
-    loss = ((sigmoid(_target(r) - r) + sigmoid(r * r)) * negatives).sum(axis=1) / n
-    return loss, _top1_of(-slope, regular, n, r)
+    d = _target(r) - r
+    return _top1_loss(r, d, sigmoid(r * r)), _top1_gradient(r, slope=-_slope(d))
 
 
 # --- the -max losses ------------------------------------------------------------------------------
 
 
 def _negatives_softmax(r):
-    return _softmax(np.where(_is_target(r), -np.inf, r))
+    return softmax(_without_target(r))
 
 
 def _bpr_max(r, bpreg):
@@ -312,17 +246,16 @@ def _no_weights(r):
 
 
 def _zeroed_softmax(r):
-    return _softmax(r) * ~_is_target(r)
+    return softmax(r) * ~_is_target(r)
 
 
-def _max_log_of_s(r, bpreg):
-    s = _negatives_softmax(r)
-    return _ranking_part(r, s) + bpreg * _size(r, s)
+# Rounds s to 0 where it is small: the right answer but for large scores.
+_max_log_of_s = _max_of(_negatives_softmax, _negatives_softmax)
 
 
 def _max_target_in_second_sum(r, bpreg):
     s = _negatives_softmax(r)
-    log_s = r - _lse(np.where(_is_target(r), -np.inf, r))[:, None]  # of the target too
+    log_s = r - _lse(_without_target(r))[:, None]  # of the target too
     return -_lse(log_s - _softplus(r - _target(r))) + bpreg * _size(r, s)
 
 
@@ -337,109 +270,31 @@ def _max_log_inside(r, bpreg):
     return (s * _softplus(r - _target(r))).sum(axis=1) + bpreg * _size(r, s)
 
 
-def _max_target_regularised(r, bpreg):
-    return _bpr_max(r, bpreg) + bpreg * _target(r)[:, 0] ** 2
-
-
 def _max_score_not_squared(r, bpreg):
     s = _negatives_softmax(r)
     return _ranking_part(r, s) + bpreg * (s * r).sum(axis=1)
 
 
-def _max_regularisation_subtracted(r, bpreg):
-    return _bpr_max(r, -bpreg)
+def _max_gradient_with(
+    ranking=lambda s, p, below, above: s - p * below,
+    regular=lambda s, r: s * (2 * r + r * r - _size(r, s)[:, None]),
+    target=lambda s, p, above: -(p * above).sum(axis=1, keepdims=True),
+):
+    """bpr-max's gradient with one of its parts replaced.
 
+    Args:
+        ranking: of the negatives, from s, p, σ(r_i - r_j) and σ(r_j - r_i).
+        regular: of the regularisation. target: of the target.
+    """
 
-def _p(r, s):
-    part = s * sigmoid(_target(r) - r)
-    return part / part.sum(axis=1, keepdims=True)
+    def gradient(r, bpreg):
+        s, d = _negatives_softmax(r), r - _target(r)
+        below, above = sigmoid(-d), sigmoid(d)
+        p = s * below / (s * below).sum(axis=1, keepdims=True)
+        dr = ranking(s, p, below, above) + bpreg * regular(s, r)
+        return dr + _is_target(r) * target(s, p, above)
 
-
-def _max_gradient(r, bpreg, ranking=None, regular=None, target=None):
-    """bpr-max's gradient with parts of it replaced."""
-    s = _negatives_softmax(r)
-    p = _p(r, s)
-    if ranking is None:
-        ranking = s - p * sigmoid(_target(r) - r)
-    if regular is None:
-        regular = s * (2 * r + r * r - _size(r, s)[:, None])
-    if target is None:
-        target = -(p * sigmoid(r - _target(r))).sum(axis=1, keepdims=True)
-    return ranking + bpreg * regular + _is_target(r) * target
-
-
-def _max_s_constant(r, bpreg):
-    p = _p(r, _negatives_softmax(r))
-    return _max_gradient(r, bpreg, ranking=p * sigmoid(r - _target(r)))
-
-
-def _max_lse_constant(r, bpreg):
-    s = _negatives_softmax(r)
-    return _max_gradient(r, bpreg, ranking=-_p(r, s) * sigmoid(_target(r) - r))
-
-
-def _max_own_term_only(r, bpreg):
-    s = _negatives_softmax(r)
-    return _max_gradient(r, bpreg, ranking=_p(r, s) * (s - sigmoid(_target(r) - r)))
-
-
-def _max_ranking_turned(r, bpreg):
-    s = _negatives_softmax(r)
-    return _max_gradient(r, bpreg, ranking=_p(r, s) * sigmoid(_target(r) - r) - s)
-
-
-def _max_s_constant_in_size(r, bpreg):
-    return _max_gradient(r, bpreg, regular=2 * r * _negatives_softmax(r))
-
-
-def _max_s_constant_in_both(r, bpreg):
-    s = _negatives_softmax(r)
-    return _max_gradient(r, bpreg, _p(r, s) * sigmoid(r - _target(r)), 2 * r * s)
-
-
-def _max_no_regularisation(r, bpreg):
-    return _max_gradient(r, 0.0)
-
-
-def _max_size_not_subtracted(r, bpreg):
-    return _max_gradient(r, bpreg, regular=_negatives_softmax(r) * (2 * r + r * r))
-
-
-def _max_size_per_row_missing(r, bpreg):
-    s = _negatives_softmax(r)
-    return _max_gradient(r, bpreg, regular=s * (2 * r + r * r - s * r * r))
-
-
-def _max_s_for_p(r, bpreg):
-    s = _negatives_softmax(r)
-    d = r - _target(r)
-    return _max_gradient(
-        r, bpreg, s - s * sigmoid(-d), target=-(s * sigmoid(d)).sum(axis=1, keepdims=True)
-    )
-
-
-def _max_s_and_p_swapped(r, bpreg):
-    s = _negatives_softmax(r)
-    return _max_gradient(r, bpreg, _p(r, s) - s * sigmoid(_target(r) - r))
-
-
-def _max_sigma_turned(r, bpreg):
-    s = _negatives_softmax(r)
-    return _max_gradient(r, bpreg, s - _p(r, s) * sigmoid(r - _target(r)))
-
-
-def _max_target_up(r, bpreg):
-    p = _p(r, _negatives_softmax(r))
-    return _max_gradient(r, bpreg, target=(p * sigmoid(r - _target(r))).sum(axis=1, keepdims=True))
-
-
-def _max_target_forgotten(r, bpreg):
-    return _max_gradient(r, bpreg, target=0.0)
-
-
-def _max_row_sums_to_nothing(r, bpreg):
-    dr = _max_gradient(r, bpreg, target=0.0)
-    return dr - _is_target(r) * dr.sum(axis=1, keepdims=True)
+    return gradient
 
 
 def _in_terms(gradient):
@@ -462,33 +317,50 @@ def _run_in_terms(answer, args):
 
 
 GRADIENT_MISTAKES = {
-    "in the logarithm s is treated as a constant; it depends on the scores": (_max_s_constant),
+    "in the logarithm s is treated as a constant; it depends on the scores": (
+        _max_gradient_with(lambda s, p, below, above: p * above)
+    ),
     "log Σ e^r of the negatives is treated as a constant; its derivative is s_j": (
-        _max_lse_constant
+        _max_gradient_with(lambda s, p, below, above: -p * below)
     ),
     "for r_j only log A_j is differentiated; r_j is in the log-sum-exp of every log A_k, too": (
-        _max_own_term_only
+        _max_gradient_with(lambda s, p, below, above: p * (s - below))
     ),
     "the negatives' sign is wrong in the logarithm's part: they would be pushed up": (
-        _max_ranking_turned
+        _max_gradient_with(lambda s, p, below, above: p * below - s)
     ),
     "the regularisation is subtracted": lambda r, bpreg: _bpr_max_gradient(r, -bpreg),
     "in the regularisation s is treated as a constant; it depends on the scores": (
-        _max_s_constant_in_size
+        _max_gradient_with(regular=lambda s, r: 2 * r * s)
     ),
-    "s is treated as a constant in both parts; it depends on the scores": (_max_s_constant_in_both),
-    "the regularisation's part is missing": _max_no_regularisation,
+    "s is treated as a constant in both parts; it depends on the scores": (
+        _max_gradient_with(lambda s, p, below, above: p * above, lambda s, r: 2 * r * s)
+    ),
+    "the regularisation's part is missing": lambda r, bpreg: _bpr_max_gradient(r, 0.0),
     "Σ_k s_k r_k² is missing: more weight for one negative is less for the others": (
-        _max_size_not_subtracted
+        _max_gradient_with(regular=lambda s, r: s * (2 * r + r * r))
     ),
-    "s_j r_j² stands where the row's sum Σ_k s_k r_k² belongs": (_max_size_per_row_missing),
-    "s stands where p belongs: p_j is s_j σ(r_i - r_j), divided by the sum": _max_s_for_p,
-    "s and p are swapped: it is s_j - p_j σ(r_i - r_j)": _max_s_and_p_swapped,
-    "σ(r_j - r_i) stands where σ(r_i - r_j) belongs": _max_sigma_turned,
-    "the target's sign is turned: it would be pushed down": _max_target_up,
-    "the target's gradient is missing": _max_target_forgotten,
+    "s_j r_j² stands where the row's sum Σ_k s_k r_k² belongs": (
+        _max_gradient_with(regular=lambda s, r: s * (2 * r + r * r - s * r * r))
+    ),
+    "s stands where p belongs: p_j is s_j σ(r_i - r_j), divided by the sum": _max_gradient_with(
+        lambda s, p, below, above: s - s * below,
+        target=lambda s, p, above: -(s * above).sum(axis=1, keepdims=True),
+    ),
+    "s and p are swapped: it is s_j - p_j σ(r_i - r_j)": (
+        _max_gradient_with(lambda s, p, below, above: p - s * below)
+    ),
+    "σ(r_j - r_i) stands where σ(r_i - r_j) belongs": (
+        _max_gradient_with(lambda s, p, below, above: s - p * above)
+    ),
+    "the target's sign is turned: it would be pushed down": (
+        _max_gradient_with(target=lambda s, p, above: (p * above).sum(axis=1, keepdims=True))
+    ),
+    "the target's gradient is missing": _max_gradient_with(target=lambda s, p, above: 0),
     "the target's entry is minus the sum of the others. That holds without regularisation, "
-    "but the regularisation does not contain r_i": _max_row_sums_to_nothing,
+    "but the regularisation does not contain r_i": (
+        lambda r, bpreg: _target_pulled(_bpr_max_gradient(r, bpreg))
+    ),
 }
 
 EXERCISES = [
@@ -510,13 +382,13 @@ EXERCISES = [
                 _first_column_is_target(_cross_entropy)
             ),
             "the sum runs over the lanes (axis 0); it must run over the columns": lambda r: (
-                np.diagonal(-np.log(_softmax(r, axis=0)))
+                np.diagonal(-np.log(softmax(r, axis=0)))
             ),
             "the row's maximum was subtracted and not added back: add it to the logarithm": (
                 lambda r: _lse(r - r.max(axis=1, keepdims=True)) - np.diagonal(r)
             ),
             "the sum runs over the negatives only; include the target's e^r": lambda r: (
-                _lse(np.where(_is_target(r), -np.inf, r)) - np.diagonal(r)
+                _lse(_without_target(r)) - np.diagonal(r)
             ),
             "its shape is (B, B): NumPy broadcast (B, 1) - (B,) to all pairs; take both as (B,), "
             "with [:, 0]": lambda r: _lse(r)[:, None] - np.diagonal(r),
@@ -540,26 +412,26 @@ EXERCISES = [
         cases=lambda rng: [(r,) for r in _scores(rng)],
         run=_also_at(_cross_entropy_gradient, _large_scores()),
         mistakes={
-            "that is the softmax alone; subtract 1 at each row's target": lambda r: _softmax(r),
+            "that is the softmax alone; subtract 1 at each row's target": softmax,
             "1 is subtracted from every entry; subtract it at the target only": lambda r: (
-                _softmax(r) - 1
+                softmax(r) - 1
             ),
             "1 is subtracted in column 0; row b's target is column b": lambda r: (
-                _softmax(r) - _first_column(r)
+                softmax(r) - _first_column(r)
             ),
             "1 is subtracted in all of the first B columns; in row b subtract it in column b only: "
             "dr[lanes, lanes] with lanes = np.arange(B)": lambda r: (
-                _softmax(r) - (np.arange(r.shape[1]) < len(r))
+                softmax(r) - (np.arange(r.shape[1]) < len(r))
             ),
             "it is divided by the number of lanes; return the gradient of each lane's own"
             " loss": lambda r: _cross_entropy_gradient(r) / len(r),
             "the softmax runs over the lanes (axis 0); it must run over the columns": lambda r: (
-                _softmax(r, axis=0) - _is_target(r)
+                softmax(r, axis=0) - _is_target(r)
             ),
             "the target's entry is right, the negatives' are 0: Σ e^r contains every"
             " score": lambda r: _cross_entropy_gradient(r) * _is_target(r),
             "p (1 - p) is the slope of p; the loss is minus the logarithm of p": lambda r: (
-                _softmax(r) * (1 - _softmax(r))
+                softmax(r) * (1 - softmax(r))
             ),
         },
         hints=[
@@ -603,27 +475,33 @@ EXERCISES = [
         cases=lambda rng: [(r,) for r in _scores(rng, 2.0)],
         parts=("loss", "gradient"),
         mistakes={
-            "the target counts as its own negative: r_i - r_i = 0 adds log 2": _bpr_with_itself,
+            "the target counts as its own negative: r_i - r_i = 0 adds log 2": but(
+                _bpr, 0, lambda r: _softplus(r - _target(r)).sum(axis=1) / (r.shape[1] - 1)
+            ),
             "the target's entry has a part from the target itself, σ(0)/n; the sum runs over the "
-            "negatives": _bpr_target_pulls_itself,
+            "negatives": _target_pulls_itself(_bpr, 0.5),
             "the difference has the wrong sign: the loss is small where the target is below": (
                 _bpr_turned
             ),
             "σ(r_i - r_j) stands where σ(r_j - r_i) belongs: a negative far above must be pushed"
-            " most": (_bpr_sigma_turned),
-            "that is σ', the slope of σ; the slope of softplus is σ itself": _bpr_slope_of_sigma,
-            "the target's sign is turned: its entry is minus the sum of the others, so that "
-            "descent pushes it up": _target_turned(_bpr),
-            "that is the logarithm of the mean; take the mean of the logarithms": (
-                _bpr_log_of_mean
+            " most": but(
+                _bpr, 1, lambda r: _target_pulled(sigmoid(_target(r) - r)) / (r.shape[1] - 1)
             ),
-            "the logarithm is missing": _bpr_without_log,
+            "that is σ', the slope of σ; the slope of softplus is σ itself": but(
+                _bpr, 1, lambda r: _target_pulled(_slope(r - _target(r))) / (r.shape[1] - 1)
+            ),
+            "the target's sign is turned: its entry is minus the sum of the others, so that "
+            "descent pushes it up": _target_times(_bpr, -1),
+            "that is the logarithm of the mean; take the mean of the logarithms": but(
+                _bpr, 0, lambda r: -np.log(_mean_sigma(r))
+            ),
+            "the logarithm is missing": but(_bpr, 0, lambda r: -_mean_sigma(r)),
             "1/n is missing, n = N - 1 the number of negatives": _times(_bpr, lambda n: n),
             "it is divided by N; there are n = N - 1 negatives": _times(
                 _bpr, lambda n: n / (n + 1)
             ),
             "the target's gradient is missing: each negative that is pushed down pushes it up": (
-                _no_target_gradient(_bpr)
+                _target_times(_bpr, 0)
             ),
             "column 0 is taken as every row's target; row b's target is column b": (
                 _first_column_is_target(_bpr)
@@ -647,24 +525,34 @@ EXERCISES = [
             "the target is regularised, too; regularise the negatives only": (
                 _top1_target_regularised
             ),
-            "the target counts as its own negative": _top1_with_itself,
+            "the target counts as its own negative": but(
+                _top1,
+                0,
+                lambda r: (sigmoid(r - _target(r)) + sigmoid(r * r)).sum(axis=1) / (r.shape[1] - 1),
+            ),
             "the target's entry has a part from the target itself, σ'(0)/n; the sum runs over the "
-            "negatives": _top1_target_pulls_itself,
+            "negatives": _target_pulls_itself(_top1, 0.25),
             "that is σ(r_j)²; it must be σ(r_j²)": _top1_square_outside,
-            "the inner derivative of σ(r_j²), 2 r_j, is missing": _top1_inner_derivative_missing,
-            "the inner derivative of r_j² is 2 r_j; the 2 is missing": _top1_factor_two_missing,
+            "the inner derivative of σ(r_j²), 2 r_j, is missing": but(
+                _top1, 1, lambda r: _top1_gradient(r, regular=_slope(r * r))
+            ),
+            "the inner derivative of r_j² is 2 r_j; the 2 is missing": but(
+                _top1, 1, lambda r: _top1_gradient(r, regular=r * _slope(r * r))
+            ),
             "the target's entry is minus the sum of all; the regularisation does not contain r_i,"
-            " so leave its part out": _top1_regularisation_sent_to_target,
-            "σ stands where its slope belongs: σ' = σ (1 - σ)": _top1_sigma_for_slope,
+            " so leave its part out": but(_top1, 1, lambda r: _target_pulled(_top1_gradient(r))),
+            "σ stands where its slope belongs: σ' = σ (1 - σ)": but(
+                _top1, 1, lambda r: _top1_gradient(r, slope=sigmoid(r - _target(r)))
+            ),
             "the difference has the wrong sign: it must be r_j - r_i": _top1_turned,
             "the target's sign is turned: its entry is minus the sum of the slopes, so that "
-            "descent pushes it up": _target_turned(_top1),
+            "descent pushes it up": _target_times(_top1, -1),
             "1/n is missing, n = N - 1 the number of negatives": _times(_top1, lambda n: n),
             "it is divided by N; there are n = N - 1 negatives": _times(
                 _top1, lambda n: n / (n + 1)
             ),
             "the target's gradient is missing: each negative that is pushed down pushes it up": (
-                _no_target_gradient(_top1)
+                _target_times(_top1, 0)
             ),
         },
         hints=[
@@ -682,17 +570,17 @@ EXERCISES = [
         cases=lambda rng: [(r,) for r in _scores(rng)],
         run=_also_at(_negatives_softmax, _large_scores()),
         mistakes={
-            "the target's score is in the sum; leave it out": _softmax,
+            "the target's score is in the sum; leave it out": softmax,
             "the target's entry is zeroed, but its score is still in the sum: the negatives' "
             "shares must add up to 1": _zeroed_softmax,
             "the target's score is replaced by 0, and e^0 = 1: replace it by -inf": lambda r: (
-                _softmax(r * ~_is_target(r))
+                softmax(r * ~_is_target(r))
             ),
             "the softmax runs over the lanes (axis 0); it must run over the columns": lambda r: (
-                _softmax(np.where(_is_target(r), -np.inf, r), axis=0)
+                softmax(_without_target(r), axis=0)
             ),
             "column 0 is taken as every row's target; row b's target is column b": lambda r: (
-                _softmax(np.where(_first_column(r), -np.inf, r))
+                softmax(np.where(_first_column(r), -np.inf, r))
             ),
         },
         hints=[
@@ -718,7 +606,7 @@ EXERCISES = [
             },
         ),
         mistakes={
-            "the softmax includes the target; s is over the negatives": _max_of(_softmax, _softmax),
+            "the softmax includes the target; s is over the negatives": _max_of(softmax, softmax),
             "s comes from a softmax with the target, zeroed afterwards: the negatives' shares must "
             "add up to 1": _max_of(_zeroed_softmax, _zeroed_softmax),
             "the target is still in the log-sum-exp that makes s: log s_j is r_j minus the "
@@ -726,7 +614,7 @@ EXERCISES = [
             "the target is still in the second log-sum-exp, that of the terms A_j; sum over the "
             "negatives only": _max_target_in_second_sum,
             "the target is still in both log-sum-exps; put -inf on the diagonal first": _max_of(
-                _softmax, _negatives_softmax
+                softmax, _negatives_softmax
             ),
             "all negatives have the same weight; weight them with s": _max_of(
                 _no_weights, _no_weights
@@ -738,10 +626,12 @@ EXERCISES = [
             "the regularisation sums all r², even the target's, without weights s": _max_of(
                 _negatives_softmax, np.ones_like
             ),
-            "the target is regularised too": _max_target_regularised,
+            "the target is regularised too": (
+                lambda r, bpreg: _bpr_max(r, bpreg) + bpreg * _target(r)[:, 0] ** 2
+            ),
             "the regularisation is missing": lambda r, bpreg: _bpr_max(r, 0.0),
             "bpreg is not used": lambda r, bpreg: _bpr_max(r, 1.0),
-            "the regularisation is subtracted": _max_regularisation_subtracted,
+            "the regularisation is subtracted": lambda r, bpreg: _bpr_max(r, -bpreg),
             "the scores in the regularisation are not squared": _max_score_not_squared,
             "the difference has the wrong sign: it must be σ(r_i - r_j)": _max_turned,
             "the logarithm stands inside the sum; it belongs outside": _max_log_inside,

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from checks import Exercise, Ways, Wrong
+from checks.common import but, row_sums, softmax
 from gru4rec_np.data import batches
 from gru4rec_np.ops import optim, scoring
 
@@ -42,11 +43,6 @@ def _scores_cases(rng):
     return [
         (rng.normal(size=(3, 4)), rng.normal(size=(_MANY, 4)), rng.normal(size=_MANY), items),
     ]
-
-
-def _softmax(r):
-    above = np.exp(r - r.max(axis=1, keepdims=True))
-    return above / above.sum(axis=1, keepdims=True)
 
 
 # --- 7.2, 7.3 -------------------------------------------------------------------------------------
@@ -94,40 +90,31 @@ def _backward(at=lambda x: x.sum(axis=0), bias=lambda dr: dr.sum(axis=0)):
     """backward with something else made of the gradients of one row."""
 
     def wrong(dr, h, V, items):
-        rows = np.unique(items)
-        dV, db = dr.T @ h, bias(dr)
-        return (
-            dr @ V,
-            rows,
-            np.array([at(dV[items == row]) for row in rows]),
-            np.array([at(db[items == row]) for row in rows]),
-        )
+        rows, dV = row_sums(items, dr.T @ h, at)
+        return dr @ V, rows, dV, row_sums(items, bias(dr), at)[1]
 
     return wrong
-
-
-def _add_at(dr, h, V, items, db):
-    """As the solution does, with another dr summed for db."""
-    rows, place = np.unique(items, return_inverse=True)
-    found = np.zeros(len(rows))
-    np.add.at(found, place, db)
-    return (*backward(dr, h, V, items)[:3], found)
 
 
 def _bias_by_lanes():
     """The sum over the wrong axis, added up in the ways that there are."""
 
+    def added_at(dr, h, V, items):
+        rows, place = np.unique(items, return_inverse=True)
+        db = np.zeros(len(rows))
+        np.add.at(db, place, dr.sum(axis=1))
+        return db
+
     def in_a_loop(dr, h, V, items):
-        db, rows = dr.sum(axis=1), np.unique(items)
-        sums = dict.fromkeys(items.tolist(), 0.0)
+        db, sums = dr.sum(axis=1), dict.fromkeys(np.unique(items).tolist(), 0.0)
         for c, item in enumerate(items.tolist()):
             sums[item] += db[c]
-        return (*backward(dr, h, V, items)[:3], np.array([sums[row] for row in rows.tolist()]))
+        return np.array([*sums.values()])
 
     return Ways(
-        lambda dr, h, V, items: _add_at(dr, h, V, items, dr.sum(axis=1)),
+        but(backward, 3, added_at),
         lambda dr, h, V, items: np.bincount(items, dr.sum(axis=1)),
-        in_a_loop,
+        but(backward, 3, in_a_loop),
         _backward(bias=lambda dr: dr.sum(axis=1)),
     )
 
@@ -156,48 +143,32 @@ def _backward_cases(rng):
 # --- 7.5 ------------------------------------------------------------------------------------------
 
 
-def collisions(items, B):
-    hit = items[None, :] == items[:B, None]
+def _but_own(hit, B):
+    """Without the own columns of the first B lanes."""
     hit[np.arange(B), np.arange(B)] = False
     return hit
 
 
-def _only_samples(items, B):
-    hit = collisions(items, B)
-    hit[:, :B] = False
-    return hit
-
-
-def _only_lanes(items, B):
-    hit = collisions(items, B)
-    hit[:, B:] = False
-    return hit
+def collisions(items, B):
+    return _but_own(items == items[:B, None], B)
 
 
 def _any_double(items, B):
-    double = (items[None, :] == items[:, None]).sum(axis=0) > 1
+    double = (items == items[:, None]).sum(axis=0) > 1
     return np.broadcast_to(double, (B, len(items))).copy()
 
 
-def _all_rows(items, B):
-    hit = items[None, :] == items[:, None]
-    hit[np.arange(len(items)), np.arange(len(items))] = False
-    return hit
-
-
-def _all_rows_but_lanes(items, B):
-    hit = items[None, :] == items[:, None]
-    hit[np.arange(B), np.arange(B)] = False
-    return hit
-
-
-def _unequal(items, B):
-    hit = items[None, :] != items[:B, None]
-    hit[np.arange(B), np.arange(B)] = False
-    return hit
-
-
 # --- 7.6 ------------------------------------------------------------------------------------------
+
+
+def _log_q(of_targets=lambda q, alpha: q, of_samples=lambda q, alpha: alpha * q):
+    """log q, with something else made of the logarithms of support."""
+
+    def log_q(log_support, targets, samples, alpha):
+        targets, samples = log_support[targets], log_support[samples]
+        return np.concatenate([of_targets(targets, alpha), of_samples(samples, alpha)])
+
+    return log_q
 
 
 def _log_q_cases(rng):
@@ -233,7 +204,7 @@ EXERCISES = [
             "`items` comes before .T: V_y[items].T. V_y.T[items] takes rows of the transposed "
             "table, and that has only H": (lambda h, V_y, b_y, items: V_y.T[items]),
             "that is a softmax of the scores; the scores themselves are asked for, as the losses "
-            "take them": lambda h, V_y, b_y, items: _softmax(scores(h, V_y, b_y, items)),
+            "take them": lambda *args: softmax(scores(*args)),
             "these are the biases of the first items of the catalogue, not of those in `items`": (
                 lambda h, V_y, b_y, items: h @ V_y[items].T + b_y[: len(items)]
             ),
@@ -397,21 +368,26 @@ EXERCISES = [
         ],
         mistakes={
             "a lane's own column is marked as well: there the target is no negative, it is False": (
-                lambda items, B: items[None, :] == items[:B, None]
+                lambda items, B: items == items[:B, None]
             ),
             "other lanes' targets are negatives too: lanes 0 and 2 may ask for the same item": (
-                _only_samples
+                lambda items, B: collisions(items, B) & (np.arange(len(items)) >= B)
             ),
-            "the extra samples are negatives too, not the lanes' targets only": _only_lanes,
+            "the extra samples are negatives too, not the lanes' targets only": (
+                lambda items, B: collisions(items, B) & (np.arange(len(items)) < B)
+            ),
             "every item that repeats is marked in every lane; a lane looks for its own target": (
                 _any_double
             ),
             "it is the wrong way round: True where there is a collision": Ways(
-                lambda items, B: ~collisions(items, B), _unequal
+                lambda items, B: ~collisions(items, B),
+                lambda items, B: _but_own(items != items[:B, None], B),
             ),
             "there is a row for each column; asked is one for each lane, (B, N): compare with the "
             "lanes' targets, items[:B, None]": Ways(
-                _all_rows, _all_rows_but_lanes, lambda items, B: items == items[:, None]
+                lambda items, B: _but_own(items == items[:, None], len(items)),
+                lambda items, B: _but_own(items == items[:, None], B),
+                lambda items, B: items == items[:, None],
             ),
             "columns are compared with lanes entry by entry; give the lanes an axis of their own, "
             "items[:B, None]": (lambda items, B: items == items[:B]),
@@ -431,20 +407,14 @@ EXERCISES = [
         right=scoring.log_proposal,
         cases=_log_q_cases,
         mistakes={
-            "alpha is for the extra samples only: the lanes' targets come as the clicks do": (
-                lambda log_support, targets, samples, alpha: (
-                    alpha * log_support[np.concatenate([targets, samples])]
-                )
+            "alpha is for the extra samples only: the lanes' targets come as the clicks do": _log_q(
+                of_targets=lambda q, alpha: alpha * q
             ),
-            "the extra samples were drawn by support^alpha: times alpha": (
-                lambda log_support, targets, samples, alpha: log_support[
-                    np.concatenate([targets, samples])
-                ]
+            "the extra samples were drawn by support^alpha: times alpha": _log_q(
+                of_samples=lambda q, alpha: q
             ),
-            "alpha is at the targets; it belongs to the extra samples": (
-                lambda log_support, targets, samples, alpha: np.concatenate(
-                    [alpha * log_support[targets], log_support[samples]]
-                )
+            "alpha is at the targets; it belongs to the extra samples": _log_q(
+                lambda q, alpha: alpha * q, lambda q, alpha: q
             ),
             "the samples come first; the columns are the targets', then the samples'": (
                 lambda log_support, targets, samples, alpha: np.concatenate(
@@ -452,14 +422,10 @@ EXERCISES = [
                 )
             ),
             "the logarithm of a power is alpha times the logarithm, not the logarithm to alpha": (
-                lambda log_support, targets, samples, alpha: np.concatenate(
-                    [log_support[targets], np.maximum(log_support[samples], 0) ** alpha]
-                )
+                _log_q(of_samples=lambda q, alpha: np.maximum(q, 0) ** alpha)
             ),
             "the targets have a log q too, that of q = support: they are the others' negatives": (
-                lambda log_support, targets, samples, alpha: np.concatenate(
-                    [np.zeros(len(targets)), alpha * log_support[samples]]
-                )
+                _log_q(of_targets=lambda q, alpha: np.zeros_like(q))
             ),
             "it is right but for a constant in each group: each q is divided by its sum, which is "
             "left out here": (
@@ -471,28 +437,16 @@ EXERCISES = [
                 )
             ),
             "the argument log_support is a logarithm already; you take the logarithm again": Ways(
-                lambda log_support, targets, samples, alpha: np.concatenate(
-                    [np.log(log_support[targets]), alpha * np.log(log_support[samples])]
-                ),
-                lambda log_support, targets, samples, alpha: np.concatenate(
-                    [log_support[targets], alpha * np.log(log_support[samples])]
-                ),
-                lambda log_support, targets, samples, alpha: np.concatenate(
-                    [np.log(log_support[targets]), alpha * log_support[samples]]
-                ),
-                lambda log_support, targets, samples, alpha: np.log(
-                    scoring.log_proposal(log_support, targets, samples, alpha)
-                ),
-                lambda log_support, targets, samples, alpha: np.concatenate(
-                    [log_support[targets], np.log(log_support[samples] ** alpha)]
-                ),
-                lambda log_support, targets, samples, alpha: np.concatenate(
-                    [np.log(log_support[targets]), np.log(log_support[samples] ** alpha)]
-                ),
+                _log_q(lambda q, alpha: np.log(q), lambda q, alpha: alpha * np.log(q)),
+                _log_q(of_samples=lambda q, alpha: alpha * np.log(q)),
+                _log_q(of_targets=lambda q, alpha: np.log(q)),
+                _log_q(lambda q, alpha: np.log(q), lambda q, alpha: np.log(alpha * q)),
+                _log_q(of_samples=lambda q, alpha: np.log(q**alpha)),
+                _log_q(lambda q, alpha: np.log(q), lambda q, alpha: np.log(q**alpha)),
             ),
             "log alpha is added, as if q were alpha times support; q is support to alpha, so its "
-            "logarithm is multiplied by alpha": lambda log_support, targets, samples, alpha: (
-                np.concatenate([log_support[targets], np.log(alpha) + log_support[samples]])
+            "logarithm is multiplied by alpha": _log_q(
+                of_samples=lambda q, alpha: np.log(alpha) + q
             ),
             "+ adds the two; they are put one after the other: np.concatenate([a, b])": (
                 lambda log_support, targets, samples, alpha: (
@@ -505,9 +459,7 @@ EXERCISES = [
                 )
             ),
             "support itself is given, where its logarithm is asked": (
-                lambda log_support, targets, samples, alpha: np.exp(
-                    scoring.log_proposal(log_support, targets, samples, alpha)
-                )
+                lambda *args: np.exp(scoring.log_proposal(*args))
             ),
         },
         hints=[

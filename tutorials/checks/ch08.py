@@ -5,6 +5,7 @@ import copy
 import numpy as np
 
 from checks import Exercise, Wrong
+from checks.common import row_sums, row_sums_as_they_came, rows_unsummed
 from gru4rec_np.data.batches import session_parallel
 from gru4rec_np.data.sessions import Sessions
 from gru4rec_np.ops import optim
@@ -33,18 +34,18 @@ def _adagrad_cases(rng):
     ]
 
 
-def _without_epsilon(p, g, a, learning_rate):
-    with np.errstate(invalid="ignore"):
-        return p - learning_rate * g / np.sqrt(a + g * g), a + g * g
+def _adagrad_with(memory=lambda a, g: a + g * g, step=lambda g, a: g / np.sqrt(a + 1e-6)):
+    """Adagrad with another new a, or another step from the gradient and the new a."""
+
+    @np.errstate(invalid="ignore")
+    def adagrad(p, g, a, learning_rate):
+        a = memory(a, g)
+        return p - learning_rate * step(g, a), a
+
+    return adagrad
 
 
 # --- 8.2 ------------------------------------------------------------------------------------------
-
-
-def _sums(rows, g, at):
-    """Distinct rows, and what `at` makes of the gradients of each."""
-    distinct = np.unique(rows)
-    return distinct, np.array([at(g[rows == row]) for row in distinct])
 
 
 def _run_sums(answer, args):
@@ -58,11 +59,6 @@ def _run_sums(answer, args):
             f"it works for g of shape (n, H) but not of (n,), which is b_y's: {error}. sums has "
             "the shape (len(distinct), *g.shape[1:])"
         ) from error
-
-
-def _in_order_of_appearance(rows, g):
-    distinct = np.array(list(dict.fromkeys(rows.tolist())))
-    return distinct, np.array([g[rows == row].sum(axis=0) for row in distinct])
 
 
 def _all_rows(rows, g):
@@ -103,35 +99,40 @@ def _update_in_place(answer, args):
     return args[:3]
 
 
-def _variant(v_of, move, a_of=lambda a, g: a + g * g):
+def _variant(v_of=lambda v, step, momentum: momentum * v - step, move=lambda old, new, step: new):
     """An update in which one line is another one."""
 
+    @_after
     def update(p, a, v, rows, g, learning_rate, momentum):
-        a[rows] = a_of(a[rows], g)
+        a[rows] += g * g
         step = learning_rate * g / np.sqrt(a[rows] + 1e-6)
         old = v[rows].copy()
         v[rows] = v_of(old, step, momentum)
         p[rows] += move(old, v[rows], step)
 
-    return _after(update)
+    return update
 
 
+@_after
 def _velocity_not_kept(p, a, v, rows, g, learning_rate, momentum):
     a[rows] += g * g
     p[rows] += momentum * v[rows] - learning_rate * g / np.sqrt(a[rows] + 1e-6)
 
 
+@_after
 def _squares_not_kept(p, a, v, rows, g, learning_rate, momentum):
     v[rows] = momentum * v[rows] - learning_rate * g / np.sqrt(a[rows] + g * g + 1e-6)
     p[rows] += v[rows]
 
 
+@_after
 def _old_sum(p, a, v, rows, g, learning_rate, momentum):
     v[rows] = momentum * v[rows] - learning_rate * g / np.sqrt(a[rows] + 1e-6)
     a[rows] += g * g
     p[rows] += v[rows]
 
 
+@_after
 def _coasting(p, a, v, rows, g, learning_rate, momentum):
     a[rows] += g * g
     v *= momentum
@@ -150,7 +151,10 @@ def _update_cases(rng):
 # --- 8.4 ------------------------------------------------------------------------------------------
 
 
-def _blocks(scale, draw=lambda rng, s, shape: rng.uniform(-s, s, shape)):
+def _blocks(
+    scale=lambda rows, width, total: np.sqrt(6 / (rows + width)),
+    draw=lambda rng, s, shape: rng.uniform(-s, s, shape),
+):
     """init_block with another scale or another draw."""
 
     def init_block(rng, rows, widths):
@@ -163,8 +167,6 @@ def _one_draw(rng, rows, widths):
     s = np.sqrt(6 / (rows + sum(widths)))
     return rng.uniform(-s, s, (rows, sum(widths)))
 
-
-init_block = _blocks(lambda rows, width, total: np.sqrt(6 / (rows + width)))
 
 # --- 8.5 ------------------------------------------------------------------------------------------
 
@@ -277,8 +279,7 @@ def _state_for_input(W, out, mask_e, mask_h, cache, batch_size):
 def _undropped_input(W, out, mask_e, mask_h, cache, batch_size):
     e, cell, V, dr = cache
     keep = np.where(mask_e > 0, mask_e, 1)
-    found = backward(W, out, mask_e, mask_h, (e / keep, cell, V, dr), batch_size)
-    return found
+    return backward(W, out, mask_e, mask_h, (e / keep, cell, V, dr), batch_size)
 
 
 def _dropped_twice(W, out, mask_e, mask_h, cache, batch_size):
@@ -313,17 +314,6 @@ def _backward_cases(rng):
 # --- 8.8 ------------------------------------------------------------------------------------------
 
 
-def epoch(batches, h, samples, step):
-    losses = []
-    for t, extra in enumerate(samples):
-        n = batches.lanes[t]
-        h = h[batches.keep[t, : len(h)]] * ~batches.reset[t, :n, None]
-        x, y = batches.x[t, :n], batches.y[t, :n]
-        of_lanes, h = step(x, np.concatenate([y, extra]), h)
-        losses.append(of_lanes.mean())
-    return np.array(losses), h
-
-
 def _epoch(
     keep=lambda batches, t, h, n: h[batches.keep[t, : len(h)]],
     before=lambda h, reset: h * ~reset,
@@ -333,9 +323,9 @@ def _epoch(
     mean=lambda of_lanes: of_lanes.mean(),
     carried=1,
 ):
-    """epoch with one line otherwise."""
+    """An epoch; with an argument, one line of it is otherwise."""
 
-    def wrong(batches, h, samples, step):
+    def epoch(batches, h, samples, step):
         losses = []
         for t, extra in enumerate(samples):
             n = batches.lanes[t]
@@ -346,7 +336,7 @@ def _epoch(
             losses.append(mean(of_lanes))
         return np.array(losses), h
 
-    return wrong
+    return epoch
 
 
 def _toy_step(x, items, h):
@@ -400,49 +390,40 @@ EXERCISES = [
         parts=("p", "a"),
         mistakes={
             "the 1e-6 stands outside the root; it belongs under it: sqrt(a + 1e-6)": (
-                lambda p, g, a, lr: (p - lr * g / (np.sqrt(a + g * g) + 1e-6), a + g * g)
+                _adagrad_with(step=lambda g, a: g / (np.sqrt(a) + 1e-6))
             ),
             "the 1e-6 is missing: where every gradient was 0 so far, 0/0 is not a number": (
-                _without_epsilon
+                _adagrad_with(step=lambda g, a: g / np.sqrt(a))
             ),
             "the step divides by the old a: a takes in g² first, then the step is made": (
                 lambda p, g, a, lr: (p - lr * g / np.sqrt(a + 1e-6), a + g * g)
             ),
-            "a sums the gradients themselves; it is the sum of their squares": (
-                lambda p, g, a, lr: (p - lr * g / np.sqrt(np.abs(a + g) + 1e-6), a + g)
+            "a sums the gradients themselves; it is the sum of their squares": _adagrad_with(
+                lambda a, g: a + g, lambda g, a: g / np.sqrt(np.abs(a) + 1e-6)
             ),
             "a sums |g|; it is the sum of the squares g²": (
-                lambda p, g, a, lr: (
-                    p - lr * g / np.sqrt(a + np.abs(g) + 1e-6),
-                    a + np.abs(g),
-                )
+                _adagrad_with(lambda a, g: a + np.abs(g))
             ),
             "every entry of a takes in the sum of all g²; each takes in its own g² only": (
-                lambda p, g, a, lr: (
-                    p - lr * g / np.sqrt(a + (g * g).sum() + 1e-6),
-                    a + (g * g).sum(),
-                )
+                _adagrad_with(lambda a, g: a + (g * g).sum())
             ),
             "a is only this step's g²: it must remember all those before, a + g²": (
-                lambda p, g, a, lr: (p - lr * g / np.sqrt(g * g + 1e-6), g * g)
+                _adagrad_with(lambda a, g: g * g)
             ),
             "the root is missing: divide by sqrt(a + 1e-6), not by a + 1e-6": (
-                lambda p, g, a, lr: (p - lr * g / (a + g * g + 1e-6), a + g * g)
+                _adagrad_with(step=lambda g, a: g / (a + 1e-6))
             ),
             "it climbs: the loss falls against the gradient, so the step is taken away": (
-                lambda p, g, a, lr: (p + lr * g / np.sqrt(a + g * g + 1e-6), a + g * g)
+                _adagrad_with(step=lambda g, a: -g / np.sqrt(a + 1e-6))
             ),
             "a keeps the 1e-6, which would grow with every step; it is added under the root only": (
-                lambda p, g, a, lr: (p - lr * g / np.sqrt(a + g * g + 1e-6), a + g * g + 1e-6)
+                _adagrad_with(lambda a, g: a + g * g + 1e-6, lambda g, a: g / np.sqrt(a))
             ),
             "the learning rate is missing: it multiplies the step": (
-                lambda p, g, a, lr: (p - g / np.sqrt(a + g * g + 1e-6), a + g * g)
+                lambda p, g, a, lr: _adagrad(p, g, a, 1)
             ),
             "one number for the whole matrix: every entry has its own sum a": (
-                lambda p, g, a, lr: (
-                    p - lr * g / np.sqrt((a + g * g).sum() + 1e-6),
-                    a + g * g,
-                )
+                _adagrad_with(step=lambda g, a: g / np.sqrt(a.sum() + 1e-6))
             ),
         },
         hints=[
@@ -465,19 +446,19 @@ EXERCISES = [
         mistakes={
             "of a row that occurs more than once only the last gradient is left: "
             "sums[i] += g with a repeated i writes several times, it does not add": (
-                lambda rows, g: _sums(rows, g, lambda x: x[-1])
+                lambda rows, g: row_sums(rows, g, lambda x: x[-1])
             ),
             "of a row that occurs more than once only the first gradient is left": (
-                lambda rows, g: _sums(rows, g, lambda x: x[0])
+                lambda rows, g: row_sums(rows, g, lambda x: x[0])
             ),
             "the gradients of a row are averaged; they add up, for the loss is a sum over its uses": (  # noqa: E501
-                lambda rows, g: _sums(rows, g, lambda x: x.mean(axis=0))
+                lambda rows, g: row_sums(rows, g, lambda x: x.mean(axis=0))
             ),
-            "the rows are in order of appearance; ascending is asked": _in_order_of_appearance,
+            "the rows are in order of appearance; ascending is asked": row_sums_as_they_came,
             "rows that do not occur are there as well, with zeros: of a million items a step "
             "would touch them all": _all_rows,
             "nothing is summed: these are the rows sorted, the duplicates still there": (
-                lambda rows, g: (np.sort(rows), g[np.argsort(rows, kind="stable")])
+                rows_unsummed
             ),
         },
         hints=[
@@ -497,39 +478,37 @@ EXERCISES = [
         parts=("p", "a", "v"),
         mistakes={
             "rows that are not listed move too: their velocity fades and they coast on; "
-            "touch p[rows], a[rows], v[rows] only": _after(_coasting),
-            "the new velocity is not kept: put it back, v[rows] = ...": _after(_velocity_not_kept),
-            "the new sum of squares is not kept: put it back, a[rows] = ...": _after(
-                _squares_not_kept
-            ),
+            "touch p[rows], a[rows], v[rows] only": _coasting,
+            "the new velocity is not kept: put it back, v[rows] = ...": _velocity_not_kept,
+            "the new sum of squares is not kept: put it back, a[rows] = ...": _squares_not_kept,
             "the momentum term is missing: v = momentum v - step": _variant(
-                lambda v, step, m: -step, lambda old, new, step: new
+                lambda v, step, m: -step
             ),
             "v is not used: v = momentum v - step, then p += v": _variant(
                 lambda v, step, m: v, lambda old, new, step: -step
             ),
             "momentum is missing, so that the old velocity never fades: v = momentum v - step": (
-                _variant(lambda v, step, m: v - step, lambda old, new, step: new)
+                _variant(lambda v, step, m: v - step)
             ),
-            "the step divides by the old a: a[rows] takes in g² first": _after(_old_sum),
+            "the step divides by the old a: a[rows] takes in g² first": _old_sum,
             "p moves by the old velocity: v is renewed first, then p += v": _variant(
-                lambda v, step, m: m * v - step, lambda old, new, step: old
+                move=lambda old, new, step: old
             ),
             "the step's sign: v = momentum v - step, as p += v goes downhill": _variant(
-                lambda v, step, m: m * v + step, lambda old, new, step: new
+                lambda v, step, m: m * v + step
             ),
             "both signs are turned, v + step and p -= v: here v has the minus sign, v = momentum v "
             "- step, and p += v": _variant(
                 lambda v, step, m: m * v + step, lambda old, new, step: -new
             ),
             "p -= v goes uphill, for v has the minus sign already: p += v": _variant(
-                lambda v, step, m: m * v - step, lambda old, new, step: -new
+                move=lambda old, new, step: -new
             ),
             "the step is counted twice: it is in v already, so p += v is all": _variant(
-                lambda v, step, m: m * v - step, lambda old, new, step: new - step
+                move=lambda old, new, step: new - step
             ),
             "that is an average, (1 - momentum) times the step; here the whole step enters v": (
-                _variant(lambda v, step, m: m * v - (1 - m) * step, lambda old, new, step: new)
+                _variant(lambda v, step, m: m * v - (1 - m) * step)
             ),
         },
         hints=[
@@ -542,7 +521,7 @@ EXERCISES = [
     Exercise(
         number="8.4",
         title="initial weights, gate by gate",
-        right=init_block,
+        right=_blocks(),
         cases=lambda rng: [
             (np.random.default_rng(3), 5, [4, 4, 4]),
             (np.random.default_rng(4), 30, [2, 7]),
@@ -562,18 +541,14 @@ EXERCISES = [
                 lambda rows, width, total: np.sqrt(6 / rows)
             ),
             "all weights are positive: uniform between -s and s": _blocks(
-                lambda rows, width, total: np.sqrt(6 / (rows + width)),
-                lambda rng, s, shape: rng.uniform(0, s, shape),
+                draw=lambda rng, s, shape: rng.uniform(0, s, shape)
             ),
             "a normal distribution; here it is uniform": _blocks(
                 lambda rows, width, total: np.sqrt(2 / (rows + width)),
                 lambda rng, s, shape: rng.normal(0, s, shape),
             ),
             "a normal distribution of standard deviation s; here it is uniform, from -s to s": (
-                _blocks(
-                    lambda rows, width, total: np.sqrt(6 / (rows + width)),
-                    lambda rng, s, shape: rng.normal(0, s, shape),
-                )
+                _blocks(draw=lambda rng, s, shape: rng.normal(0, s, shape))
             ),
             "the root is missing: s = sqrt(6 / (rows + width))": _blocks(
                 lambda rows, width, total: 6 / (rows + width)
@@ -687,7 +662,7 @@ EXERCISES = [
     Exercise(
         number="8.8",
         title="an epoch",
-        right=epoch,
+        right=_epoch(),
         run=_run_epoch,
         cases=_epoch_cases,
         parts=("losses", "h"),
@@ -710,7 +685,7 @@ EXERCISES = [
             "the lanes' targets come first among the items, then the extra samples": (
                 _epoch(items=lambda y, extra: np.concatenate([extra, y]))
             ),
-            "x and y are the wrong way round? x is fed in": (_epoch(x=lambda b, t, n: b.y[t, :n])),
+            "x and y are the wrong way round? x is fed in": _epoch(x=lambda b, t, n: b.y[t, :n]),
             "a step's sum is kept, where the mean over its lanes is asked": (
                 _epoch(mean=lambda of_lanes: of_lanes.sum())
             ),

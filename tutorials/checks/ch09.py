@@ -3,6 +3,7 @@
 import numpy as np
 
 from checks import Exercise
+from checks.common import but, in_order, softmax
 from gru4rec_np.ops.activations import sigmoid
 from gru4rec_np.ops.encoders import attend as package_attend
 from gru4rec_np.ops.encoders import attend_backward as package_attend_backward
@@ -32,20 +33,21 @@ def _attend_with(wrong):
     def attend(h, A1, A2, v):
         if wrong == "swapped":
             A1, A2 = A2, A1
-        q, k = h[{"first": 0, "own": slice(None)}.get(wrong, -1)] @ A1, h @ A2
-        if wrong == "columns":
-            q = A1 @ h[-1]
+        asks = {"first": h[0] @ A1, "own": h @ A1, "columns": A1 @ h[-1]}
+        q, k = asks.get(wrong, h[-1] @ A1), h @ A2
         before = q * k if wrong == "product" else q + k
-        s = np.tanh(before) if wrong == "tanh" else before if wrong == "no σ" else sigmoid(before)
-        if wrong == "two σ":
-            s = sigmoid(q) + sigmoid(k)
-        a = s.sum(axis=1) if wrong == "no v" else s @ v
-        if wrong == "σ outside":
-            a = sigmoid(before @ v)
-        if wrong == "softmax":
-            a = np.exp(a) / np.exp(a).sum()
-        if wrong == "divided":
-            a = a / a.sum()
+        s = {
+            "tanh": np.tanh(before),
+            "no σ": before,
+            "two σ": sigmoid(q) + sigmoid(k),
+        }.get(wrong, sigmoid(before))
+        a = s @ v
+        a = {
+            "no v": s.sum(axis=1),
+            "σ outside": sigmoid(before @ v),
+            "softmax": np.exp(a) / np.exp(a).sum(),
+            "divided": a / a.sum(),
+        }.get(wrong, a)
         if wrong == "without the last":
             return a[:-1] @ h[:-1], s, a
         if wrong == "by unit":
@@ -74,22 +76,15 @@ def _look_back_with(wrong):
         if wrong == "last two":
             s = np.tril(s)
         a = s @ v
-        if wrong == "strictly":
-            a = np.tril(a, -1)
-        elif wrong == "upside down":
-            a = np.triu(a)
-        elif wrong == "one too many":
-            a = np.tril(a, 1)
-        elif wrong == "turned":
-            a = np.tril(a)
-        elif wrong == "softmax":
-            a = causal_softmax(a)
-        elif wrong == "-inf":
-            a = np.where(np.tri(len(a), dtype=bool), a, -np.inf)
-        elif wrong == "other way":
-            a = np.tril(a).T
-        elif wrong == "last two":
-            a = s @ v
+        a = {
+            "strictly": np.tril(a, -1),
+            "upside down": np.triu(a),
+            "one too many": np.tril(a, 1),
+            "turned": np.tril(a),
+            "softmax": causal_softmax(a),
+            "-inf": np.where(np.tri(len(a), dtype=bool), a, -np.inf),
+            "other way": np.tril(a).T,
+        }.get(wrong, a)
         with np.errstate(invalid="ignore"):
             return a @ h, a
 
@@ -116,34 +111,29 @@ def _attend_backward_cases(rng):
 def _attend_backward_with(wrong):
     def attend_backward(dc, s, a, h, v):
         da = a * (h @ dc) if wrong == "a twice" else h @ dc
-        ds = np.outer(da, np.ones_like(v) if wrong == "no v" else v)
-        if wrong == "α to s":
-            ds = np.outer(a, v)
+        ds = np.outer(a if wrong == "α to s" else da, np.ones_like(v) if wrong == "no v" else v)
         slope = {"no slope": 1, "tanh": 1 - s * s, "again": sigmoid(s) * (1 - sigmoid(s))}
         slope |= {"half": 1 - s, "other half": s}
         dk = ds * slope.get(wrong, s * (1 - s))
-        dq = dk.sum(axis=0)
-        if wrong == "q unsummed":
-            dq = dk
-        if wrong == "q last":
-            dq = dk[-1]
-        if wrong == "q mean":
-            dq = dk.mean(axis=0)
-        if wrong == "v unsummed":
-            return dq, dk, np.outer(a, dc), da[:, None] * s
-        dh = np.outer(a, dc)
-        if wrong == "no α":
-            dh = np.tile(dc, (len(h), 1))
-        if wrong == "da for α":
-            dh = np.outer(da, dc)
-        if wrong == "no dc":
-            dh = a[:, None] * h
-        if wrong == "v last":
-            return dq, dk, dh, da[-1] * s[-1]
-        if wrong == "ds to v":
-            return dq, dk, dh, (ds * s).sum(axis=0)
-        dv = s.sum(axis=0) if wrong == "no da" else a @ s if wrong == "α for da" else da @ s
-        return dq, dk, dh, dv
+        dq = {"q unsummed": dk, "q last": dk[-1], "q mean": dk.mean(axis=0)}
+        dh = {
+            "no α": np.tile(dc, (len(h), 1)),
+            "da for α": np.outer(da, dc),
+            "no dc": a[:, None] * h,
+        }
+        dv = {
+            "v unsummed": da[:, None] * s,
+            "v last": da[-1] * s[-1],
+            "ds to v": (ds * s).sum(axis=0),
+            "no da": s.sum(axis=0),
+            "α for da": a @ s,
+        }
+        return (
+            dq.get(wrong, dk.sum(axis=0)),
+            dk,
+            dh.get(wrong, np.outer(a, dc)),
+            dv.get(wrong, da @ s),
+        )
 
     return attend_backward
 
@@ -184,34 +174,21 @@ def _softmax_with(wrong):
         axis = 0 if wrong == "axis" else 1
         if wrong == "zeros":
             e, seen = np.where(seen, e, 0), True
-        if wrong == "no mask":
-            seen = True
         if wrong == "strictly":
             seen = np.tri(len(e), k=-1, dtype=bool)
         if wrong == "upside down":
             seen = seen.T
-        if wrong == "max of all":
-            p = np.exp(e - e.max(axis=1, keepdims=True)) * seen
+        masked_late = {
+            "max of all": e.max(axis=1, keepdims=True),
+            "one max of all": e.max(),
+            "no max": 0,
+        }
+        if wrong in masked_late:
+            p = np.exp(e - masked_late[wrong]) * seen
             return p / p.sum(axis=1, keepdims=True)
-        if wrong == "one max of all":
-            p = np.exp(e - e.max()) * seen
-            return p / p.sum(axis=1, keepdims=True)
-        if wrong == "no max":
-            p = np.exp(e) * seen
-            return p / p.sum(axis=1, keepdims=True)
-        if wrong == "strictly after":
-            return np.tril(_softmax_with("no mask")(e), -1)
-        if wrong == "after":
-            p = np.exp(e - e.max(axis=1, keepdims=True))
-            return p / p.sum(axis=1, keepdims=True) * seen
         e = np.where(seen, e, -1000 if wrong == "-1000" else -np.inf)
         top = e.max(axis=axis, keepdims=True)
-        if wrong == "no max, masked":
-            top = 0
-        if wrong == "one max":
-            top = e.max()
-        if wrong == "max spread":
-            top = top.T
+        top = {"no max, masked": 0, "one max": e.max(), "max spread": top.T}.get(wrong, top)
         p = np.exp(e - top)
         total = p.sum() if wrong == "one sum" else p.sum(axis=axis, keepdims=True)
         return p / (total.T if wrong == "sum spread" else total)
@@ -249,13 +226,12 @@ def _session_backward_with(wrong):
     def session_backward(dc, h, A1, A2, v):
         H, T = h.shape[1], len(h)
         dq, dk, dvalue, dv = np.zeros_like(h), np.zeros_like(h), np.zeros_like(h), 0
-        dg, dl = dc[:, :H], dc[:, H:]
-        if wrong == "halves":
-            dg, dl = dl, dg
-        if wrong == "left half twice":
-            dl = dg
-        if wrong == "right half twice":
-            dg = dl
+        left, right = dc[:, :H], dc[:, H:]
+        dg, dl = {
+            "halves": (right, left),
+            "left half twice": (left, left),
+            "right half twice": (right, right),
+        }.get(wrong, (left, right))
         last_A2 = np.zeros_like(A2)
         for t in range(T):
             J = T if wrong == "no mask" else t + 1
@@ -322,24 +298,20 @@ def _decoder_cases(rng):
 def _padded_backward_with(wrong=None):
     def padded_backward(p, y, n):
         B, T = y.shape
-        there = np.arange(T) < n[:, None]
-        if wrong == "one too many":
-            there = np.arange(T) <= n[:, None]
-        if wrong == "all":
-            there = np.ones_like(there)
-        if wrong in ("item 0", "item 0, all counted"):
-            there = y > 0
-        count = there.sum()
-        if wrong == "item 0, all counted":
-            count = n.sum()
-        if wrong == "cells":
-            count = y.size
-        if wrong == "sessions":
-            count = n[:, None, None] * B
-        if wrong == "own":
-            count = n[:, None, None]
-        if wrong == "rows":
-            count = B
+        there = {
+            "one too many": np.arange(T) <= n[:, None],
+            "all": np.ones(y.shape, bool),
+            "item 0": y > 0,
+            "item 0, all counted": y > 0,
+        }.get(wrong, np.arange(T) < n[:, None])
+        count = {
+            "item 0, all counted": n.sum(),
+            "cells": y.size,
+            "sessions": n[:, None, None] * B,
+            "own": n[:, None, None],
+            "rows": B,
+            "sum": 1,
+        }.get(wrong, there.sum())
         dr = p.copy()
         if wrong == "half":
             dr *= there[:, :, None]
@@ -351,12 +323,10 @@ def _padded_backward_with(wrong=None):
             dr[b, t, y] -= 1 / p[b, t, y]
         else:
             dr[b, t, y] -= 1
-        if wrong == "sum":
-            count = 1
         if wrong in ("half", "unmasked"):
-            return dr / there.sum()
+            return dr / count
         if wrong == "p in the padding":
-            return np.where(there[:, :, None], dr, p) / there.sum()
+            return np.where(there[:, :, None], dr, p) / count
         return (p if wrong == "no target" else dr) * there[:, :, None] / count
 
     return padded_backward
@@ -543,14 +513,12 @@ EXERCISES = [
         cases=_softmax_cases,
         mistakes={
             "the zeros come after the softmax: the hidden clicks have taken their share already,"
-            " and the rows no longer add up to 1": _softmax_with("after"),
+            " and the rows no longer add up to 1": lambda e: np.tril(softmax(e)),
             "the hidden entries are 0 before the softmax, and exp(0) is 1, so they get a share;"
             " they must be -inf there": _softmax_with("zeros"),
             "the softmax runs down the columns; row t is one question, so it runs along the rows,"
             " axis=1": _softmax_with("axis"),
-            "the mask is missing: row t must be a softmax over its columns j <= t": (
-                _softmax_with("no mask")
-            ),
+            "the mask is missing: row t must be a softmax over its columns j <= t": softmax,
             "step t's own click is left out, and the first row has nothing to look at: j = t is"
             " allowed": _softmax_with("strictly"),
             "step t's own click is left out, so the first row is all 0: j = t is allowed": (
@@ -562,7 +530,7 @@ EXERCISES = [
                 lambda e: np.tril(causal_softmax(e), -1)
             ),
             "the zeros come after the softmax, and on the diagonal too: hide j > t before it; j = t"
-            " is allowed": _softmax_with("strictly after"),
+            " is allowed": lambda e: np.tril(softmax(e), -1),
             "exp of 1000 is too large for a float: take each row's maximum away first, which"
             " changes nothing else": _softmax_with("no max"),
             "exp of 1000 is too large for a float, inf / inf is NaN: take each row's maximum away"
@@ -716,36 +684,20 @@ EXERCISES = [
         parts=("dc", "dB", "demb"),
         mistakes={
             "out = c Bᵀ, so going back multiplies by B itself, dc = dout @ B: you transposed once"
-            " too often": lambda dr, c, B, emb: (
-                dr @ emb @ B.T,
-                (dr @ emb).T @ c,
-                dr.T @ (c @ B.T),
+            " too often": but(_decoder_backward, 0, lambda dr, c, B, emb: dr @ emb @ B.T),
+            "dB has the shape of B, (X, 2H): dout.T @ c, not c.T @ dout": but(
+                _decoder_backward, 1, lambda dr, c, B, emb: c.T @ (dr @ emb)
             ),
-            "dB has the shape of B, (X, 2H): dout.T @ c, not c.T @ dout": lambda dr, c, B, emb: (
-                dr @ emb @ B,
-                c.T @ (dr @ emb),
-                dr.T @ (c @ B.T),
+            "what met emb was B c, not c": but(
+                _decoder_backward, 2, lambda dr, c, B, emb: dr.T @ c
             ),
-            "what met emb was B c, not c": lambda dr, c, B, emb: (
-                dr @ emb @ B,
-                (dr @ emb).T @ c,
-                dr.T @ c,
+            "what met emb was B c, c @ B.T in rows; you have c @ B": but(
+                _decoder_backward, 2, lambda dr, c, B, emb: dr.T @ (c @ B)
             ),
-            "what met emb was B c, c @ B.T in rows; you have c @ B": lambda dr, c, B, emb: (
-                dr @ emb @ B,
-                (dr @ emb).T @ c,
-                dr.T @ (c @ B),
+            "B is left out on the way to c": but(
+                _decoder_backward, 0, lambda dr, c, B, emb: dr @ emb
             ),
-            "B is left out on the way to c": lambda dr, c, B, emb: (
-                dr @ emb,
-                (dr @ emb).T @ c,
-                dr.T @ (c @ B.T),
-            ),
-            "the order of what is returned is dc, dB, demb": lambda dr, c, B, emb: (
-                (dr @ emb).T @ c,
-                dr @ emb @ B,
-                dr.T @ (c @ B.T),
-            ),
+            "the order of what is returned is dc, dB, demb": in_order(_decoder_backward, 1, 0, 2),
         },
         hints=[
             "Two products: out = c @ B.T (n, X), then r = out @ emb.T (n, I). The last one first.",

@@ -1,5 +1,7 @@
 """Exercises of notebook 10, fast on a CPU."""
 
+from functools import partial
+
 import numpy as np
 
 from checks import Exercise, Wrong, has_hole
@@ -26,20 +28,11 @@ def _counted(t, r, m):
     return np.array(lanes)
 
 
-def _log_sum(t, r, weight):
-    top = np.maximum(t, r.max(axis=1))
-    total = np.exp(t - top) + (weight * np.exp(r - top[:, None])).sum(axis=1)
+@np.errstate(all="ignore")
+def _log_sum(t, r, m, top=lambda t, r: np.maximum(t, r.max(axis=1))):
+    top = top(t, r)
+    total = np.exp(t - top) + (m * np.exp(r - np.reshape(top, (-1, 1)))).sum(axis=1)
     return top + np.log(total) - t
-
-
-def _with_top(top):
-    def mistake(t, r, m):
-        at = top(t, r)
-        with np.errstate(all="ignore"):
-            total = np.exp(t - at) + (m * np.exp(r - np.reshape(at, (-1, 1)))).sum(axis=1)
-            return at + np.log(total) - t
-
-    return mistake
 
 
 def _adagrad(p, a, rows, g, lr, eps):
@@ -199,13 +192,13 @@ EXERCISES = [
                 (top := r.max(axis=1)) + np.log((m * np.exp(r - top[:, None])).sum(axis=1)) - t
             ),
             "e^r of a large score overflows: subtract the lane's largest score first": (
-                _with_top(lambda t, r: np.zeros(len(t)))
+                partial(_log_sum, top=lambda t, r: np.zeros(len(t)))
             ),
             "with the largest score of all lanes, e^... is 0 in other lanes: each has its own": (
-                _with_top(lambda t, r: max(t.max(), r.max()))
+                partial(_log_sum, top=lambda t, r: max(t.max(), r.max()))
             ),
             "the target's score may be the largest: the maximum is of t and r": (
-                _with_top(lambda t, r: r.max(axis=1))
+                partial(_log_sum, top=lambda t, r: r.max(axis=1))
             ),
             "add the largest score, which you subtracted, again after the log": lambda t, r, m: (
                 _log_sum(t, r, m) - np.maximum(t, r.max(axis=1))

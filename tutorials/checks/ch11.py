@@ -1,10 +1,12 @@
 """Exercises of notebook 11, CUDA by puzzles: each answer is the text of a kernel."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
 from checks import Exercise
+from checks.common import softmax
 from checks.cuda import Launch, nothing
 from gru4rec_np.backends.cuda.device import blocks
 from gru4rec_np.ops.activations import sigmoid
@@ -42,10 +44,6 @@ def _launch_sgd(p, g, rate):
 # --- gather ---------------------------------------------------------------------------------------
 
 
-def _gather(E, x):
-    return E[x]
-
-
 def _launch_gather(E, x):
     (n,), (_, H) = x.shape, E.shape
     out = nothing(n, H)
@@ -62,10 +60,6 @@ def _gather_cases(rng):
 # --- sum ------------------------------------------------------------------------------------------
 
 
-def _row_sums(x):
-    return x.sum(axis=1)
-
-
 def _launch_row_sums(x):
     n, N = x.shape
     out = nothing(n)
@@ -80,52 +74,30 @@ def _of_places(x, chosen):
 # --- softmax --------------------------------------------------------------------------------------
 
 
-def _softmax(y):
-    e = np.exp(y - y.max(axis=1, keepdims=True))
-    return e / e.sum(axis=1, keepdims=True)
+def _maximum(y):
+    return y.max(axis=1, keepdims=True)
 
 
-def _softmax_without_maximum(y):
-    with np.errstate(over="ignore", invalid="ignore"):
-        e = np.exp(y)
-        return e / e.sum(axis=1, keepdims=True)
+def _sum(e):
+    return e.sum(axis=1, keepdims=True)
 
 
-def _softmax_from_zero(y):
-    e = np.exp(y - np.maximum(y.max(axis=1, keepdims=True), 0))
-    with np.errstate(invalid="ignore"):  # 0 / 0
-        return e / e.sum(axis=1, keepdims=True)
+def _softmax_with(maximum=_maximum, below=None, total=_sum):
+    """A softmax with other maxima, with others `below` the fraction line, or with other sums."""
+
+    @np.errstate(all="ignore")  # overflow, 0 / 0
+    def mistake(y):
+        return np.exp(y - maximum(y)) / total(np.exp(y - (below or maximum)(y)))
+
+    return mistake
 
 
 def _for_each_thread(y, reduce):
     """A reduction by each thread of the numbers that are its own, (n, N)."""
     out = np.empty_like(y)
     for t in range(min(THREADS, y.shape[1])):
-        out[:, t::THREADS] = reduce(y[:, t::THREADS], axis=1, keepdims=True)
+        out[:, t::THREADS] = reduce(y[:, t::THREADS])
     return out
-
-
-def _softmax_shifted_once(where):
-    """A softmax whose maximum is subtracted above the fraction line or below it, not in both."""
-
-    def softmax(y):
-        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-            e, shifted = np.exp(y), np.exp(y - y.max(axis=1, keepdims=True))
-            above, below = (shifted, e) if where == "above" else (e, shifted)
-            return above / below.sum(axis=1, keepdims=True)
-
-    return softmax
-
-
-def _softmax_by_own_maxima(y):
-    e = np.exp(y - _for_each_thread(y, np.max))
-    return e / e.sum(axis=1, keepdims=True)
-
-
-def _softmax_by_own_sums(y):
-    e = np.exp(y - y.max(axis=1, keepdims=True))
-    with np.errstate(invalid="ignore"):  # 0 / 0
-        return e / _for_each_thread(e, np.sum)
 
 
 def _launch_softmax(y):
@@ -142,33 +114,19 @@ def _softmax_cases(rng):
 # --- product --------------------------------------------------------------------------------------
 
 
-def _product(A, B):
-    return A @ B
-
-
-def _whole_tiles_only(A, B):
-    K = A.shape[1] // SIDE * SIDE
-    return A[:, :K] @ B[:K]
-
-
-def _first_tile_only(A, B):
-    return A[:, :SIDE] @ B[:SIDE]
-
-
 def _rows_of_A_as_long_as_those_of_B(A, B):
     at = np.arange(A.shape[0])[:, None] * B.shape[1] + np.arange(A.shape[1])
     return np.append(A.ravel(), np.zeros(at.size, A.dtype))[at] @ B
 
 
-def _last_tile_only(A, B):
-    k0 = (A.shape[1] - 1) // SIDE * SIDE
-    return A[:, k0:] @ B[k0:]
+def _product_of(A, B, begin, end):
+    """The product with only a part of A's columns and of B's rows."""
+    return A[:, begin:end] @ B[begin:end]
 
 
 def _stale(A, B):
     k0 = A.shape[1] // SIDE * SIDE  # of the last tile, which is not full
-    old = slice(k0 - SIDE + A.shape[1] % SIDE, k0)
-    return A @ B + A[:, old] @ B[old]
+    return A @ B + _product_of(A, B, k0 - SIDE + A.shape[1] % SIDE, k0)
 
 
 def _tiles_turned(A, B, of):
@@ -313,15 +271,10 @@ def _bpr_wrong(r, how):
     counted = np.arange(N) % THREADS == 0 if how == "thread 0" else np.full(N, True)
     if how != "own":
         each[rows, rows] = dr[rows, rows] = 0
-    if how == "sign":
-        dr = -dr
-    dr /= n
-    if how == "no pull":
-        return each[:, counted].sum(axis=1) / n, dr
-    if how == "pull":
-        dr[rows, rows] = np.where(rows[:, None] == np.arange(N), 0, dr).sum(axis=1)
-    else:
-        dr[rows, rows] = -np.where(rows[:, None] == np.arange(N), 0, dr)[:, counted].sum(axis=1)
+    dr = (-dr if how == "sign" else dr) / n
+    if how != "no pull":
+        others = np.where(np.eye(B, N, dtype=bool), 0, dr)[:, counted].sum(axis=1)
+        dr[rows, rows] = others if how == "pull" else -others
     return each[:, counted].sum(axis=1) / n, dr
 
 
@@ -366,7 +319,7 @@ EXERCISES = [
     Exercise(
         number="11.2",
         title="rows of a table, one block for each row",
-        right=_gather,
+        right=lambda E, x: E[x],
         cases=_gather_cases,
         mistakes={
             "block b copies row b of the table; it must be row x[b]": lambda E, x: E[: len(x)],
@@ -398,7 +351,7 @@ EXERCISES = [
     Exercise(
         number="11.3",
         title="the sum of a row",
-        right=_row_sums,
+        right=lambda x: x.sum(axis=1),
         cases=lambda rng: [(_numbers(rng, 8, 1000),), (_numbers(rng, 3, 50),)],
         mistakes={
             "only thread 0's own numbers are in the sum; the other 127 places of `part` must be "
@@ -426,29 +379,33 @@ EXERCISES = [
     Exercise(
         number="11.4",
         title="the softmax of a row",
-        right=_softmax,
+        right=lambda y: softmax(y),  # what is said of sizes calls them y's, as the kernel does
         cases=_softmax_cases,
         mistakes={
             "for large scores e^y overflows, and ∞ / ∞ is NaN: subtract the row's maximum "
-            "first": _softmax_without_maximum,
+            "first": _softmax_with(lambda y: 0),
             "the maximum starts at 0, so a row of negative scores is not shifted; where all of its "
-            "e^y round to 0, 0 / 0 is NaN: start at -INFINITY": _softmax_from_zero,
+            "e^y round to 0, 0 / 0 is NaN: start at -INFINITY": _softmax_with(
+                lambda y: np.maximum(_maximum(y), 0)
+            ),
             "only the first 128 numbers of a row are done, one for each thread; N may be more: "
             "continue with k + blockDim.x": lambda y: _is_written(
-                np.pad(_softmax(y[:, :THREADS]), ((0, 0), (0, max(0, y.shape[1] - THREADS)))),
+                np.pad(softmax(y[:, :THREADS]), ((0, 0), (0, max(0, y.shape[1] - THREADS)))),
                 np.arange(y.shape[1]) < THREADS,
             ),
             "the exponentials are not divided by their sum": lambda y: np.exp(
                 y - y.max(axis=1, keepdims=True)
             ),
             "in the denominator, the sum, the maximum is not subtracted": (
-                _softmax_shifted_once("above")
+                _softmax_with(below=lambda y: 0)
             ),
-            "in the numerator the maximum is not subtracted": (_softmax_shifted_once("below")),
+            "in the numerator the maximum is not subtracted": _softmax_with(
+                lambda y: 0, below=_maximum
+            ),
             "each thread subtracts the maximum of its own numbers; block_max gives that of the "
-            "whole row": _softmax_by_own_maxima,
+            "whole row": _softmax_with(lambda y: _for_each_thread(y, _maximum)),
             "each thread divides by the sum of its own numbers; block_sum gives that of the whole "
-            "row": _softmax_by_own_sums,
+            "row": _softmax_with(total=lambda e: _for_each_thread(e, _sum)),
         },
         hints=[
             "Three loops over the row, each like that of the gather: the maximum, the sum, the "
@@ -464,31 +421,29 @@ EXERCISES = [
     Exercise(
         number="11.5",
         title="a matrix product",
-        right=_product,
+        right=lambda A, B: A @ B,
         cases=_product_cases,
         mistakes={
             "the last tile is left out where K is no multiple of 16: continue while "
-            "k0 < K": _whole_tiles_only,
+            "k0 < K": lambda A, B: _product_of(A, B, 0, len(B) // SIDE * SIDE),
             "only the last tile is in the result: sum is set to 0 again for each "
-            "tile": _last_tile_only,
+            "tile": lambda A, B: _product_of(A, B, (len(B) - 1) // SIDE * SIDE, len(B)),
             "only the first tile is in the result: the next ones begin at k0 = 16, 32, ... < K": (
-                _first_tile_only
+                lambda A, B: _product_of(A, B, 0, SIDE)
             ),
             "a row of A has K numbers, so row r begins at r * K, not at r * N": (
                 _rows_of_A_as_long_as_those_of_B
             ),
             "places of a tile outside of the matrix keep the numbers of the tile before: write 0 "
             "there": _stale,
-            "B's tile is used transposed: multiply A_tile[y][j] by B_tile[j][x]": lambda A, B: (
-                _tiles_turned(A, B, "B")
+            "B's tile is used transposed: multiply A_tile[y][j] by B_tile[j][x]": partial(
+                _tiles_turned, of="B"
             ),
-            "A's tile is used transposed: multiply A_tile[y][j] by B_tile[j][x]": lambda A, B: (
-                _tiles_turned(A, B, "A")
+            "A's tile is used transposed: multiply A_tile[y][j] by B_tile[j][x]": partial(
+                _tiles_turned, of="A"
             ),
             "both tiles are used transposed: thread (y, x) goes along row y of A's tile and down "
-            "column x of B's, A_tile[y][j] and B_tile[j][x]": lambda A, B: _tiles_turned(
-                A, B, "AB"
-            ),
+            "column x of B's, A_tile[y][j] and B_tile[j][x]": partial(_tiles_turned, of="AB"),
         },
         hints=[
             "For each k0 = 0, 16, 32, ... < K: each thread loads one number of A's tile and one of "
@@ -515,17 +470,15 @@ EXERCISES = [
         cases=_scatter_cases,
         mistakes={
             "only the first row of each item counts; those that follow with the same item must "
-            "be added": lambda x, d: _scatter_wrong(x, d, "first"),
-            "the first row of each item is counted twice": lambda x, d: _scatter_wrong(
-                x, d, "twice"
-            ),
-            "the first row of each item is left out of its sum": lambda x, d: _scatter_wrong(
-                x, d, "others"
+            "be added": partial(_scatter_wrong, how="first"),
+            "the first row of each item is counted twice": partial(_scatter_wrong, how="twice"),
+            "the first row of each item is left out of its sum": (
+                partial(_scatter_wrong, how="others")
             ),
             "the sum ends at the first row with another item; the same item may come again "
-            "later": lambda x, d: _scatter_wrong(x, d, "neighbours"),
-            "that is the mean of an item's rows; their sum is asked for": lambda x, d: (
-                _scatter_wrong(x, d, "mean")
+            "later": partial(_scatter_wrong, how="neighbours"),
+            "that is the mean of an item's rows; their sum is asked for": (
+                partial(_scatter_wrong, how="mean")
             ),
             "G is still 0: every block returns, or nothing is written. x[b] equals itself, so look "
             "only at the rows before b: other < b": lambda x, d: np.zeros_like(_scatter(x, d)),
@@ -554,31 +507,29 @@ EXERCISES = [
         right=_gates,
         cases=_gates_cases,
         mistakes={
-            "z and 1 - z have changed places: z multiplies the new n": lambda xW, hU, h: (
-                _gates_wrong(xW, hU, h, "swapped")
+            "z and 1 - z have changed places: z multiplies the new n": (
+                partial(_gates_wrong, how="swapped")
             ),
-            "r and z have changed places: a row of xW and hU is [r | z | n]": lambda xW, hU, h: (
-                _gates_wrong(xW, hU, h, "order")
+            "r and z have changed places: a row of xW and hU is [r | z | n]": (
+                partial(_gates_wrong, how="order")
             ),
-            "the reset gate must not scale xW_n: n = tanh(xW_n + r * hU_n)": lambda xW, hU, h: (
-                _gates_wrong(xW, hU, h, "reset")
+            "the reset gate must not scale xW_n: n = tanh(xW_n + r * hU_n)": (
+                partial(_gates_wrong, how="reset")
             ),
-            "a row of xW and hU has 3H numbers: row b begins at 3 * H * b": lambda xW, hU, h: (
-                _gates_wrong(xW, hU, h, "rows")
+            "a row of xW and hU has 3H numbers: row b begins at 3 * H * b": (
+                partial(_gates_wrong, how="rows")
             ),
-            "the reset gate is missing: n = tanh(xW_n + r * hU_n)": lambda xW, hU, h: _gates_wrong(
-                xW, hU, h, "no r"
+            "the reset gate is missing: n = tanh(xW_n + r * hU_n)": (
+                partial(_gates_wrong, how="no r")
             ),
             "r scales hU_n, not h: here the reset gate comes after the product h U": (
-                lambda xW, hU, h: _gates_wrong(xW, hU, h, "r * h")
+                partial(_gates_wrong, how="r * h")
             ),
-            "only the first B numbers are written; h_new has B * H of them": lambda xW, hU, h: (
-                _gates_wrong(xW, hU, h, "guard")
+            "only the first B numbers are written; h_new has B * H of them": (
+                partial(_gates_wrong, how="guard")
             ),
             "xW and hU are not three matrices one after another; each row is [r | z | n], so z is "
-            "H places after r, and n is 2H places after r": lambda xW, hU, h: _gates_wrong(
-                xW, hU, h, "matrices"
-            ),
+            "H places after r, and n is 2H places after r": partial(_gates_wrong, how="matrices"),
         },
         hints=[
             "Thread i has row b = i / H, rounded down as C does with whole numbers, and unit "
@@ -597,30 +548,30 @@ EXERCISES = [
         cases=_bpr_cases,
         parts=("losses", "dr"),
         mistakes={
-            "the target is counted among its own negatives, with r_b - r_b = 0": lambda r: (
-                _bpr_wrong(r, "own")
+            "the target is counted among its own negatives, with r_b - r_b = 0": (
+                partial(_bpr_wrong, how="own")
             ),
-            "it divides by all N columns; N - 1 of them are negatives": lambda r: _bpr_wrong(
-                r, "columns"
+            "it divides by all N columns; N - 1 of them are negatives": (
+                partial(_bpr_wrong, how="columns")
             ),
             "losses and gradients are sums, not yet means: divide by N - 1": lambda r: tuple(
                 (r.shape[1] - 1) * a for a in _bpr(r)
             ),
-            "the target's own gradient is missing: minus the sum of the others'": lambda r: (
-                _bpr_wrong(r, "no pull")
+            "the target's own gradient is missing: minus the sum of the others'": (
+                partial(_bpr_wrong, how="no pull")
             ),
             "only thread 0's own columns are in the sum; block_sum gives that of the whole "
-            "row": lambda r: _bpr_wrong(r, "thread 0"),
-            "the target's gradient has the wrong sign: it is minus the others' sum": lambda r: (
-                _bpr_wrong(r, "pull")
+            "row": partial(_bpr_wrong, how="thread 0"),
+            "the target's gradient has the wrong sign: it is minus the others' sum": (
+                partial(_bpr_wrong, how="pull")
             ),
             "all is 0: 1 / (N - 1) divides whole numbers, and C rounds that down. Write "
             "1.0f / (N - 1)": lambda r: tuple(0 * a for a in _bpr(r)),
-            "the target is taken to be column 0; row b's is column b": lambda r: _bpr_wrong(
-                r, "column 0"
+            "the target is taken to be column 0; row b's is column b": (
+                partial(_bpr_wrong, how="column 0")
             ),
             "the difference has the wrong sign: the loss is large where a negative is above the "
-            "target, so softplus(r_j - r_b)": lambda r: _bpr_wrong(r, "sign"),
+            "target, so softplus(r_j - r_b)": partial(_bpr_wrong, how="sign"),
         },
         hints=[
             "Each thread goes over its columns j with two sums: of the losses and of the gradients "

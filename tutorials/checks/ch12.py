@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from checks import Exercise
+from checks.common import but
 from gru4rec_np.ops.bootstrap import interval
 
 
@@ -45,13 +46,11 @@ EXERCISES = [
             "divide the sum of squares by n - 1, not by n: np.std has ddof for it": lambda v: (
                 _spread(v, 0)
             ),
-            "the standard error is s divided by the root of n, not by n": lambda v: (
-                *_spread(v)[:2],
-                v.std(ddof=1) / len(v),
+            "the standard error is s divided by the root of n, not by n": but(
+                _spread, 2, lambda v: v.std(ddof=1) / len(v)
             ),
-            "s contains the n - 1 already; divide s by the root of n": lambda v: (
-                *_spread(v)[:2],
-                v.std(ddof=1) / np.sqrt(len(v) - 1),
+            "s contains the n - 1 already; divide s by the root of n": but(
+                _spread, 2, lambda v: v.std(ddof=1) / np.sqrt(len(v) - 1)
             ),
             "that is the variance; its root is the standard deviation": lambda v: (
                 v.mean(),
@@ -108,10 +107,7 @@ EXERCISES = [
             ),
             "the low end comes first": lambda a, b: tuple(np.quantile(a - b, [0.975, 0.025])),
             "1.96 standard deviations assume a normal distribution; take quantiles": (
-                lambda a, b: (
-                    (d := a - b).mean() - 1.96 * d.std(),
-                    d.mean() + 1.96 * d.std(),
-                )
+                lambda a, b: tuple((a - b).mean() + 1.96 * (a - b).std() * np.array([-1, 1]))
             ),
             "np.percentile wants 2.5 and 97.5; 0.025 and 0.975 are for np.quantile": (
                 lambda a, b: tuple(np.percentile(a - b, [0.025, 0.975]))

@@ -185,18 +185,25 @@ def on_chip(report: Report) -> int:
     return sum(t.requests + t.conflicts for t in shared) + sum(t.accesses for t in atomics)
 
 
+def _profile(number: str, source: Any, what: str, args: tuple) -> Report | None:
+    """The traffic of an answer; None, and why is printed, if it is open or does not run."""
+    if not isinstance(source, str) or HOLE in source:
+        print(f"Once {number} is right, its {what}.")
+        return None
+    try:
+        return find(number).run.run(source, args, profile=True)[1]
+    except Wrong as error:
+        print(error)
+        return None
+
+
 def cost(number: str, source: Any) -> None:
     """Print the memory traffic of each line of a right answer, and its score."""
     exercise = find(number)
     launch: Launch = exercise.run
-    if not isinstance(source, str) or HOLE in source:
-        print(f"Once {number} is right, its memory traffic is shown here.")
-        return
     args = exercise.cases(np.random.default_rng(0))[0]
-    try:
-        report = launch.run(source, args, profile=True)[1]
-    except Wrong as error:
-        print(error)
+    report = _profile(number, source, "memory traffic is shown here", args)
+    if report is None:
         return
     file = f"{launch.name}.cu"  # without the lines of what it includes
     own = {place: line for place, line in report.lines.items() if place[0] == file}
@@ -215,17 +222,9 @@ def cost(number: str, source: Any) -> None:
 def replay(number: str, source: Any) -> Any:
     """Show a right answer's run step by step, on the first case that is small enough."""
     exercise = find(number)
-    launch: Launch = exercise.run
-    if not isinstance(source, str) or HOLE in source:
-        print(f"Once {number} is right, its run is shown here step by step.")
-        return None
     args = min(exercise.cases(np.random.default_rng(0)), key=_size)
-    try:
-        report = launch.run(source, args, profile=True)[1]
-    except Wrong as error:
-        print(error)
-        return None
-    return show_steps(report, f"{launch.name}.cu")
+    report = _profile(number, source, "run is shown here step by step", args)
+    return report and show_steps(report, f"{exercise.run.name}.cu")
 
 
 def show_steps(report: Report, file: str, height: int = 520) -> Any:
