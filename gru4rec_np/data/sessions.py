@@ -118,17 +118,18 @@ class Sessions:
     @property
     def starts(self) -> np.ndarray:
         """(sessions,) float64: time of each session's first event, NaN if it has none."""
-        out = np.full(self.n_sessions, np.nan)
-        filled = self.lengths > 0
-        out[filled] = self.times[self.offsets[:-1][filled]]
-        return out
+        return self._times_of(self.offsets[:-1])
 
     @property
     def ends(self) -> np.ndarray:
         """(sessions,) float64: time of each session's last event, NaN if it has none."""
+        return self._times_of(self.offsets[1:] - 1)
+
+    def _times_of(self, events: np.ndarray) -> np.ndarray:
+        """(sessions,) float64: the times of one event of each session, NaN if it has none."""
         out = np.full(self.n_sessions, np.nan)
         filled = self.lengths > 0
-        out[filled] = self.times[self.offsets[1:][filled] - 1]
+        out[filled] = self.times[events[filled]]
         return out
 
     @property
