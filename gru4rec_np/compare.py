@@ -30,7 +30,7 @@ from gru4rec_np.console.comparison import (
     TABLES,
     Layout,
     Run,
-    as_csv,
+    figures_csv,
     means,
     notes,
     paper_table,
@@ -398,7 +398,7 @@ def write_tables(
 
     print(f"\n{document(report.aligned)}")
     write_text(out / "compare.md", document(report.markdown) + "\n")
-    write_text(out / "compare.csv", as_csv(table_of, found))
+    write_text(out / "compare.csv", figures_csv(table_of, found))
     groups = {t: [name for name in table_of if table_of[name] == t] for t in TABLES}
     report.plot_comparison(
         out / "compare.png", found, {t: names for t, names in groups.items() if names}, k

@@ -11,7 +11,7 @@ from gru4rec_np.backends import BACKENDS
 from gru4rec_np.console import cli, report
 from gru4rec_np.console.options import DATA_OPTIONS, TABLE_OPTIONS, add_option, parse, read_log
 from gru4rec_np.console.titles import read_items
-from gru4rec_np.errors import InputError
+from gru4rec_np.errors import naming
 from gru4rec_np.ops.ranking import TIES
 
 
@@ -71,10 +71,8 @@ def main() -> None:
     model = models.load(args.model, args.backend)
     for n, file in enumerate(dict.fromkeys(args.test)):
         log = read_log([file], table)
-        try:
+        with naming(file):
             test = log.restrict(model.item_ids)
-        except InputError as error:
-            raise InputError(f"{file}: {error}") from None
         if len(args.test) > 1:
             print("\n" * bool(n) + cli.shown(file, 200))
         print(

@@ -20,7 +20,8 @@ from gru4rec_np.data.protocols import PROTOCOLS, Protocol, clean, split
 from gru4rec_np.data.rawlogs import CUT_AT_GAPS, READERS
 from gru4rec_np.data.sessions import Sessions
 from gru4rec_np.data.tables import drop_duplicates, write_table
-from gru4rec_np.errors import InputError
+from gru4rec_np.errors import naming
+from gru4rec_np.files import same_file
 
 # The options that only a table has.
 OF_TABLE = [n for n in TABLE_OPTIONS if n not in ("session_gap", "layout", "drop_duplicates")]
@@ -74,19 +75,17 @@ def main() -> None:
 
     dropped: Counter[str] = Counter()
     raw = _read(args, protocol, dropped)
-    try:
-        with cli.progress("cleaning and splitting") as watch:
-            cleaned = clean(
-                raw,
-                args.min_item_support,
-                args.min_session_length,
-                protocol.repeats,
-                protocol.until_stable,
-            )
-            watch(1, 2)
-            train, test = split(cleaned, **how)
-    except InputError as error:
-        raise InputError(f"{', '.join(map(str, args.files))}: {error}") from None
+    files = ", ".join(map(str, args.files))
+    with naming(files), cli.progress("cleaning and splitting") as watch:
+        cleaned = clean(
+            raw,
+            args.min_item_support,
+            args.min_session_length,
+            protocol.repeats,
+            protocol.until_stable,
+        )
+        watch(1, 2)
+        train, test = split(cleaned, **how)
 
     out.mkdir(parents=True, exist_ok=True)
     if not only_check:
@@ -115,11 +114,10 @@ def main() -> None:
 def _read(args: argparse.Namespace, protocol: Protocol, dropped: Counter[str]) -> Sessions:
     """The log of all files. dropped: counts the rows that are left out, by the reason."""
     if args.log in READERS:
-        files = args.files if len(args.files) > 1 else args.files[0]
         gap = {"gap_minutes": protocol.gap_minutes} if protocol.gap_minutes else {}
         gap = gap if args.log in CUT_AT_GAPS else {}
         with cli.progress(f"reading {', '.join(path.name for path in args.files)}") as watch:
-            log = READERS[args.log](files, watch=watch, dropped=dropped, **gap)
+            log = READERS[args.log](args.files, watch=watch, dropped=dropped, **gap)
     else:
         how = {"layout": "lists" if args.log == "lists" else "", "drop_duplicates": False}
         log = read_log([str(path) for path in args.files], vars(args) | how)
@@ -206,7 +204,7 @@ def _check_arguments(parser: cli.Parser, args: argparse.Namespace) -> None:
             )
     for i, path in enumerate(args.files):
         for other in args.files[:i]:
-            if path == other or (path.exists() and other.exists() and path.samefile(other)):
+            if same_file(path, other):
                 parser.error(f"{path}: is given twice")
 
 

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import csv
-import io
 import json
 import shlex
 import sys
@@ -35,7 +33,7 @@ from gru4rec_np.console.settings import Say, settle, short
 from gru4rec_np.data.sessions import Sessions
 from gru4rec_np.data.shop import Shop
 from gru4rec_np.errors import InputError
-from gru4rec_np.files import write_text
+from gru4rec_np.files import as_csv, write_text
 from gru4rec_np.models import hyperparameters
 from gru4rec_np.models.base import Model
 from gru4rec_np.models.gru4rec import GRU4Rec
@@ -173,12 +171,7 @@ def write_results(
     ranks: Mapping[str, tuple[np.ndarray, np.ndarray]],
 ) -> None:
     """Write history, metrics and plot beside the model."""
-    text = io.StringIO()
-    rows = csv.DictWriter(text, model.history[0], lineterminator="\n")
-    rows.writeheader()
-    rows.writerows(model.history)
-
-    write_text(out / "history.csv", text.getvalue())
+    write_text(out / "history.csv", as_csv(model.history[0], model.history))
     if results:
         write_text(out / "metrics.json", json.dumps(results, indent=2) + "\n")
     updates = len(model.losses) // len(model.history)
@@ -286,9 +279,10 @@ def run(
             (out / runs.TRAINING).unlink(missing_ok=True)
 
     if left_out:
+        names = ",".join(left_out).lower()
         print(
             "not compared with, would take longer than the training: "
-            f"{', '.join(left_out)} (--baselines all, or --baselines {baselines.listed(left_out)})"
+            f"{', '.join(left_out)} (--baselines all, or --baselines {names})"
         )
     line = advice.fitting_config(model.hp, train.n_events) or ""
     if line:
@@ -364,12 +358,8 @@ def _going_on(out: Path, kept: str) -> Iterator[None]:
     except KeyboardInterrupt:
         cli.say(f"stopped; {hint}")
         sys.exit(130)
-    except MemoryError as error:
-        what = str(error) or "for data or layers of this size"
-        raise InputError(f"not enough memory: {what}; {hint}") from None
-    except OSError as error:
-        place = error.filename or "file"
-        raise InputError(f"{place}: {error.strerror or error}; {hint}") from None
+    except (MemoryError, OSError) as error:
+        raise InputError(f"{cli.in_words(error, 'file')}; {hint}") from None
 
 
 def _resume(out: Path) -> str:

@@ -5,7 +5,7 @@ Imports the models.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -109,8 +109,3 @@ def _make(method: Any, seed: int, shop: Shop | None) -> Baseline:
     if method is BPRMF:
         return BPRMF(seed=seed)
     return Oracle(shop) if method is Oracle and shop else method()
-
-
-def listed(names: Sequence[str]) -> str:
-    """Names for a sentence, as --baselines takes them."""
-    return ",".join(name.lower() for name in names)

@@ -23,18 +23,13 @@ from gru4rec_np.data.protocols import clean, split
 from gru4rec_np.data.sessions import Sessions
 from gru4rec_np.data.shop import Shop
 from gru4rec_np.data.tables import COLUMNS, read_table
-from gru4rec_np.errors import InputError
-from gru4rec_np.files import write_text
+from gru4rec_np.errors import InputError, naming
+from gru4rec_np.files import same_file, write_text
 from gru4rec_np.models import hyperparameters
 from gru4rec_np.models.base import Model
 from gru4rec_np.models.gru4rec import cut_off_of
 from gru4rec_np.models.hyperparameters import MOST
 from gru4rec_np.ops.ranking import TIES
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 # name -> (default, help). All of it may stand in a TOML file, and is written to config.toml.
 DATA_OPTIONS: dict[str, tuple[Any, str]] = {
@@ -227,9 +222,7 @@ def _check_data(data: dict[str, Any], given: set[str]) -> None:
     table_keywords(data)
     for test in data["test"]:
         for train in data["train"]:
-            if test == train or (
-                os.path.isfile(test) and os.path.isfile(train) and os.path.samefile(test, train)
-            ):
+            if same_file(test, train):
                 raise InputError(f"test: {test} is the training log itself")
 
 
@@ -266,18 +259,7 @@ def read_config(config: str) -> dict[str, Any]:
     Raises:
         InputError: no such file or name, not TOML, a name or a value that cannot be used.
     """
-    path = Path(config) if Path(config).is_file() else CONFIGURATIONS.get(config, Path(config))
-    try:
-        # utf-8-sig: editors on Windows may begin a file with a byte order mark.
-        values: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-        repr(values)  # fails for a number that is too long for any message
-    except FileNotFoundError:
-        raise InputError(
-            f"{path}: no such file, and no configuration of that name; there are "
-            + ", ".join(CONFIGURATIONS)
-        ) from None
-    except (ValueError, RecursionError) as error:  # not only of TOML: numbers, UTF-8
-        raise InputError(f"{path}: not a TOML file: {error}") from None
+    path, values = cli.read_toml(config, CONFIGURATIONS, "configuration")
     hyperparameters.check_names(
         (n for n in values if n not in DATA_OPTIONS and n not in RUN_OPTIONS), str(path)
     )
@@ -332,36 +314,39 @@ def load_data(
     else:
         shop = Shop(n_items=data["shop_items"], seed=data["shop_seed"])
         log = shop.simulate(data["shop_sessions"], seed=data["shop_seed"] + 1)
+    where = ", ".join(data["train"]) or "the simulated shop"
     if data["test"] or known is not None:
-        train = log.keep_sessions(log.lengths >= 2).compact()
-        if train.n_sessions == 0:
-            raise InputError(f"{', '.join(data['train'])}: no session has 2 events or more")
+        with naming(where):
+            train = _trainable(log)
         if known is not None:
             train = train.extend(known)
         parts = {"train": train}
-        for path, name in test_names(data).items():
+        tests = dict.fromkeys(data["test"])
+        for path in tests:
+            name = "test" if len(tests) == 1 else f"test {path}"
             try:
                 parts[name] = read_log([path], data).restrict(train.item_ids)
             except InputError as error:
                 where = "" if str(error).startswith(path) else f"{path}: "
                 raise InputError(f"{where}{error}") from None
         return parts, None
-    where = ", ".join(data["train"]) or "the simulated shop"
-    try:
-        with cli.progress("cleaning and splitting") as watch:
-            cleaned = clean(
-                log, data["min_item_support"], data["min_session_length"], not data["merge_repeats"]
-            )
-            watch(1, 2)
-            if data["split"] == "none":
-                train = cleaned.keep_sessions(cleaned.lengths >= 2).compact()
-                if train.n_sessions == 0:
-                    raise InputError("no session has 2 events or more")
-                return {"raw": log, "train": train}, shop
-            train, test = split(cleaned, **cli.parse_split(data["split"]))
-        return {"raw": log, "train": train, "test": test}, shop
-    except InputError as error:
-        raise InputError(f"{where}: {error}") from None
+    with naming(where), cli.progress("cleaning and splitting") as watch:
+        cleaned = clean(
+            log, data["min_item_support"], data["min_session_length"], not data["merge_repeats"]
+        )
+        watch(1, 2)
+        if data["split"] == "none":
+            return {"raw": log, "train": _trainable(cleaned)}, shop
+        train, test = split(cleaned, **cli.parse_split(data["split"]))
+    return {"raw": log, "train": train, "test": test}, shop
+
+
+def _trainable(log: Sessions) -> Sessions:
+    """The sessions of 2 events or more."""
+    train = log.keep_sessions(log.lengths >= 2).compact()
+    if train.n_sessions == 0:
+        raise InputError("no session has 2 events or more")
+    return train
 
 
 def held_out(
@@ -372,16 +357,8 @@ def held_out(
     Raises:
         InputError: nothing is left of one of them.
     """
-    try:
+    with naming("validation"):
         return split(train, **cli.parse_split(data["validation"], "validation"), known=known)
-    except InputError as error:
-        raise InputError(f"validation: {error}") from None
-
-
-def test_names(data: dict[str, Any]) -> dict[str, str]:
-    """Each test file's name in tables: "test" if it is the only one, else with its path."""
-    paths = dict.fromkeys(data["test"])
-    return {path: "test" if len(paths) == 1 else f"test {path}" for path in paths}
 
 
 def read_log(paths: list[str], data: dict[str, Any]) -> Sessions:
@@ -391,10 +368,9 @@ def read_log(paths: list[str], data: dict[str, Any]) -> Sessions:
         data: with at least the options in `TABLE_OPTIONS`.
     """
     columns = data["session_column"], data["item_column"], data["time_column"]
-    source: Any = paths if len(paths) > 1 else paths[0]
     with cli.progress(f"reading {', '.join(Path(path).name for path in paths)}") as watch:
         tell = partial(print, file=sys.stderr)
-        return read_table(source, columns, watch, tell=tell, **table_keywords(data))
+        return read_table(paths, columns, watch, tell=tell, **table_keywords(data))
 
 
 def write_config(path: Path, data: dict[str, Any], model: Model) -> None:
