@@ -353,7 +353,7 @@ def main() -> None:
         shop,
     )
     base = Path(given.get("out", f"runs/compare-{runs.name_of(data['train'] or ['shop'])}"))
-    cli.check_output(base, FILES, [Path(f) for name in ("train", "test") for f in data[name]])
+    cli.check_output(base, FILES, data["train"] + data["test"])
     with cli.surviving_output():
         parts, _ = load_data(data)
         content = digest(parts["train"], parts["test"])

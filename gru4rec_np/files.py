@@ -55,5 +55,5 @@ def as_csv(fields: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> str:
 
 def same_file(one: str | Path, other: str | Path) -> bool:
     """Whether two paths are equal, or both exist and are one file."""
-    one, other = Path(one), Path(other)
-    return one == other or (one.exists() and other.exists() and one.samefile(other))
+    both_exist = os.path.exists(one) and os.path.exists(other)
+    return Path(one) == Path(other) or (both_exist and os.path.samefile(one, other))

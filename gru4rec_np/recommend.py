@@ -153,10 +153,8 @@ def many(
     out = Path(args["out"])
     if out.suffix not in ENDINGS:
         raise InputError(f"out: must end in {', '.join(ENDINGS)}, not {out.name!r}")
-    sources = [Path(file) for file in args["sessions"]]
-    cli.check_output(out.parent, [out.name], sources)
-    table = {name: args.get(name, DATA_OPTIONS[name][0]) for name in TABLE_OPTIONS}
-    sessions = read_log(args["sessions"], table)
+    cli.check_output(out.parent, [out.name], args["sessions"])
+    sessions = read_log(args["sessions"], args)
     empty = 0
 
     def blocks(watch: Callable[[float, float], None]) -> Iterator[pl.DataFrame]:

@@ -164,7 +164,7 @@ def main() -> None:
     spaces = _spaces(names, space, not data["train"])
     require_optuna()
     _require_own(folder, study or log)
-    cli.check_output(folder, ["trials.csv"], [Path(f) for n in ("train", "test") for f in data[n]])
+    cli.check_output(folder, ["trials.csv"], data["train"] + data["test"])
 
     with cli.surviving_output():
         parts, shop = load_data(data)

@@ -182,16 +182,15 @@ def main() -> None:
     """Run the command on sys.argv."""
     lines: list[str] = []
     data, model, out = settings(sys.argv[1:], lines.append)
-    cli.check_output(out, runs.FILES, [Path(f) for name in ("train", "test") for f in data[name]])
+    cli.check_output(out, runs.FILES, data["train"] + data["test"])
     with cli.surviving_output():
         parts, shop = load_data(data, model.item_ids if data["start_from"] else None)
         is_new = not out.exists()
         out.mkdir(parents=True, exist_ok=True)
         try:
             with runs.alone(out):
-                if (
-                    not data["overwrite"] and not data["resume"]
-                ):  # another run may have finished here meanwhile
+                # Another run may have finished here meanwhile.
+                if not data["overwrite"] and not data["resume"]:
                     runs.require_free(out, False)
                 run(data, model, out, parts, shop, lines)
         finally:
@@ -284,9 +283,8 @@ def run(
             "not compared with, would take longer than the training: "
             f"{', '.join(left_out)} (--baselines all, or --baselines {names})"
         )
-    line = advice.fitting_config(model.hp, train.n_events) or ""
-    if line:
-        print(line)
+    if better := advice.fitting_config(model.hp, train.n_events):
+        print(better)
     written = [name for name in (*runs.FILES, runs.TRAINING) if (out / name).exists()]
     print(f"\nwritten to {out}/: {', '.join(written)}")
     items = [str(item) for item in next(iter(tests.values()), train).session(0)[:2]]

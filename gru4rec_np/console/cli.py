@@ -190,7 +190,7 @@ def progress(what: str) -> Iterator[Callable[[float, float], None]]:
         yield watch
 
 
-def check_output(folder: Path, files: Sequence[str], sources: Sequence[Path] = ()) -> None:
+def check_output(folder: Path, files: Sequence[str], sources: Sequence[str | Path] = ()) -> None:
     """Check before the work that results can be written. Leaves no trace.
 
     Args:

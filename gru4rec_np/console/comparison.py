@@ -110,8 +110,8 @@ def summary(
         for i, name in enumerate(names):
             row = out[name]
             row[metric] = mean[name]
-            spread = per_seed[name].std(ddof=1) if len(per_seed[name]) > 1 else None
-            row[f"{metric}_std"] = spread if spread is None else float(spread)
+            several = len(per_seed[name]) > 1
+            row[f"{metric}_std"] = float(per_seed[name].std(ddof=1)) if several else None
             base = mean.get(REFERENCE, 0)
             row[f"{metric}_gain"] = 100 * (mean[name] / base - 1) if base else None
             row[f"{metric}_best"] = best

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -102,11 +102,13 @@ CONFIGURATIONS = {
 }
 
 
-def add_data_options(p: cli.Parser) -> None:
-    """Add the options of `DATA_OPTIONS`."""
-    group = p.add_argument_group("data")
-    for name, (default, text) in DATA_OPTIONS.items():
-        add_option(group, name, default, text)
+def add_data_options(
+    p: cli.Parser, title: str = "data", names: Iterable[str] = DATA_OPTIONS
+) -> None:
+    """Add options of `DATA_OPTIONS`, as a group of this title."""
+    group = p.add_argument_group(title)
+    for name in names:
+        add_option(group, name, *DATA_OPTIONS[name])
 
 
 def add_option(group: Any, name: str, default: Any, text: str, *more_names: str) -> None:
@@ -167,7 +169,30 @@ def data_settings(given: dict[str, Any]) -> dict[str, Any]:
     """
     of_data = {n: _value(n, value) for n, value in given.items() if n in DATA_OPTIONS}
     data = {n: of_data.get(n, default) for n, (default, _) in DATA_OPTIONS.items()}
-    _check_data(data, set(of_data))
+    if data["ties"] == "tiebreaking":
+        raise InputError(
+            "ties: tiebreaking, which adds random noise to the scores, is not offered; median "
+            "gives the mean of the ranks that it draws from"
+        )
+    if data["ties"] not in TIES:
+        raise InputError(f"ties: must be one of {', '.join(TIES)}, not {data['ties']!r}")
+    if data["test"] and not data["train"]:
+        raise InputError("test: a test log needs a training log, --train FILE")
+    require_used(data, of_data)
+    if data["merge_repeats"] and not data["train"]:
+        raise InputError("merge_repeats: not with the simulated shop, whose oracle knows repeats")
+    for name in ("min_item_support", "min_session_length", "shop_sessions", "shop_items"):
+        if not 1 <= data[name] <= MOST:
+            raise InputError(f"{name}: must be a whole number >= 1 and <= {MOST}, not {data[name]}")
+    if data["shop_seed"] < 0:
+        raise InputError(f"shop_seed: must be a whole number >= 0, not {data['shop_seed']}")
+    if data["split"] != "none":
+        cli.parse_split(data["split"])
+    table_keywords(data)
+    for test in data["test"]:
+        for train in data["train"]:
+            if same_file(test, train):
+                raise InputError(f"test: {test} is the training log itself")
     return data
 
 
@@ -192,38 +217,6 @@ def require_used(data: dict[str, Any], given: Container[str]) -> None:
     for name, why in unused(data).items():
         if name in given:
             raise InputError(f"{name}: {why}")
-
-
-def _check_data(data: dict[str, Any], given: set[str]) -> None:
-    """Raise InputError for data options that cannot be used.
-
-    Args:
-        data: all of them. given: those that did not come from the defaults.
-    """
-    if data["ties"] == "tiebreaking":
-        raise InputError(
-            "ties: tiebreaking, which adds random noise to the scores, is not offered; median "
-            "gives the mean of the ranks that it draws from"
-        )
-    if data["ties"] not in TIES:
-        raise InputError(f"ties: must be one of {', '.join(TIES)}, not {data['ties']!r}")
-    if data["test"] and not data["train"]:
-        raise InputError("test: a test log needs a training log, --train FILE")
-    require_used(data, given)
-    if data["merge_repeats"] and not data["train"]:
-        raise InputError("merge_repeats: not with the simulated shop, whose oracle knows repeats")
-    for name in ("min_item_support", "min_session_length", "shop_sessions", "shop_items"):
-        if not 1 <= data[name] <= MOST:
-            raise InputError(f"{name}: must be a whole number >= 1 and <= {MOST}, not {data[name]}")
-    if data["shop_seed"] < 0:
-        raise InputError(f"shop_seed: must be a whole number >= 0, not {data['shop_seed']}")
-    if data["split"] != "none":
-        cli.parse_split(data["split"])
-    table_keywords(data)
-    for test in data["test"]:
-        for train in data["train"]:
-            if same_file(test, train):
-                raise InputError(f"test: {test} is the training log itself")
 
 
 def _with_dashes(option: str) -> str:
@@ -324,11 +317,9 @@ def load_data(
         tests = dict.fromkeys(data["test"])
         for path in tests:
             name = "test" if len(tests) == 1 else f"test {path}"
-            try:
-                parts[name] = read_log([path], data).restrict(train.item_ids)
-            except InputError as error:
-                where = "" if str(error).startswith(path) else f"{path}: "
-                raise InputError(f"{where}{error}") from None
+            test = read_log([path], data)
+            with naming(path):
+                parts[name] = test.restrict(train.item_ids)
         return parts, None
     with naming(where), cli.progress("cleaning and splitting") as watch:
         cleaned = clean(
@@ -365,8 +356,9 @@ def read_log(paths: list[str], data: dict[str, Any]) -> Sessions:
     """One log from one file or more, behind a progress bar.
 
     Args:
-        data: with at least the options in `TABLE_OPTIONS`.
+        data: options, of which those in `TABLE_OPTIONS` count; the defaults hold for the others.
     """
+    data = {name: data.get(name, DATA_OPTIONS[name][0]) for name in TABLE_OPTIONS}
     columns = data["session_column"], data["item_column"], data["time_column"]
     with cli.progress(f"reading {', '.join(Path(path).name for path in paths)}") as watch:
         tell = partial(print, file=sys.stderr)
