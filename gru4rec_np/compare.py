@@ -7,6 +7,7 @@ options, comparison.py for the tables, the models and what is below them.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -257,12 +258,10 @@ def train_and_rank(model: Any, train: Sessions, test: Sessions, ties: str, bar: 
 
 def kept_run(path: Path, wanted: str) -> Run | None:
     """The result of an earlier start; None if missing, damaged or of another `identity`."""
-    try:
+    with contextlib.suppress(InputError, KeyError):
         about, arrays = checkpoint.load(path)
         if about["identity"] == wanted:
             return Run(arrays["ranks"], about["seconds"], about["cases_per_second"], kept=True)
-    except (InputError, KeyError):
-        pass
     return None
 
 

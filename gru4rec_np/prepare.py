@@ -114,8 +114,7 @@ def main() -> None:
 def _read(args: argparse.Namespace, protocol: Protocol, dropped: Counter[str]) -> Sessions:
     """The log of all files. dropped: counts the rows that are left out, by the reason."""
     if args.log in READERS:
-        gap = {"gap_minutes": protocol.gap_minutes} if protocol.gap_minutes else {}
-        gap = gap if args.log in CUT_AT_GAPS else {}
+        gap = {"gap_minutes": protocol.gap_minutes} if args.log in CUT_AT_GAPS else {}
         with cli.progress(f"reading {', '.join(path.name for path in args.files)}") as watch:
             log = READERS[args.log](args.files, watch=watch, dropped=dropped, **gap)
     else:
@@ -154,7 +153,11 @@ def _protocol(args: argparse.Namespace) -> tuple[Protocol, dict[str, Any]]:
     if args.split_by is not None:
         given["by"] = args.split_by
     if args.session_gap:
-        given["gap_minutes"] = cli.parse_gap(args.session_gap) / 60
+        given["gap_minutes"] = cli.parse_time(args.session_gap, "session_gap") / 60
+    elif args.log not in CUT_AT_GAPS:
+        given["gap_minutes"] = None
+    elif args.log == "retailrocket":  # has no sessions of its own
+        given["gap_minutes"] = protocol.gap_minutes or 60.0
     how = cli.parse_split(args.split) if args.split else {"days": protocol.days}
     # A share of the sessions has no use for the hour of the log's end.
     protocol = dataclasses.replace(
@@ -169,10 +172,6 @@ def _protocol(args: argparse.Namespace) -> tuple[Protocol, dict[str, Any]]:
 def _rules(args: argparse.Namespace, protocol: Protocol) -> str:
     """What was done, in a line."""
     gap = protocol.gap_minutes
-    if args.log not in CUT_AT_GAPS and not args.session_gap:
-        gap = None
-    if args.log == "retailrocket" and gap is None:
-        gap = 60
     days = "last day" if protocol.days == 1 else f"last {protocol.days:g} days"
     share = bool(args.split) and not args.split.endswith("d")
     window = f"last {args.split} of the sessions" if share else days

@@ -150,7 +150,8 @@ def main() -> None:
     names = list(dict.fromkeys(given.pop("models", ["gru4rec"])))
     trials, workers = given.pop("trials", 100), given.pop("workers", 1)
     storage, seed = given.pop("storage", None), given.pop("seed", 0)
-    prune, timeout = given.pop("pruning", True), _seconds(given.pop("timeout", None))
+    prune = given.pop("pruning", True)
+    timeout = cli.parse_time(given.pop("timeout"), "timeout") if "timeout" in given else np.inf
     out, study, space = (given.pop(name, None) for name in ("out", "study", "space"))
     if seed < 0:
         raise InputError(f"seed: must be a whole number >= 0, not {seed}")
@@ -216,16 +217,6 @@ def _require_own(folder: Path, study: str) -> None:
             f"--out {folder}: {RESULTS} is of the search {other!r}, this one is {study!r}; choose "
             "another folder"
         )
-
-
-def _seconds(text: str | None) -> float:
-    """The seconds of --timeout."""
-    if text is None:
-        return float("inf")
-    try:
-        return cli.parse_gap(text)
-    except InputError:
-        raise InputError(f"timeout: must be a time such as 30m or 2h, not {text[:60]!r}") from None
 
 
 def _spaces(names: Sequence[str], space: str | None, is_shop: bool) -> dict[str, Space]:

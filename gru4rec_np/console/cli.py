@@ -1,6 +1,6 @@
 """What the commands share: one-line errors, streams, progress bars, checks of the output folder.
 
-Imports the data layer.
+Imports errors and files only.
 """
 
 from __future__ import annotations
@@ -238,16 +238,16 @@ def parse_split(text: str, option: str = "split") -> dict[str, Any]:
     return {"days": value} if days else {"share": value}
 
 
-def parse_gap(text: str) -> float:
+def parse_time(text: str, option: str) -> float:
     """Seconds of a time such as 30m or 1h.
 
     Raises:
-        InputError: the text is no such time.
+        InputError: the text is no such time. The message begins with `option`.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
     seconds = float(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]] if match else 0
     if seconds <= 0:
-        raise InputError(f"session_gap: must be a time such as 30m or 1h, not {text[:60]!r}")
+        raise InputError(f"{option}: must be a time such as 30m or 1h, not {text[:60]!r}")
     return seconds
 
 

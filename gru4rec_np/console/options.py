@@ -267,7 +267,7 @@ def table_keywords(data: dict[str, Any]) -> dict[str, Any]:
     """
     found: dict[str, Any] = {n: data[n] for n in ("separator", "time_unit", "layout") if data[n]}
     if data["session_gap"]:
-        found["session_gap"] = cli.parse_gap(data["session_gap"])
+        found["session_gap"] = cli.parse_time(data["session_gap"], "session_gap")
     if data["keep"]:
         found["keep"] = cli.parse_keep(data["keep"])
     if data["drop_duplicates"]:

@@ -130,8 +130,7 @@ def _with_params(
     """
     params = parse_params(text)
     defaults = {n: v for n, v in OFFICIAL.items() if n not in params.values} if official else {}
-    default_columns = {n: DATA_OPTIONS[n][0] for n in params.columns}
-    columns = {n: v for n, v in params.columns.items() if v != default_columns[n]}
+    columns = {n: v for n, v in params.columns.items() if v != DATA_OPTIONS[n][0]}
     left_out = {n: v for n, v in defaults.items() if n not in given}
     if left_out:
         listed = ", ".join(f"{n}={short(v)}" for n, v in left_out.items())
