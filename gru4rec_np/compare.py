@@ -40,7 +40,8 @@ from gru4rec_np.console.comparison import (
 )
 from gru4rec_np.console.options import (
     CONFIGURATIONS,
-    add_data_options,
+    DATA_OPTIONS,
+    add_options,
     data_settings,
     load_data,
     parse,
@@ -143,7 +144,7 @@ def parser() -> cli.Parser:
     )
     p.add_argument("-k", type=cli.positive, metavar="K", help="cut-off, >= 1 (default: 20)")
     p.add_argument("--paper", action="store_true", help="add a table of the published figures")
-    add_data_options(p)
+    add_options(p.add_argument_group("data"), DATA_OPTIONS)
     return p
 
 

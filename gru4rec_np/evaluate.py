@@ -9,7 +9,7 @@ import sys
 from gru4rec_np import models
 from gru4rec_np.backends import BACKENDS
 from gru4rec_np.console import cli, report
-from gru4rec_np.console.options import TABLE_OPTIONS, add_data_options, parse, read_log
+from gru4rec_np.console.options import TABLE_OPTIONS, add_options, parse, read_log
 from gru4rec_np.console.titles import read_items
 from gru4rec_np.errors import naming
 from gru4rec_np.ops.ranking import TIES
@@ -31,7 +31,7 @@ def parser() -> cli.Parser:
         metavar="FILE",
         help="test logs, TSV, CSV or Parquet; evaluated one by one",
     )
-    add_data_options(p, "format of the test logs", TABLE_OPTIONS)
+    add_options(p.add_argument_group("format of the test logs"), TABLE_OPTIONS)
     p.add_argument(
         "-k",
         type=cli.positive,

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gru4rec_np.console import cli, inspection, report
-from gru4rec_np.console.options import DATA_OPTIONS, TABLE_OPTIONS, add_data_options, read_log
+from gru4rec_np.console.options import DATA_OPTIONS, TABLE_OPTIONS, add_options, read_log
 from gru4rec_np.data.protocols import PROTOCOLS, Protocol, clean, split
 from gru4rec_np.data.rawlogs import CUT_AT_GAPS, READERS
 from gru4rec_np.data.sessions import Sessions
@@ -291,7 +291,7 @@ def _parser() -> cli.Parser:
         "sessions lose their events after the cut",
     )
 
-    add_data_options(parser, "a table's columns", OF_TABLE)
+    add_options(parser.add_argument_group("a table's columns"), OF_TABLE)
     parser.set_defaults(**{name: DATA_OPTIONS[name][0] for name in OF_TABLE})
     return parser
 

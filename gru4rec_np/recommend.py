@@ -19,7 +19,7 @@ import polars as pl
 from gru4rec_np import models
 from gru4rec_np.backends import BACKENDS
 from gru4rec_np.console import cli
-from gru4rec_np.console.options import DATA_OPTIONS, TABLE_OPTIONS, add_option, read_log
+from gru4rec_np.console.options import TABLE_OPTIONS, add_options, read_log
 from gru4rec_np.console.titles import read_items, read_titles
 from gru4rec_np.data.sessions import index_of
 from gru4rec_np.errors import InputError
@@ -78,8 +78,7 @@ def parser() -> cli.Parser:
     many.add_argument(
         "--out", metavar="FILE", help=f"where to write: {', '.join(ENDINGS)} say the format"
     )
-    for name in TABLE_OPTIONS:
-        add_option(many, name, *DATA_OPTIONS[name])
+    add_options(many, TABLE_OPTIONS)
     return p
 
 

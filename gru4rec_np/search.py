@@ -18,9 +18,9 @@ import numpy as np
 from gru4rec_np.console import baselines, cli, report, runs, tuning
 from gru4rec_np.console.findings import Shown, gain, plots, write_trials
 from gru4rec_np.console.options import (
-    RUN_OPTIONS,
-    add_data_options,
+    DATA_OPTIONS,
     add_option,
+    add_options,
     data_settings,
     held_out,
     load_data,
@@ -139,8 +139,8 @@ def parser() -> cli.Parser:
     )
     add_option(p, "validation", "1d", validation)
     add_option(p, "primary_metric", "mrr@20", "what trials are judged by: recall@K or mrr@K")
-    add_option(p, "baselines", *RUN_OPTIONS["baselines"])
-    add_data_options(p)
+    add_options(p, ["baselines"])
+    add_options(p.add_argument_group("data"), DATA_OPTIONS)
     return p
 
 

@@ -21,9 +21,10 @@ from tqdm import tqdm
 from gru4rec_np.console import advice, baselines, cli, report, runs
 from gru4rec_np.console.options import (
     CONFIGURATIONS,
+    DATA_OPTIONS,
     RUN_OPTIONS,
-    add_data_options,
     add_option,
+    add_options,
     held_out,
     load_data,
     parse,
@@ -94,10 +95,8 @@ def parser() -> cli.Parser:
         "implementations. Names left out keep --config's values; without --config they take the "
         "defaults of GRU4Rec_PyTorch_Official",
     )
-    add_data_options(p)
-    group = p.add_argument_group("run")
-    for name, (default, text) in RUN_OPTIONS.items():
-        add_option(group, name, default, text)
+    add_options(p.add_argument_group("data"), DATA_OPTIONS)
+    add_options(p.add_argument_group("run"), RUN_OPTIONS)
     model = p.add_argument_group("hyperparameters")
     for name, field in FIELDS.items():
         extra = ["--epochs"] if name == "n_epochs" else []

@@ -79,10 +79,10 @@ class Inspection:
         return f"The order of clicks {effect}: shuffling loses {share:.0%} of the Recall@{K}."
 
 
-def shuffle(sessions: Sessions, seed: int = 0) -> Sessions:
+def shuffle(sessions: Sessions) -> Sessions:
     """The same sessions, each with its items in random order."""
     session = np.repeat(np.arange(sessions.n_sessions), sessions.lengths)
-    order = np.lexsort((np.random.default_rng(seed).random(sessions.n_events), session))
+    order = np.lexsort((np.random.default_rng(0).random(sessions.n_events), session))
     return dataclasses.replace(sessions, items=sessions.items[order])
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Container, Iterable
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,7 @@ RUN_OPTIONS: dict[str, tuple[Any, str]] = {
     "checkpoint": ("5m", "write a checkpoint every 5m (minutes) or every 5000 (steps); 0: only at "
                          "the start, at the end and when the run is stopped"),
 }  # fmt: skip
+OPTIONS = DATA_OPTIONS | RUN_OPTIONS
 SPLIT_OPTIONS = ("split", "min_item_support", "min_session_length", "merge_repeats")
 SHOP_OPTIONS = ("shop_sessions", "shop_items", "shop_seed")
 TABLE_OPTIONS = (
@@ -102,13 +103,10 @@ CONFIGURATIONS = {
 }
 
 
-def add_data_options(
-    p: cli.Parser, title: str = "data", names: Iterable[str] = DATA_OPTIONS
-) -> None:
-    """Add options of `DATA_OPTIONS`, as a group of this title."""
-    group = p.add_argument_group(title)
+def add_options(group: Any, names: Iterable[str]) -> None:
+    """Add some of `OPTIONS` to a group of argparse."""
     for name in names:
-        add_option(group, name, *DATA_OPTIONS[name])
+        add_option(group, name, *OPTIONS[name])
 
 
 def add_option(group: Any, name: str, default: Any, text: str, *more_names: str) -> None:
@@ -164,11 +162,13 @@ def parse(p: cli.Parser, argv: list[str]) -> dict[str, Any]:
 def data_settings(given: dict[str, Any]) -> dict[str, Any]:
     """All data options: those given, as text or as a TOML file has them, and defaults.
 
+    Args:
+        given: other options are passed over, but start_from leaves some without effect.
+
     Raises:
         InputError: a value or a combination that cannot be used.
     """
-    of_data = {n: _value(n, value) for n, value in given.items() if n in DATA_OPTIONS}
-    data = {n: of_data.get(n, default) for n, (default, _) in DATA_OPTIONS.items()}
+    data = {n: _value(n, given.get(n, default)) for n, (default, _) in DATA_OPTIONS.items()}
     if data["ties"] == "tiebreaking":
         raise InputError(
             "ties: tiebreaking, which adds random noise to the scores, is not offered; median "
@@ -178,7 +178,9 @@ def data_settings(given: dict[str, Any]) -> dict[str, Any]:
         raise InputError(f"ties: must be one of {', '.join(TIES)}, not {data['ties']!r}")
     if data["test"] and not data["train"]:
         raise InputError("test: a test log needs a training log, --train FILE")
-    require_used(data, of_data)
+    for name, why in unused(data | {"start_from": given.get("start_from")}).items():
+        if name in given:
+            raise InputError(f"{name}: {why}")
     if data["merge_repeats"] and not data["train"]:
         raise InputError("merge_repeats: not with the simulated shop, whose oracle knows repeats")
     for name in ("min_item_support", "min_session_length", "shop_sessions", "shop_items"):
@@ -212,13 +214,6 @@ def unused(data: dict[str, Any]) -> dict[str, str]:
     return found
 
 
-def require_used(data: dict[str, Any], given: Container[str]) -> None:
-    """Raise InputError if one of the given options has no effect, see `unused`."""
-    for name, why in unused(data).items():
-        if name in given:
-            raise InputError(f"{name}: {why}")
-
-
 def _with_dashes(option: str) -> str:
     name, equals, value = option.partition("=")
     return name.replace("_", "-") + equals + value
@@ -226,7 +221,7 @@ def _with_dashes(option: str) -> str:
 
 def _value(name: str, value: Any) -> Any:
     """A data option, from the command line (text) or a TOML file, as its default's type."""
-    default = {**DATA_OPTIONS, **RUN_OPTIONS}[name][0]
+    default = OPTIONS[name][0]
     if isinstance(default, list):
         value = [value] if isinstance(value, str) else value
         if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
@@ -253,9 +248,7 @@ def read_config(config: str) -> dict[str, Any]:
         InputError: no such file or name, not TOML, a name or a value that cannot be used.
     """
     path, values = cli.read_toml(config, CONFIGURATIONS, "configuration")
-    hyperparameters.check_names(
-        (n for n in values if n not in DATA_OPTIONS and n not in RUN_OPTIONS), str(path)
-    )
+    hyperparameters.check_names((name for name in values if name not in OPTIONS), str(path))
     return values
 
 
@@ -367,7 +360,7 @@ def read_log(paths: list[str], data: dict[str, Any]) -> Sessions:
 
 def write_config(path: Path, data: dict[str, Any], model: Model) -> None:
     """Write what it takes to run again, or to resume."""
-    config = {name: data[name] for name in (*DATA_OPTIONS, *RUN_OPTIONS)}
+    config = {name: data[name] for name in OPTIONS}
     for name in ("train", "test"):
         config[name] = [os.path.abspath(file) for file in data[name]]
     if data["start_from"]:

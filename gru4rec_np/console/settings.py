@@ -16,7 +16,6 @@ from gru4rec_np.console.options import (
     TABLE_OPTIONS,
     data_settings,
     read_config,
-    require_used,
     run_settings,
     unused,
 )
@@ -73,7 +72,6 @@ def settle(given: dict[str, Any], say: Say) -> tuple[dict[str, Any], GRU4Rec, Pa
         values[name] = text
 
     data = data_settings(values) | run_settings(values)
-    require_used(data, values)
     baselines.names_of(data["baselines"])
     hp = {name: value for name, value in values.items() if name not in data}
     if data["start_from"]:
