@@ -262,7 +262,7 @@ class Service:
     async def items(self, request: Request) -> Response:
         """GET /items?model=&search=&skip=&k=: items whose id or title has all words of a search."""
         values = _query(request, ("model", "search", "skip", "k"))
-        one, k = self._model(values), _k(values.get("k", 20))
+        one, k = self._model(values), values.get("k", 20)
         skip = values.get("skip", "0")
         if not re.fullmatch(r"[0-9]{1,9}", skip):
             raise Refused(422, f"skip: must be a whole number >= 0, not {_shown(skip)}")
