@@ -7,6 +7,7 @@ options, comparison.py for the tables, the models and what is below them.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -30,7 +31,7 @@ from gru4rec_np.console.comparison import (
     TABLES,
     Layout,
     Run,
-    as_csv,
+    figures_csv,
     means,
     notes,
     paper_table,
@@ -39,7 +40,8 @@ from gru4rec_np.console.comparison import (
 )
 from gru4rec_np.console.options import (
     CONFIGURATIONS,
-    add_data_options,
+    DATA_OPTIONS,
+    add_options,
     data_settings,
     load_data,
     parse,
@@ -142,7 +144,7 @@ def parser() -> cli.Parser:
     )
     p.add_argument("-k", type=cli.positive, metavar="K", help="cut-off, >= 1 (default: 20)")
     p.add_argument("--paper", action="store_true", help="add a table of the published figures")
-    add_data_options(p)
+    add_options(p.add_argument_group("data"), DATA_OPTIONS)
     return p
 
 
@@ -257,12 +259,10 @@ def train_and_rank(model: Any, train: Sessions, test: Sessions, ties: str, bar: 
 
 def kept_run(path: Path, wanted: str) -> Run | None:
     """The result of an earlier start; None if missing, damaged or of another `identity`."""
-    try:
+    with contextlib.suppress(InputError, KeyError):
         about, arrays = checkpoint.load(path)
         if about["identity"] == wanted:
             return Run(arrays["ranks"], about["seconds"], about["cases_per_second"], kept=True)
-    except (InputError, KeyError):
-        pass
     return None
 
 
@@ -353,7 +353,7 @@ def main() -> None:
         shop,
     )
     base = Path(given.get("out", f"runs/compare-{runs.name_of(data['train'] or ['shop'])}"))
-    cli.check_output(base, FILES, [Path(f) for name in ("train", "test") for f in data[name]])
+    cli.check_output(base, FILES, data["train"] + data["test"])
     with cli.surviving_output():
         parts, _ = load_data(data)
         content = digest(parts["train"], parts["test"])
@@ -398,7 +398,7 @@ def write_tables(
 
     print(f"\n{document(report.aligned)}")
     write_text(out / "compare.md", document(report.markdown) + "\n")
-    write_text(out / "compare.csv", as_csv(table_of, found))
+    write_text(out / "compare.csv", figures_csv(table_of, found))
     groups = {t: [name for name in table_of if table_of[name] == t] for t in TABLES}
     report.plot_comparison(
         out / "compare.png", found, {t: names for t, names in groups.items() if names}, k

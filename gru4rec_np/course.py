@@ -29,17 +29,14 @@ def find_tutorials(given: str | None) -> Path:
     Raises:
         InputError: it is not there.
     """
-    if given is not None:
-        places = [Path(given)]
-    else:
-        here = Path.cwd()
-        roots = [here, *here.parents, Path(__file__).resolve().parents[1]]
-        places = [here, *(root / "tutorials" for root in roots)]
-    for place in places:
+    here = Path.cwd()
+    roots = [here, *here.parents, Path(__file__).resolve().parents[1]]
+    usual = [here, *(root / "tutorials" for root in roots)]
+    for place in usual if given is None else [Path(given)]:
         if (place / "checks" / "__init__.py").is_file():
             return place.resolve()
     if given is not None:
-        raise InputError(f"--dir {given}: the course is not there (no {places[0]}/checks)")
+        raise InputError(f"--dir {given}: the course is not there (no {Path(given)}/checks)")
     raise InputError(
         f"the course is not found in {here} or above: start this in a checkout of gru4rec_np, or "
         "name its folder tutorials/ with --dir, or get a copy with --copy DIR"

@@ -1,7 +1,7 @@
-"""The exception for bad input, which commands tell from a bug.
+"""The exception for bad input, which commands tell from a bug. Imports nothing of ours."""
 
-Imports nothing.
-"""
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class InputError(ValueError):
@@ -10,3 +10,12 @@ class InputError(ValueError):
     Its message is one line: the place, the value, and what is allowed. Commands print it and exit
     with status 2. In Python it is a `ValueError`.
     """
+
+
+@contextmanager
+def naming(place: str) -> Iterator[None]:
+    """Begin the message of an `InputError` of the block with the place."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{place}: {error}") from None

@@ -9,9 +9,9 @@ import sys
 from gru4rec_np import models
 from gru4rec_np.backends import BACKENDS
 from gru4rec_np.console import cli, report
-from gru4rec_np.console.options import DATA_OPTIONS, TABLE_OPTIONS, add_option, parse, read_log
+from gru4rec_np.console.options import TABLE_OPTIONS, add_options, parse, read_log
 from gru4rec_np.console.titles import read_items
-from gru4rec_np.errors import InputError
+from gru4rec_np.errors import naming
 from gru4rec_np.ops.ranking import TIES
 
 
@@ -31,9 +31,7 @@ def parser() -> cli.Parser:
         metavar="FILE",
         help="test logs, TSV, CSV or Parquet; evaluated one by one",
     )
-    table = p.add_argument_group("format of the test logs")
-    for name in TABLE_OPTIONS:
-        add_option(table, name, *DATA_OPTIONS[name])
+    add_options(p.add_argument_group("format of the test logs"), TABLE_OPTIONS)
     p.add_argument(
         "-k",
         type=cli.positive,
@@ -66,15 +64,12 @@ def parser() -> cli.Parser:
 def main() -> None:
     """Run the command on sys.argv."""
     args = argparse.Namespace(**parse(parser(), sys.argv[1:]))
-    table = {name: getattr(args, name, DATA_OPTIONS[name][0]) for name in TABLE_OPTIONS}
     candidates = read_items(args.candidates) if "candidates" in args else None
     model = models.load(args.model, args.backend)
     for n, file in enumerate(dict.fromkeys(args.test)):
-        log = read_log([file], table)
-        try:
+        log = read_log([file], vars(args))
+        with naming(file):
             test = log.restrict(model.item_ids)
-        except InputError as error:
-            raise InputError(f"{file}: {error}") from None
         if len(args.test) > 1:
             print("\n" * bool(n) + cli.shown(file, 200))
         print(

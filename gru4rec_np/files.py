@@ -1,8 +1,11 @@
 """Files that are written whole or not at all. Imports nothing of ours."""
 
+import csv
+import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 # The CUDA C and the emulator's C++: a wheel has them inside the package, a checkout beside it.
 _PACKAGE = Path(__file__).resolve().parent
@@ -39,3 +42,18 @@ def write_whole(path: str | Path, save: Callable[[Path], object]) -> None:
 def write_text(path: str | Path, text: str) -> None:
     """Write a text file in UTF-8, whole or not at all."""
     write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def as_csv(fields: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    """The text of a CSV file. A field that a row lacks is empty there."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(fields), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def same_file(one: str | Path, other: str | Path) -> bool:
+    """Whether two paths are equal, or both exist and are one file."""
+    both_exist = os.path.exists(one) and os.path.exists(other)
+    return Path(one) == Path(other) or (both_exist and os.path.samefile(one, other))

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from gru4rec_np.console import cli, inspection, report
-from gru4rec_np.console.options import DATA_OPTIONS, TABLE_OPTIONS, add_option, read_log
+from gru4rec_np.console.options import DATA_OPTIONS, TABLE_OPTIONS, add_options, read_log
 from gru4rec_np.data.protocols import PROTOCOLS, Protocol, clean, split
 from gru4rec_np.data.rawlogs import CUT_AT_GAPS, READERS
 from gru4rec_np.data.sessions import Sessions
 from gru4rec_np.data.tables import drop_duplicates, write_table
-from gru4rec_np.errors import InputError
+from gru4rec_np.errors import naming
+from gru4rec_np.files import same_file
 
 # The options that only a table has.
 OF_TABLE = [n for n in TABLE_OPTIONS if n not in ("session_gap", "layout", "drop_duplicates")]
@@ -74,19 +75,17 @@ def main() -> None:
 
     dropped: Counter[str] = Counter()
     raw = _read(args, protocol, dropped)
-    try:
-        with cli.progress("cleaning and splitting") as watch:
-            cleaned = clean(
-                raw,
-                args.min_item_support,
-                args.min_session_length,
-                protocol.repeats,
-                protocol.until_stable,
-            )
-            watch(1, 2)
-            train, test = split(cleaned, **how)
-    except InputError as error:
-        raise InputError(f"{', '.join(map(str, args.files))}: {error}") from None
+    files = ", ".join(map(str, args.files))
+    with naming(files), cli.progress("cleaning and splitting") as watch:
+        cleaned = clean(
+            raw,
+            args.min_item_support,
+            args.min_session_length,
+            protocol.repeats,
+            protocol.until_stable,
+        )
+        watch(1, 2)
+        train, test = split(cleaned, **how)
 
     out.mkdir(parents=True, exist_ok=True)
     if not only_check:
@@ -115,11 +114,9 @@ def main() -> None:
 def _read(args: argparse.Namespace, protocol: Protocol, dropped: Counter[str]) -> Sessions:
     """The log of all files. dropped: counts the rows that are left out, by the reason."""
     if args.log in READERS:
-        files = args.files if len(args.files) > 1 else args.files[0]
-        gap = {"gap_minutes": protocol.gap_minutes} if protocol.gap_minutes else {}
-        gap = gap if args.log in CUT_AT_GAPS else {}
+        gap = {"gap_minutes": protocol.gap_minutes} if args.log in CUT_AT_GAPS else {}
         with cli.progress(f"reading {', '.join(path.name for path in args.files)}") as watch:
-            log = READERS[args.log](files, watch=watch, dropped=dropped, **gap)
+            log = READERS[args.log](args.files, watch=watch, dropped=dropped, **gap)
     else:
         how = {"layout": "lists" if args.log == "lists" else "", "drop_duplicates": False}
         log = read_log([str(path) for path in args.files], vars(args) | how)
@@ -156,7 +153,11 @@ def _protocol(args: argparse.Namespace) -> tuple[Protocol, dict[str, Any]]:
     if args.split_by is not None:
         given["by"] = args.split_by
     if args.session_gap:
-        given["gap_minutes"] = cli.parse_gap(args.session_gap) / 60
+        given["gap_minutes"] = cli.parse_time(args.session_gap, "session_gap") / 60
+    elif args.log not in CUT_AT_GAPS:
+        given["gap_minutes"] = None
+    elif args.log == "retailrocket":  # has no sessions of its own
+        given["gap_minutes"] = protocol.gap_minutes or 60.0
     how = cli.parse_split(args.split) if args.split else {"days": protocol.days}
     # A share of the sessions has no use for the hour of the log's end.
     protocol = dataclasses.replace(
@@ -171,10 +172,6 @@ def _protocol(args: argparse.Namespace) -> tuple[Protocol, dict[str, Any]]:
 def _rules(args: argparse.Namespace, protocol: Protocol) -> str:
     """What was done, in a line."""
     gap = protocol.gap_minutes
-    if args.log not in CUT_AT_GAPS and not args.session_gap:
-        gap = None
-    if args.log == "retailrocket" and gap is None:
-        gap = 60
     days = "last day" if protocol.days == 1 else f"last {protocol.days:g} days"
     share = bool(args.split) and not args.split.endswith("d")
     window = f"last {args.split} of the sessions" if share else days
@@ -206,7 +203,7 @@ def _check_arguments(parser: cli.Parser, args: argparse.Namespace) -> None:
             )
     for i, path in enumerate(args.files):
         for other in args.files[:i]:
-            if path == other or (path.exists() and other.exists() and path.samefile(other)):
+            if same_file(path, other):
                 parser.error(f"{path}: is given twice")
 
 
@@ -294,10 +291,8 @@ def _parser() -> cli.Parser:
         "sessions lose their events after the cut",
     )
 
-    group = parser.add_argument_group("a table's columns")
+    add_options(parser.add_argument_group("a table's columns"), OF_TABLE)
     parser.set_defaults(**{name: DATA_OPTIONS[name][0] for name in OF_TABLE})
-    for name in OF_TABLE:
-        add_option(group, name, *DATA_OPTIONS[name])
     return parser
 
 

@@ -19,7 +19,7 @@ import polars as pl
 from gru4rec_np import models
 from gru4rec_np.backends import BACKENDS
 from gru4rec_np.console import cli
-from gru4rec_np.console.options import DATA_OPTIONS, TABLE_OPTIONS, add_option, read_log
+from gru4rec_np.console.options import TABLE_OPTIONS, add_options, read_log
 from gru4rec_np.console.titles import read_items, read_titles
 from gru4rec_np.data.sessions import index_of
 from gru4rec_np.errors import InputError
@@ -78,8 +78,7 @@ def parser() -> cli.Parser:
     many.add_argument(
         "--out", metavar="FILE", help=f"where to write: {', '.join(ENDINGS)} say the format"
     )
-    for name in TABLE_OPTIONS:
-        add_option(many, name, *DATA_OPTIONS[name])
+    add_options(many, TABLE_OPTIONS)
     return p
 
 
@@ -153,10 +152,8 @@ def many(
     out = Path(args["out"])
     if out.suffix not in ENDINGS:
         raise InputError(f"out: must end in {', '.join(ENDINGS)}, not {out.name!r}")
-    sources = [Path(file) for file in args["sessions"]]
-    cli.check_output(out.parent, [out.name], sources)
-    table = {name: args.get(name, DATA_OPTIONS[name][0]) for name in TABLE_OPTIONS}
-    sessions = read_log(args["sessions"], table)
+    cli.check_output(out.parent, [out.name], args["sessions"])
+    sessions = read_log(args["sessions"], args)
     empty = 0
 
     def blocks(watch: Callable[[float, float], None]) -> Iterator[pl.DataFrame]:

@@ -18,9 +18,9 @@ import numpy as np
 from gru4rec_np.console import baselines, cli, report, runs, tuning
 from gru4rec_np.console.findings import Shown, gain, plots, write_trials
 from gru4rec_np.console.options import (
-    RUN_OPTIONS,
-    add_data_options,
+    DATA_OPTIONS,
     add_option,
+    add_options,
     data_settings,
     held_out,
     load_data,
@@ -139,8 +139,8 @@ def parser() -> cli.Parser:
     )
     add_option(p, "validation", "1d", validation)
     add_option(p, "primary_metric", "mrr@20", "what trials are judged by: recall@K or mrr@K")
-    add_option(p, "baselines", *RUN_OPTIONS["baselines"])
-    add_data_options(p)
+    add_options(p, ["baselines"])
+    add_options(p.add_argument_group("data"), DATA_OPTIONS)
     return p
 
 
@@ -150,7 +150,8 @@ def main() -> None:
     names = list(dict.fromkeys(given.pop("models", ["gru4rec"])))
     trials, workers = given.pop("trials", 100), given.pop("workers", 1)
     storage, seed = given.pop("storage", None), given.pop("seed", 0)
-    prune, timeout = given.pop("pruning", True), _seconds(given.pop("timeout", None))
+    prune = given.pop("pruning", True)
+    timeout = cli.parse_time(given.pop("timeout"), "timeout") if "timeout" in given else np.inf
     out, study, space = (given.pop(name, None) for name in ("out", "study", "space"))
     if seed < 0:
         raise InputError(f"seed: must be a whole number >= 0, not {seed}")
@@ -164,7 +165,7 @@ def main() -> None:
     spaces = _spaces(names, space, not data["train"])
     require_optuna()
     _require_own(folder, study or log)
-    cli.check_output(folder, ["trials.csv"], [Path(f) for n in ("train", "test") for f in data[n]])
+    cli.check_output(folder, ["trials.csv"], data["train"] + data["test"])
 
     with cli.surviving_output():
         parts, shop = load_data(data)
@@ -216,16 +217,6 @@ def _require_own(folder: Path, study: str) -> None:
             f"--out {folder}: {RESULTS} is of the search {other!r}, this one is {study!r}; choose "
             "another folder"
         )
-
-
-def _seconds(text: str | None) -> float:
-    """The seconds of --timeout."""
-    if text is None:
-        return float("inf")
-    try:
-        return cli.parse_gap(text)
-    except InputError:
-        raise InputError(f"timeout: must be a time such as 30m or 2h, not {text[:60]!r}") from None
 
 
 def _spaces(names: Sequence[str], space: str | None, is_shop: bool) -> dict[str, Space]:

@@ -82,8 +82,8 @@ def port(text: str) -> int:
 def main() -> None:
     """Run the command on sys.argv."""
     args = parser().parse_args()
-    runs = getattr(args, "runs", []) or [str(DEMO)]
-    if not getattr(args, "runs", []) and not DEMO.exists():
+    runs = getattr(args, "runs", [])
+    if not runs and not DEMO.exists():
         raise InputError(
             "serve: name a run's folder, such as runs/clicks; train makes one, and without a name "
             f"{DEMO} is served, which `make demo` makes"
@@ -102,7 +102,7 @@ def main() -> None:
     # Uvicorn finishes what is running, then calls the handler that it found.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     titles = read_titles(args.names) if hasattr(args, "names") else {}
-    served = load_runs(runs, args.backend, titles)
+    served = load_runs(runs or [str(DEMO)], args.backend, titles)
     listening = _listen(args.host, args.port)
     hosts = ["127.0.0.1", "localhost", args.host, *getattr(args, "allow_host", [])]
     config = uvicorn.Config(

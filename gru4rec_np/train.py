@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import csv
-import io
 import json
 import shlex
 import sys
@@ -23,9 +21,10 @@ from tqdm import tqdm
 from gru4rec_np.console import advice, baselines, cli, report, runs
 from gru4rec_np.console.options import (
     CONFIGURATIONS,
+    DATA_OPTIONS,
     RUN_OPTIONS,
-    add_data_options,
     add_option,
+    add_options,
     held_out,
     load_data,
     parse,
@@ -35,7 +34,7 @@ from gru4rec_np.console.settings import Say, settle, short
 from gru4rec_np.data.sessions import Sessions
 from gru4rec_np.data.shop import Shop
 from gru4rec_np.errors import InputError
-from gru4rec_np.files import write_text
+from gru4rec_np.files import as_csv, write_text
 from gru4rec_np.models import hyperparameters
 from gru4rec_np.models.base import Model
 from gru4rec_np.models.gru4rec import GRU4Rec
@@ -96,10 +95,8 @@ def parser() -> cli.Parser:
         "implementations. Names left out keep --config's values; without --config they take the "
         "defaults of GRU4Rec_PyTorch_Official",
     )
-    add_data_options(p)
-    group = p.add_argument_group("run")
-    for name, (default, text) in RUN_OPTIONS.items():
-        add_option(group, name, default, text)
+    add_options(p.add_argument_group("data"), DATA_OPTIONS)
+    add_options(p.add_argument_group("run"), RUN_OPTIONS)
     model = p.add_argument_group("hyperparameters")
     for name, field in FIELDS.items():
         extra = ["--epochs"] if name == "n_epochs" else []
@@ -173,12 +170,7 @@ def write_results(
     ranks: Mapping[str, tuple[np.ndarray, np.ndarray]],
 ) -> None:
     """Write history, metrics and plot beside the model."""
-    text = io.StringIO()
-    rows = csv.DictWriter(text, model.history[0], lineterminator="\n")
-    rows.writeheader()
-    rows.writerows(model.history)
-
-    write_text(out / "history.csv", text.getvalue())
+    write_text(out / "history.csv", as_csv(model.history[0], model.history))
     if results:
         write_text(out / "metrics.json", json.dumps(results, indent=2) + "\n")
     updates = len(model.losses) // len(model.history)
@@ -189,16 +181,15 @@ def main() -> None:
     """Run the command on sys.argv."""
     lines: list[str] = []
     data, model, out = settings(sys.argv[1:], lines.append)
-    cli.check_output(out, runs.FILES, [Path(f) for name in ("train", "test") for f in data[name]])
+    cli.check_output(out, runs.FILES, data["train"] + data["test"])
     with cli.surviving_output():
         parts, shop = load_data(data, model.item_ids if data["start_from"] else None)
         is_new = not out.exists()
         out.mkdir(parents=True, exist_ok=True)
         try:
             with runs.alone(out):
-                if (
-                    not data["overwrite"] and not data["resume"]
-                ):  # another run may have finished here meanwhile
+                # Another run may have finished here meanwhile.
+                if not data["overwrite"] and not data["resume"]:
                     runs.require_free(out, False)
                 run(data, model, out, parts, shop, lines)
         finally:
@@ -286,13 +277,13 @@ def run(
             (out / runs.TRAINING).unlink(missing_ok=True)
 
     if left_out:
+        names = ",".join(left_out).lower()
         print(
             "not compared with, would take longer than the training: "
-            f"{', '.join(left_out)} (--baselines all, or --baselines {baselines.listed(left_out)})"
+            f"{', '.join(left_out)} (--baselines all, or --baselines {names})"
         )
-    line = advice.fitting_config(model.hp, train.n_events) or ""
-    if line:
-        print(line)
+    if better := advice.fitting_config(model.hp, train.n_events):
+        print(better)
     written = [name for name in (*runs.FILES, runs.TRAINING) if (out / name).exists()]
     print(f"\nwritten to {out}/: {', '.join(written)}")
     items = [str(item) for item in next(iter(tests.values()), train).session(0)[:2]]
@@ -364,12 +355,8 @@ def _going_on(out: Path, kept: str) -> Iterator[None]:
     except KeyboardInterrupt:
         cli.say(f"stopped; {hint}")
         sys.exit(130)
-    except MemoryError as error:
-        what = str(error) or "for data or layers of this size"
-        raise InputError(f"not enough memory: {what}; {hint}") from None
-    except OSError as error:
-        place = error.filename or "file"
-        raise InputError(f"{place}: {error.strerror or error}; {hint}") from None
+    except (MemoryError, OSError) as error:
+        raise InputError(f"{cli.in_words(error, 'file')}; {hint}") from None
 
 
 def _resume(out: Path) -> str:

@@ -601,7 +601,7 @@ def test_the_options_of_a_table_reach_its_reader(monkeypatch):
             "separator": ";", "time_unit": "ms", "session_gap": 1800.0,
             "keep": ("event", "view=1"), "duplicates": False, "layout": "lists",
         }),
-        ("a.tsv", ("SessionId", "ItemId", "Time"), {"session_gap": 5400.0}),
+        (["a.tsv"], ("SessionId", "ItemId", "Time"), {"session_gap": 5400.0}),
     ]  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from gru4rec_np import Hybrid, Sessions, Shop, compare, models
 from gru4rec_np.compare import digest, folder_for, identity, marker, methods, train_and_rank
 from gru4rec_np.console import report
-from gru4rec_np.console.comparison import NOISE, SIMPLE, Run, as_csv, summary, tables
+from gru4rec_np.console.comparison import NOISE, SIMPLE, Run, figures_csv, summary, tables
 from gru4rec_np.data.tables import read_table, write_table
 
 QUICK = ["--sizes", 4, 8, "--seeds", 2, "--params", "n_epochs=1,n_sample=32", "--backend", "numpy"]
@@ -228,7 +228,7 @@ def test_noise_is_called_noise_and_a_real_difference_is_not():
     said = {line.split()[0]: line for line in recall.splitlines()[3:]}
     assert said["twin"].count(NOISE) == 1 and said["better"].count(NOISE) == 0
     assert said["same"].split()[1] == "-" and "to the best, better" in recall
-    line = next(csv.DictReader(as_csv(table_of, found).splitlines()))
+    line = next(csv.DictReader(figures_csv(table_of, found).splitlines()))
     assert line["method"] == "Item-KNN" and line["recall_to_knn_low"] == "0.0"
 
 

@@ -286,13 +286,13 @@ def test_a_tables_options_reach_its_reader(main, monkeypatch, tmp_path):
          "--time-unit", "ms", "--separator", ";", "--session-column", "user,session")  # fmt: skip
     main("lists", "a", "--out", "d")
     assert read == [
-        ("a", COLUMNS, {}),
+        (["a"], COLUMNS, {}),
         (
             ["a", "b"],
             ("user,session", *COLUMNS[1:]),
             {"session_gap": 5400, "keep": ("event", "a=b"), "time_unit": "ms", "separator": ";"},
         ),
-        ("a", COLUMNS, {"layout": "lists"}),
+        (["a"], COLUMNS, {"layout": "lists"}),
     ]
 
 

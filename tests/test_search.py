@@ -528,7 +528,7 @@ def test_without_optuna_one_line_says_what_to_install(space):
         (["--models", "gru5rec"], "invalid choice: 'gru5rec'"),
         (["--models", "narm", "v-sknn", "--space", "narm"], "space: give it with gru4rec"),
         (["--space", "gro4rec"], "gro4rec: no such file, and no space of that name"),
-        (["--timeout", "2"], "timeout: must be a time such as 30m or 2h, not '2'"),
+        (["--timeout", "2"], "timeout: must be a time such as 30m or 1h, not '2'"),
         (["--validation", "0"], "validation: must be days like 1d or a share"),
         (["--primary-metric", "map@20"], "primary_metric: must be recall@K or mrr@K"),
         (["--seed", "-1"], "seed: must be a whole number >= 0, not -1"),

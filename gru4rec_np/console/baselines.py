@@ -5,7 +5,7 @@ Imports the models.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from gru4rec_np.models.hyperparameters import Hyperparameters
 from gru4rec_np.models.neighbours import VSKNN, ItemKNN
 
 METHODS = (POP, SPOP, BPRMF, ItemKNN, VSKNN, Markov, Oracle)
-NAMES = {method.name.lower(): method for method in METHODS}
+NAMES = [method.name.lower() for method in METHODS]
 SHORT = 10.0  # seconds; a method that takes less is no burden
 
 # Seconds on one core of a server of 2023, from shops of 1,000 and 10,000 items.
@@ -66,7 +66,7 @@ def names_of(text: str) -> list[str] | None:
     if text == "auto":
         return None
     if text in ("all", "none"):
-        return list(NAMES) if text == "all" else []
+        return NAMES if text == "all" else []
     wanted = [name.strip().lower() for name in text.split(",")]
     for name in wanted:
         if name not in NAMES:
@@ -109,8 +109,3 @@ def _make(method: Any, seed: int, shop: Shop | None) -> Baseline:
     if method is BPRMF:
         return BPRMF(seed=seed)
     return Oracle(shop) if method is Oracle and shop else method()
-
-
-def listed(names: Sequence[str]) -> str:
-    """Names for a sentence, as --baselines takes them."""
-    return ",".join(name.lower() for name in names)

@@ -1,6 +1,6 @@
 """What the commands share: one-line errors, streams, progress bars, checks of the output folder.
 
-Imports the data layer.
+Imports errors and files only.
 """
 
 from __future__ import annotations
@@ -13,13 +13,19 @@ import re
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 from tqdm import tqdm
 
 from gru4rec_np.errors import InputError
+from gru4rec_np.files import same_file
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 
 class Parser(argparse.ArgumentParser):
@@ -74,20 +80,27 @@ def run(main: Callable[[], None]) -> NoReturn:
         sys.stdout.flush()
         sys.exit(0)
     except (InputError, UnicodeEncodeError) as error:  # the latter for a path that is not UTF-8
-        status = f"error: {error}"
+        status = str(error)
     except MemoryError as error:
-        status = f"error: not enough memory: {str(error) or 'for data or layers of this size'}"
+        status = in_words(error)
     except OSError as error:
         if error.filename is None:  # standard output cannot be written
             _discard(sys.stdout)
         if isinstance(error, BrokenPipeError):  # its reader, such as `head`, has ended
             sys.exit(1)
-        status = f"error: {error.filename or 'standard output'}: {error.strerror or error}"
+        status = in_words(error, "standard output")
     except KeyboardInterrupt:
         say("stopped")
         sys.exit(130)
-    say(status)
+    say(f"error: {status}")
     sys.exit(2)
+
+
+def in_words(error: MemoryError | OSError, place: str = "") -> str:
+    """What the system could not do. place: named where an error of a file names none."""
+    if isinstance(error, MemoryError):
+        return f"not enough memory: {str(error) or 'for data or layers of this size'}"
+    return f"{error.filename or place}: {error.strerror or error}"
 
 
 def _discard(stream: TextIO) -> None:
@@ -177,7 +190,7 @@ def progress(what: str) -> Iterator[Callable[[float, float], None]]:
         yield watch
 
 
-def check_output(folder: Path, files: Sequence[str], sources: Sequence[Path] = ()) -> None:
+def check_output(folder: Path, files: Sequence[str], sources: Sequence[str | Path] = ()) -> None:
     """Check before the work that results can be written. Leaves no trace.
 
     Args:
@@ -199,7 +212,7 @@ def check_output(folder: Path, files: Sequence[str], sources: Sequence[Path] = (
     for path in (folder / name for name in files):
         if path.is_dir():
             raise InputError(f"--out {folder}: {path} is a folder, not a file")
-        if any(path.exists() and s.exists() and path.samefile(s) for s in sources):
+        if path.exists() and any(same_file(path, source) for source in sources):
             raise InputError(f"--out {folder}: {path} is the log itself and would be replaced")
     try:
         tempfile.TemporaryFile(dir=nearest).close()
@@ -225,17 +238,40 @@ def parse_split(text: str, option: str = "split") -> dict[str, Any]:
     return {"days": value} if days else {"share": value}
 
 
-def parse_gap(text: str) -> float:
+def parse_time(text: str, option: str) -> float:
     """Seconds of a time such as 30m or 1h.
 
     Raises:
-        InputError: the text is no such time.
+        InputError: the text is no such time. The message begins with `option`.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
     seconds = float(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]] if match else 0
     if seconds <= 0:
-        raise InputError(f"session_gap: must be a time such as 30m or 1h, not {text[:60]!r}")
+        raise InputError(f"{option}: must be a time such as 30m or 1h, not {text[:60]!r}")
     return seconds
+
+
+def read_toml(text: str, shipped: Mapping[str, Path], kind: str) -> tuple[Path, dict[str, Any]]:
+    """The path and the content of a TOML file.
+
+    Args:
+        text: the file's path, or one of the shipped names. kind: what such a file is.
+
+    Raises:
+        InputError: no such file or name, or not TOML.
+    """
+    path = Path(text) if Path(text).is_file() else shipped.get(text, Path(text))
+    try:
+        # utf-8-sig: editors on Windows may begin a file with a byte order mark.
+        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        repr(values)  # fails for a number that is too long for any message
+    except FileNotFoundError:
+        raise InputError(
+            f"{path}: no such file, and no {kind} of that name; there are {', '.join(shipped)}"
+        ) from None
+    except (ValueError, RecursionError) as error:  # not only of TOML: numbers, UTF-8
+        raise InputError(f"{path}: not a TOML file: {error}") from None
+    return path, values
 
 
 def parse_keep(text: str) -> tuple[str, str]:

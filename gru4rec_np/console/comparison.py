@@ -5,15 +5,14 @@ compare.py prints and writes them. Imports bootstrap and the backends.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from gru4rec_np.backends import one_blas_thread
+from gru4rec_np.files import as_csv
 from gru4rec_np.ops.bootstrap import interval, resampled_means
 
 TABLES = SIMPLE, NETWORKS = "Simple methods", "Recurrent networks"
@@ -111,8 +110,8 @@ def summary(
         for i, name in enumerate(names):
             row = out[name]
             row[metric] = mean[name]
-            spread = per_seed[name].std(ddof=1) if len(per_seed[name]) > 1 else None
-            row[f"{metric}_std"] = spread if spread is None else float(spread)
+            several = len(per_seed[name]) > 1
+            row[f"{metric}_std"] = float(per_seed[name].std(ddof=1)) if several else None
             base = mean.get(REFERENCE, 0)
             row[f"{metric}_gain"] = 100 * (mean[name] / base - 1) if base else None
             row[f"{metric}_best"] = best
@@ -213,11 +212,7 @@ def paper_table(runs: dict[str, list[Run]], layout: Layout) -> str:
     return f"Published figures\n\n{layout(head, lines)}"
 
 
-def as_csv(table_of: Mapping[str, str], found: dict[str, dict[str, Any]]) -> str:
+def figures_csv(table_of: Mapping[str, str], found: dict[str, dict[str, Any]]) -> str:
     """All figures of `summary` as CSV, a line for each method."""
-    text = io.StringIO()
-    fields = ["method", "table", *next(iter(found.values()))]
-    writer = csv.DictWriter(text, fields, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({"method": m, "table": table_of[m], **row} for m, row in found.items())
-    return text.getvalue()
+    rows = [{"method": name, "table": table_of[name], **row} for name, row in found.items()]
+    return as_csv(rows[0], rows)

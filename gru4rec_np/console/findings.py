@@ -5,8 +5,6 @@ Imports trials.py and comparison.py; Optuna where it is used.
 
 from __future__ import annotations
 
-import csv
-import io
 import sys
 import warnings
 from pathlib import Path
@@ -19,7 +17,7 @@ from gru4rec_np.console.comparison import per_case
 from gru4rec_np.console.spaces import Space
 from gru4rec_np.console.trials import Job, complete, finished, parameters, require_optuna
 from gru4rec_np.data.sessions import Sessions
-from gru4rec_np.files import write_text
+from gru4rec_np.files import as_csv, write_text
 from gru4rec_np.ops.bootstrap import interval, resampled_means
 
 if TYPE_CHECKING:
@@ -98,11 +96,7 @@ def write_trials(
             rows.append(row)
     fields = dict.fromkeys(field for row in rows for field in row if " epoch " not in field)
     fields |= dict.fromkeys(field for row in rows for field in row)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fields, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
+    write_text(path, as_csv(fields, rows))
 
 
 def gain(
@@ -135,9 +129,6 @@ def plots(study: optuna.Study, out: Path, name: str, primary: str) -> list[str]:
     from matplotlib import pyplot as plt
     from optuna.visualization import matplotlib as draw
 
-    def figure_of(axes: Any) -> Any:
-        return np.ravel(axes)[0].figure
-
     pictures = {
         "history": lambda: draw.plot_optimization_history(study, target_name=primary),
         "parameters": lambda: draw.plot_slice(study, target_name=primary),
@@ -150,9 +141,10 @@ def plots(study: optuna.Study, out: Path, name: str, primary: str) -> list[str]:
         warnings.simplefilter("ignore")
         for what, picture in pictures.items():
             try:
-                figure = figure_of(picture())
+                axes: Any = picture()
             except (RuntimeError, ValueError):  # too few values of a parameter for it
                 continue
+            figure = np.ravel(axes)[0].figure
             if what != "parameters":
                 figure.set_size_inches(8, 4.5)
             figure.savefig(out / f"{name}-{what}.png", dpi=120, bbox_inches="tight")

@@ -63,26 +63,22 @@ class Inspection:
         """
         noise = 2 * np.sqrt(self.recall * (1 - self.recall) * 2 / self.cases)
         lost = self.recall - self.recall_shuffled
-        share = lost / self.recall if self.recall else 0.0
         if lost <= noise:
             return (
                 f"The order of clicks makes no difference that {self.cases:,} cases could show: a "
                 "recurrent network has nothing to learn from it here."
             )
-        effect = (
-            "matters"
-            if share >= 0.15
-            else "matters a little"
-            if share >= 0.05
-            else "hardly matters"
-        )
+        share = lost / self.recall
+        effect = "hardly matters"
+        if share >= 0.05:
+            effect = "matters" if share >= 0.15 else "matters a little"
         return f"The order of clicks {effect}: shuffling loses {share:.0%} of the Recall@{K}."
 
 
-def shuffle(sessions: Sessions, seed: int = 0) -> Sessions:
+def shuffle(sessions: Sessions) -> Sessions:
     """The same sessions, each with its items in random order."""
     session = np.repeat(np.arange(sessions.n_sessions), sessions.lengths)
-    order = np.lexsort((np.random.default_rng(seed).random(sessions.n_events), session))
+    order = np.lexsort((np.random.default_rng(0).random(sessions.n_events), session))
     return dataclasses.replace(sessions, items=sessions.items[order])
 
 

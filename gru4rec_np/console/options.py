@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Container
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,18 +23,13 @@ from gru4rec_np.data.protocols import clean, split
 from gru4rec_np.data.sessions import Sessions
 from gru4rec_np.data.shop import Shop
 from gru4rec_np.data.tables import COLUMNS, read_table
-from gru4rec_np.errors import InputError
-from gru4rec_np.files import write_text
+from gru4rec_np.errors import InputError, naming
+from gru4rec_np.files import same_file, write_text
 from gru4rec_np.models import hyperparameters
 from gru4rec_np.models.base import Model
 from gru4rec_np.models.gru4rec import cut_off_of
 from gru4rec_np.models.hyperparameters import MOST
 from gru4rec_np.ops.ranking import TIES
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 # name -> (default, help). All of it may stand in a TOML file, and is written to config.toml.
 DATA_OPTIONS: dict[str, tuple[Any, str]] = {
@@ -88,6 +83,7 @@ RUN_OPTIONS: dict[str, tuple[Any, str]] = {
     "checkpoint": ("5m", "write a checkpoint every 5m (minutes) or every 5000 (steps); 0: only at "
                          "the start, at the end and when the run is stopped"),
 }  # fmt: skip
+OPTIONS = DATA_OPTIONS | RUN_OPTIONS
 SPLIT_OPTIONS = ("split", "min_item_support", "min_session_length", "merge_repeats")
 SHOP_OPTIONS = ("shop_sessions", "shop_items", "shop_seed")
 TABLE_OPTIONS = (
@@ -107,11 +103,10 @@ CONFIGURATIONS = {
 }
 
 
-def add_data_options(p: cli.Parser) -> None:
-    """Add the options of `DATA_OPTIONS`."""
-    group = p.add_argument_group("data")
-    for name, (default, text) in DATA_OPTIONS.items():
-        add_option(group, name, default, text)
+def add_options(group: Any, names: Iterable[str]) -> None:
+    """Add some of `OPTIONS` to a group of argparse."""
+    for name in names:
+        add_option(group, name, *OPTIONS[name])
 
 
 def add_option(group: Any, name: str, default: Any, text: str, *more_names: str) -> None:
@@ -167,12 +162,39 @@ def parse(p: cli.Parser, argv: list[str]) -> dict[str, Any]:
 def data_settings(given: dict[str, Any]) -> dict[str, Any]:
     """All data options: those given, as text or as a TOML file has them, and defaults.
 
+    Args:
+        given: other options are passed over, but start_from leaves some without effect.
+
     Raises:
         InputError: a value or a combination that cannot be used.
     """
-    of_data = {n: _value(n, value) for n, value in given.items() if n in DATA_OPTIONS}
-    data = {n: of_data.get(n, default) for n, (default, _) in DATA_OPTIONS.items()}
-    _check_data(data, set(of_data))
+    data = {n: _value(n, given.get(n, default)) for n, (default, _) in DATA_OPTIONS.items()}
+    if data["ties"] == "tiebreaking":
+        raise InputError(
+            "ties: tiebreaking, which adds random noise to the scores, is not offered; median "
+            "gives the mean of the ranks that it draws from"
+        )
+    if data["ties"] not in TIES:
+        raise InputError(f"ties: must be one of {', '.join(TIES)}, not {data['ties']!r}")
+    if data["test"] and not data["train"]:
+        raise InputError("test: a test log needs a training log, --train FILE")
+    for name, why in unused(data | {"start_from": given.get("start_from")}).items():
+        if name in given:
+            raise InputError(f"{name}: {why}")
+    if data["merge_repeats"] and not data["train"]:
+        raise InputError("merge_repeats: not with the simulated shop, whose oracle knows repeats")
+    for name in ("min_item_support", "min_session_length", "shop_sessions", "shop_items"):
+        if not 1 <= data[name] <= MOST:
+            raise InputError(f"{name}: must be a whole number >= 1 and <= {MOST}, not {data[name]}")
+    if data["shop_seed"] < 0:
+        raise InputError(f"shop_seed: must be a whole number >= 0, not {data['shop_seed']}")
+    if data["split"] != "none":
+        cli.parse_split(data["split"])
+    table_keywords(data)
+    for test in data["test"]:
+        for train in data["train"]:
+            if same_file(test, train):
+                raise InputError(f"test: {test} is the training log itself")
     return data
 
 
@@ -192,47 +214,6 @@ def unused(data: dict[str, Any]) -> dict[str, str]:
     return found
 
 
-def require_used(data: dict[str, Any], given: Container[str]) -> None:
-    """Raise InputError if one of the given options has no effect, see `unused`."""
-    for name, why in unused(data).items():
-        if name in given:
-            raise InputError(f"{name}: {why}")
-
-
-def _check_data(data: dict[str, Any], given: set[str]) -> None:
-    """Raise InputError for data options that cannot be used.
-
-    Args:
-        data: all of them. given: those that did not come from the defaults.
-    """
-    if data["ties"] == "tiebreaking":
-        raise InputError(
-            "ties: tiebreaking, which adds random noise to the scores, is not offered; median "
-            "gives the mean of the ranks that it draws from"
-        )
-    if data["ties"] not in TIES:
-        raise InputError(f"ties: must be one of {', '.join(TIES)}, not {data['ties']!r}")
-    if data["test"] and not data["train"]:
-        raise InputError("test: a test log needs a training log, --train FILE")
-    require_used(data, given)
-    if data["merge_repeats"] and not data["train"]:
-        raise InputError("merge_repeats: not with the simulated shop, whose oracle knows repeats")
-    for name in ("min_item_support", "min_session_length", "shop_sessions", "shop_items"):
-        if not 1 <= data[name] <= MOST:
-            raise InputError(f"{name}: must be a whole number >= 1 and <= {MOST}, not {data[name]}")
-    if data["shop_seed"] < 0:
-        raise InputError(f"shop_seed: must be a whole number >= 0, not {data['shop_seed']}")
-    if data["split"] != "none":
-        cli.parse_split(data["split"])
-    table_keywords(data)
-    for test in data["test"]:
-        for train in data["train"]:
-            if test == train or (
-                os.path.isfile(test) and os.path.isfile(train) and os.path.samefile(test, train)
-            ):
-                raise InputError(f"test: {test} is the training log itself")
-
-
 def _with_dashes(option: str) -> str:
     name, equals, value = option.partition("=")
     return name.replace("_", "-") + equals + value
@@ -240,7 +221,7 @@ def _with_dashes(option: str) -> str:
 
 def _value(name: str, value: Any) -> Any:
     """A data option, from the command line (text) or a TOML file, as its default's type."""
-    default = {**DATA_OPTIONS, **RUN_OPTIONS}[name][0]
+    default = OPTIONS[name][0]
     if isinstance(default, list):
         value = [value] if isinstance(value, str) else value
         if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
@@ -266,21 +247,8 @@ def read_config(config: str) -> dict[str, Any]:
     Raises:
         InputError: no such file or name, not TOML, a name or a value that cannot be used.
     """
-    path = Path(config) if Path(config).is_file() else CONFIGURATIONS.get(config, Path(config))
-    try:
-        # utf-8-sig: editors on Windows may begin a file with a byte order mark.
-        values: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-        repr(values)  # fails for a number that is too long for any message
-    except FileNotFoundError:
-        raise InputError(
-            f"{path}: no such file, and no configuration of that name; there are "
-            + ", ".join(CONFIGURATIONS)
-        ) from None
-    except (ValueError, RecursionError) as error:  # not only of TOML: numbers, UTF-8
-        raise InputError(f"{path}: not a TOML file: {error}") from None
-    hyperparameters.check_names(
-        (n for n in values if n not in DATA_OPTIONS and n not in RUN_OPTIONS), str(path)
-    )
+    path, values = cli.read_toml(config, CONFIGURATIONS, "configuration")
+    hyperparameters.check_names((name for name in values if name not in OPTIONS), str(path))
     return values
 
 
@@ -292,7 +260,7 @@ def table_keywords(data: dict[str, Any]) -> dict[str, Any]:
     """
     found: dict[str, Any] = {n: data[n] for n in ("separator", "time_unit", "layout") if data[n]}
     if data["session_gap"]:
-        found["session_gap"] = cli.parse_gap(data["session_gap"])
+        found["session_gap"] = cli.parse_time(data["session_gap"], "session_gap")
     if data["keep"]:
         found["keep"] = cli.parse_keep(data["keep"])
     if data["drop_duplicates"]:
@@ -332,36 +300,37 @@ def load_data(
     else:
         shop = Shop(n_items=data["shop_items"], seed=data["shop_seed"])
         log = shop.simulate(data["shop_sessions"], seed=data["shop_seed"] + 1)
+    where = ", ".join(data["train"]) or "the simulated shop"
     if data["test"] or known is not None:
-        train = log.keep_sessions(log.lengths >= 2).compact()
-        if train.n_sessions == 0:
-            raise InputError(f"{', '.join(data['train'])}: no session has 2 events or more")
+        with naming(where):
+            train = _trainable(log)
         if known is not None:
             train = train.extend(known)
         parts = {"train": train}
-        for path, name in test_names(data).items():
-            try:
-                parts[name] = read_log([path], data).restrict(train.item_ids)
-            except InputError as error:
-                where = "" if str(error).startswith(path) else f"{path}: "
-                raise InputError(f"{where}{error}") from None
+        tests = dict.fromkeys(data["test"])
+        for path in tests:
+            name = "test" if len(tests) == 1 else f"test {path}"
+            test = read_log([path], data)
+            with naming(path):
+                parts[name] = test.restrict(train.item_ids)
         return parts, None
-    where = ", ".join(data["train"]) or "the simulated shop"
-    try:
-        with cli.progress("cleaning and splitting") as watch:
-            cleaned = clean(
-                log, data["min_item_support"], data["min_session_length"], not data["merge_repeats"]
-            )
-            watch(1, 2)
-            if data["split"] == "none":
-                train = cleaned.keep_sessions(cleaned.lengths >= 2).compact()
-                if train.n_sessions == 0:
-                    raise InputError("no session has 2 events or more")
-                return {"raw": log, "train": train}, shop
-            train, test = split(cleaned, **cli.parse_split(data["split"]))
-        return {"raw": log, "train": train, "test": test}, shop
-    except InputError as error:
-        raise InputError(f"{where}: {error}") from None
+    with naming(where), cli.progress("cleaning and splitting") as watch:
+        cleaned = clean(
+            log, data["min_item_support"], data["min_session_length"], not data["merge_repeats"]
+        )
+        watch(1, 2)
+        if data["split"] == "none":
+            return {"raw": log, "train": _trainable(cleaned)}, shop
+        train, test = split(cleaned, **cli.parse_split(data["split"]))
+    return {"raw": log, "train": train, "test": test}, shop
+
+
+def _trainable(log: Sessions) -> Sessions:
+    """The sessions of 2 events or more."""
+    train = log.keep_sessions(log.lengths >= 2).compact()
+    if train.n_sessions == 0:
+        raise InputError("no session has 2 events or more")
+    return train
 
 
 def held_out(
@@ -372,34 +341,26 @@ def held_out(
     Raises:
         InputError: nothing is left of one of them.
     """
-    try:
+    with naming("validation"):
         return split(train, **cli.parse_split(data["validation"], "validation"), known=known)
-    except InputError as error:
-        raise InputError(f"validation: {error}") from None
-
-
-def test_names(data: dict[str, Any]) -> dict[str, str]:
-    """Each test file's name in tables: "test" if it is the only one, else with its path."""
-    paths = dict.fromkeys(data["test"])
-    return {path: "test" if len(paths) == 1 else f"test {path}" for path in paths}
 
 
 def read_log(paths: list[str], data: dict[str, Any]) -> Sessions:
     """One log from one file or more, behind a progress bar.
 
     Args:
-        data: with at least the options in `TABLE_OPTIONS`.
+        data: options, of which those in `TABLE_OPTIONS` count; the defaults hold for the others.
     """
+    data = {name: data.get(name, DATA_OPTIONS[name][0]) for name in TABLE_OPTIONS}
     columns = data["session_column"], data["item_column"], data["time_column"]
-    source: Any = paths if len(paths) > 1 else paths[0]
     with cli.progress(f"reading {', '.join(Path(path).name for path in paths)}") as watch:
         tell = partial(print, file=sys.stderr)
-        return read_table(source, columns, watch, tell=tell, **table_keywords(data))
+        return read_table(paths, columns, watch, tell=tell, **table_keywords(data))
 
 
 def write_config(path: Path, data: dict[str, Any], model: Model) -> None:
     """Write what it takes to run again, or to resume."""
-    config = {name: data[name] for name in (*DATA_OPTIONS, *RUN_OPTIONS)}
+    config = {name: data[name] for name in OPTIONS}
     for name in ("train", "test"):
         config[name] = [os.path.abspath(file) for file in data[name]]
     if data["start_from"]:

@@ -11,7 +11,7 @@ import re
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -48,15 +48,12 @@ def unused_folder(folder: Path) -> Path:
         if not place.exists() and not place.is_symlink():
             return place
         if place.is_dir() and not any(place.iterdir()):
-            try:
-                with alone(place):
-                    return place
-            except InputError:
-                pass
+            with suppress(InputError), alone(place):
+                return place
     raise AssertionError("unreachable")
 
 
-def run_of(model: str) -> Path:
+def run_of(model: str | Path) -> Path:
     """The folder of a run, which may be given by its model file."""
     return Path(model) if Path(model).is_dir() else Path(model).parent
 
@@ -222,6 +219,5 @@ class Keeper:
         except OSError as error:
             if self.asked is not None:
                 raise
-            text = f"{error.filename}: {error.strerror}"
-            say(f"warning: no checkpoint could be written: {text}")
+            say(f"warning: no checkpoint could be written: {error.filename}: {error.strerror}")
         self._kept, self._when = self._done, time.monotonic()

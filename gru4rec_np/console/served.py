@@ -17,6 +17,7 @@ import numpy as np
 
 from gru4rec_np import models
 from gru4rec_np.console.options import DATA_OPTIONS, read_config
+from gru4rec_np.console.runs import run_of
 from gru4rec_np.data.shop import Shop
 from gru4rec_np.errors import InputError
 from gru4rec_np.models.base import Model
@@ -190,16 +191,12 @@ def _examples(shop: Shop, model: Model) -> list[list[Any]]:
 
 def _name(run: str) -> str:
     path = Path(run).resolve()
-    return path.stem if path.suffix == ".npz" and path.stem != "model" else _folder(path).name
-
-
-def _folder(path: Path) -> Path:
-    return path if path.is_dir() else path.parent
+    return path.stem if path.suffix == ".npz" and path.stem != "model" else run_of(path).name
 
 
 def _shop_of(run: str) -> Shop | None:
     """The simulated shop that a run was trained on; None for a log, and for a model by itself."""
-    path = _folder(Path(run)) / "config.toml"
+    path = run_of(run) / "config.toml"
     if not path.is_file():
         return None
     values = {name: default for name, (default, _) in DATA_OPTIONS.items()}

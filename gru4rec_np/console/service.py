@@ -13,7 +13,7 @@ import os
 import re
 from asyncio import Lock
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -100,14 +100,16 @@ async def _body(request: Request, allowed: Sequence[str], required: str) -> dict
         raise Refused(400, f"body: not JSON: {error}") from None
     if not isinstance(value, dict):
         raise Refused(422, f"body: must be an object with the field {required}")
-    for name in value:
-        if name not in allowed:
-            raise Refused(
-                422, f"body: unknown field {_shown(name)}; allowed are {', '.join(allowed)}"
-            )
+    _require_known(value, allowed, "body: unknown field")
     if required not in value:
         raise Refused(422, f"body: the field {required} is missing")
     return value
+
+
+def _require_known(names: Iterable[str], allowed: Sequence[str], unknown: str) -> None:
+    for name in names:
+        if name not in allowed:
+            raise Refused(422, f"{unknown} {_shown(name)}; allowed are {', '.join(allowed)}")
 
 
 def _no_constant(text: str) -> None:
@@ -160,11 +162,7 @@ def _query(request: Request, allowed: Sequence[str]) -> dict[str, Any]:
         Refused: a name that is not allowed, or k is no number.
     """
     values: dict[str, Any] = dict(request.query_params)
-    for name in values:
-        if name not in allowed:
-            raise Refused(
-                422, f"query: unknown name {_shown(name)}; allowed are {', '.join(allowed)}"
-            )
+    _require_known(values, allowed, "query: unknown name")
     if "k" in values:
         text = values["k"]
         values["k"] = _k(int(text) if re.fullmatch(r"[0-9]{1,9}", text) else text)
@@ -183,9 +181,9 @@ def _json(value: Any, status: int = 200, headers: Mapping[str, str] | None = Non
 async def _refuse(request: Request, error: Exception) -> Response:
     """Errors as {"error": one line}."""
     if isinstance(error, HTTPException):  # of the router
-        allow = {name: value for name, value in (error.headers or {}).items()}
         what = f"{request.method} {_shown(request.url.path)}"
-        return _json({"error": f"{what}: {error.detail.lower()}"}, error.status_code, allow)
+        answer = {"error": f"{what}: {error.detail.lower()}"}
+        return _json(answer, error.status_code, error.headers)  # they say what is allowed
     if isinstance(error, ClientDisconnect):
         return Response(status_code=499)  # nobody reads it
     status = error.status if isinstance(error, Refused) else 422
@@ -264,7 +262,7 @@ class Service:
     async def items(self, request: Request) -> Response:
         """GET /items?model=&search=&skip=&k=: items whose id or title has all words of a search."""
         values = _query(request, ("model", "search", "skip", "k"))
-        one, k = self._model(values), _k(values.get("k", 20))
+        one, k = self._model(values), values.get("k", 20)
         skip = values.get("skip", "0")
         if not re.fullmatch(r"[0-9]{1,9}", skip):
             raise Refused(422, f"skip: must be a whole number >= 0, not {_shown(skip)}")
@@ -349,24 +347,17 @@ def application(
         most_sessions: see `Service`.
     """
     service = Service(served, most_sessions)
-
-    def get(path: str, answer: Callable[[Request], Awaitable[Response]]) -> Route:
-        return Route(path, answer, methods=["GET"])
-
-    def post(path: str, answer: Callable[[Request], Awaitable[Response]]) -> Route:
-        return Route(path, answer, methods=["POST"])
-
     return Starlette(
         routes=[
-            get("/", service.page),
-            get("/health", service.health),
-            get("/models", service.models),
-            get("/items", service.items),
-            get("/map", service.map),
-            post("/recommend", service.recommend),
-            post("/inside", service.inside),
-            post("/sessions/{name}/clicks", service.click),
-            get("/sessions/{name}/recommend", service.recommend_live),
+            Route("/", service.page),
+            Route("/health", service.health),
+            Route("/models", service.models),
+            Route("/items", service.items),
+            Route("/map", service.map),
+            Route("/recommend", service.recommend, methods=["POST"]),
+            Route("/inside", service.inside, methods=["POST"]),
+            Route("/sessions/{name}/clicks", service.click, methods=["POST"]),
+            Route("/sessions/{name}/recommend", service.recommend_live),
             Route("/sessions/{name}", service.forget, methods=["DELETE"]),
         ],
         middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))],

@@ -16,7 +16,6 @@ from gru4rec_np.console.options import (
     TABLE_OPTIONS,
     data_settings,
     read_config,
-    require_used,
     run_settings,
     unused,
 )
@@ -73,7 +72,6 @@ def settle(given: dict[str, Any], say: Say) -> tuple[dict[str, Any], GRU4Rec, Pa
         values[name] = text
 
     data = data_settings(values) | run_settings(values)
-    require_used(data, values)
     baselines.names_of(data["baselines"])
     hp = {name: value for name, value in values.items() if name not in data}
     if data["start_from"]:
@@ -130,8 +128,7 @@ def _with_params(
     """
     params = parse_params(text)
     defaults = {n: v for n, v in OFFICIAL.items() if n not in params.values} if official else {}
-    default_columns = {n: DATA_OPTIONS[n][0] for n in params.columns}
-    columns = {n: v for n, v in params.columns.items() if v != default_columns[n]}
+    columns = {n: v for n, v in params.columns.items() if v != DATA_OPTIONS[n][0]}
     left_out = {n: v for n, v in defaults.items() if n not in given}
     if left_out:
         listed = ", ".join(f"{n}={short(v)}" for n, v in left_out.items())

@@ -11,8 +11,8 @@
     [input]
     values = ["shared"]         # one of these; a single value is fixed
 
-`base = "gru4rec"` before all of it takes what the file leaves out from another space. Imports the
-models.
+`base = "gru4rec"` before all of it takes what the file leaves out from another space. Imports cli
+and the models.
 """
 
 from __future__ import annotations
@@ -20,18 +20,13 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gru4rec_np.errors import InputError
+from gru4rec_np.console import cli
+from gru4rec_np.errors import InputError, naming
 from gru4rec_np.models import BASELINES, NETWORKS
 from gru4rec_np.models.base import Model
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 if TYPE_CHECKING:
     import optuna
@@ -145,18 +140,10 @@ def _tables(text: str | dict[str, Any], depth: int = 0) -> tuple[Path, dict[str,
     Raises:
         InputError: see `read_space`.
     """
-    try:
-        if isinstance(text, dict):
-            path, tables = Path("space"), dict(text)
-        else:
-            path = Path(text) if Path(text).is_file() else SPACES.get(text, Path(text))
-            tables = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise InputError(
-            f"{path}: no such file, and no space of that name; there are {', '.join(SPACES)}"
-        ) from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not a TOML file: {error}") from None
+    if isinstance(text, dict):
+        path, tables = Path("space"), dict(text)
+    else:
+        path, tables = cli.read_toml(text, SPACES, "space")
     base = tables.pop("base", None)
     if base is None:
         return path, tables
@@ -236,7 +223,5 @@ def _check_values(space: Space, model: type[Model], path: str) -> None:
             for p in space:
                 if p.matters(chosen):
                     chosen[p.name] = fixed[p.name] if p.values else getattr(p, end)
-            try:
+            with naming(path):
                 make(model, chosen, 0, "numpy")
-            except InputError as error:
-                raise InputError(f"{path}: {error}") from None

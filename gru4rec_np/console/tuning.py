@@ -71,8 +71,7 @@ def work(
     with _known_as(job.folder) as worker:
         while not stopped() and time.time() < job.deadline:
             give_back(job, study)
-            trials = study.get_trials(deepcopy=False)
-            trials = [t for t in trials if counted(t)]
+            trials = [t for t in study.get_trials(deepcopy=False) if counted(t)]
             drawn = len(trials)  # not the lost ones: a retry takes their place
             if sum(t.state.is_finished() for t in trials) >= job.trials:
                 return
@@ -149,7 +148,7 @@ def _train_and_judge(job: Job, study: optuna.Study, worker: str, trial: optuna.T
     before = [t for t in study.get_trials(deepcopy=False) if t.number < trial.number]
     if sum(map(counted, before)) >= job.trials:
         raise Surplus
-    began, cut_offs = time.perf_counter(), [5, 20]
+    began, cut_offs = time.perf_counter(), sorted({5, 20, cut_off_of(job.primary)})
     history: list[dict[str, float]] = []
 
     def on_epoch(row: dict[str, float]) -> None:
@@ -165,7 +164,6 @@ def _train_and_judge(job: Job, study: optuna.Study, worker: str, trial: optuna.T
         trial.set_user_attr("seconds", time.perf_counter() - began)
 
     try:
-        cut_offs = sorted({*cut_offs, cut_off_of(job.primary)})
         model: Any = make(MODELS[job.model], suggest(job.space, trial), job.seed, job.backend)
         if isinstance(model, Baseline):
             model.fit(job.train)

@@ -27,7 +27,8 @@ import polars as pl
 
 from gru4rec_np.data.columns import distinct
 from gru4rec_np.data.sessions import Sessions
-from gru4rec_np.data.tables import COLUMNS, ROWS, Watch, from_parts, require_readable
+from gru4rec_np.data.tables import COLUMNS, ROWS, from_parts
+from gru4rec_np.data.text import Watch, require_readable
 from gru4rec_np.errors import InputError
 
 BLOCK = 1 << 26  # bytes read at a time
@@ -285,14 +286,7 @@ CUT_AT_GAPS = ("retailrocket", "rees46", "coveo")  # those that take gap_minutes
 
 
 def _paths(files: Files) -> list[Path]:
-    """The files as paths, once all of them are there."""
-    paths = [Path(files)] if isinstance(files, str | Path) else [Path(path) for path in files]
-    for path in paths:
-        if not path.is_file():
-            raise InputError(f"{path}: no such file")
-        if path.stat().st_size == 0:
-            raise InputError(f"{path}: the file is empty")
-    return paths
+    return [Path(path) for path in ([files] if isinstance(files, str | Path) else files)]
 
 
 def _blocks(files: Files, watch: Watch | None) -> Iterator[tuple[Path, int, bytes]]:
@@ -304,6 +298,11 @@ def _blocks(files: Files, watch: Watch | None) -> Iterator[tuple[Path, int, byte
         watch: told of a block when the next one is asked for.
     """
     paths = _paths(files)
+    for path in paths:
+        if not path.is_file():
+            raise InputError(f"{path}: no such file")
+        if path.stat().st_size == 0:
+            raise InputError(f"{path}: the file is empty")
     sizes = [path.stat().st_size for path in paths]
     before = 0
     for path, size in zip(paths, sizes, strict=True):
@@ -450,7 +449,7 @@ def _where(
 
 def _sessions(files: Files, parts: Iterable[pl.DataFrame], what: str = "event") -> Sessions:
     """Sessions of frames whose times are whole milliseconds."""
-    name = ", ".join(map(str, [files] if isinstance(files, str | Path) else files))
+    name = ", ".join(map(str, _paths(files)))
 
     def in_seconds() -> Iterator[pl.DataFrame]:
         some = False
@@ -461,7 +460,7 @@ def _sessions(files: Files, parts: Iterable[pl.DataFrame], what: str = "event") 
         if not some:
             raise InputError(f"{name}: the log has no {what}")
 
-    return from_parts(in_seconds(), COLUMNS, name, 1)
+    return from_parts(in_seconds(), COLUMNS, name)
 
 
 def _otto_error(path: Path, first_line: int, block: bytes) -> InputError:

@@ -50,12 +50,13 @@ class Sessions:
         Raises:
             InputError: ids of several types, such as 1 and "1", or of a type that cannot be an id.
         """
-        _one_type((item for session in sessions for item in session), "item ids")
-        ids = list(dict.fromkeys(item for session in sessions for item in session))
+        clicks = [item for session in sessions for item in session]
+        _one_type(clicks, "item ids")
+        ids = list(dict.fromkeys(clicks))
         index = {item: i for i, item in enumerate(ids)}
         lengths = np.array([len(session) for session in sessions], np.int64)
         return cls(
-            items=np.array([index[i] for session in sessions for i in session], np.int32),
+            items=np.array([index[item] for item in clicks], np.int32),
             offsets=np.concatenate([[0], np.cumsum(lengths)]),
             times=np.array(
                 [3600.0 * s + e for s, session in enumerate(sessions) for e in range(len(session))]
@@ -118,17 +119,18 @@ class Sessions:
     @property
     def starts(self) -> np.ndarray:
         """(sessions,) float64: time of each session's first event, NaN if it has none."""
-        out = np.full(self.n_sessions, np.nan)
-        filled = self.lengths > 0
-        out[filled] = self.times[self.offsets[:-1][filled]]
-        return out
+        return self._times_of(self.offsets[:-1])
 
     @property
     def ends(self) -> np.ndarray:
         """(sessions,) float64: time of each session's last event, NaN if it has none."""
+        return self._times_of(self.offsets[1:] - 1)
+
+    def _times_of(self, events: np.ndarray) -> np.ndarray:
+        """(sessions,) float64: the times of one event of each session, NaN if it has none."""
         out = np.full(self.n_sessions, np.nan)
         filled = self.lengths > 0
-        out[filled] = self.times[self.offsets[1:][filled] - 1]
+        out[filled] = self.times[events[filled]]
         return out
 
     @property

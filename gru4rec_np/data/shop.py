@@ -88,14 +88,8 @@ class Shop:
         follow /= follow.sum(axis=-1, keepdims=True)
         # A ladder is drawn by the weight of its items. An intent is 2 * ladder + direction.
         prior = np.bincount(ladder.ravel(), np.tile(weight, 2)) / (2 * weight.sum())
-        for name, value in (
-            ("ladder", ladder),
-            ("jump", jump),
-            ("goes_to", goes_to),
-            ("follow", follow),
-            ("prior", np.repeat(prior / 2, 2)),
-        ):
-            object.__setattr__(self, name, value)
+        prior = np.repeat(prior / 2, 2)
+        vars(self).update(ladder=ladder, jump=jump, goes_to=goes_to, follow=follow, prior=prior)
 
     @property
     def item_ids(self) -> np.ndarray:

@@ -37,9 +37,9 @@ from gru4rec_np.data.text import (
     read_lists,
     read_text,
     require_file,
+    require_readable,
 )
-from gru4rec_np.data.text import Watch as Watch  # where the readers of raw logs import them from
-from gru4rec_np.data.text import require_readable as require_readable
+from gru4rec_np.data.text import Watch as Watch  # where the models import it from
 from gru4rec_np.errors import InputError
 from gru4rec_np.files import write_whole
 
@@ -119,8 +119,7 @@ def read_table(
         raise InputError("layout: lists have no times and no other columns to select by")
     for file in paths:
         require_file(file)
-    sizes = [file.stat().st_size if file.is_file() else 0 for file in paths]
-    parts = _parts(paths, sizes, columns, watch, separator, layout, keep, tell)
+    parts = _parts(paths, columns, watch, separator, layout, keep, tell)
     if layout == "lists":
         columns = COLUMNS
     name = ", ".join(map(str, paths[:3])) + (", ..." if len(paths) > 3 else "")
@@ -129,7 +128,6 @@ def read_table(
 
 def _parts(
     paths: Sequence[Path],
-    sizes: Sequence[int],
     columns: Columns,
     watch: Watch | None,
     separator: str | None,
@@ -139,6 +137,7 @@ def _parts(
 ) -> Iterator[Part]:
     """The files' wanted columns, part by part."""
     wanted = [*columns, keep[0]] if keep else columns
+    sizes = [file.stat().st_size if file.is_file() else 0 for file in paths]
     before, sessions = 0, 0
 
     def told(done: int) -> None:
@@ -173,11 +172,7 @@ def _read_parquet(path: Path, columns: Columns) -> Iterator[tuple[Part, float]]:
             yield Part(frame, str(path), row), (row - 1 + len(frame)) / max(total, 1)
             row += len(frame)
     # A panic, on a damaged file, is no Exception in Polars.
-    except (
-        pl.exceptions.PolarsError,
-        pl.exceptions.PanicException,
-        OSError,
-    ) as error:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         raise _unreadable(path, error) from error
     if row - 1 != total:
         raise InputError(f"{path}: not a readable table: {row - 1} rows read of {total}")
@@ -223,14 +218,8 @@ def from_frame(
             "reads files, Sessions.from_lists takes lists of items"
         )
     keys_of(wanted, frame.columns, name)
-
-    def parts() -> Iterator[Part]:
-        row = first_row
-        for part in frame.iter_slices(ROWS):
-            yield Part(part, name, row)
-            row += len(part)
-
-    return _gather(parts(), columns, name, time_unit, session_gap, keep, duplicates)
+    parts = _numbered(frame.iter_slices(ROWS), name, first_row)
+    return _gather(parts, columns, name, time_unit, session_gap, keep, duplicates)
 
 
 def as_sessions(data: Any) -> Sessions:
@@ -257,42 +246,30 @@ def as_sessions(data: Any) -> Sessions:
     return Sessions.from_lists([[plain(item) for item in session] for session in sessions])
 
 
-def from_parts(
-    parts: Iterable[pl.DataFrame],
-    columns: Sequence[str],
-    name: str,
-    first_row: int,
-    watch: Callable[[int], None] | None = None,
-    *,
-    session_gap: float | None = None,
-    duplicates: bool = True,
-) -> Sessions:
-    """Sessions from a table that comes in parts; see `from_frame`.
+def from_parts(parts: Iterable[pl.DataFrame], columns: Sequence[str], name: str) -> Sessions:
+    """Sessions from a table that comes in parts, frames with these columns; see `from_frame`.
 
-    Args:
-        parts: frames with these columns.
-        watch: called after each part with the rows so far.
+    Raises:
+        InputError: as `from_frame`. Rows are counted from 1.
     """
+    return _gather(_numbered(parts, name, 1), columns, name)
 
-    def located() -> Iterator[Part]:
-        rows = 0
-        for frame in parts:
-            yield Part(frame, name, first_row + rows)
-            rows += len(frame)
-            if watch:
-                watch(rows)
 
-    return _gather(located(), columns, name, "s", session_gap, None, duplicates)
+def _numbered(frames: Iterable[pl.DataFrame], name: str, first_row: int) -> Iterator[Part]:
+    """The frames of one table, each with the number of its first row."""
+    for frame in frames:
+        yield Part(frame, name, first_row)
+        first_row += len(frame)
 
 
 def _gather(
     parts: Iterable[Part],
     columns: Columns,
     name: str,
-    time_unit: str,
-    session_gap: float | None,
-    keep: Keep | None,
-    duplicates: bool,
+    time_unit: str = "s",
+    session_gap: float | None = None,
+    keep: Keep | None = None,
+    duplicates: bool = True,
 ) -> Sessions:
     """Sessions from the parts of one or more tables.
 
