@@ -450,9 +450,7 @@ class LiveSession:
         Raises:
             InputError: no known item has been fed yet.
         """
-        if self._out is None:
-            raise InputError("session: feed it an item that the model knows first")
-        scores = self.model.ops.catalogue_scores(self._out, *self.model._output())[0]
+        scores = self.model.ops.catalogue_scores(self.vector[None], *self.model._output())[0]
         floors = self.model._floors
         if floors is not None:
             own = np.array(list(set(self._last)))

@@ -203,6 +203,17 @@ class Network(Model):
         return new, support
 
 
+def history_row(epoch: int, loss: float, events: int, seconds: float) -> dict[str, float]:
+    """An epoch's entry in `Network.history`; loss: the sum over its events."""
+    return {
+        "epoch": epoch,
+        "loss": loss / events,
+        "events": events,
+        "seconds": seconds,
+        "events_per_second": events / seconds,
+    }
+
+
 @contextmanager
 def progress(n_epochs: int, verbose: bool | None) -> Iterator[OnChunk]:
     """A progress bar over the events of all epochs of a training.

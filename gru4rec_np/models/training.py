@@ -33,6 +33,7 @@ from gru4rec_np.data.sessions import Sessions
 from gru4rec_np.errors import InputError
 from gru4rec_np.models import checkpoint, going_on, network
 from gru4rec_np.models.hyperparameters import Hyperparameters
+from gru4rec_np.models.neural import history_row
 from gru4rec_np.ops.optim import init_state
 from gru4rec_np.ops.scoring import log_columns
 
@@ -173,13 +174,7 @@ class Training:
                     if on_chunk:
                         done = int(of_epoch[steps.stop - 1])
                         on_chunk(self.epoch, done, total, self._loss / done)
-                row = {
-                    "epoch": self.epoch,
-                    "loss": self._loss / total,
-                    "events": total,
-                    "seconds": self._seconds,
-                    "events_per_second": total / self._seconds,
-                }
+                row = history_row(self.epoch, self._loss, total, self._seconds)
                 if judge:
                     row |= self._judge(judge())
                 self.history.append(row)
@@ -314,9 +309,9 @@ class Training:
             if about["model"] != IN_TRAINING:
                 raise ValueError(f"it holds a finished model, {about['model']}")
             about["hyperparameters"] = self.hp.earlier | about["hyperparameters"]
+            about.setdefault("start", None)  # files of earlier versions lack it
             for name, value in self._facts().items():
-                # Files of earlier versions have no "start".
-                if (about.get(name) if name == "start" else about[name]) != value:
+                if about[name] != value:
                     what = "another log" if name == "log" else f"other {name}"
                     if name == "hyperparameters":
                         changed = [n for n in value if about[name].get(n) != value[n]]
