@@ -156,10 +156,8 @@ LINEAR, TANH, SIGMOID, RELU, LEAKY, ELU, SELU = range(len(ACTIVATIONS))
 @kernel
 def activate(y: Vector, act: Doubles) -> None:
     """y <- f(y) in place, y (n,). act: an index into ACTIVATIONS, and the activation's a."""
-    kind = int(act[0])
-    one = type_of(y[0])(1)
-    zero = type_of(y[0])(0)
-    slope = type_of(y[0])(act[1])
+    kind, f = int(act[0]), type_of(y[0])
+    zero, one, slope = f(0), f(1), f(act[1])
     if kind == TANH:
         for j in range(len(y)):
             y[j] = tanh(y[j])
@@ -173,8 +171,8 @@ def activate(y: Vector, act: Doubles) -> None:
         for j in range(len(y)):
             y[j] = y[j] if y[j] > zero else slope * y[j]
     elif kind != LINEAR:
-        alpha = slope if kind == ELU else type_of(y[0])(SELU_ALPHA)
-        scale = one if kind == ELU else type_of(y[0])(SELU_SCALE)
+        alpha = slope if kind == ELU else f(SELU_ALPHA)
+        scale = one if kind == ELU else f(SELU_SCALE)
         for j in range(len(y)):
             below = alpha * (exp(zero if y[j] > zero else y[j]) - one)
             y[j] = scale * (y[j] if y[j] > zero else below)
@@ -183,10 +181,8 @@ def activate(y: Vector, act: Doubles) -> None:
 @kernel
 def activate_backward(g: Vector, y: Vector, act: Doubles) -> None:
     """g <- g * f'(x) in place, from the output y = f(x); both (n,)."""
-    kind = int(act[0])
-    one = type_of(y[0])(1)
-    zero = type_of(y[0])(0)
-    slope = type_of(y[0])(act[1])
+    kind, f = int(act[0]), type_of(y[0])
+    zero, one, slope = f(0), f(1), f(act[1])
     if kind == TANH:
         for j in range(len(y)):
             g[j] *= one - y[j] * y[j]
@@ -200,8 +196,8 @@ def activate_backward(g: Vector, y: Vector, act: Doubles) -> None:
         for j in range(len(y)):
             g[j] = g[j] if y[j] > zero else slope * g[j]
     elif kind != LINEAR:
-        alpha = slope if kind == ELU else type_of(y[0])(SELU_SCALE * SELU_ALPHA)
-        scale = one if kind == ELU else type_of(y[0])(SELU_SCALE)
+        alpha = slope if kind == ELU else f(SELU_SCALE * SELU_ALPHA)
+        scale = one if kind == ELU else f(SELU_SCALE)
         for j in range(len(y)):
             g[j] *= scale if y[j] > zero else y[j] + alpha
 
