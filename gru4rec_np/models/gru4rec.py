@@ -276,7 +276,7 @@ class GRU4Rec(Network):
         return self.repeat_scores + math.log(self.hp.repeats)
 
     def _lifted(
-        self, sessions: Sessions, events: np.ndarray, rows: np.ndarray | None = None
+        self, sessions: Sessions, events: np.ndarray, rows: np.ndarray | None
     ) -> Lifted | None:
         floors = self._floors
         if floors is None:
