@@ -61,8 +61,6 @@ class Baseline(Model):
             InputError: there is no session.
         """
         train = as_sessions(train).compact()
-        if train.n_sessions == 0:
-            raise InputError(f"{self.name}: there is no session to learn from")
         with self._unchanged_if_refused():
             for name in self.parts | self.kept:
                 vars(self).pop(name, None)
@@ -92,12 +90,12 @@ class Baseline(Model):
                     "anew on both logs"
                 )
         new = as_sessions(new).compact().extend(self.item_ids)
-        if new.n_sessions == 0:
-            raise InputError(f"{self.name}: there is no session to learn from")
         with self._unchanged_if_refused():
             return self._take_in(new, watch)
 
     def _take_in(self: B, train: Sessions, watch: Watch | None) -> B:
+        if train.n_sessions == 0:
+            raise InputError(f"{self.name}: there is no session to learn from")
         for name, shape in (self.parts | self.kept).items():
             if hasattr(self, name):
                 setattr(self, name, _grown(getattr(self, name), shape, train.n_items))

@@ -16,24 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from gru4rec_np.backends import (
-    Memory,
-    Ops,
-    Stepper,
-    Weights,
-    multiplications,
-    one_blas_thread,
-)
-from gru4rec_np.data.batches import (
-    guide_table,
-    negative_distribution,
-    session_parallel,
-)
+from gru4rec_np.backends import Memory, Ops, Stepper, Weights, multiplications, one_blas_thread
+from gru4rec_np.data.batches import guide_table, negative_distribution, session_parallel
 from gru4rec_np.data.sessions import Sessions
 from gru4rec_np.errors import InputError
 from gru4rec_np.models import checkpoint, going_on, network
 from gru4rec_np.models.hyperparameters import Hyperparameters
-from gru4rec_np.models.neural import history_row
+from gru4rec_np.models.neural import OnChunk, history_row
 from gru4rec_np.ops.optim import init_state
 from gru4rec_np.ops.scoring import log_columns
 
@@ -126,7 +115,7 @@ class Training:
     @one_blas_thread
     def run(
         self,
-        on_chunk: Callable[[int, int, int, float], None] | None = None,
+        on_chunk: OnChunk | None = None,
         on_epoch: Callable[[dict[str, float]], None] | None = None,
         judge: Callable[[], dict[str, float]] | None = None,
         patience: int = 0,
@@ -134,8 +123,7 @@ class Training:
         """Train up to the last epoch.
 
         Args:
-            on_chunk: called every `chunk` steps with the epoch, from 1, its events done so far,
-                its events in all, and their mean loss so far. It may call `save`.
+            on_chunk: see `neural.OnChunk`; called every `chunk` steps. It may call `save`.
             on_epoch: called after each epoch with what it added to `history`.
             judge: returns metrics of the current weights on validation sessions. The first is the
                 score, higher is better. With it the final weights are those of the best epoch.
