@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
-from types import EllipsisType
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -18,7 +17,7 @@ import numpy as np
 from gru4rec_np.data import batches
 from gru4rec_np.data.batches import Batches
 from gru4rec_np.ops import cells, encoders, losses, optim, ranking, scoring
-from gru4rec_np.ops.activations import ACTIVATIONS, LINEAR, TANH, Activation
+from gru4rec_np.ops.activations import ACTIVATIONS, Activation
 from gru4rec_np.ops.cells import State
 
 # Whether a backend says nothing while it compiles, as after `fit(verbose=False)`.
@@ -78,7 +77,8 @@ class Ops:
     """The hot operations in NumPy, and the contract of every backend.
 
     Arrays are float32 (training) or float64 (gradient checks); results have the dtype of the
-    arguments. A backend's results equal these up to rounding: see tests/test_kernels.py.
+    arguments. A backend's results equal these up to rounding: see tests/test_kernels.py. Most
+    operations are functions of ops/, whose docstrings say what an operation takes and returns.
 
     Attributes:
         name: the backend's name. why: why it was chosen, for messages.
@@ -99,52 +99,14 @@ class Ops:
     def __init__(self, why: str = "chosen by --backend") -> None:
         self.why = why
 
-    def draw_negatives(
-        self,
-        rng: np.random.Generator,
-        distribution: np.ndarray,
-        shape: tuple[int, ...],
-        guide: np.ndarray | None = None,
-    ) -> np.ndarray:
-        """Extra negatives, int32 of this shape; see `batches.draw_negatives`."""
-        return batches.draw_negatives(rng, distribution, shape, guide)
+    draw_negatives = staticmethod(batches.draw_negatives)
 
     # --- the recurrent step -----------------------------------------------------------------------
 
-    def gru(
-        self,
-        xW: np.ndarray,
-        h: np.ndarray,
-        U: np.ndarray,
-        b: np.ndarray,
-        hidden_act: Activation = TANH,
-    ) -> tuple[np.ndarray, tuple]:
-        """One GRU step: h' (B, H) and the cache of `gru_backward`; see `cells.gru`."""
-        return cells.gru(xW, h, U, b, hidden_act)
-
-    def gru_backward(
-        self, dh_new: np.ndarray, cache: tuple, U: np.ndarray, hidden_act: Activation = TANH
-    ) -> tuple[np.ndarray, ...]:
-        """dxW (B, 3H), dh (B, H), dU (H, 3H), db (3H,); see `cells.gru_backward`."""
-        return cells.gru_backward(dh_new, cache, U, hidden_act)
-
-    def gru_reset_after(
-        self,
-        xW: np.ndarray,
-        h: np.ndarray,
-        U: np.ndarray,
-        b: np.ndarray,
-        c: np.ndarray,
-        hidden_act: Activation = TANH,
-    ) -> tuple[np.ndarray, tuple]:
-        """One step of cuDNN's GRU: h' (B, H) and the cache; see `cells.gru_reset_after`."""
-        return cells.gru_reset_after(xW, h, U, b, c, hidden_act)
-
-    def gru_reset_after_backward(
-        self, dh_new: np.ndarray, cache: tuple, U: np.ndarray, hidden_act: Activation = TANH
-    ) -> tuple[np.ndarray, ...]:
-        """dxW, dh, dU, db as `gru_backward`, dc (3H,); see `cells.gru_reset_after_backward`."""
-        return cells.gru_reset_after_backward(dh_new, cache, U, hidden_act)
+    gru = staticmethod(cells.gru)
+    gru_backward = staticmethod(cells.gru_backward)
+    gru_reset_after = staticmethod(cells.gru_reset_after)
+    gru_reset_after_backward = staticmethod(cells.gru_reset_after_backward)
 
     # --- whole sessions ---------------------------------------------------------------------------
 
@@ -160,60 +122,15 @@ class Ops:
         """dxW (E, 3H), dU (H, 3H), db (3H,); see `encoders.unroll_backward`."""
         return encoders.unroll_backward(dh, cache, there, U, self)
 
-    def local(
-        self,
-        h: np.ndarray,
-        there: np.ndarray,
-        A1: np.ndarray,
-        A2: np.ndarray,
-        v: np.ndarray,
-        normalise: bool = False,
-    ) -> tuple[np.ndarray, tuple]:
-        """The attention's c (E, H) and the cache of `local_backward`; see `encoders.local`."""
-        return encoders.local(h, there, A1, A2, v, normalise)
-
-    def local_backward(
-        self,
-        dc: np.ndarray,
-        cache: tuple,
-        there: np.ndarray,
-        A1: np.ndarray,
-        A2: np.ndarray,
-        v: np.ndarray,
-        normalise: bool = False,
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """dh (E, H), dA1 (H, H), dA2 (H, H), dv (H,); see `encoders.local_backward`."""
-        return encoders.local_backward(dc, cache, there, A1, A2, v, normalise)
+    local = staticmethod(encoders.local)
+    local_backward = staticmethod(encoders.local_backward)
 
     # --- scores and loss --------------------------------------------------------------------------
 
-    def scores(
-        self, h: np.ndarray, V_y: np.ndarray, b_y: np.ndarray, items: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Scores (B, N) of N items, and their rows V (N, H); see `scoring.scores`."""
-        return scoring.scores(h, V_y, b_y, items)
-
-    def scores_backward(
-        self, dr: np.ndarray, h: np.ndarray, V: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """dh (B, H), dV (N, H), db (N,); see `scoring.scores_backward`."""
-        return scoring.scores_backward(dr, h, V)
-
-    def loss_and_gradient(
-        self,
-        raw: np.ndarray,
-        loss: str,
-        final_act: Activation = LINEAR,
-        bpreg: float = 1.0,
-        smoothing: float = 0.0,
-        log_q: np.ndarray | None = None,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Loss of each lane (B,) and its gradient (B, N); see `losses.loss_and_gradient`."""
-        return losses.loss_and_gradient(raw, loss, final_act, bpreg, smoothing, log_q)
-
-    def softmax_loss(self, r: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Cross-entropy over all items, losses (n,) and gradient (n, I); `losses.softmax_loss`."""
-        return losses.softmax_loss(r, y)
+    scores = staticmethod(scoring.scores)
+    scores_backward = staticmethod(scoring.scores_backward)
+    loss_and_gradient = staticmethod(losses.loss_and_gradient)
+    softmax_loss = staticmethod(losses.softmax_loss)
 
     def cut_cross_entropy(
         self, h: np.ndarray, V: np.ndarray, b: np.ndarray, y: np.ndarray
@@ -224,42 +141,15 @@ class Ops:
         """
         return losses.cut_cross_entropy(h, V, b, y, self.softmax_loss)
 
-    # --- the optimiser ----------------------------------------------------------------------------
+    # --- the optimiser and the whole catalogue ----------------------------------------------------
 
-    def update(
-        self,
-        p: np.ndarray,
-        g: np.ndarray,
-        state: dict[str, np.ndarray],
-        adapt: str,
-        learning_rate: float,
-        momentum: float = 0.0,
-        rows: np.ndarray | EllipsisType = ...,
-    ) -> None:
-        """Update a weight, or some rows of it, in place; see `optim.update`."""
-        optim.update(p, g, state, adapt, learning_rate, momentum, rows)
-
-    # --- the whole catalogue ----------------------------------------------------------------------
+    update = staticmethod(optim.update)
+    catalogue_scores = staticmethod(ranking.catalogue_scores)
+    rank_targets = staticmethod(ranking.rank_targets)
 
     def resident(self, *arrays: np.ndarray) -> tuple[Any, ...]:
         """The arrays, for many calls of `rank_targets`; a backend may send them to its device."""
         return arrays
-
-    def catalogue_scores(self, h: np.ndarray, V_y: np.ndarray, b_y: np.ndarray) -> np.ndarray:
-        """Scores (n, I) of all items; bit-identical to those that `rank_targets` compares."""
-        return ranking.catalogue_scores(h, V_y, b_y)
-
-    def rank_targets(
-        self,
-        h: np.ndarray,
-        V_y: np.ndarray,
-        b_y: np.ndarray,
-        targets: np.ndarray,
-        ties: str = "conservative",
-        lifted: ranking.Lifted | None = None,
-    ) -> np.ndarray:
-        """Rank of each case's target (n,) float64 among all items; see `ranking.rank_targets`."""
-        return ranking.rank_targets(h, V_y, b_y, targets, ties, lifted)
 
     # --- parts of a batch -------------------------------------------------------------------------
 

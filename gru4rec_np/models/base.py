@@ -25,7 +25,7 @@ from gru4rec_np.data.tables import Watch, as_sessions
 from gru4rec_np.errors import InputError
 from gru4rec_np.models import checkpoint
 from gru4rec_np.models.estimator import Estimator
-from gru4rec_np.ops.ranking import MAX_SCORES, metrics, top, top_rows
+from gru4rec_np.ops.ranking import MAX_SCORES, metrics, ranks, top, top_rows
 
 MANY = 256  # sessions that `recommend_many` computes side by side
 
@@ -369,6 +369,25 @@ class Model(Estimator, ABC):
         except (KeyError, TypeError, ValueError, AttributeError, MemoryError) as error:
             raise InputError(f"{path}: the model file does not fit together: {error}") from error
         return model
+
+
+def rank_blocks(
+    scored: Iterable[tuple[slice, np.ndarray]],
+    test: Sessions,
+    ties: str,
+    watch: Watch | None,
+    rows: np.ndarray | None,
+) -> np.ndarray:
+    """`Model._ranks`. scored: blocks of the cases, in order, and their scores (n, I)."""
+    targets = test.items[test.cases + 1]
+    targets = targets if rows is None else places_in(rows, targets)
+    found = []
+    for block, scores in scored:
+        scores = scores if rows is None else scores[:, rows]
+        found.append(ranks(scores, targets[block], ties))
+        if watch:
+            watch(block.stop, len(targets))
+    return np.concatenate(found)
 
 
 def places_in(rows: np.ndarray, items: np.ndarray) -> np.ndarray:

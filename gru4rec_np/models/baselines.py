@@ -18,9 +18,9 @@ from gru4rec_np.data.sessions import Sessions, index_of
 from gru4rec_np.data.shop import Shop
 from gru4rec_np.data.tables import Watch, as_sessions
 from gru4rec_np.errors import InputError
-from gru4rec_np.models.base import Model, Scorer, places_in
+from gru4rec_np.models.base import Model, Scorer, rank_blocks
 from gru4rec_np.models.hyperparameters import MOST, Checked
-from gru4rec_np.ops.ranking import MAX_SCORES, ranks
+from gru4rec_np.ops.ranking import MAX_SCORES
 
 B = TypeVar("B", bound="Baseline")
 
@@ -61,8 +61,6 @@ class Baseline(Model):
             InputError: there is no session.
         """
         train = as_sessions(train).compact()
-        if train.n_sessions == 0:
-            raise InputError(f"{self.name}: there is no session to learn from")
         with self._unchanged_if_refused():
             for name in self.parts | self.kept:
                 vars(self).pop(name, None)
@@ -92,12 +90,12 @@ class Baseline(Model):
                     "anew on both logs"
                 )
         new = as_sessions(new).compact().extend(self.item_ids)
-        if new.n_sessions == 0:
-            raise InputError(f"{self.name}: there is no session to learn from")
         with self._unchanged_if_refused():
             return self._take_in(new, watch)
 
     def _take_in(self: B, train: Sessions, watch: Watch | None) -> B:
+        if train.n_sessions == 0:
+            raise InputError(f"{self.name}: there is no session to learn from")
         for name, shape in (self.parts | self.kept).items():
             if hasattr(self, name):
                 setattr(self, name, _grown(getattr(self, name), shape, train.n_items))
@@ -120,18 +118,11 @@ class Baseline(Model):
     def _ranks(
         self, test: Sessions, ties: str, watch: Watch | None, rows: np.ndarray | None = None
     ) -> np.ndarray:
-        cases, targets = test.cases, test.items[test.cases + 1]
-        targets = targets if rows is None else places_in(rows, targets)
+        cases = test.cases
         size = max(1, MAX_SCORES // 2 // len(self.item_ids))  # of float64
-        blocks = []
-        for i in range(0, len(cases), size):
-            block = cases[i : i + size]
-            scores = self.scores(test, block)
-            scores = scores if rows is None else scores[:, rows]
-            blocks.append(ranks(scores, targets[i : i + size], ties))
-            if watch:
-                watch(i + len(block), len(cases))
-        return np.concatenate(blocks)
+        blocks = (slice(i, min(i + size, len(cases))) for i in range(0, len(cases), size))
+        scored = ((block, self.scores(test, cases[block])) for block in blocks)
+        return rank_blocks(scored, test, ties, watch, rows)
 
     def _scorer(self, rows: np.ndarray) -> Scorer:
         return lambda sessions, which: self.scores(sessions, sessions.offsets[which + 1] - 1)[

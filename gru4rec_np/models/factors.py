@@ -64,18 +64,16 @@ class BPRMF(Baseline):
 
     @dataclasses.dataclass(frozen=True)
     class Hyperparameters(Checked):
-        """Attributes:
-        factors: D. n_epochs: passes over the events. learning_rate, batch_size: of a step.
-        lmbd: L2 regularisation of the distinct vectors that a step uses.
-        seed: of the initial vectors, the order of events and the other items.
-        """
+        """The hyperparameters of BPR-MF."""
 
         fixed: ClassVar = ("factors",)
-        factors: int = declare(100, "D", whole(1))
+        factors: int = declare(100, "D, the width of a vector", whole(1))
         n_epochs: int = declare(10, "passes over the events", whole(1))
         learning_rate: float = declare(0.2, "step size", number(0, above=True))
         batch_size: int = declare(256, "triples a step", whole(1))
-        lmbd: float = declare(0.002, "L2", number(0))
+        lmbd: float = declare(
+            0.002, "L2 regularisation of the distinct vectors that a step uses", number(0)
+        )
         seed: int = declare(0, "seed of everything random", whole(0, np.inf))
 
     hp: Hyperparameters

@@ -276,7 +276,7 @@ class GRU4Rec(Network):
         return self.repeat_scores + math.log(self.hp.repeats)
 
     def _lifted(
-        self, sessions: Sessions, events: np.ndarray, rows: np.ndarray | None = None
+        self, sessions: Sessions, events: np.ndarray, rows: np.ndarray | None
     ) -> Lifted | None:
         floors = self._floors
         if floors is None:
@@ -450,9 +450,7 @@ class LiveSession:
         Raises:
             InputError: no known item has been fed yet.
         """
-        if self._out is None:
-            raise InputError("session: feed it an item that the model knows first")
-        scores = self.model.ops.catalogue_scores(self._out, *self.model._output())[0]
+        scores = self.model.ops.catalogue_scores(self.vector[None], *self.model._output())[0]
         floors = self.model._floors
         if floors is not None:
             own = np.array(list(set(self._last)))

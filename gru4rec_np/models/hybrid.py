@@ -17,12 +17,12 @@ from gru4rec_np.data.sessions import Sessions, recent
 from gru4rec_np.data.tables import Watch, as_sessions
 from gru4rec_np.errors import InputError
 from gru4rec_np.models import hyperparameters
-from gru4rec_np.models.base import Model, Scorer, places_in
+from gru4rec_np.models.base import Model, Scorer, rank_blocks
 from gru4rec_np.models.baselines import Markov, alone
 from gru4rec_np.models.gru4rec import GRU4Rec
 from gru4rec_np.models.neighbours import VSKNN
 from gru4rec_np.ops.activations import exp_or_zero
-from gru4rec_np.ops.ranking import MAX_SCORES, ranks
+from gru4rec_np.ops.ranking import MAX_SCORES
 
 HELD_OUT = 0.1  # share of the sessions, the last ones, on which the parts' shares are learnt
 LEAST = 0.001  # a part with a smaller share is left out, with the time that it would take
@@ -237,16 +237,12 @@ class Hybrid(Model):
     def _ranks(
         self, test: Sessions, ties: str, watch: Watch | None, rows: np.ndarray | None = None
     ) -> np.ndarray:
-        cases, targets = test.cases, test.items[test.cases + 1]
-        targets = targets if rows is None else places_in(rows, targets)
-        found = []
-        for block, scores in self._scores(test):
-            p = self._mixture(scores, test, cases[block], self.shares)
-            p = p if rows is None else p[:, rows]
-            found.append(ranks(p, targets[block], ties))
-            if watch:
-                watch(block.stop, len(targets))
-        return np.concatenate(found)
+        cases = test.cases
+        mixed = (
+            (block, self._mixture(scores, test, cases[block], self.shares))
+            for block, scores in self._scores(test)
+        )
+        return rank_blocks(mixed, test, ties, watch, rows)
 
     def _scorer(self, rows: np.ndarray) -> Scorer:
         of_network = self.network._scorer(np.arange(len(self.item_ids)))

@@ -189,11 +189,7 @@ class Checked:
 
 @dataclasses.dataclass(frozen=True)
 class Hyperparameters(Checked):
-    """The hyperparameters of GRU4Rec. Names follow the reference implementation.
-
-    Raises:
-        InputError: a value is not allowed. The message has the name, the value and the range.
-    """
+    """The hyperparameters of GRU4Rec. Names follow the reference implementation."""
 
     fixed: ClassVar = (
         "layers", "unit", "input", "embedding", "discount", "reset_after", "hidden_act",

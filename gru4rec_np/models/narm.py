@@ -30,9 +30,9 @@ from gru4rec_np.errors import InputError
 from gru4rec_np.models import going_on
 from gru4rec_np.models.hyperparameters import WIDEST, Checked, declare, flag, number, whole
 from gru4rec_np.models.network import Gradients, drop, dropout_mask
-from gru4rec_np.models.neural import Network, progress
+from gru4rec_np.models.neural import Network, history_row, progress
 from gru4rec_np.ops.encoders import attend
-from gru4rec_np.ops.optim import clip, init_state
+from gru4rec_np.ops.optim import init_state
 from gru4rec_np.ops.scoring import log_proposal
 
 LONGEST = 200  # events of a session in one piece, see `pieces`
@@ -95,11 +95,7 @@ def side_by_side(first: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 @dataclasses.dataclass(frozen=True)
 class NARMHyperparameters(Checked):
-    """The hyperparameters of NARM.
-
-    Raises:
-        InputError: a value is not allowed; the message has the name, the value and the range.
-    """
+    """The hyperparameters of NARM."""
 
     fixed: ClassVar = ("embedding", "hidden", "normalise")
 
@@ -443,15 +439,7 @@ class NARM(Network):
                     done += n_cases
                     show(epoch, done, total, total_loss / done)
                 seconds = time.perf_counter() - began
-                self.history.append(
-                    {
-                        "epoch": epoch,
-                        "loss": total_loss / total,
-                        "events": total,
-                        "seconds": seconds,
-                        "events_per_second": total / seconds,
-                    }
-                )
+                self.history.append(history_row(epoch, total_loss, total, seconds))
                 if on_epoch:
                     on_epoch(self.history[-1])
         self.losses = np.array(losses)
@@ -461,9 +449,7 @@ class NARM(Network):
         """One step of Adam, in place. Only the rows of emb that have a gradient change."""
         memory = self.memory
         assert memory is not None  # since _train
-        if self.hp.grad_cap:
-            of_rows = [gradient for _, gradient in g.rows.values()]
-            clip([*g.dense.values(), *of_rows], self.hp.grad_cap)
+        g.clip(self.hp.grad_cap)
 
         def update(name: str) -> None:
             rows, gradient = g.rows[name] if name in g.rows else (..., g.dense[name])
@@ -493,12 +479,9 @@ class NARM(Network):
 
     def _vectors(self, sessions: Sessions, which: np.ndarray) -> np.ndarray:
         # Of a long session its last piece, as _encode_last takes it.
-        lengths = sessions.lengths[which]
-        session, start, n = pieces(lengths, LONGEST // 2)
+        session, start, n = pieces(sessions.lengths[which], LONGEST // 2)
         last = np.flatnonzero(np.append(np.diff(session) > 0, True))
-        longest_first = last[np.argsort(-n[last], kind="stable")]
-        first = sessions.offsets[which][session[longest_first]] + start[longest_first]
-        events, there = side_by_side(first, n[longest_first])
+        events, there = side_by_side(sessions.offsets[which] + start[last], n[last])
         out, _ = encode(self.weights, self.hp, self.ops, sessions.items[events], there)
         at = np.empty(sessions.n_events, np.int64)
         at[events] = np.arange(len(events))

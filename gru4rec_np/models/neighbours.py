@@ -33,16 +33,16 @@ class ItemKNN(Baseline):
 
     @dataclasses.dataclass(frozen=True)
     class Hyperparameters(Checked):
-        """Attributes:
-        neighbours: how many an item keeps.
-        lmbd: damps the similarity of rare items.
-        alpha: 0.5 gives the cosine; a lower value favours rare neighbours less.
-        """
+        """The hyperparameters of Item-KNN."""
 
         fixed: ClassVar = ("neighbours", "lmbd", "alpha")
-        neighbours: int = declare(100, "nearest that an item keeps", whole(1))
-        lmbd: float = declare(20.0, "damping", number(0))
-        alpha: float = declare(0.5, "share of the item's own support", number(0, most=1))
+        neighbours: int = declare(100, "nearest neighbours that an item keeps", whole(1))
+        lmbd: float = declare(20.0, "damps the similarity of rare items", number(0))
+        alpha: float = declare(
+            0.5,
+            "0.5 gives the cosine; a lower value favours rare neighbours less",
+            number(0, most=1),
+        )
 
     hp: Hyperparameters
     name = "Item-KNN"
@@ -110,18 +110,13 @@ class VSKNN(Baseline):
 
     @dataclasses.dataclass(frozen=True)
     class Hyperparameters(Checked):
-        """Attributes:
-        k: the number of neighbours.
-        sample: the number of recent sessions to compare.
-        idf: the weight of an item's rarity.
-        decay: whether to divide by d.
-        """
+        """The hyperparameters of V-SKNN."""
 
         fixed: ClassVar = ("sample",)
-        k: int = declare(100, "neighbours", whole(1))
-        sample: int = declare(500, "recent sessions that are compared", whole(1))
-        idf: float = declare(1.0, "weight of an item's rarity", number(0))
-        decay: bool = declare(True, "d", flag)
+        k: int = declare(100, "the number of neighbours", whole(1))
+        sample: int = declare(500, "the number of recent sessions to compare", whole(1))
+        idf: float = declare(1.0, "the weight of an item's rarity", number(0))
+        decay: bool = declare(True, "divide by d", flag)
 
     hp: Hyperparameters
     name = "V-SKNN"

@@ -206,6 +206,12 @@ class Gradients:
                 rows, gradients = zip(*parts, strict=True)
                 self.rows[name] = sum_rows(np.concatenate(rows), np.concatenate(gradients))
 
+    def clip(self, grad_cap: float) -> None:
+        """`optim.clip` over all gradients, after `sum_rows`; grad_cap 0: none."""
+        if grad_cap:
+            of_rows = [gradient for _, gradient in self.rows.values()]
+            clip([*self.dense.values(), *of_rows], grad_cap)
+
     def merge(self, other: Gradients) -> None:
         """Add the dense gradients of another part of the batch; neither has `rows`."""
         for name, gradient in other.dense.items():
@@ -626,8 +632,7 @@ def train_window(
     g = backward(W, hp, ops, steps)
     if hp.lmbd:
         loss += l2(W, g, hp.lmbd)
-    if hp.grad_cap:
-        clip([*g.dense.values(), *(gradient for _, gradient in g.rows.values())], hp.grad_cap)
+    g.clip(hp.grad_cap)
     how = hp.adapt, hp.learning_rate if rate is None else rate, hp.momentum
     for name, gradient in g.dense.items():
         ops.update(W[name], gradient, memory[name], *how)

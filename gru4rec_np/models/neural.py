@@ -21,7 +21,10 @@ from gru4rec_np.data.tables import Watch, as_sessions
 from gru4rec_np.errors import InputError
 from gru4rec_np.models import checkpoint
 from gru4rec_np.models.base import Model, Scorer, blocks, places_in
-from gru4rec_np.ops.ranking import Lifted, rank_in_parts
+from gru4rec_np.ops.ranking import Lifted
+
+# `ranks` reports its progress after about so many scores (half a second), and so many cases.
+SCORES_PER_REPORT, FEWEST_CASES, MOST_CASES = 2**29, 512, 2**16
 
 N = TypeVar("N", bound="Network")
 
@@ -81,7 +84,7 @@ class Network(Model):
         """The table (I, D) and the biases (I,) that score a vector."""
 
     def _lifted(
-        self, sessions: Sessions, events: np.ndarray, rows: np.ndarray | None = None
+        self, sessions: Sessions, events: np.ndarray, rows: np.ndarray | None
     ) -> Lifted | None:
         """The items of `rows` whose scores after these events (n,) are lifted, by places in it."""
         return None
@@ -94,11 +97,15 @@ class Network(Model):
         if rows is not None:
             V, b, targets = V[rows], b[rows], places_in(rows, targets)
         V, b = self.ops.resident(V, b)
-
-        def lifted(part: slice) -> Lifted | None:
-            return self._lifted(test, test.cases[part], rows)
-
-        return rank_in_parts(self.ops.rank_targets, h, V, b, targets, ties, watch, lifted)
+        size = min(max(FEWEST_CASES, SCORES_PER_REPORT // len(V)), MOST_CASES)
+        found = []
+        for i in range(0, len(h), size):
+            part = slice(i, min(i + size, len(h)))
+            lifted = self._lifted(test, test.cases[part], rows)
+            found.append(self.ops.rank_targets(h[part], V, b, targets[part], ties, lifted))
+            if watch:
+                watch(part.stop, len(h))
+        return np.concatenate(found)
 
     def _scorer(self, rows: np.ndarray) -> Scorer:
         V, b = self._output()
@@ -201,6 +208,17 @@ class Network(Model):
                 )
             support[: len(self.support)] += self.support
         return new, support
+
+
+def history_row(epoch: int, loss: float, events: int, seconds: float) -> dict[str, float]:
+    """An epoch's entry in `Network.history`; loss: the sum over its events."""
+    return {
+        "epoch": epoch,
+        "loss": loss / events,
+        "events": events,
+        "seconds": seconds,
+        "events_per_second": events / seconds,
+    }
 
 
 @contextmanager

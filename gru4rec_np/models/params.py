@@ -15,12 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gru4rec_np.errors import InputError
-from gru4rec_np.models.hyperparameters import (
-    PUBLISHED,
-    check_names,
-    parse_flag,
-    parse_value,
-)
+from gru4rec_np.models.hyperparameters import PUBLISHED, check_names, parse_flag, parse_value
 from gru4rec_np.ops.activations import SELU_ALPHA, SELU_SCALE
 
 # What the constructor of GRU4Rec_PyTorch_Official (gru4rec_pytorch.py) takes for a name that a

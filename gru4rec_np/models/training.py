@@ -16,23 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from gru4rec_np.backends import (
-    Memory,
-    Ops,
-    Stepper,
-    Weights,
-    multiplications,
-    one_blas_thread,
-)
-from gru4rec_np.data.batches import (
-    guide_table,
-    negative_distribution,
-    session_parallel,
-)
+from gru4rec_np.backends import Memory, Ops, Stepper, Weights, multiplications, one_blas_thread
+from gru4rec_np.data.batches import guide_table, negative_distribution, session_parallel
 from gru4rec_np.data.sessions import Sessions
 from gru4rec_np.errors import InputError
 from gru4rec_np.models import checkpoint, going_on, network
 from gru4rec_np.models.hyperparameters import Hyperparameters
+from gru4rec_np.models.neural import OnChunk, history_row
 from gru4rec_np.ops.optim import init_state
 from gru4rec_np.ops.scoring import log_columns
 
@@ -125,7 +115,7 @@ class Training:
     @one_blas_thread
     def run(
         self,
-        on_chunk: Callable[[int, int, int, float], None] | None = None,
+        on_chunk: OnChunk | None = None,
         on_epoch: Callable[[dict[str, float]], None] | None = None,
         judge: Callable[[], dict[str, float]] | None = None,
         patience: int = 0,
@@ -133,8 +123,7 @@ class Training:
         """Train up to the last epoch.
 
         Args:
-            on_chunk: called every `chunk` steps with the epoch, from 1, its events done so far,
-                its events in all, and their mean loss so far. It may call `save`.
+            on_chunk: see `neural.OnChunk`; called every `chunk` steps. It may call `save`.
             on_epoch: called after each epoch with what it added to `history`.
             judge: returns metrics of the current weights on validation sessions. The first is the
                 score, higher is better. With it the final weights are those of the best epoch.
@@ -173,13 +162,7 @@ class Training:
                     if on_chunk:
                         done = int(of_epoch[steps.stop - 1])
                         on_chunk(self.epoch, done, total, self._loss / done)
-                row = {
-                    "epoch": self.epoch,
-                    "loss": self._loss / total,
-                    "events": total,
-                    "seconds": self._seconds,
-                    "events_per_second": total / self._seconds,
-                }
+                row = history_row(self.epoch, self._loss, total, self._seconds)
                 if judge:
                     row |= self._judge(judge())
                 self.history.append(row)
@@ -314,9 +297,9 @@ class Training:
             if about["model"] != IN_TRAINING:
                 raise ValueError(f"it holds a finished model, {about['model']}")
             about["hyperparameters"] = self.hp.earlier | about["hyperparameters"]
+            about.setdefault("start", None)  # files of earlier versions lack it
             for name, value in self._facts().items():
-                # Files of earlier versions have no "start".
-                if (about.get(name) if name == "start" else about[name]) != value:
+                if about[name] != value:
                     what = "another log" if name == "log" else f"other {name}"
                     if name == "hyperparameters":
                         changed = [n for n in value if about[name].get(n) != value[n]]

@@ -56,11 +56,6 @@ def _softplus(x: np.ndarray) -> np.ndarray:
     return np.maximum(x, 0) + np.log1p(exp_or_zero(-np.abs(x)))
 
 
-def _negatives_softmax(r: np.ndarray) -> np.ndarray:
-    """s (B, N): softmax over the negatives' scores only, 0 for the target."""
-    return _softmax(_without_target(r.copy(), -np.inf))
-
-
 # --- cross-entropy --------------------------------------------------------------------------------
 
 
@@ -206,7 +201,7 @@ def top1_max(r: np.ndarray) -> tuple[np.ndarray, tuple]:
     Returns:
         loss of each lane (B,), and the cache that `top1_max_backward` takes.
     """
-    s = _negatives_softmax(r)
+    s = _softmax(_without_target(r.copy(), -np.inf))  # 0 for the target
     above = sigmoid(r - _target(r))
     size = sigmoid(r * r)
     loss = (s * (above + size)).sum(axis=1)

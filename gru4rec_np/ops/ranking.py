@@ -17,8 +17,6 @@ TIES = ("conservative", "standard", "median")
 PADDED_ROWS = 8
 # At most about this many scores are in memory at once (128 MB in float32).
 MAX_SCORES = 2**25
-# Progress is reported after about this many scores (half a second), and so many cases.
-SCORES_PER_REPORT, FEWEST_CASES, MOST_CASES = 2**29, 512, 2**16
 
 
 class Lifted(NamedTuple):
@@ -116,11 +114,11 @@ def catalogue_scores(h: np.ndarray, V_y: np.ndarray, b_y: np.ndarray) -> np.ndar
     Returns:
         (n, I).
     """
-    none = np.empty((0, len(V_y)), V_y.dtype)
-    parts = [
-        _scores_of_rows(h[i : i + PADDED_ROWS], V_y, b_y) for i in range(0, len(h), PADDED_ROWS)
-    ]
-    return np.concatenate([none, *parts])
+    scores = np.empty((len(h), len(V_y)), V_y.dtype)
+    for i in range(0, len(h), PADDED_ROWS):
+        part = slice(i, i + PADDED_ROWS)
+        scores[part] = _scores_of_rows(h[part], V_y, b_y)
+    return scores
 
 
 def _scores_of_rows(h: np.ndarray, V_y: np.ndarray, b_y: np.ndarray) -> np.ndarray:
@@ -194,36 +192,6 @@ def rank_by_counts(
         below += change * np.bincount(row[scores < levels[row]], minlength=n)
         level += change * np.bincount(row[scores == levels[row]], minlength=n)
     return from_counts(below, level, n_items, ties)
-
-
-def rank_in_parts(
-    rank: Callable[..., np.ndarray],
-    h: np.ndarray,
-    V_y: np.ndarray,
-    b_y: np.ndarray,
-    targets: np.ndarray,
-    ties: str,
-    watch: Callable[[int, int], None] | None = None,
-    lifted: Callable[[slice], Lifted | None] = lambda cases: None,
-) -> np.ndarray:
-    """`rank_targets` in parts, with a report after each part of the cases.
-
-    Args:
-        rank: `rank_targets` of a backend. h, V_y, b_y, targets, ties: its arguments.
-        lifted: the lifted items of a part of the cases.
-        watch: called with the number of cases done and the number of all cases.
-
-    Returns:
-        (n,) float64.
-    """
-    size = min(max(FEWEST_CASES, SCORES_PER_REPORT // len(V_y)), MOST_CASES)
-    found = [np.empty(0)]
-    for i in range(0, len(h), size):
-        part = slice(i, i + size)
-        found.append(rank(h[part], V_y, b_y, targets[part], ties, lifted(part)))
-        if watch:
-            watch(min(i + size, len(h)), len(h))
-    return np.concatenate(found)
 
 
 def metrics(ranks: np.ndarray, k: int | Sequence[int] = (20,)) -> dict[str, float]:

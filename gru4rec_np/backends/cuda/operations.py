@@ -87,12 +87,12 @@ class CudaOps(Device, Ops):
 
     def gru_backward(
         self, dh_new: np.ndarray, cache: tuple, U: np.ndarray, hidden_act: Activation = TANH
-    ) -> tuple[np.ndarray, ...]:
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """As `cells.gru_backward`. The array library computes dU."""
         dxW, _, dh, (h, _, _, _, rh) = self._cell_backward("gru", dh_new, cache, U, hidden_act)
         H = dh.shape[1]
-        dU = self.xp.hstack([h.T @ dxW[:, : 2 * H], rh.T @ dxW[:, 2 * H :]])
-        return tuple(self.to_host(x) for x in (dxW, dh, dU, dxW.sum(axis=0)))
+        dU, db = self.xp.hstack([h.T @ dxW[:, : 2 * H], rh.T @ dxW[:, 2 * H :]]), dxW.sum(axis=0)
+        return self.to_host(dxW), self.to_host(dh), self.to_host(dU), self.to_host(db)
 
     def gru_reset_after(
         self,
@@ -108,11 +108,11 @@ class CudaOps(Device, Ops):
 
     def gru_reset_after_backward(
         self, dh_new: np.ndarray, cache: tuple, U: np.ndarray, hidden_act: Activation = TANH
-    ) -> tuple[np.ndarray, ...]:
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """As `cells.gru_reset_after_backward`. The array library computes dU."""
         dxW, dhU, dh, (h, *_) = self._cell_backward("gru_reset_after", dh_new, cache, U, hidden_act)
-        dU, db, dc = h.T @ dhU, dxW.sum(axis=0), dhU.sum(axis=0)
-        return tuple(self.to_host(x) for x in (dxW, dh, dU, db, dc))
+        dU, db, dc = (self.to_host(x) for x in (h.T @ dhU, dxW.sum(axis=0), dhU.sum(axis=0)))
+        return self.to_host(dxW), self.to_host(dh), dU, db, dc
 
     # --- scores and loss --------------------------------------------------------------------------
 
@@ -277,9 +277,7 @@ class CudaOps(Device, Ops):
 
     # --- many steps -------------------------------------------------------------------------------
 
-    def fuses(self, hp: Any) -> bool:
-        """As `Ops.fuses`."""
-        return can_fuse_steps(hp)
+    fuses = staticmethod(can_fuse_steps)
 
     def stepper(
         self, hp: Any, W: Weights, memory: Memory, log_support: np.ndarray

@@ -85,13 +85,13 @@ class Pipeline(CompilerBase):
 # Division as NumPy's. Without Numba's reference counts: they took a tenth of a training step.
 OPTIONS = {
     "error_model": "numpy", "fastmath": FAST, "_nrt": False, "pipeline_class": Pipeline,
+    "no_cpython_wrapper": True, "no_cfunc_wrapper": True,
 }  # fmt: skip
-ALONE = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 
 def inner(function: Callable | None = None, **options: Any) -> Any:
     """numba.njit for what only kernels call: it becomes a part of each of them."""
-    options = {**OPTIONS, **ALONE, "forceinline": True, **options}
+    options = {**OPTIONS, "forceinline": True, **options}
     return numba.njit(**options)(function) if function else numba.njit(**options)
 
 
@@ -288,7 +288,7 @@ def kernel(function: Callable | None = None, *, kinds: Any = None, **options: An
     if function is None:
         return lambda function: kernel(function, kinds=kinds, **options)
     kinds = kinds or typing.get_type_hints(function, include_extras=True)
-    return Kernel(function, kinds, {**OPTIONS, **ALONE, **options})
+    return Kernel(function, kinds, {**OPTIONS, **options})
 
 
 def float_type(dtype: Any) -> Any:

@@ -94,10 +94,8 @@ def unroll_backward(
     for t in range(len(starts) - 2, -1, -1):
         first, lanes = starts[t], starts[t + 1] - starts[t]
         for i in range(lanes):
-            z, da_z = (
-                vector_at(rz, (first + i) * 2 * H + H, H),
-                vector_at(dxW, (first + i) * 3 * H + H, H),
-            )
+            z = vector_at(rz, (first + i) * 2 * H + H, H)
+            da_z = vector_at(dxW, (first + i) * 3 * H + H, H)
             dx_n = vector_at(dxW, (first + i) * 3 * H + 2 * H, H)
             y, old = vector_at(n, (first + i) * H, H), vector_at(before, (first + i) * H, H)
             for k in range(H):
@@ -115,10 +113,8 @@ def unroll_backward(
         zero(dr)
         _add_product(matrix_at(da_n, 0, lanes, H), U_n_T, dr)
         for i in range(lanes):
-            r, dx = (
-                vector_at(rz, (first + i) * 2 * H, H),
-                vector_at(dxW, (first + i) * 3 * H, 2 * H),
-            )
+            r = vector_at(rz, (first + i) * 2 * H, H)
+            dx = vector_at(dxW, (first + i) * 3 * H, 2 * H)
             for k in range(H):
                 dx[k] = dr[i, k] * before[first + i, k] * r[k] * (one - r[k])
                 dstate[i, k] += dr[i, k] * r[k]
@@ -209,11 +205,8 @@ def attention_backward(
                     da[j] = a[j] * (da[j] - mean)
             for j in range(t + 1):
                 row = (starts[j] + lane) * H
-                dkey, dstate, y = (
-                    vector_at(dqk, 2 * row + H, H),
-                    vector_at(dh, row, H),
-                    vector_at(s, j * H, H),
-                )
+                dkey, dstate = vector_at(dqk, 2 * row + H, H), vector_at(dh, row, H)
+                y = vector_at(s, j * H, H)
                 weight, dweight = a[j], da[j]
                 for u in range(H):
                     d = dweight * v[u] * y[u] * (one - y[u])

@@ -334,10 +334,8 @@ def products(cases: Matrix, V: Matrix, V_T: Matrix, s: Matrix) -> None:
                 i1 = i + 1
                 b0, b1, b2, b3 = cases[i1, k], cases[i1, k + 1], cases[i1, k + 2], cases[i1, k + 3]
                 v0, v1 = vector_at(V_T, k * width, width), vector_at(V_T, (k + 1) * width, width)
-                v2, v3 = (
-                    vector_at(V_T, (k + 2) * width, width),
-                    vector_at(V_T, (k + 3) * width, width),
-                )
+                v2 = vector_at(V_T, (k + 2) * width, width)
+                v3 = vector_at(V_T, (k + 3) * width, width)
                 for j in range(width):  # not COLUMNS: LLVM would unroll it, for seconds
                     s0[j] = s0[j] + a0 * v0[j] + a1 * v1[j] + a2 * v2[j] + a3 * v3[j]
                     s1[j] = s1[j] + b0 * v0[j] + b1 * v1[j] + b2 * v2[j] + b3 * v3[j]

@@ -38,66 +38,59 @@ EXACT: Any = {"fastmath": {"contract"}, "error_model": "numpy", "forceinline": T
 # --- elementary functions -------------------------------------------------------------------------
 
 
+def in_float32(library):
+    """Decorates the float32 form of a function; its float64 form is `library`, one of math's."""
+
+    def decorate(short):
+        @overload(short, jit_options=EXACT)
+        def choose(x):
+            return short if x == numba.float32 else lambda x: library(x)
+
+        return short
+
+    return decorate
+
+
+@in_float32(math.exp)
 def exp(x):
     """e^x. In float32 the relative error is below 2e-7; from 88 on it is e^88, up to -80 it is 0.
 
     That cut is far below what float32 sees beside 1, and it keeps softmax weights from becoming
     denormal numbers, which processors handle many times more slowly.
     """
-    return math.exp(x)
+    # x = n log 2 + r with |r| <= log(2)/2: e^x = 2^n e^r, the polynomial for e^r (Cephes expf), 2^n
+    # by writing n into the exponent's bits. log 2 in two parts keeps r exact.
+    f = np.float32
+    # NaN is not below or above anything, so it stays.
+    inside = f(-80.0) if x < f(-80.0) else x
+    inside = f(88.0) if inside > f(88.0) else inside
+    n = np.floor(inside * f(1.44269504) + f(0.5))
+    r = (inside - n * f(0.693359375)) - n * f(-2.12194440e-4)
+    p = f(1.9875691500e-4)
+    p = p * r + f(1.3981999507e-3)
+    p = p * r + f(8.3334519073e-3)
+    p = p * r + f(4.1665795894e-2)
+    p = p * r + f(1.6666665459e-1)
+    p = p * r + f(5.0000001201e-1)
+    p = p * r * r + r + f(1.0)
+    power = np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
+    return f(0.0) if x <= f(-80.0) else p * power
 
 
-@overload(exp, jit_options=EXACT)
-def _exp(x):
-    if x != numba.float32:
-        return lambda x: math.exp(x)
-
-    def exp32(x):
-        # x = n log 2 + r with |r| <= log(2)/2: e^x = 2^n e^r, the polynomial for e^r (Cephes expf),
-        # 2^n by writing n into the exponent's bits. log 2 in two parts keeps r exact.
-        f = np.float32
-        # NaN is not below or above anything, so it stays.
-        inside = f(-80.0) if x < f(-80.0) else x
-        inside = f(88.0) if inside > f(88.0) else inside
-        n = np.floor(inside * f(1.44269504) + f(0.5))
-        r = (inside - n * f(0.693359375)) - n * f(-2.12194440e-4)
-        p = f(1.9875691500e-4)
-        p = p * r + f(1.3981999507e-3)
-        p = p * r + f(8.3334519073e-3)
-        p = p * r + f(4.1665795894e-2)
-        p = p * r + f(1.6666665459e-1)
-        p = p * r + f(5.0000001201e-1)
-        p = p * r * r + r + f(1.0)
-        power = np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
-        return f(0.0) if x <= f(-80.0) else p * power
-
-    return exp32
-
-
+@in_float32(math.log1p)
 def log1p01(x):
     """log(1 + x) for x in [0, 1]. In float32 the relative error is below 3e-7."""
-    return math.log1p(x)
-
-
-@overload(log1p01, jit_options=EXACT)
-def _log1p01(x):
-    if x != numba.float32:
-        return lambda x: math.log1p(x)
-
-    def log1p01_32(x):
-        # log(1 + x) = 2 atanh(s), s = x / (2 + x) <= 1/3, and atanh's series up to s^13.
-        f = np.float32
-        s = x / (f(2.0) + x)
-        q = s * s
-        p = f(1 / 13)
-        p = p * q + f(1 / 11)
-        p = p * q + f(1 / 9)
-        p = p * q + f(1 / 7)
-        p = p * q + f(1 / 5)
-        p = p * q + f(1 / 3)
-        return f(2.0) * (s + s * q * p)
-
-    return log1p01_32
+    # log(1 + x) = 2 atanh(s), s = x / (2 + x) <= 1/3, and atanh's series up to s^13.
+    f = np.float32
+    s = x / (f(2.0) + x)
+    q = s * s
+    p = f(1 / 13)
+    p = p * q + f(1 / 11)
+    p = p * q + f(1 / 9)
+    p = p * q + f(1 / 7)
+    p = p * q + f(1 / 5)
+    p = p * q + f(1 / 3)
+    return f(2.0) * (s + s * q * p)
 
 
 @inner
@@ -131,21 +124,11 @@ def _type_of(x):
     return lambda x: kind
 
 
+@in_float32(math.tanh)
 def tanh(x):
     """tanh x. In float32 as 2 σ(2x) - 1, with an absolute error below 2e-7."""
-    return math.tanh(x)
-
-
-@overload(tanh, jit_options=EXACT)
-def _tanh(x):
-    if x != numba.float32:
-        return lambda x: math.tanh(x)
-
-    def tanh32(x):
-        f = np.float32
-        return f(2.0) / (f(1.0) + exp(f(-2.0) * x)) - f(1.0)
-
-    return tanh32
+    f = np.float32
+    return f(2.0) / (f(1.0) + exp(f(-2.0) * x)) - f(1.0)
 
 
 # --- activations ----------------------------------------------------------------------------------
@@ -156,10 +139,8 @@ LINEAR, TANH, SIGMOID, RELU, LEAKY, ELU, SELU = range(len(ACTIVATIONS))
 @kernel
 def activate(y: Vector, act: Doubles) -> None:
     """y <- f(y) in place, y (n,). act: an index into ACTIVATIONS, and the activation's a."""
-    kind = int(act[0])
-    one = type_of(y[0])(1)
-    zero = type_of(y[0])(0)
-    slope = type_of(y[0])(act[1])
+    kind, f = int(act[0]), type_of(y[0])
+    zero, one, slope = f(0), f(1), f(act[1])
     if kind == TANH:
         for j in range(len(y)):
             y[j] = tanh(y[j])
@@ -173,8 +154,8 @@ def activate(y: Vector, act: Doubles) -> None:
         for j in range(len(y)):
             y[j] = y[j] if y[j] > zero else slope * y[j]
     elif kind != LINEAR:
-        alpha = slope if kind == ELU else type_of(y[0])(SELU_ALPHA)
-        scale = one if kind == ELU else type_of(y[0])(SELU_SCALE)
+        alpha = slope if kind == ELU else f(SELU_ALPHA)
+        scale = one if kind == ELU else f(SELU_SCALE)
         for j in range(len(y)):
             below = alpha * (exp(zero if y[j] > zero else y[j]) - one)
             y[j] = scale * (y[j] if y[j] > zero else below)
@@ -183,10 +164,8 @@ def activate(y: Vector, act: Doubles) -> None:
 @kernel
 def activate_backward(g: Vector, y: Vector, act: Doubles) -> None:
     """g <- g * f'(x) in place, from the output y = f(x); both (n,)."""
-    kind = int(act[0])
-    one = type_of(y[0])(1)
-    zero = type_of(y[0])(0)
-    slope = type_of(y[0])(act[1])
+    kind, f = int(act[0]), type_of(y[0])
+    zero, one, slope = f(0), f(1), f(act[1])
     if kind == TANH:
         for j in range(len(y)):
             g[j] *= one - y[j] * y[j]
@@ -200,8 +179,8 @@ def activate_backward(g: Vector, y: Vector, act: Doubles) -> None:
         for j in range(len(y)):
             g[j] = g[j] if y[j] > zero else slope * g[j]
     elif kind != LINEAR:
-        alpha = slope if kind == ELU else type_of(y[0])(SELU_SCALE * SELU_ALPHA)
-        scale = one if kind == ELU else type_of(y[0])(SELU_SCALE)
+        alpha = slope if kind == ELU else f(SELU_SCALE * SELU_ALPHA)
+        scale = one if kind == ELU else f(SELU_SCALE)
         for j in range(len(y)):
             g[j] *= scale if y[j] > zero else y[j] + alpha
 

@@ -106,7 +106,7 @@ class NumbaOps(Ops):
 
     def gru_backward(
         self, dh_new: np.ndarray, cache: tuple, U: np.ndarray, hidden_act: Activation = TANH
-    ) -> tuple[np.ndarray, ...]:
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """As `cells.gru_backward`."""
         h, r, z, n, rh = cache
         H = h.shape[1]
@@ -145,7 +145,7 @@ class NumbaOps(Ops):
 
     def gru_reset_after_backward(
         self, dh_new: np.ndarray, cache: tuple, U: np.ndarray, hidden_act: Activation = TANH
-    ) -> tuple[np.ndarray, ...]:
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """As `cells.gru_reset_after_backward`."""
         h, r, z, n, hU_n = cache
         da_r, da_z, da_n = (np.empty_like(h) for _ in range(3))
@@ -340,9 +340,7 @@ class NumbaOps(Ops):
 
     # --- many steps at once -----------------------------------------------------------------------
 
-    def fuses(self, hp: Any) -> bool:
-        """As `Ops.fuses`."""
-        return can_fuse_steps(hp)
+    fuses = staticmethod(can_fuse_steps)
 
     def stepper(
         self, hp: Any, W: Weights, memory: Memory, log_support: np.ndarray
