@@ -187,6 +187,27 @@ def test_an_unknown_item_is_marked(page, port, models):  # noqa: F811
     assert page.locator("#clicks li.unknown").count() == 1
 
 
+def test_a_late_answer_takes_no_click(page, models):  # noqa: F811
+    """An answer that arrives while a found item is being clicked."""
+    first, other = models["shop"].item_ids[:2].tolist()
+    page.fill("#search", str(first))
+    page.locator("#found button", has_text=str(first)).first.hover()
+    held = []
+    page.route(re.compile("/items"), lambda route: held.append(route))
+    with page.expect_request(re.compile("/items")):
+        page.fill("#search", str(other))
+
+    def click():
+        page.mouse.down()
+        with page.expect_response(re.compile("/items")):
+            held[-1].continue_()
+        page.wait_for_timeout(100)
+        page.mouse.up()
+
+    after(page, click)
+    assert session(page) == [str(first)]
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_stands_out(page, models, scheme):  # noqa: F811
     """WCAG's contrast ratio of every text colour on the page is 4.5 or more."""
