@@ -5,6 +5,7 @@ VENV = .venv/bin
 INSTALL = $(VENV)/pip install --quiet --disable-pip-version-check --no-compile
 
 .PHONY: demo page course test explore lint clean
+.NOTPARALLEL: # two installations at once would get in each other's way
 
 # The main job on the built-in data: train on the simulated shop, compare, recommend.
 demo: .venv/base
@@ -46,9 +47,7 @@ clean:
 	rm -rf .venv build *.egg-info runs
 
 # The package with the extra of that name; base has none.
-.venv/base .venv/serve .venv/course .venv/test: .venv/%: setup.py pyproject.toml | .venv/bin/pip
+.venv/base .venv/serve .venv/course .venv/test: .venv/%: setup.py pyproject.toml
+	$(PYTHON) -m venv .venv
 	$(INSTALL) -e '.$(patsubst %,[%],$(filter-out base,$*))'
 	touch $@
-
-.venv/bin/pip:
-	$(PYTHON) -m venv .venv

@@ -71,7 +71,7 @@ OWN = (
 
 
 def test_the_numpy_backend_is_the_mathematics():
-    """Operations of `Ops` that are not a backend's own are, or call, the function of their name."""
+    """Each operation of `Ops` is, or calls, the function of its name, if it is no backend's own."""
     modules = (
         draw_negatives.__globals__,
         *map(vars, (cells, encoders, scoring, losses, optim, ranking)),

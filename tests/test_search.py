@@ -542,6 +542,12 @@ def test_a_wrong_option_is_one_line(options, says, tmp_path):
     refuses(run_here("search", *options, *few, "--out", tmp_path / "o", cwd=tmp_path), says)
 
 
+def test_baselines_are_checked_before_the_trials(tmp_path):
+    options = ["--models", "v-sknn", "--trials", "1", "--baselines", "nope", "--shop-items", "60"]
+    refuses(run_here("search", *options, "--out", tmp_path / "o", cwd=tmp_path), "baselines: ")
+    assert not (tmp_path / "o").exists()
+
+
 def test_memory_stays_flat(space):
     """A trial leaves nothing behind but what its study keeps."""
     resource = pytest.importorskip("resource")

@@ -97,7 +97,7 @@ def run(main: Callable[[], None]) -> NoReturn:
 
 
 def in_words(error: MemoryError | OSError, place: str = "") -> str:
-    """What the system could not do. place: named where an error of a file names none."""
+    """The message of a MemoryError or an OSError. place: stands in for a missing file name."""
     if isinstance(error, MemoryError):
         return f"not enough memory: {str(error) or 'for data or layers of this size'}"
     return f"{error.filename or place}: {error.strerror or error}"
