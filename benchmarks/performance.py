@@ -64,7 +64,10 @@ def main() -> None:
     args.log += f": {args.train.n_items:,} items, {args.train.n_events:,} events"
     args.docs = DOCUMENT.parent if args.write else None
     names = args.parts or list(ON_CPU)
-    modules = {name: import_module(PARTS[name]) for name in names}
+    try:
+        modules = {name: import_module(PARTS[name]) for name in names}
+    except ModuleNotFoundError as error:
+        p.error(f"{error.name} is not installed: pip install -e '.[bench]'")
     about = f"{machine()}. Trained on {args.log}."
     print(about)
     found = {"machine": about} if names == list(ON_CPU) else {}
