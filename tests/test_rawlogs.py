@@ -3,6 +3,7 @@
 import datetime
 import gzip
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable
 from unittest import mock
@@ -480,8 +481,11 @@ def test_fault_is_one_line_that_names_the_place(log, content, message, block, re
 def test_no_file(log, tmp_path, read):
     with pytest.raises(InputError, match="absent: no such file"):
         rawlogs.READERS[log](tmp_path / "absent")
-    with pytest.raises(InputError, match="no such file"):
+    with pytest.raises(InputError, match="is a directory, not a file"):
         rawlogs.READERS[log](tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="pipe: must be a file that can be read twice"):
+        rawlogs.READERS[log](tmp_path / "pipe")
     with pytest.raises(InputError, match="the file is empty"):
         read(log, b"")
 

@@ -28,7 +28,7 @@ import polars as pl
 from gru4rec_np.data.columns import distinct
 from gru4rec_np.data.sessions import Sessions
 from gru4rec_np.data.tables import COLUMNS, ROWS, from_parts
-from gru4rec_np.data.text import Watch, require_readable
+from gru4rec_np.data.text import Watch, require_file, require_readable
 from gru4rec_np.errors import InputError
 
 BLOCK = 1 << 26  # bytes read at a time
@@ -299,10 +299,9 @@ def _blocks(files: Files, watch: Watch | None) -> Iterator[tuple[Path, int, byte
     """
     paths = _paths(files)
     for path in paths:
+        require_file(path)
         if not path.is_file():
-            raise InputError(f"{path}: no such file")
-        if path.stat().st_size == 0:
-            raise InputError(f"{path}: the file is empty")
+            raise InputError(f"{path}: must be a file that can be read twice, not a pipe")
     sizes = [path.stat().st_size for path in paths]
     before = 0
     for path, size in zip(paths, sizes, strict=True):

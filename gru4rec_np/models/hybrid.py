@@ -15,7 +15,7 @@ from gru4rec_np.backends import Ops, one_blas_thread
 from gru4rec_np.data.protocols import split
 from gru4rec_np.data.sessions import Sessions, recent
 from gru4rec_np.data.tables import Watch, as_sessions
-from gru4rec_np.errors import InputError
+from gru4rec_np.errors import naming
 from gru4rec_np.models import hyperparameters
 from gru4rec_np.models.base import Model, Scorer, rank_blocks
 from gru4rec_np.models.baselines import Markov, alone
@@ -57,10 +57,8 @@ def hold_out(train: Sessions) -> tuple[Sessions, Sessions]:
     Raises:
         InputError: there are too few.
     """
-    try:
+    with naming("hybrid: the shares need validation"):
         return split(train, share=HELD_OUT)
-    except InputError as error:
-        raise InputError(f"hybrid: the shares need validation: {error}") from None
 
 
 class Hybrid(Model):
