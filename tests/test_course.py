@@ -3,6 +3,7 @@
 import ast
 import copy
 import dataclasses
+import itertools
 import re
 
 import numpy as np
@@ -276,6 +277,29 @@ def test_a_planted_mistake_is_named(exercise, name):
             said, *right = verdict.text.split(name)
             assert not said
             assert re.fullmatch(r"(; .* (is|are) right|; it stopped with .*)?", *right, re.DOTALL)
+
+
+# How many mistakes of an exercise show by stopping, of those that are Python.
+STOPS = {"1.1": 1, "1.5": 1, "3.2": 1, "3.3": 3, "3.5": 2, "3.6": 2, "5.2": 1, "7.1": 4, "7.3": 2,
+         "7.4": 2, "7.5": 1, "7.6": 2}  # fmt: skip
+
+
+@pytest.mark.parametrize("exercise", PYTHON, ids=lambda e: e.number)
+def test_no_other_planted_mistake_stops(exercise):
+    """A mistake that an edit broke would be named by its error, and pass as planted."""
+    cases = list(exercise.cases(np.random.default_rng(0)))
+
+    @np.errstate(all="ignore")
+    def stops(mistake):
+        for way, args in itertools.product(checks.ways(mistake), cases):
+            try:
+                way(*copy.deepcopy(args))
+            except Exception:
+                return True
+        return False
+
+    found = [name for name, mistake in exercise.mistakes.items() if stops(mistake)]
+    assert len(found) == STOPS.get(exercise.number, 0), found
 
 
 def solved(chapter):
