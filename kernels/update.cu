@@ -194,9 +194,10 @@ extern "C" __global__ void update_fed(
 // every SKIP_LANES-th lane, and each of its threads a unit. The warps' sums are added in
 // order, so results are bit-identical from run to run. Every thread reads s before one changes it.
 // 2.9 us in a step of the defaults; one thread for all lanes of a unit took 15.8.
-// Grid ceil(H / WARP), block (WARP, SKIP_LANES).
+// Grid ceil(H / WARP), block (WARP, SKIP_LANES). That is few blocks, so one may have all registers
+// of a multiprocessor: for two, doubles would not fit.
 
-extern "C" __global__ void __launch_bounds__(WARP * SKIP_LANES) skip_backward(
+extern "C" __global__ void __launch_bounds__(WARP * SKIP_LANES, 1) skip_backward(
     const int *now, const real *dtop_parts, int n_parts, int part_size, const real *e,
     const real *m, int H, real p, int fades, int adagrad, const real *rates, real momentum,
     real *de, real *s, real *a_s, real *v_s, real *s_m, real *a_m, real *v_m
