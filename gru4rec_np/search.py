@@ -158,7 +158,6 @@ def main() -> None:
     data = data_settings(given)
     chosen = run_settings({"validation": "1d", "primary_metric": "mrr@20", **given})
     require_one_test(data, "a search")
-    baselines.names_of(chosen["baselines"])
     if not chosen["validation"]:
         raise InputError("validation: a search needs one")
     log = runs.name_of(data["train"] or ["shop"])

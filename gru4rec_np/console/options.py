@@ -18,7 +18,7 @@ import numpy as np
 import tomli_w
 
 from gru4rec_np.backends import BACKENDS
-from gru4rec_np.console import cli, runs
+from gru4rec_np.console import baselines, cli, runs
 from gru4rec_np.data.protocols import clean, split
 from gru4rec_np.data.sessions import Sessions
 from gru4rec_np.data.shop import Shop
@@ -142,6 +142,7 @@ def run_settings(given: dict[str, Any]) -> dict[str, Any]:
     run["primary_metric"] = run["primary_metric"].lower()
     cut_off_of(run["primary_metric"])
     runs.parse_interval(run["checkpoint"])
+    baselines.names_of(run["baselines"])
     return run
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gru4rec_np import models
-from gru4rec_np.console import baselines, cli, runs
+from gru4rec_np.console import cli, runs
 from gru4rec_np.console.options import (
     DATA_OPTIONS,
     TABLE_OPTIONS,
@@ -72,7 +72,6 @@ def settle(given: dict[str, Any], say: Say) -> tuple[dict[str, Any], GRU4Rec, Pa
         values[name] = text
 
     data = data_settings(values) | run_settings(values)
-    baselines.names_of(data["baselines"])
     hp = {name: value for name, value in values.items() if name not in data}
     if data["start_from"]:
         if data["baselines"] not in ("auto", "none"):
