@@ -1,9 +1,11 @@
 """NARM: gradients against finite differences, sessions side by side, the model, real clicks."""
 
+import itertools
 import os
 import subprocess
 import sys
 import tracemalloc
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -150,7 +152,7 @@ def random_problem(hp, n):
         "y": rng.integers(0, ITEMS, sum(n)),
         "there": grid(n),
         "samples": rng.integers(0, ITEMS, hp.n_sample) if hp.n_sample else None,
-        "log_support": rng.normal(size=ITEMS),
+        "drawn": rng.dirichlet(np.ones(ITEMS), 2),
     }
 
 
@@ -276,7 +278,7 @@ def test_a_batch_is_the_sum_of_its_sessions(hp, n):
             "y": problem["y"][own],
             "there": np.ones((own.sum(), 1), bool),
             "samples": None,
-            "log_support": None,
+            "drawn": None,
         }
         full, loss_of_one = gradients(hp, W, one)
         total += own.sum() * loss_of_one()
@@ -298,7 +300,7 @@ def test_a_batch_in_parts(hp, n):
         own = lane % 2 == i
         part = {name: problem[name][own] for name in "xy"}
         there = problem["there"][:, i::2]
-        part |= {"there": there[there.any(axis=1)], "samples": None, "log_support": None}
+        part |= {"there": there[there.any(axis=1)], "samples": None, "drawn": None}
         part_loss, g = loss_and_gradients(W, hp, NUMPY, n_cases=sum(n), **part)
         losses.append(part_loss)
         parts.append(g)
@@ -349,10 +351,11 @@ def test_cases_are_scored_in_blocks(monkeypatch, n_sample):
     rng = np.random.default_rng(0)
     emb, out, y = rng.normal(size=(ITEMS, 3)), rng.normal(size=(7, 3)), rng.integers(0, ITEMS, 7)
     samples = rng.integers(0, ITEMS, n_sample) if n_sample else None
+    drawn = rng.dirichlet(np.ones(ITEMS), 2)
 
     def run(out, y):
         g = Gradients()
-        loss, dout = decode(out, emb, y, samples, rng.normal(size=ITEMS) * 0, 1.0, NUMPY, g)
+        loss, dout = decode(out, emb, y, samples, drawn, NUMPY, g)
         g.sum_rows()
         return loss * len(y), dout * len(y), whole(g, emb)["emb"] * len(y)
 
@@ -370,8 +373,47 @@ def test_cases_are_scored_in_blocks(monkeypatch, n_sample):
         np.testing.assert_allclose(found, other, rtol=1e-12)
 
 
+@examples(50)
+@given(seeds, st.integers(1, 3))
+def test_samples_estimate_the_sum_over_all_items_without_bias(seed, n):
+    """Over all draws, of the other targets and of a sample, by their probabilities."""
+    rng = np.random.default_rng(seed)
+    emb, out, drawn = rng.normal(size=(4, 2)), rng.normal(size=(n, 2)), rng.dirichlet(np.ones(4), 2)
+    mean, found = 0.0, []
+
+    def keep(r, column):
+        found.append(NUMPY.softmax_loss(r, column))
+        return found[-1]
+
+    for *others, sample in itertools.product(range(4), repeat=n):
+        y, ops = np.array([2, *others]), SimpleNamespace(softmax_loss=keep)
+        decode(out, emb, y, np.array([sample]), drawn, ops, Gradients())
+        p = drawn[0, others].prod() * drawn[1, sample]
+        mean += p * np.exp(found[-1][0][0] + emb[2] @ out[0])
+    np.testing.assert_allclose(mean, np.exp(emb @ out[0]).sum(), rtol=1e-10)
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_a_step_catches_up_with_all_rows_that_it_reads(log, backend):
+    """Then it does not matter, up to rounding, whether the others waited. In `fit_more`, too."""
+    few = log.keep_sessions(np.arange(log.n_sessions) < 150)
+    models = [NARM(**SMALL | {"n_sample": 4, "n_epochs": 2, "backend": backend}) for _ in range(2)]
+    ops = models[1].ops
+    catch_up = ops.adam_catch_up
+
+    def with_all_rows(p, state, rows, step, moved):
+        catch_up(p, state, np.arange(len(p)), step, moved)
+
+    ops.adam_catch_up = with_all_rows
+    for model in models:
+        model.fit(few).fit_more(few)
+    assert not same_weights(*models)
+    for name, found in models[0].weights.items():
+        np.testing.assert_allclose(found, models[1].weights[name], rtol=1e-3, atol=1e-4)
+
+
 def test_a_step_touches_only_its_rows():
-    """With samples: other rows keep weight and Adam's state."""
+    """With samples: other rows keep weight and Adam's state, and wait."""
     hp = NARM(**SMALL, n_sample=2)
     rng = np.random.default_rng(0)
     hp.item_ids, hp.weights = np.arange(1000), init_weights(hp, 1000, rng)
@@ -379,7 +421,7 @@ def test_a_step_touches_only_its_rows():
     hp.memory = {name: init_state(p, "adam", 0) for name, p in hp.weights.items()}
     _, g = loss_and_gradients(
         hp.weights, hp, NUMPY, np.array([5, 9, 5]), np.array([9, 5, 7]), grid([2, 1]),
-        np.array([20, 20]), np.zeros(1000, np.float32), rng,
+        np.array([20, 20]), np.full((2, 1000), 0.001), rng,
     )  # fmt: skip
     hp._update(g, 0.001)
     changed = (hp.weights["emb"] != before).any(axis=1)
@@ -393,7 +435,6 @@ def test_float32_stays_float32(n_sample):
     hp = NARM(**SMALL, n_sample=n_sample, normalise=True)
     _, problem = random_problem(hp, [3, 2])
     W = init_weights(hp, ITEMS, np.random.default_rng(0))
-    problem["log_support"] = problem["log_support"].astype(np.float32)
     _, g = loss_and_gradients(W, hp, NUMPY, rng=np.random.default_rng(0), **problem)
     assert {d.dtype for d in whole(g, W["emb"]).values()} == {np.dtype(np.float32)}
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from conftest import examples
-from gru4rec_np.ops.optim import OPTIMISERS, clip, init_state, sum_rows, update
+from gru4rec_np.backends import load
+from gru4rec_np.ops.optim import OPTIMISERS, adam_waits, clip, init_state, sum_rows, update
 
 FLOATS = st.floats(-100, 100, allow_subnormal=False)
 SEEDS = st.integers(0, 2**32 - 1)
@@ -179,6 +180,33 @@ def test_adams_first_update_of_a_late_row_has_full_size():
     update(p, np.array([[5.0, -5, 0.01]]), state, "adam", 0.01, rows=np.array([1]))
     np.testing.assert_allclose(p[1], [-0.01, 0.01, -0.01], rtol=1e-5)
     assert state["t"].tolist() == [[1000], [1]]
+
+
+@examples(200)
+@given(st.integers(0, 2**32), st.integers(1, 12), st.sampled_from(["numpy", "numba"]))
+def test_rows_that_wait_catch_up_with_adam_on_all_rows(seed, steps, backend):
+    """Rows without a gradient wait, for one step or for some hundred."""
+    rng, ops = np.random.default_rng(seed), load(backend)
+    p = rng.normal(size=(4, 3))
+    all_rows, state, of_all = p.copy(), init_state(p, "adam", 0), init_state(p, "adam", 0)
+    step, moved = 0, np.zeros(500 * steps)
+    for _ in range(steps):
+        rows = rng.permutation(4)[: rng.integers(1, 4)]
+        g = rng.uniform(0.5, 2, (len(rows), 3)) * rng.choice([-1, 1], (len(rows), 3))
+        full = np.zeros_like(p)
+        full[rows] = g
+        for nth in range(rng.choice([1, 2, 500])):
+            rate = rng.uniform(0.01, 0.1)
+            update(all_rows, full * (nth == 0), of_all, "adam", rate)
+            if nth == 0:
+                ops.adam_catch_up(p, state, rows, step, moved)
+                ops.update(p, g, state, "adam", rate, 0.0, rows)
+            step += 1
+            adam_waits(moved, step, rate)
+    ops.adam_catch_up(p, state, np.arange(4), step, moved)
+    np.testing.assert_allclose(p, all_rows, rtol=1e-6, atol=1e-6)
+    for name in "mat":
+        np.testing.assert_allclose(state[name], of_all[name] if name != "t" else step, rtol=1e-9)
 
 
 @pytest.mark.parametrize("rows", [..., np.array([2, 0])], ids=["dense", "rows"])

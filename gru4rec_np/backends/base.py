@@ -144,6 +144,7 @@ class Ops:
     # --- the optimiser and the whole catalogue ----------------------------------------------------
 
     update = staticmethod(optim.update)
+    adam_catch_up = staticmethod(optim.adam_catch_up)
     catalogue_scores = staticmethod(ranking.catalogue_scores)
     rank_targets = staticmethod(ranking.rank_targets)
 

@@ -32,8 +32,7 @@ from gru4rec_np.models.hyperparameters import WIDEST, Checked, declare, flag, nu
 from gru4rec_np.models.network import Gradients, drop, dropout_mask
 from gru4rec_np.models.neural import Network, history_row, progress
 from gru4rec_np.ops.encoders import attend
-from gru4rec_np.ops.optim import init_state
-from gru4rec_np.ops.scoring import log_proposal
+from gru4rec_np.ops.optim import adam_waits, init_state
 
 LONGEST = 200  # events of a session in one piece, see `pieces`
 EVAL_PIECES = 256  # pieces to evaluate side by side
@@ -207,20 +206,22 @@ def decode(
     emb: np.ndarray,
     y: np.ndarray,
     samples: np.ndarray | None,
-    log_support: np.ndarray,
-    sample_alpha: float,
+    drawn: np.ndarray,
     ops: Ops,
     g: Gradients,
     n_cases: int | None = None,
 ) -> tuple[float, np.ndarray]:
     """The scores emb_k·out, their mean cross-entropy over the cases, and its gradient.
 
-    At most LOSS_CASES cases at a time. With samples, a case is scored against the samples and the
-    targets of its part, less log q, as in GRU4Rec (`scoring.log_proposal`).
+    At most LOSS_CASES cases at a time. With samples, the sum over all items, in the softmax of a
+    case, is estimated without bias from the other targets of its part and the samples: an item that
+    is among them n times, where c times are expected, counts n / c times. The case's own target is
+    not drawn and counts once (Khrylchenko et al. 2025, arXiv 2507.09331).
 
     Args:
         out: (E, X) from `encode`. y: (E,) targets. samples: (S,) items; None to score all items.
-        log_support: (I,). g: the gradient of emb is added to it.
+        drawn: (2, I) each item's probability as a case's target, and as a sample.
+        g: the gradient of emb is added to it.
         n_cases: what the sum is divided by; None for E.
 
     Returns:
@@ -238,10 +239,19 @@ def decode(
             losses, dr = ops.softmax_loss(out[part] @ V.T, y[part])
             g.add("emb", dr.T @ share[part])
         else:
-            items = np.concatenate([y[part], samples])
+            n = len(y[part])
+            items, column, count = np.unique(
+                np.concatenate([y[part], samples]), return_inverse=True, return_counts=True
+            )
+            own = np.arange(n), column[:n]
+            expected = (n - 1) * drawn[0, items] + len(samples) * drawn[1, items]
+            weight = np.log(count / expected).astype(emb.dtype)
             V = emb[items]
-            log_q = log_proposal(log_support, y[part], samples, sample_alpha)
-            losses, dr = ops.loss_and_gradient(out[part] @ V.T, "cross-entropy", log_q=log_q)
+            r = out[part] @ V.T
+            of_targets = r[own]
+            r += weight
+            r[own] = of_targets
+            losses, dr = ops.softmax_loss(r, column[:n])
             g.add_rows("emb", items, dr.T @ share[part])
         total += float(losses.sum())
         np.matmul(dr, V, out=dout[part])
@@ -257,7 +267,7 @@ def loss_and_gradients(
     y: np.ndarray,
     there: np.ndarray,
     samples: np.ndarray | None,
-    log_support: np.ndarray,
+    drawn: np.ndarray,
     rng: np.random.Generator | None = None,
     n_cases: int | None = None,
 ) -> tuple[float, Gradients]:
@@ -272,7 +282,7 @@ def loss_and_gradients(
     """
     g = Gradients()
     out, cache = encode(W, hp, ops, x, there, rng)
-    loss, dout = decode(out, W["emb"], y, samples, log_support, hp.sample_alpha, ops, g, n_cases)
+    loss, dout = decode(out, W["emb"], y, samples, drawn, ops, g, n_cases)
     encode_backward(dout, cache, W, hp, ops, g)
     g.sum_rows()
     return loss, g
@@ -385,25 +395,26 @@ class NARM(Network):
         self.memory = {name: init_state(p, "adam", 0) for name, p in self.weights.items()}
         if old is not None:
             going_on.start_from(self.weights, self.memory, *old, train)
-        # An item without events is no target. It is a negative only if sample_alpha is 0.
-        log_support = np.log(np.maximum(support, 1)).astype(np.float32)
-        negatives = negative_distribution(support, hp.sample_alpha)
-        guide = guide_table(negatives)
+        distributions = [negative_distribution(support, alpha) for alpha in (1, hp.sample_alpha)]
+        drawn = np.diff(distributions, prepend=0)
+        guide = guide_table(distributions[1])
         session, first, n = pieces(train.lengths - 1, LONGEST)
         first += train.offsets[session]
         n_updates, total = hp.n_epochs * -(-len(first) // hp.batch_size), int(n.sum())
         losses: list[float] = []
-        # With samples, a case's negatives include the targets of the whole batch.
-        n_parts = 1 if hp.n_sample else self.ops.parts
+        n_parts = self.ops.parts
         rngs = rng.spawn(n_parts)  # one for the dropout of each part
+        # With samples, the rows of emb that a step does not use wait, see optim.adam_waits.
+        emb, of_emb = self.weights["emb"], self.memory["emb"]
+        step = int(self.memory["b"]["t"].max())
+        moved = np.zeros(step + n_updates + 1)
 
         def train_part(part: tuple) -> tuple[float, Gradients]:
-            sessions, samples, rng, n_cases = part
-            events, there = side_by_side(first[sessions], n[sessions])
+            events, there, samples, rng, n_cases = part
             with np.errstate(**LOSS_IS_CHECKED):  # of this thread
                 return loss_and_gradients(
                     self.weights, hp, self.ops, train.items[events], train.items[events + 1],
-                    there, samples, log_support, rng, n_cases,
+                    there, samples, drawn, rng, n_cases,
                 )  # fmt: skip
 
         with progress(hp.n_epochs, verbose) as show:
@@ -415,12 +426,17 @@ class NARM(Network):
                     n_cases = int(n[batch].sum())
                     samples = None
                     if hp.n_sample:
-                        samples = draw_negatives(rng, negatives, (hp.n_sample,), guide)
+                        samples = draw_negatives(rng, distributions[1], (hp.n_sample,), guide)
                     batch = batch[np.argsort(-n[batch], kind="stable")]
                     parts = [
-                        (batch[i::n_parts], samples, rngs[i], n_cases)
+                        (*side_by_side(first[own], n[own]), samples, rngs[i], n_cases)
                         for i in range(min(n_parts, len(batch)))
+                        for own in [batch[i::n_parts]]
                     ]
+                    if samples is not None:
+                        used = [train.items[events + i] for events, *_ in parts for i in (0, 1)]
+                        rows = np.unique(np.concatenate([samples, *used]))
+                        self.ops.adam_catch_up(emb, of_emb, rows, step, moved)
                     (loss, g), *others = self.ops.each(train_part, parts)
                     for other_loss, other in others:
                         loss += other_loss
@@ -434,10 +450,14 @@ class NARM(Network):
                     if hp.decay:
                         rate *= 1 - len(losses) / n_updates
                     self._update(g, rate)
+                    step += 1
+                    adam_waits(moved, step, rate)
                     losses.append(loss)
                     total_loss += loss * n_cases
                     done += n_cases
                     show(epoch, done, total, total_loss / done)
+                if hp.n_sample:
+                    self.ops.adam_catch_up(emb, of_emb, np.arange(len(emb)), step, moved)
                 seconds = time.perf_counter() - began
                 self.history.append(history_row(epoch, total_loss, total, seconds))
                 if on_epoch:

@@ -213,9 +213,12 @@ class Gradients:
             clip([*self.dense.values(), *of_rows], grad_cap)
 
     def merge(self, other: Gradients) -> None:
-        """Add the dense gradients of another part of the batch; neither has `rows`."""
+        """Add the gradients of another part of the batch, after `sum_rows` of both."""
         for name, gradient in other.dense.items():
             self.add(name, gradient)
+        for name, of_other in other.rows.items():
+            rows, gradients = zip(self.rows[name], of_other, strict=True)
+            self.rows[name] = sum_rows(np.concatenate(rows), np.concatenate(gradients))
 
 
 # --- one recurrent step ---------------------------------------------------------------------------

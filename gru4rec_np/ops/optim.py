@@ -124,6 +124,52 @@ def update(
         p[rows] -= step
 
 
+# --- Adam for rows that wait ----------------------------------------------------------------------
+
+FORGOTTEN = 400  # steps after which 0.9^k leaves nothing of m
+
+
+def adam_waits(moved: np.ndarray, step: int, learning_rate: float) -> None:
+    """Add one step of Adam to `moved`, how far rows have gone that get no gradient since.
+
+    Adam moves all rows in each step, for its m is not 0 where g is. A row that waited since step s
+    would have been moved, by Kingma & Ba 2015, algorithm 1, with g = 0, in each later step u by
+
+        learning_rate 0.9^(u-s) m / (1 - 0.9^u) / sqrt(0.999^(u-s) a / (1 - 0.999^u)).
+
+    Up to the epsilon, that is m / sqrt(a) times a number that is the same for all rows which wait
+    since s. moved[s] is the sum of these numbers. `adam_catch_up` needs nothing else.
+
+    Args:
+        moved: (steps + 1,) float64, at first 0; changed in place. step: from 1.
+    """
+    waits = np.arange(max(0, step - FORGOTTEN), step)
+    decay = (ADAM_DECAY_M / np.sqrt(ADAM_DECAY_A)) ** (step - waits)
+    corrected = np.sqrt(1 - ADAM_DECAY_A**step) / (1 - ADAM_DECAY_M**step)
+    moved[waits] += learning_rate * corrected * decay
+
+
+def adam_catch_up(
+    p: np.ndarray, state: dict[str, np.ndarray], rows: np.ndarray, step: int, moved: np.ndarray
+) -> None:
+    """Bring rows to where Adam's first `step` steps would have brought them, in place.
+
+    Called for the rows of a step before it, `update` by "adam" then equals the update of the whole
+    weight with a gradient of 0 elsewhere, at the cost of the rows. t is the step of a row's last
+    update here.
+
+    Args:
+        p: (I, D) the weight. state: from `init_state`. rows: (m,) distinct row numbers.
+        moved: see `adam_waits`.
+    """
+    t, m, a = (state[name][rows] for name in "tma")
+    waits = step - t
+    p[rows] -= moved[t.astype(np.int64)].astype(p.dtype) * m / (np.sqrt(a) + ADAM_EPSILON)
+    state["m"][rows] = m * ADAM_DECAY_M**waits
+    state["a"][rows] = a * ADAM_DECAY_A**waits
+    state["t"][rows] = step
+
+
 def _mean(
     mean: np.ndarray, rows: np.ndarray | EllipsisType, new: np.ndarray, decay: float
 ) -> np.ndarray:

@@ -254,6 +254,27 @@ def adam_rows(
 
 
 @kernel
+def adam_catch_up(
+    p: Matrix, rows: Ints, m: Matrix, a: Matrix, t: Matrix, step: int, moved: Doubles
+) -> None:
+    """optim.adam_catch_up for distinct rows (n,) of a table p (I, D); t is (I, 1)."""
+    f = type_of(p[0, 0])
+    eps, keep_m, keep_a = f(optim.ADAM_EPSILON), f(optim.ADAM_DECAY_M), f(optim.ADAM_DECAY_A)
+    for i in range(len(rows)):
+        row = rows[i]
+        fetch_ahead(p, rows, i)
+        fetch_ahead(m, rows, i)
+        fetch_ahead(a, rows, i)
+        waits, by = f(step) - t[row, 0], f(moved[int(t[row, 0])])
+        of_m, of_a = keep_m**waits, keep_a**waits
+        for k in range(p.shape[1]):
+            p[row, k] -= by * m[row, k] / (np.sqrt(a[row, k]) + eps)
+            m[row, k] *= of_m
+            a[row, k] *= of_a
+        t[row, 0] = f(step)
+
+
+@kernel
 def update_matrix(
     p: Matrix, left: Matrix, right_T: Matrix, a: Matrix, v: Matrix, how: Doubles, small: int,
     tile: Vector, first_row: Ints,

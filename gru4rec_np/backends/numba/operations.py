@@ -30,6 +30,7 @@ from gru4rec_np.backends.numba import encoders
 from gru4rec_np.backends.numba.compiled import float_type, prepare
 from gru4rec_np.backends.numba.kernels import (
     CASES,
+    adam_catch_up,
     adam_rows,
     apart,
     blend_backward,
@@ -55,7 +56,7 @@ STEP_BY_STEP = (
 
 WHOLE_SESSIONS = (
     encoders.unroll, encoders.unroll_backward, encoders.attention, encoders.attention_backward,
-    softmax_loss, lane_losses, adam_rows,
+    softmax_loss, adam_rows, adam_catch_up,
 )  # fmt: skip
 
 
@@ -279,6 +280,18 @@ class NumbaOps(Ops):
         a, v = (_as_table(state[name]) if name in state else none for name in "av")
         how = np.array([adapt == "adagrad", learning_rate, momentum], np.float64)
         update_rows(_as_table(p), rows, g, a, v, how)
+
+    def adam_catch_up(
+        self,
+        p: np.ndarray,
+        state: dict[str, np.ndarray],
+        rows: np.ndarray,
+        step: int,
+        moved: np.ndarray,
+    ) -> None:
+        """As `optim.adam_catch_up`."""
+        rows = rows.astype(np.int64, copy=False)
+        adam_catch_up(p, rows, state["m"], state["a"], state["t"], step, moved)
 
     # --- the whole catalogue ----------------------------------------------------------------------
 
