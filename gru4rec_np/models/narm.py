@@ -104,7 +104,7 @@ class NARMHyperparameters(Checked):
     n_sample: int = declare(
         0, "negatives a step, shared by its cases, besides their targets; 0: all items", whole(0)
     )
-    sample_alpha: float = declare(0.75, "they are drawn by support^sample_alpha", number(0))
+    sample_alpha: float = declare(0.5, "they are drawn by support^sample_alpha", number(0))
     batch_size: int = declare(64, "sessions a step", whole(1))
     n_epochs: int = declare(8, "passes over the training sessions", whole(1))
     learning_rate: float = declare(5e-3, "step size of Adam", number(0, above=True))
