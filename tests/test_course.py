@@ -143,6 +143,31 @@ def test_a_mistake_is_known_by_its_error_and_may_be_made_in_several_ways():
     assert judge(SUM, lambda x, y: np.split(y, 2)).text.startswith("the operands have to be split")
 
 
+def product_of_sum(x, y):
+    total = x + y
+    return total @ y
+
+
+def test_a_mistake_may_be_an_edit_of_the_solution():
+    product = Exercise(
+        **{
+            **vars(SUM),
+            "right": lambda x, y: (x + y) @ y,
+            "mistakes": {
+                "the sum is a difference": {"x + y": "x - y"},
+                "the product is wrong": checks.Ways({"total @ y": "total * y"}, {"@ y": "@ y[9]"}),
+            },
+            "solution": product_of_sum,
+        }
+    )
+    assert judge(product, lambda x, y: x @ y - y @ y).text == "the sum is a difference"
+    assert judge(product, lambda x, y: (x + y) * y).text == "the product is wrong"
+    assert judge(product, lambda x, y: (x + y) @ y[9]).text.startswith("the product is wrong; it")
+    for old, times in (("x * y", 0), ("y", 3)):
+        with pytest.raises(ValueError, match=f"stands {times} times"):
+            checks.edited(product_of_sum, {old: "z"})
+
+
 def own_words(x, y):
     raise ValueError("array split does not result in an equal division")
 

@@ -40,32 +40,61 @@ class Exercise:
         cases: rng to a list of tuples of arguments. The same seed is used at each check.
         mistakes: what went wrong, as one would tell a friend, to a function that does just that.
             An answer that gives what it gives, or stops with the error that it stops with, has
-            made that mistake. Where there are several ways to make it: `Ways`.
+            made that mistake. Where there are several ways to make it: `Ways`. In place of a
+            function may stand what is replaced in the text of `solution`, {old: new}.
         hints: shown one at a time, from a nudge to nearly all.
         parts: names of what is returned, where that is a tuple.
         run: (answer, arguments) to the result that is compared, where calling will not do.
         tolerance: relative; absolute too, times the largest entry of what is expected.
         given: what a notebook goes on with in place of a wrong answer, where that is not `right`.
         goal: (answer, cases) to why a right answer misses the point; "" if it does not.
+        solution: a right answer as a reader would write it, in which mistakes are made.
     """
 
     number: str
     title: str
     right: Callable
     cases: Callable[[np.random.Generator], Sequence[tuple]]
-    mistakes: Mapping[str, Callable] = field(default_factory=dict)
+    mistakes: Mapping[str, Any] = field(default_factory=dict)
     hints: Sequence[str] = ()
     parts: Sequence[str] = ()
     run: Callable[[Any, tuple], Any] = lambda answer, args: answer(*args)
     tolerance: float = 1e-6
     given: Callable | None = None
     goal: Callable[[Any, Sequence[tuple]], str] | None = None
+    solution: Callable | None = None
+
+    def __post_init__(self) -> None:
+        made = {said: self._made(mistake) for said, mistake in self.mistakes.items()}
+        object.__setattr__(self, "mistakes", made)
+
+    def _made(self, mistake: Any) -> Callable:
+        """A mistake as a function."""
+        if isinstance(mistake, Ways):
+            return Ways(*map(self._made, mistake.ways))
+        return edited(self.solution, mistake) if isinstance(mistake, Mapping) else mistake
+
+
+def edited(function: Any, edits: Mapping[str, str]) -> Callable:
+    """A function with pieces of its text replaced, {old: new}.
+
+    Raises:
+        ValueError: a piece does not stand in the text once.
+    """
+    text = inspect.getsource(function)
+    for old, new in edits.items():
+        if text.count(old) != 1:
+            raise ValueError(f"{old!r} stands {text.count(old)} times in:\n{text}")
+        text = text.replace(old, new)
+    names = dict(function.__globals__)
+    exec(text, names)
+    return names[function.__name__]
 
 
 class Ways:
     """Several ways to make one mistake: functions that give, or stop with, different things."""
 
-    def __init__(self, *ways: Callable):
+    def __init__(self, *ways: Any):
         self.ways = ways
 
     def __call__(self, *args: Any) -> Any:
