@@ -41,14 +41,14 @@ class Exercise:
         mistakes: what went wrong, as one would tell a friend, to a function that does just that.
             An answer that gives what it gives, or stops with the error that it stops with, has
             made that mistake. Where there are several ways to make it: `Ways`. In place of a
-            function may stand what is replaced in the text of `solution`, {old: new}.
+            function may stand what is replaced in the text of the solution, {old: new}.
         hints: shown one at a time, from a nudge to nearly all.
         parts: names of what is returned, where that is a tuple.
         run: (answer, arguments) to the result that is compared, where calling will not do.
         tolerance: relative; absolute too, times the largest entry of what is expected.
         given: what a notebook goes on with in place of a wrong answer, where that is not `right`.
         goal: (answer, cases) to why a right answer misses the point; "" if it does not.
-        solution: a right answer as a reader would write it, in which mistakes are made.
+        solution: a right answer as a reader would write it, to make mistakes in; `right` if None.
     """
 
     number: str
@@ -72,7 +72,9 @@ class Exercise:
         """A mistake as a function."""
         if isinstance(mistake, Ways):
             return Ways(*map(self._made, mistake.ways))
-        return edited(self.solution, mistake) if isinstance(mistake, Mapping) else mistake
+        if isinstance(mistake, Mapping):
+            return edited(self.solution or self.right, mistake)
+        return mistake
 
 
 def edited(function: Any, edits: Mapping[str, str]) -> Callable:

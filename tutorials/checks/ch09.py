@@ -363,7 +363,6 @@ EXERCISES = [
         title="back through the softmax",
         right=ch09.softmax_backward,
         cases=_softmax_backward_cases,
-        solution=ch09.softmax_backward,
         mistakes={
             "the part -Σ is missing: each e_i also sits in the sum below, and moves all α of its"
             " row": {" - (a * da).sum(axis=1, keepdims=True)": ""},
@@ -481,7 +480,6 @@ EXERCISES = [
         right=ch09.decoder_backward,
         cases=_decoder_cases,
         parts=("dc", "dB", "demb"),
-        solution=ch09.decoder_backward,
         mistakes={
             "out = c Bᵀ, so going back multiplies by B itself, dc = dout @ B: you transposed once"
             " too often": {"dout @ B": "dout @ B.T"},
@@ -506,7 +504,6 @@ EXERCISES = [
         title="no gradient from padding",
         right=ch09.padded_backward,
         cases=_padded_cases,
-        solution=ch09.padded_backward,
         mistakes={
             "padding is counted: the cells from n on are no events, their gradient is 0, and the"
             " mean is over the events only": {
