@@ -3,7 +3,7 @@
 import numpy as np
 
 from checks import Exercise, Wrong
-from checks.common import in_order, row_sums_as_they_came, rows_unsummed
+from checks.common import row_sums_as_they_came, rows_unsummed
 from gru4rec_np.ops.activations import sigmoid
 from gru4rec_np.ops.cells import (
     dense,
@@ -231,7 +231,10 @@ EXERCISES = [
             "n is multiplied by z in this line, so that is its slope": {" * z": ""},
             "it includes σ's slope already; return dz alone, the step back through σ comes in"
             " 4.6": {"(n - h)": "(n - h) * z * (1 - z)"},
-            "the order of what is returned is dz, dn, dh": in_order(ch04.mix_backward, 1, 2, 0),
+            "the order of what is returned is dz, dn, dh": {
+                "dh_new * (n - h), ": "",
+                "dh_new * (1 - z)": "dh_new * (1 - z), dh_new * (n - h)",
+            },
         },
         hints=[
             "Take one of z, n, h as the variable, the others as constants. What is its slope?",

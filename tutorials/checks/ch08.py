@@ -5,7 +5,7 @@ import copy
 import numpy as np
 
 from checks import Exercise, Wrong, edited
-from checks.common import row_sums_as_they_came, rows_unsummed
+from checks.common import in_place, row_sums_as_they_came, rows_unsummed
 from gru4rec_np.data.batches import session_parallel
 from gru4rec_np.data.sessions import Sessions
 from gru4rec_np.ops import optim
@@ -59,17 +59,6 @@ def _all_rows(rows, g):
 
 def update(p, a, v, rows, g, learning_rate, momentum):
     optim.update(p, g, {"a": a, "v": v}, "adagrad", learning_rate, momentum, rows)
-
-
-def _after(change):
-    """What a function that changes p, a, v in place makes of copies of them."""
-
-    def changed(p, a, v, *rest):
-        p, a, v = p.copy(), a.copy(), v.copy()
-        change(p, a, v, *rest)
-        return p, a, v
-
-    return changed
 
 
 def _update_in_place(answer, args):
@@ -360,13 +349,13 @@ EXERCISES = [
     Exercise(
         number="8.3",
         title="momentum, on some rows",
-        right=_after(update),
+        right=in_place(update, 3),
         given=update,
         run=_update_in_place,
         cases=_update_cases,
         parts=("p", "a", "v"),
         mistakes={
-            said: _after(edited(ch08.update, edits)) for said, edits in UPDATE_MISTAKES.items()
+            said: in_place(edited(ch08.update, edits), 3) for said, edits in UPDATE_MISTAKES.items()
         },
         hints=[
             "a[rows] is a copy. Change it and put it back: a[rows] += ... does both.",
