@@ -24,13 +24,13 @@ def softmax(r, axis=1):
     return e / e.sum(axis=axis, keepdims=True)
 
 
-def sessions_of(items, offsets, n_items=None, times=None):
-    """A log whose items, sessions and, without times, events have their numbers for names."""
+def sessions_of(items, offsets, n_items=None):
+    """A log whose items and sessions have their numbers for names, and events theirs for times."""
     items = np.asarray(items, np.int32)
     return Sessions(
         items,
         np.asarray(offsets),
-        np.arange(len(items), dtype=float) if times is None else times,
+        np.arange(len(items), dtype=float),
         np.arange(items.max(initial=0) + 1 if n_items is None else n_items),
         np.arange(len(offsets) - 1),
     )
