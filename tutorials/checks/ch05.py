@@ -169,21 +169,12 @@ def _leaving(rng):
 # --- 5.6: softened twice --------------------------------------------------------------------------
 
 
-def _pick(p, target):
-    return p[np.arange(len(target)), target]
-
-
 def _loss(h, V, target):
-    return -np.log(_pick(softmax(h @ V.T), target))
+    return -np.log(softmax(h @ V.T)[np.arange(len(target)), target])
 
 
-def _log_of_plain_softmax(h, V, target):
-    e = np.exp(h @ V.T)
-    return -np.log(_pick(e / e.sum(axis=1, keepdims=True), target))
-
-
-def _sum_of_exp(h, V):
-    return np.exp(h @ V.T).sum(axis=1)
+# The line of the solution that has the logarithm of the softmax.
+LOG_P = "log_p = scores - top - np.log(np.exp(scores - top).sum(axis=1, keepdims=True))"
 
 
 def _scores_and_targets(rng):
@@ -416,30 +407,34 @@ EXERCISES = [
         number="5.6",
         title="exhibit 4",
         right=_loss,
+        solution=ch05.loss,
         cases=_scores_and_targets,
         mistakes={
             "it is right for small scores; for 1000 e^r overflows, and inf / inf is NaN: take each "
-            "row's maximum away before exp": _log_of_plain_softmax,
+            "row's maximum away before exp": {
+                LOG_P: "e = np.exp(scores)\n    log_p = np.log(e / e.sum(axis=1, keepdims=True))"
+            },
             "it is right for small scores; for 1000 e^r overflows, and the loss is inf: take each "
-            "row's maximum away before exp": lambda h, V, target: (
-                np.log(_sum_of_exp(h, V)) - _pick(h @ V.T, target)
-            ),
+            "row's maximum away before exp": {"scores.max(axis=1, keepdims=True)": "0"},
             "softmax is applied twice: `output` are probabilities already, and all of 0...1 "
-            "looks nearly the same to a second one": lambda h, V, target: (
-                -np.log(_pick(softmax(softmax(h @ V.T)), target))
-            ),
-            "now there is no softmax at all: that is minus the target's score": (
-                lambda h, V, target: -_pick(h @ V.T, target)
-            ),
-            "the softmax runs over the lanes (axis 0); it must run over the items": (
-                lambda h, V, target: -np.log(_pick(softmax(h @ V.T, axis=0), target))
-            ),
-            "the logarithm is missing: that is minus the target's probability": (
-                lambda h, V, target: -_pick(softmax(h @ V.T), target)
-            ),
-            "log is missing before the sum: log p = r - log Σ e^r": (
-                lambda h, V, target: _sum_of_exp(h, V) - _pick(h @ V.T, target)
-            ),
+            "looks nearly the same to a second one": {
+                "    return": "    p = np.exp(log_p)\n"
+                "    log_p = p - np.log(np.exp(p).sum(axis=1, keepdims=True))\n"
+                "    return"
+            },
+            "now there is no softmax at all: that is minus the target's score": {
+                "-log_p[": "-scores["
+            },
+            "the softmax runs over the lanes (axis 0); it must run over the items": {
+                "scores.max(axis=1": "scores.max(axis=0",
+                "sum(axis=1": "sum(axis=0",
+            },
+            "the logarithm is missing: that is minus the target's probability": {
+                "-log_p[": "-np.exp(log_p)["
+            },
+            "log is missing before the sum: log p = r - log Σ e^r": {
+                " - top - np.log(np.exp(scores - top)": " - (np.exp(scores)"
+            },
         },
         hints=[
             "What does each row of `output` sum to? And what do the last lines make of `output`?",

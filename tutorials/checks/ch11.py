@@ -74,29 +74,11 @@ def _of_places(x, chosen):
 # --- softmax --------------------------------------------------------------------------------------
 
 
-def _maximum(y):
-    return y.max(axis=1, keepdims=True)
-
-
-def _sum(e):
-    return e.sum(axis=1, keepdims=True)
-
-
-def _softmax_with(maximum=_maximum, below=None, total=_sum):
-    """A softmax with other maxima, with others `below` the fraction line, or with other sums."""
-
-    @np.errstate(all="ignore")  # overflow, 0 / 0
-    def mistake(y):
-        return np.exp(y - maximum(y)) / total(np.exp(y - (below or maximum)(y)))
-
-    return mistake
-
-
 def _for_each_thread(y, reduce):
     """A reduction by each thread of the numbers that are its own, (n, N)."""
     out = np.empty_like(y)
     for t in range(min(THREADS, y.shape[1])):
-        out[:, t::THREADS] = reduce(y[:, t::THREADS])
+        out[:, t::THREADS] = reduce(y[:, t::THREADS], axis=1, keepdims=True)
     return out
 
 
@@ -334,31 +316,35 @@ EXERCISES = [
         title="the softmax of a row",
         right=lambda y: softmax(y),  # what is said of sizes calls them y's, as the kernel does
         cases=_softmax_cases,
+        solution=softmax,
         mistakes={
-            "for large scores e^y overflows, and ∞ / ∞ is NaN: subtract the row's maximum "
-            "first": _softmax_with(lambda y: 0),
+            "for large scores e^y overflows, and ∞ / ∞ is NaN: subtract the row's maximum first": {
+                "r.max(axis=axis, keepdims=True)": "0"
+            },
             "the maximum starts at 0, so a row of negative scores is not shifted; where all of its "
-            "e^y round to 0, 0 / 0 is NaN: start at -INFINITY": _softmax_with(
-                lambda y: np.maximum(_maximum(y), 0)
-            ),
+            "e^y round to 0, 0 / 0 is NaN: start at -INFINITY": {
+                "r.max(axis=axis, keepdims=True)": "r.max(axis=axis, keepdims=True, initial=0)"
+            },
             "only the first 128 numbers of a row are done, one for each thread; N may be more: "
             "continue with k + blockDim.x": lambda y: _is_written(
                 np.pad(softmax(y[:, :THREADS]), ((0, 0), (0, max(0, y.shape[1] - THREADS)))),
                 np.arange(y.shape[1]) < THREADS,
             ),
-            "the exponentials are not divided by their sum": lambda y: np.exp(
-                y - y.max(axis=1, keepdims=True)
-            ),
-            "in the denominator, the sum, the maximum is not subtracted": (
-                _softmax_with(below=lambda y: 0)
-            ),
-            "in the numerator the maximum is not subtracted": _softmax_with(
-                lambda y: 0, below=_maximum
-            ),
+            "the exponentials are not divided by their sum": {
+                " / e.sum(axis=axis, keepdims=True)": ""
+            },
+            "in the denominator, the sum, the maximum is not subtracted": {
+                "e.sum": "np.exp(r).sum"
+            },
+            "in the numerator the maximum is not subtracted": {"e / ": "np.exp(r) / "},
             "each thread subtracts the maximum of its own numbers; block_max gives that of the "
-            "whole row": _softmax_with(lambda y: _for_each_thread(y, _maximum)),
+            "whole row": lambda y: (
+                (e := np.exp(y - _for_each_thread(y, np.max))) / e.sum(axis=1, keepdims=True)
+            ),
             "each thread divides by the sum of its own numbers; block_sum gives that of the whole "
-            "row": _softmax_with(total=lambda e: _for_each_thread(e, _sum)),
+            "row": lambda y: (
+                (e := np.exp(y - y.max(axis=1, keepdims=True))) / _for_each_thread(e, np.sum)
+            ),
         },
         hints=[
             "Three loops over the row, each like that of the gather: the maximum, the sum, the "
