@@ -2,7 +2,7 @@
 
 A notebook calls `check` and `hint`; each chapter's exercises stand in a file of their own, ch04.py
 for notebook 4, and what several chapters use in common.py. Imports NumPy and the package's file
-writer; the chapters import the package.
+writer; the chapters import the package and the solutions.
 """
 
 from __future__ import annotations
@@ -40,15 +40,16 @@ class Exercise:
         cases: rng to a list of tuples of arguments. The same seed is used at each check.
         mistakes: what went wrong, as one would tell a friend, to a function that does just that.
             An answer that gives what it gives, or stops with the error that it stops with, has
-            made that mistake. Where there are several ways to make it: `Ways`. In place of a
-            function may stand what is replaced in the text of the solution, {old: new}.
+            made that mistake. In place of a function may stand what is replaced in the text of
+            the solution, {old: new}; and a list, where there are several ways to make it. After
+            the exercise is made, there is a list of functions for each.
         hints: shown one at a time, from a nudge to nearly all.
         parts: names of what is returned, where that is a tuple.
         run: (answer, arguments) to the result that is compared, where calling will not do.
         tolerance: relative; absolute too, times the largest entry of what is expected.
         given: what a notebook goes on with in place of a wrong answer, where that is not `right`.
         goal: (answer, cases) to why a right answer misses the point; "" if it does not.
-        solution: a right answer as a reader would write it, to make mistakes in; `right` if None.
+        solution: a right function as a reader would write it, to make mistakes in; None: `right`.
     """
 
     number: str
@@ -65,16 +66,14 @@ class Exercise:
     solution: Callable | None = None
 
     def __post_init__(self) -> None:
-        made = {said: self._made(mistake) for said, mistake in self.mistakes.items()}
-        object.__setattr__(self, "mistakes", made)
-
-    def _made(self, mistake: Any) -> Callable:
-        """A mistake as a function."""
-        if isinstance(mistake, Ways):
-            return Ways(*map(self._made, mistake.ways))
-        if isinstance(mistake, Mapping):
-            return edited(self.solution or self.right, mistake)
-        return mistake
+        made = {}
+        for said, mistake in self.mistakes.items():
+            ways = mistake if isinstance(mistake, list) else [mistake]
+            made[said] = [
+                edited(self.solution or self.right, way) if isinstance(way, Mapping) else way
+                for way in ways
+            ]
+        object.__setattr__(self, "mistakes", made)  # the dataclass is frozen
 
 
 def edited(function: Any, edits: Mapping[str, str]) -> Callable:
@@ -91,21 +90,6 @@ def edited(function: Any, edits: Mapping[str, str]) -> Callable:
     names = dict(function.__globals__)
     exec(text, names)
     return names[function.__name__]
-
-
-class Ways:
-    """Several ways to make one mistake: functions that give, or stop with, different things."""
-
-    def __init__(self, *ways: Any):
-        self.ways = ways
-
-    def __call__(self, *args: Any) -> Any:
-        return self.ways[0](*args)
-
-
-def ways(mistake: Callable) -> tuple[Callable, ...]:
-    """The functions that make a mistake."""
-    return mistake.ways if isinstance(mistake, Ways) else (mistake,)
 
 
 class Wrong(Exception):
@@ -262,8 +246,8 @@ def _half(exercise: Exercise, cases: list, found: list[tuple], expected: list[tu
 def _made(exercise: Exercise, cases: list[tuple]) -> list[tuple[str, list[tuple]]]:
     """What each mistake gives, in each of its ways."""
     made = []
-    for name, mistake in exercise.mistakes.items():
-        for way in ways(mistake):
+    for name, ways in exercise.mistakes.items():
+        for way in ways:
             try:
                 results = [way(*copy.deepcopy(args)) for args in cases]
             except Exception:  # it is one that shows by raising
@@ -274,8 +258,8 @@ def _made(exercise: Exercise, cases: list[tuple]) -> list[tuple[str, list[tuple]
 
 def _named_stop(exercise: Exercise, args: tuple, error: Exception) -> str:
     """The error that an answer stopped with, after the mistake that stops with the same one."""
-    for name, mistake in exercise.mistakes.items():
-        for way in ways(mistake):
+    for name, ways in exercise.mistakes.items():
+        for way in ways:
             try:
                 way(*copy.deepcopy(args))
             except Exception as other:

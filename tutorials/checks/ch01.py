@@ -5,7 +5,7 @@ import traceback
 
 import numpy as np
 
-from checks import Exercise, Ways, Wrong
+from checks import Exercise, Wrong
 from checks.common import sessions_of
 from gru4rec_np import Sessions
 from gru4rec_np.data.protocols import merge_repeats
@@ -179,10 +179,10 @@ EXERCISES = [
             "offsets[-1] - 1, and yours goes one further": {
                 "np.ones(offsets[-1]": "np.ones(offsets[-1] + 1"
             },
-            ONE_TOO_FAR_LAST: Ways(
+            ONE_TOO_FAR_LAST: [
                 {"offsets[1:] - 1": "offsets[1:]"},
                 lambda offsets: np.delete(np.arange(offsets[-1]), offsets[1:]),
-            ),
+            ],
             "that is a mask of the events, rightly True where there is a next one; "
             "np.flatnonzero(mask) gives their numbers": {"np.flatnonzero(has_next)": "has_next"},
         },
@@ -300,12 +300,12 @@ EXERCISES = [
             "it looks as if days were not turned into seconds": {" * 86_400": ""},
             "the border is one day back, whatever days says": {"days * ": ""},
             "the days are counted from the log's first click; the test set is its last days, so "
-            "the border is times.max() - days * 86_400": Ways(
+            "the border is times.max() - days * 86_400": [
                 {"max() -": "min() +"},
                 {"max() -": "min() +", ">=": ">"},
                 {"max() -": "min() +", ">=": "<="},
                 {"max() -": "min() +", ">=": "<"},
-            ),
+            ],
             "<= finds what starts before the border, the training set; True is for the test set": {
                 ">=": "<="
             },
@@ -372,14 +372,14 @@ EXERCISES = [
             "the dict gives the id for a number; it is to give the number for an id, {item: i for "
             "i, item in enumerate(item_ids.tolist())}": {"{item: i for": "{i: item for"},
             "number[id] stops at the first id that the other catalogue lacks; number.get(id, -1) "
-            "gives -1 there": Ways(
+            "gives -1 there": [
                 {"number.get(item, -1)": "number[item]"},
                 {
                     "number.get(item, -1)": "number[item]",
                     "(item_ids.tolist())": "(item_ids)",
                     "log.item_ids.tolist()": "log.item_ids",
                 },
-            ),
+            ],
             "the map is the wrong way round: it gives the old number of each new one; asked is the "
             "new number of each old one, in the order of log.item_ids": {
                 "(item_ids.": "(log.item_ids.",

@@ -5,7 +5,7 @@ from functools import partial
 
 import numpy as np
 
-from checks import Exercise, Ways
+from checks import Exercise
 from gru4rec_np.ops import cells
 from solutions import ch03
 
@@ -33,7 +33,7 @@ def _in_other_orders(cell):
         xW, *weights = (np.concatenate([t[i] for i in order], axis=-1) for t in thirds)
         return cell(xW, h, *weights)
 
-    return Ways(*(partial(in_order, order) for order in OTHER_ORDERS))
+    return [partial(in_order, order) for order in OTHER_ORDERS]
 
 
 WITHOUT_AXIS = "np.split cuts the rows if it is not told an axis; gates are columns: axis=1"
@@ -42,10 +42,10 @@ BIAS_BY_COLUMNS = "a bias has one axis, so there are no columns: np.split(b, 3),
 
 def _split_bias_by_columns(at):
     """The errors of a bias, argument number `at`, that is cut as a matrix is."""
-    return Ways(
+    return [
         lambda *args: np.split(args[at], 3, axis=1),
         lambda *args: args[at][:, :1],
-    )
+    ]
 
 
 def _lstm(xW, hc, U, b):
@@ -116,19 +116,19 @@ EXERCISES = [
             "xW is the product already, it only needs adding; it is h that goes through U": {
                 "xW + h @ U": "xW @ U + h"
             },
-            "xW is the product of x and W already; it is h that is multiplied by U, h @ U": Ways(
+            "xW is the product of x and W already; it is h that is multiplied by U, h @ U": [
                 {"xW + h @ U": "xW @ U"},
                 {"h @ U": "xW @ U"},
                 {"xW + h @ U": "(xW + h) @ U"},
                 {"xW + h": "xW @ h + h"},
-            ),
-            "xW and h U are added, not multiplied: xW + h @ U + b": Ways(
+            ],
+            "xW and h U are added, not multiplied: xW + h @ U + b": [
                 {"xW + h": "xW * h"},
                 {"xW + h @ U": "xW * (h @ U)"},
                 {"xW + h @ U": "xW * h"},
                 {"xW + h @ U": "xW * h + U"},
                 {"xW + h @ U": "xW @ (h @ U)"},
-            ),
+            ],
             "that is σ; here it is tanh": {"np.tanh": "sigmoid"},
         },
         hints=[
@@ -146,17 +146,15 @@ EXERCISES = [
         mistakes={
             "that is the long product still: where no lane is at a row with an inf, 0 * inf made "
             "NaN; take the rows themselves": {"W[x]": "np.eye(len(W))[x] @ W"},
-            "those are columns; an item is a row of W": Ways(
-                {"W[x]": "W[:, x]"}, {"W[x]": "W.T[x]"}
-            ),
+            "those are columns; an item is a row of W": [{"W[x]": "W[:, x]"}, {"W[x]": "W.T[x]"}],
             "x holds item numbers, not the 1-of-N vectors themselves, so it cannot be multiplied "
-            "with W; take the rows with these numbers, W[x]": Ways(
+            "with W; take the rows with these numbers, W[x]": [
                 {"W[x]": "x @ W"},
                 {"W[x]": "np.dot(x, W)"},
                 {"W[x]": "x * W"},
                 {"W[x]": "x[:, None] * W"},
                 {"W[x]": "x[:, None] @ W"},
-            ),
+            ],
             "items are counted from 0, as rows are; yours are one too low": {"W[x]": "W[x - 1]"},
             "items are counted from 0, as rows are; yours are one too high": {
                 "W[x]": "np.roll(W, -1, axis=0)[x]"
@@ -195,10 +193,10 @@ EXERCISES = [
                 "(1 - z) * h + z * n": "(1 - r) * h + r * n",
             },
             "the columns' order is [r | z | n]; you take them in another": _in_other_orders(_gru),
-            "r multiplies the old state only, not x W_n": Ways(
+            "r multiplies the old state only, not x W_n": [
                 {"xW_n + (r * h) @ U_n": "r * (xW_n + h @ U_n)"},
                 {"xW_n + (r * h) @ U_n + b_n": "r * (xW_n + h @ U_n + b_n)"},
-            ),
+            ],
             "r multiplies the whole candidate; it belongs inside tanh, at h only: (r*h) @ U_n": {
                 "np.tanh(xW_n + (r * h)": "r * np.tanh(xW_n + h"
             },
@@ -220,11 +218,11 @@ EXERCISES = [
                 "(1 - z) * h": "(1 - z) * r * h"
             },
             "the old state is kept whole; its share is 1 - z": {"(1 - z) * h": "h"},
-            "gates are between 0 and 1: σ, not tanh": Ways(
+            "gates are between 0 and 1: σ, not tanh": [
                 {"r = sigmoid": "r = np.tanh", "z = sigmoid": "z = np.tanh"},
                 {"r = sigmoid": "r = np.tanh"},
                 {"z = sigmoid": "z = np.tanh"},
-            ),
+            ],
             "the candidate has tanh, not σ: a state may be negative": {"np.tanh": "sigmoid"},
         },
         hints=[
@@ -282,9 +280,11 @@ EXERCISES = [
             },
             "h and c are swapped: the first half of hc is h": {"h, c =": "c, h ="},
             "f is the share that stays: f*c, not (1-f)*c": {"f * c": "(1 - f) * c"},
-            "the state is one array, [h' | c']: np.hstack puts the two side by side": Ways(
-                {"np.hstack": "tuple"}, {"np.hstack": "np.array"}, {"np.hstack": "np.vstack"}
-            ),
+            "the state is one array, [h' | c']: np.hstack puts the two side by side": [
+                {"np.hstack": "tuple"},
+                {"np.hstack": "np.array"},
+                {"np.hstack": "np.vstack"},
+            ],
             "np.split cuts the rows if it is not told an axis; h, c and the gates are columns: "
             "axis=1": lambda xW, hc, U, b: np.split(hc, 2),
             "h is the first H of hc's 2 * H columns; only h goes through U": {"h @ U": "hc @ U"},
@@ -353,10 +353,10 @@ EXERCISES = [
             },
             "the candidate's tanh is missing": {"np.tanh": ""},
             "the candidate has tanh, not σ: a state may be negative": {"np.tanh": "sigmoid"},
-            BIAS_BY_COLUMNS: Ways(
-                *_split_bias_by_columns(3).ways,
-                *_split_bias_by_columns(4).ways,
-            ),
+            BIAS_BY_COLUMNS: [
+                *_split_bias_by_columns(3),
+                *_split_bias_by_columns(4),
+            ],
             WITHOUT_AXIS: {"xW + b, 3, axis=1": "xW + b, 3"},
             "z is the share of the candidate n here, 1 - z that of the old state": {
                 "(1 - z) * h + z * n": "z * h + (1 - z) * n"

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from checks import Exercise, Ways, Wrong
+from checks import Exercise, Wrong
 from checks.common import softmax
 from gru4rec_np.data import batches
 from gru4rec_np.ops import optim, scoring
@@ -147,13 +147,12 @@ EXERCISES = [
         mistakes={
             "the bias is missing: + b_y[items]": {" + b_y[items]": ""},
             "b_y has an entry for each item of the catalogue; the columns want those of `items` "
-            "only: + b_y[items]": Ways({"b_y[items]": "b_y"}, {"b_y[items]": "b_y[:, None]"}),
-            "V_y[items] is (N, H), and h is (B, H): transposed it gives (B, N), "
-            "h @ V_y[items].T": Ways(
+            "only: + b_y[items]": [{"b_y[items]": "b_y"}, {"b_y[items]": "b_y[:, None]"}],
+            "V_y[items] is (N, H), and h is (B, H): transposed it gives (B, N), h @ V_y[items].T": [
                 {"V_y[items].T": "V_y[items]"},
                 {"h @ V_y[items].T": "np.dot(h, V_y[items])"},
                 {"h @ V_y[items].T": "np.einsum('bh,hn->bn', h, V_y[items])"},
-            ),
+            ],
             "rows are lanes, so h stands left: h @ V_y[items].T is (B, N), V_y[items] @ h.T is "
             "(N, B)": {"h @ V_y[items].T": "V_y[items] @ h.T"},
             "`items` comes before .T: V_y[items].T. V_y.T[items] takes rows of the transposed "
@@ -204,15 +203,16 @@ EXERCISES = [
                 "**sample_alpha": ""
             },
             "support is multiplied by sample_alpha, which cancels, and makes NaN where it is 0; it "
-            "is raised to it: support ** sample_alpha": Ways(
+            "is raised to it: support ** sample_alpha": [
                 {"**": " * "},
                 {"**": " * ", " / cumulative[-1]": ""},
                 {"**": " * ", "cumulative[-1]": "support.sum()"},
-            ),
+            ],
             "support is sorted first; entry i belongs to item i, so its order stays. The running "
-            "sum ascends by itself": Ways(
-                {"support**": "np.sort(support) ** "}, {"support**": "np.sort(support)[::-1] ** "}
-            ),
+            "sum ascends by itself": [
+                {"support**": "np.sort(support) ** "},
+                {"support**": "np.sort(support)[::-1] ** "},
+            ],
             "the running sum of the powers is divided by the sum of support itself; it ends at 1 "
             "if you divide by the sum of the powers, its own last entry": {
                 "cumulative[-1]": "support.sum()"
@@ -249,18 +249,18 @@ EXERCISES = [
                 lambda u, F: (u * len(F)).astype(int)
             ),
             "the first argument of np.searchsorted is what is searched, F, the second what is "
-            "looked for, u": Ways(
+            "looked for, u": [
                 {"distribution, u": "u, distribution"},
                 {"distribution, u": "u.ravel(), distribution"},
                 {'distribution, u, side="right"': "u.ravel(), distribution"},
-            ),
+            ],
             "each u is to be compared with all of F, on an axis of its own: u[..., None] < F, then "
-            "argmax(axis=-1); or np.searchsorted": Ways(
+            "argmax(axis=-1); or np.searchsorted": [
                 lambda u, F: np.argmax(u < F),
                 lambda u, F: np.argmax(u[..., None] < F),
                 lambda u, F: np.argmax(u[..., None] < F, axis=0),
                 lambda u, F: np.argmax(u[:, None] < F),
-            ),
+            ],
             "that is the nearest bound; asked is the part that u lies in": (
                 lambda u, F: np.abs(F - u[..., None]).argmin(axis=-1)
             ),
@@ -296,16 +296,18 @@ EXERCISES = [
                 lambda dr, h, V, items: (dr @ V, items, dr.T @ h, dr.sum(axis=0))
             ),
             "items are numbers of the whole table. V has the N rows already gathered, and so does "
-            "dV: row c belongs to items[c]. Do not index them by items": Ways(
-                {"@ V": "@ V[items]"}, {"dr @ V": "dr[:, items] @ V"}, {"@ V": "@ V[rows]"}
-            ),
+            "dV: row c belongs to items[c]. Do not index them by items": [
+                {"@ V": "@ V[items]"},
+                {"dr @ V": "dr[:, items] @ V"},
+                {"@ V": "@ V[rows]"},
+            ],
             "db sums over the wrong axis: the bias of a column is added in each lane, so it gets "
-            "the sum over the lanes, dr.sum(axis=0)": Ways(
+            "the sum over the lanes, dr.sum(axis=0)": [
                 {"dr.sum(axis=0)": "dr.sum(axis=1)"},
                 {SUM_BIASES: "db = np.bincount(items, dr.sum(axis=1))"},
                 {SUM_BIASES: "for c, at in enumerate(place): db[at] += dr.sum(axis=1)[c]"},
                 {SUM_BIASES: "db = np.array([dr.sum(axis=1)[items == row].sum() for row in rows])"},
-            ),
+            ],
             "the items are in the order in which they appear; asked is ascending, as np.unique "
             "gives them": _by_appearance,
             "that has a row for every number up to the largest item; asked are the rows of the "
@@ -342,15 +344,16 @@ EXERCISES = [
             "every item that repeats is marked in every lane; a lane looks for its own target": (
                 _any_double
             ),
-            "it is the wrong way round: True where there is a collision": Ways(
-                {"return hit": "return ~hit"}, {"==": "!="}
-            ),
+            "it is the wrong way round: True where there is a collision": [
+                {"return hit": "return ~hit"},
+                {"==": "!="},
+            ],
             "there is a row for each column; asked is one for each lane, (B, N): compare with the "
-            "lanes' targets, items[:B, None]": Ways(
+            "lanes' targets, items[:B, None]": [
                 {"[:B, None]": "[:, None]", HIDE_OWN: "    np.fill_diagonal(hit, False)\n"},
                 {"[:B, None]": "[:, None]"},
                 {"[:B, None]": "[:, None]", HIDE_OWN: ""},
-            ),
+            ],
             "columns are compared with lanes entry by entry; give the lanes an axis of their own, "
             "items[:B, None]": {"[:B, None]": "[:B]"},
             "the axes have changed places; there is a row for each lane, (B, N)": {
@@ -393,7 +396,7 @@ EXERCISES = [
                 "[targets]": "[targets] - np.log(np.exp(log_support).sum())",
                 "[samples]": "[samples] - np.log(np.exp(sample_alpha * log_support).sum())",
             },
-            "the argument log_support is a logarithm already; you take the logarithm again": Ways(
+            "the argument log_support is a logarithm already; you take the logarithm again": [
                 {
                     "log_support[targets]": "np.log(log_support[targets])",
                     "log_support[samples]": "np.log(log_support[samples])",
@@ -409,7 +412,7 @@ EXERCISES = [
                     "log_support[targets]": "np.log(log_support[targets])",
                     OF_SAMPLES: "np.log(log_support[samples] ** sample_alpha)",
                 },
-            ),
+            ],
             "log alpha is added, as if q were alpha times support; q is support to alpha, so its "
             "logarithm is multiplied by alpha": {"sample_alpha *": "np.log(sample_alpha) +"},
             "+ adds the two; they are put one after the other: np.concatenate([a, b])": {
