@@ -19,6 +19,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -76,13 +77,16 @@ class Exercise:
         object.__setattr__(self, "mistakes", made)  # the dataclass is frozen
 
 
+_text = cache(inspect.getsource)  # which takes a millisecond
+
+
 def edited(function: Any, edits: Mapping[str, str]) -> Callable:
     """A function with pieces of its text replaced, {old: new}.
 
     Raises:
         ValueError: a piece does not stand in the text once.
     """
-    text = inspect.getsource(function)
+    text = _text(function)
     for old, new in edits.items():
         if text.count(old) != 1:
             raise ValueError(f"{old!r} stands {text.count(old)} times in:\n{text}")
