@@ -103,7 +103,7 @@ EXERCISES = [
         solution=ch03.rnn,
         mistakes={
             "the sum is right, tanh of it is missing": {"np.tanh": ""},
-            "b is added after tanh; it belongs inside": {" + b)": ") + b"},
+            "b is added after tanh; it belongs inside": {"h @ U + b)": "h @ U) + b"},
             "b is missing": {" + b": ""},
             "rows are lanes, so the state stands left: h @ U; you multiply by U transposed": {
                 "h @ U": "h @ U.T"
@@ -112,7 +112,9 @@ EXERCISES = [
             "h is added as it is; it must go through U": {"h @ U": "h"},
             "rows are lanes, so the state stands left: h @ U; you have U @ h": {"h @ U": "U @ h"},
             "* multiplies entry by entry; the matrix product is @": {"@": "*"},
-            "there is one tanh, around the whole sum": {"xW + ": "xW) + np.tanh("},
+            "there is one tanh, around the whole sum": {
+                "np.tanh(xW + h @ U + b)": "np.tanh(xW) + np.tanh(h @ U + b)"
+            },
             "xW is the product already, it only needs adding; it is h that goes through U": {
                 "xW + h @ U": "xW @ U + h"
             },
@@ -198,7 +200,7 @@ EXERCISES = [
                 {"xW_n + (r * h) @ U_n + b_n": "r * (xW_n + h @ U_n + b_n)"},
             ],
             "r multiplies the whole candidate; it belongs inside tanh, at h only: (r*h) @ U_n": {
-                "np.tanh(xW_n + (r * h)": "r * np.tanh(xW_n + h"
+                "np.tanh(xW_n + (r * h) @ U_n + b_n)": "r * np.tanh(xW_n + h @ U_n + b_n)"
             },
             "h @ U has the columns of r, z and n; each wants its own third, as in h @ U_r": {
                 "h @ U_z": "h @ U"
@@ -255,7 +257,9 @@ EXERCISES = [
             "W has a row for each item, so len(W) is I; H is len(U), the number of units": {
                 "len(U)": "len(W)"
             },
-            "those are rows; a gate is a block of columns, [:, H : 2 * H]": {"..., H": "H"},
+            "those are rows; a gate is a block of columns, [:, H : 2 * H]": {
+                "[..., H : 2 * H] *=": "[H : 2 * H] *="
+            },
         },
         hints=[
             "The other z is one minus yours. Which a gives σ(a) = 1 - σ(a before)?",
@@ -297,9 +301,11 @@ EXERCISES = [
             "h' shows the new memory c', not the old one": {"np.tanh(c_new)": "np.tanh(c)"},
             "the memory is carried on as f*c; h is only what shows of it": {"f * c": "f * h"},
             "that is h'; the state is both, [h' | c'], so that the next step has the memory": {
-                ", c_new]": "]"
+                "[o * np.tanh(c_new), c_new]": "[o * np.tanh(c_new)]"
             },
-            "the second half is the memory c', not h' once more": {", c_new]": "] * 2"},
+            "the second half is the memory c', not h' once more": {
+                "[o * np.tanh(c_new), c_new]": "[o * np.tanh(c_new)] * 2"
+            },
         },
         hints=[
             "h, c = np.split(hc, 2, axis=1). All gates at once: xW + h @ U + b; split it by 4.",

@@ -222,7 +222,7 @@ EXERCISES = [
                 "n - h": "h - n"
             },
             "n's share of h' is z and h's is 1 - z; you have them the other way round": {
-                "* z, dh_new * (1 - z)": "* (1 - z), dh_new * z"
+                "dh_new * z, dh_new * (1 - z)": "dh_new * (1 - z), dh_new * z"
             },
             "dh_new is missing: multiply each slope by the upstream gradient": {
                 "dh_new * (n - h), dh_new * z, dh_new * (1 - z)": "n - h, z, 1 - z"
@@ -325,7 +325,7 @@ EXERCISES = [
                 "sigmoid_backward(dr, r), sigmoid_backward(dz, z)": "dr, dz"
             },
             "n is tanh(a_n) already, and you apply tanh once more; the slope is 1 - n²": {
-                "r, n, U_n)": "r, np.tanh(n), U_n)"
+                "h, r, n, U_n)": "h, r, np.tanh(n), U_n)"
             },
             "the columns' order is [r | z | n]; you have z before r": {
                 "da_r, da_z = ": "da_z, da_r = "
@@ -352,7 +352,7 @@ EXERCISES = [
             },
             "hU_n was multiplied by r, so its gradient is da_n * r": {"da_n * r": "da_n"},
             "r multiplies h U_n + c_n only: the gradient of x W_n and b_n is da_n itself": {
-                "da_n])": "da_n * r])"
+                "da_r, da_z, da_n])": "da_r, da_z, da_n * r])"
             },
             "c_n is inside the brackets that r multiplies, so dc's last third is summed from"
             " da_n * r": {"dhU.sum": "dxW.sum"},

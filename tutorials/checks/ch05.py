@@ -386,7 +386,7 @@ EXERCISES = [
             "and y do": _last_into_the_gap,
             "lanes that start a session are not reset": {"    h[reset] = 0\n": ""},
             "just the lanes that start keep their state; it is the other way round": {
-                "reset] = ": "~reset] = "
+                "h[reset]": "h[~reset]"
             },
             "the state of a lane that left is zeroed, but it still has its place": {
                 "h[keep]": "(h * keep[:, None])[: len(reset)]"

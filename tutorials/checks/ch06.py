@@ -183,7 +183,9 @@ GRADIENT_MISTAKES = {
     "in the logarithm s is treated as a constant; it depends on the scores": {
         "s - p * sigmoid(r_i - r)": "p * sigmoid(r - r_i)"
     },
-    "log Σ e^r of the negatives is treated as a constant; its derivative is s_j": {"s - p": "-p"},
+    "log Σ e^r of the negatives is treated as a constant; its derivative is s_j": {
+        "s - p *": "-p *"
+    },
     "for r_j only log A_j is differentiated; r_j is in the log-sum-exp of every log A_k, too": {
         "s - p * sigmoid(r_i - r)": "p * (s - sigmoid(r_i - r))"
     },
@@ -202,12 +204,12 @@ GRADIENT_MISTAKES = {
     "Σ_k s_k r_k² is missing: more weight for one negative is less for the others": {" - size": ""},
     "s_j r_j² stands where the row's sum Σ_k s_k r_k² belongs": {"- size": "- s * r * r"},
     "s stands where p belongs: p_j is s_j σ(r_i - r_j), divided by the sum": {
-        "s - p": "s - s",
-        "-(p": "-(s",
+        "s - p *": "s - s *",
+        "-(p *": "-(s *",
     },
-    "s and p are swapped: it is s_j - p_j σ(r_i - r_j)": {"s - p": "p - s"},
+    "s and p are swapped: it is s_j - p_j σ(r_i - r_j)": {"s - p *": "p - s *"},
     "σ(r_j - r_i) stands where σ(r_i - r_j) belongs": {"sigmoid(r_i - r)": "sigmoid(r - r_i)"},
-    "the target's sign is turned: it would be pushed down": {"-(p": "(p"},
+    "the target's sign is turned: it would be pushed down": {"-(p *": "(p *"},
     "the target's gradient is missing": {"-(p * sigmoid(r - r_i)).sum(axis=1)": "0"},
     "the target's entry is minus the sum of the others. That holds without regularisation, "
     "but the regularisation does not contain r_i": {
@@ -238,7 +240,7 @@ EXERCISES = [
                 np.diagonal(-np.log(softmax(r, axis=0)))
             ),
             "the row's maximum was subtracted and not added back: add it to the logarithm": {
-                "top + np": "np"
+                "top + np.log": "np.log"
             },
             "the sum runs over the negatives only; include the target's e^r": lambda r: (
                 _lse(_without_target(r)) - np.diagonal(r)
@@ -306,7 +308,9 @@ EXERCISES = [
         run=_also_at(_softplus, np.array([1e4, -1e4, 800.0, -800.0])),
         solution=ch06.softplus,
         mistakes={
-            "that is log(1 + e^-x): the sign of x is wrong": {"maximum(x": "maximum(-x"},
+            "that is log(1 + e^-x): the sign of x is wrong": {
+                "np.maximum(x, 0)": "np.maximum(-x, 0)"
+            },
             "that is max(x, 0) alone; near 0 it lacks log(1 + e^-|x|)": {
                 " + np.log1p(np.exp(-np.abs(x)))": ""
             },

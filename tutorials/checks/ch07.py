@@ -419,7 +419,7 @@ EXERCISES = [
                 "[targets], ": "[targets] + "
             },
             "np.concatenate takes one list of the arrays: np.concatenate([a, b])": {
-                "([": "(",
+                "concatenate([": "concatenate(",
                 "]])": "])",
             },
             "support itself is given, where its logarithm is asked": (

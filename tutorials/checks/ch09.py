@@ -160,7 +160,7 @@ EXERCISES = [
                 "s @ v": "sigmoid((h[-1] @ A1 + h @ A2) @ v)"
             },
             "q and k_j are added inside one σ: σ(q + k_j), not σ(q) + σ(k_j)": {
-                " + h @ A2": ") + sigmoid(h @ A2"
+                "sigmoid(h[-1] @ A1 + h @ A2)": "sigmoid(h[-1] @ A1) + sigmoid(h @ A2)"
             },
             "q and k_j are added, not multiplied (other attentions do that)": {
                 "+ h @ A2": "* (h @ A2)"
@@ -172,7 +172,7 @@ EXERCISES = [
             "it adds up the keys h_j A2; what is collected are the states h_j": {
                 "a @ h": "a @ h @ A2"
             },
-            "the order of what is returned is c_l, s, α": {"h, s, a": "h, a, s"},
+            "the order of what is returned is c_l, s, α": {"a @ h, s, a": "a @ h, a, s"},
             "it adds up the s_j; what is collected are the states h_j": {"a @ h": "a @ s"},
             "it is a sum over j, not a mean: do not divide by the number of clicks": {
                 "a @ h": "a @ h / len(h)"
@@ -209,8 +209,7 @@ EXERCISES = [
             },
             "the zeros stand before σ, and σ(0) is 1/2: those clicks still count; the zeros belong"
             " into α": {
-                "sigmoid(q": "sigmoid(np.tri(len(h))[:, :, None] * (q",
-                "k[None, :]": "k[None, :])",
+                "q[:, None] + k[None, :]": "np.tri(len(h))[:, :, None] * (q[:, None] + k)",
                 "np.tril": "",
             },
             "the asker and the asked are turned round: row t of α is what h_t A1 asks": {
@@ -244,10 +243,14 @@ EXERCISES = [
                 "np.outer(da, v)": "np.outer(da, np.ones_like(v))"
             },
             "σ's slope is missing: what arrives at s still has to go back through σ": {
-                " * s * (1 - s)": ""
+                "ds * s * (1 - s)": "ds"
             },
-            "the slope of σ is s (1-s); of the two factors one is missing, s": {" * s * (": " * ("},
-            "the slope of σ is s (1-s); of the two factors one is missing, 1-s": {" * (1 - s)": ""},
+            "the slope of σ is s (1-s); of the two factors one is missing, s": {
+                "ds * s * (1 - s)": "ds * (1 - s)"
+            },
+            "the slope of σ is s (1-s); of the two factors one is missing, 1-s": {
+                "ds * s * (1 - s)": "ds * s"
+            },
             "what goes back to s_j is dα_j v; you took α_j itself": {
                 "np.outer(da, v)": "np.outer(a, v)"
             },
@@ -379,7 +382,7 @@ EXERCISES = [
             "the Σ is multiplied by α_i too: de_i = α_i (dα_i - Σ)": {
                 "(da - (a * da).sum(axis=1, keepdims=True))": "da - (a * da).sum(axis=1)[:, None]"
             },
-            "the factor α_i in front is missing": {"a * (da - ": "(da - "},
+            "the factor α_i in front is missing": {"a * (da - (a * da)": "(da - (a * da)"},
             "the Σ runs over the whole array; every row is a softmax by itself": {
                 "axis=1, keepdims=True": ""
             },

@@ -131,7 +131,7 @@ EXERCISES = [
         ),
         solution=ch10.counted_cross_entropy,
         mistakes={
-            "the counts are missing: e^r_j counts m_j times": {"m * np": "np"},
+            "the counts are missing: e^r_j counts m_j times": {"m * np.exp": "np.exp"},
             "the counts multiply e^r, not r": {"    top = ": "    r, m = r * m, 1\n    top = "},
             "e^t of the target is missing in the sum": {
                 "np.maximum(t, r.max(axis=1))": "r.max(axis=1)",
@@ -146,7 +146,9 @@ EXERCISES = [
             "the target's score may be the largest: the maximum is of t and r": {
                 "np.maximum(t, r.max(axis=1))": "r.max(axis=1)"
             },
-            "add the largest score, which you subtracted, again after the log": {"top + np": "np"},
+            "add the largest score, which you subtracted, again after the log": {
+                "top + np.log": "np.log"
+            },
         },
         hints=[
             "top = np.maximum(t, r.max(axis=1)); e^(r - top) never overflows.",
