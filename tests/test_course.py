@@ -124,9 +124,11 @@ SUM = Exercise(
     right=lambda x, y: x + y,
     cases=TOY.cases,
     mistakes={
-        "an array of three is added": checks.Ways(
-            lambda x, y: x + np.ones(2), lambda x, y: x + np.ones(4), lambda x, y: x + 4
-        ),
+        "an array of three is added": [
+            lambda x, y: x + np.ones(2),
+            lambda x, y: x + np.ones(4),
+            lambda x, y: x + 4,
+        ],
         "the operands have to be split": lambda x, y: np.split(x, 2),
     },
 )
@@ -141,6 +143,31 @@ def test_a_mistake_is_known_by_its_error_and_may_be_made_in_several_ways():
         assert judge(SUM, answer).text.startswith("an array of three is added")
     assert judge(SUM, lambda x, y: x + np.ones(5)).text.startswith("it stopped with ValueError")
     assert judge(SUM, lambda x, y: np.split(y, 2)).text.startswith("the operands have to be split")
+
+
+def product_of_sum(x, y):
+    total = x + y
+    return total @ y
+
+
+def test_a_mistake_may_be_an_edit_of_the_solution():
+    product = Exercise(
+        **{
+            **vars(SUM),
+            "right": lambda x, y: (x + y) @ y,
+            "mistakes": {
+                "the sum is a difference": {"x + y": "x - y"},
+                "the product is wrong": [{"total @ y": "total * y"}, {"@ y": "@ y[9]"}],
+            },
+            "solution": product_of_sum,
+        }
+    )
+    assert judge(product, lambda x, y: x @ y - y @ y).text == "the sum is a difference"
+    assert judge(product, lambda x, y: (x + y) * y).text == "the product is wrong"
+    assert judge(product, lambda x, y: (x + y) @ y[9]).text.startswith("the product is wrong; it")
+    for old, times in (("x * y", 0), ("y", 3)):
+        with pytest.raises(ValueError, match=f"stands {times} times"):
+            checks.edited(product_of_sum, {old: "z"})
 
 
 def own_words(x, y):
@@ -270,7 +297,7 @@ def test_exercise_is_whole(exercise):
 def test_a_planted_mistake_is_named(exercise, name):
     """Each mistake that a check knows, made on purpose: its name and no other is said."""
     direct = Exercise(**{**vars(exercise), "run": lambda answer, args: answer(*args)})
-    for planted in checks.ways(exercise.mistakes[name]):
+    for planted in exercise.mistakes[name]:
         verdict = judge(direct, planted)
         assert verdict.state == "wrong"
         if not verdict.text.startswith("it stopped with"):
@@ -291,7 +318,7 @@ def test_no_other_planted_mistake_stops(exercise):
 
     @np.errstate(all="ignore")
     def stops(mistake):
-        for way, args in itertools.product(checks.ways(mistake), cases):
+        for way, args in itertools.product(mistake, cases):
             try:
                 way(*copy.deepcopy(args))
             except Exception:

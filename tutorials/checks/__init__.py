@@ -2,7 +2,7 @@
 
 A notebook calls `check` and `hint`; each chapter's exercises stand in a file of their own, ch04.py
 for notebook 4, and what several chapters use in common.py. Imports NumPy and the package's file
-writer; the chapters import the package.
+writer; the chapters import the package and the solutions.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -40,41 +41,59 @@ class Exercise:
         cases: rng to a list of tuples of arguments. The same seed is used at each check.
         mistakes: what went wrong, as one would tell a friend, to a function that does just that.
             An answer that gives what it gives, or stops with the error that it stops with, has
-            made that mistake. Where there are several ways to make it: `Ways`.
+            made that mistake. In place of a function may stand what is replaced in the text of
+            the solution, {old: new}; and a list, where there are several ways to make it. After
+            the exercise is made, there is a list of functions for each.
         hints: shown one at a time, from a nudge to nearly all.
         parts: names of what is returned, where that is a tuple.
         run: (answer, arguments) to the result that is compared, where calling will not do.
         tolerance: relative; absolute too, times the largest entry of what is expected.
         given: what a notebook goes on with in place of a wrong answer, where that is not `right`.
         goal: (answer, cases) to why a right answer misses the point; "" if it does not.
+        solution: a right function as a reader would write it, to make mistakes in; None: `right`.
     """
 
     number: str
     title: str
     right: Callable
     cases: Callable[[np.random.Generator], Sequence[tuple]]
-    mistakes: Mapping[str, Callable] = field(default_factory=dict)
+    mistakes: Mapping[str, Any] = field(default_factory=dict)
     hints: Sequence[str] = ()
     parts: Sequence[str] = ()
     run: Callable[[Any, tuple], Any] = lambda answer, args: answer(*args)
     tolerance: float = 1e-6
     given: Callable | None = None
     goal: Callable[[Any, Sequence[tuple]], str] | None = None
+    solution: Callable | None = None
+
+    def __post_init__(self) -> None:
+        made = {}
+        for said, mistake in self.mistakes.items():
+            ways = mistake if isinstance(mistake, list) else [mistake]
+            made[said] = [
+                edited(self.solution or self.right, way) if isinstance(way, Mapping) else way
+                for way in ways
+            ]
+        object.__setattr__(self, "mistakes", made)  # the dataclass is frozen
 
 
-class Ways:
-    """Several ways to make one mistake: functions that give, or stop with, different things."""
-
-    def __init__(self, *ways: Callable):
-        self.ways = ways
-
-    def __call__(self, *args: Any) -> Any:
-        return self.ways[0](*args)
+_text = cache(inspect.getsource)  # which takes a millisecond
 
 
-def ways(mistake: Callable) -> tuple[Callable, ...]:
-    """The functions that make a mistake."""
-    return mistake.ways if isinstance(mistake, Ways) else (mistake,)
+def edited(function: Any, edits: Mapping[str, str]) -> Callable:
+    """A function with pieces of its text replaced, {old: new}.
+
+    Raises:
+        ValueError: a piece does not stand in the text once.
+    """
+    text = _text(function)
+    for old, new in edits.items():
+        if text.count(old) != 1:
+            raise ValueError(f"{old!r} stands {text.count(old)} times in:\n{text}")
+        text = text.replace(old, new)
+    names = dict(function.__globals__)
+    exec(text, names)
+    return names[function.__name__]
 
 
 class Wrong(Exception):
@@ -231,8 +250,8 @@ def _half(exercise: Exercise, cases: list, found: list[tuple], expected: list[tu
 def _made(exercise: Exercise, cases: list[tuple]) -> list[tuple[str, list[tuple]]]:
     """What each mistake gives, in each of its ways."""
     made = []
-    for name, mistake in exercise.mistakes.items():
-        for way in ways(mistake):
+    for name, ways in exercise.mistakes.items():
+        for way in ways:
             try:
                 results = [way(*copy.deepcopy(args)) for args in cases]
             except Exception:  # it is one that shows by raising
@@ -243,8 +262,8 @@ def _made(exercise: Exercise, cases: list[tuple]) -> list[tuple[str, list[tuple]
 
 def _named_stop(exercise: Exercise, args: tuple, error: Exception) -> str:
     """The error that an answer stopped with, after the mistake that stops with the same one."""
-    for name, mistake in exercise.mistakes.items():
-        for way in ways(mistake):
+    for name, ways in exercise.mistakes.items():
+        for way in ways:
             try:
                 way(*copy.deepcopy(args))
             except Exception as other:

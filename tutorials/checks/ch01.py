@@ -5,11 +5,12 @@ import traceback
 
 import numpy as np
 
-from checks import Exercise, Ways, Wrong
+from checks import Exercise, Wrong
 from checks.common import sessions_of
 from gru4rec_np import Sessions
 from gru4rec_np.data.protocols import merge_repeats
 from gru4rec_np.data.sessions import DAY
+from solutions import ch01
 
 ONE_TOO_FAR = (
     "offsets has one entry more than there are sessions, and its last, the number of events, is no "
@@ -21,11 +22,6 @@ ONE_TOO_FAR_LAST = (
     "offsets[1:] are where the next sessions begin, and the last of them, the number of events, is "
     "no event; the sessions' last events are offsets[1:] - 1"
 )
-
-
-def _mask_one_too_far(offsets):
-    mask = np.ones(offsets[-1], bool)
-    mask[offsets[1:]] = False
 
 
 def _run_mask(answer, args):
@@ -94,35 +90,19 @@ def _in_order(log):
         )
 
 
-def _no_rare(log, support):
-    return log.keep_events(log.support[log.items] >= support)
-
-
-def _no_short(log, length):
-    return log.keep_sessions(log.lengths >= length)
-
-
-def _clean(log, support, length):
-    return _no_short(_no_rare(log, support), length)
-
-
 def _clean_again(log, support, length):
     before = None
     while before != log.n_events:
         before = log.n_events
-        log = _clean(log, support, length)
+        log = ch01.clean(log, support, length)
     return log
 
 
 def _clean_by_sessions(log, support, length):
     session = np.repeat(np.arange(log.n_sessions), log.lengths)
     pairs = np.unique(np.stack([session, log.items]), axis=1)
-    return _no_short(log.keep_events(np.bincount(pairs[1])[log.items] >= support), length)
-
-
-def _clean_by_old_lengths(log, support, length):
-    long = log.lengths >= length
-    return _no_rare(log, support).keep_sessions(long)
+    log = log.keep_events(np.bincount(pairs[1])[log.items] >= support)
+    return log.keep_sessions(log.lengths >= length)
 
 
 # --- 1.3 ------------------------------------------------------------------------------------------
@@ -131,16 +111,6 @@ def _clean_by_old_lengths(log, support, length):
 def _first_of_run(items, offsets):
     kept = merge_repeats(sessions_of(items, offsets))  # whose times are the events' numbers
     return np.isin(np.arange(len(items)), kept.times)
-
-
-def _across(items, offsets):
-    return np.concatenate([[True], items[1:] != items[:-1]])
-
-
-def _last_of_run(items, offsets):
-    last = np.concatenate([items[1:] != items[:-1], [True]])
-    last[offsets[1:] - 1] = True
-    return last
 
 
 def _first_in_session(items, offsets):
@@ -165,10 +135,6 @@ def _days_of_sessions(rng):
     return times, offsets
 
 
-def _in_test(times, offsets, days):
-    return times[offsets[:-1]] >= times.max() - days * DAY
-
-
 def _by_calendar(times, offsets, days):
     return times[offsets[:-1]] // DAY > times.max() // DAY - days
 
@@ -184,81 +150,10 @@ def _two_catalogues(rng):
     return log, np.concatenate([log.item_ids[:1], other])  # a frequent item is number 0
 
 
-def _renumbered(log, item_ids):
-    """With new numbers, -1 for unknown items; nothing is dropped."""
-    number = {item: i for i, item in enumerate(item_ids.tolist())}
-    new = np.array([number.get(i, -1) for i in log.item_ids.tolist()], np.int32)
-    return dataclasses.replace(log, items=new[log.items], item_ids=item_ids)
-
-
-def _restrict_by(new, log, item_ids):
-    """`new` has a number for each item of the log, -1 for those that go."""
-    log = _no_short(log.keep_events(new[log.items] >= 0), 2)
-    return dataclasses.replace(log, items=new[log.items], item_ids=item_ids)
-
-
-def _restrict_without_numbers(log, item_ids):
-    old = np.arange(log.n_items)
-    return _restrict_by(np.where(np.isin(log.item_ids, item_ids), old, -1), log, item_ids)
-
-
-def _restrict_by_turned_dict(log, item_ids):
-    """The dict has the ids for the numbers, and is asked for ids."""
-    item = dict(enumerate(item_ids.tolist()))
-    new = np.array([item.get(i, -1) for i in log.item_ids.tolist()])
-    return _restrict_by(new, log, item_ids)
-
-
-def _restrict_known_only(key):
-    """The dict is asked for every old id, by `number[id]`."""
-
-    def restrict(log, item_ids):
-        number = {key(item): i for i, item in enumerate(item_ids)}
-        return np.array([number[key(item)] for item in log.item_ids])
-
-    return restrict
-
-
-def _restrict_by_turned_map(log, item_ids):
-    """To each new number its old one, where the new one of each old number is wanted."""
-    old = {item: i for i, item in enumerate(log.item_ids.tolist())}
-    new = np.array([old.get(i, -1) for i in item_ids.tolist()])
-    return _restrict_by(new, log, item_ids)
-
-
-def _restrict_keeping_short(log, item_ids):
-    log = _renumbered(log, item_ids)
-    return log.keep_events(log.items >= 0)
-
-
-def _restrict_whole_sessions(log, item_ids):
-    log = _renumbered(log, item_ids)
-    bad = np.bincount(
-        np.repeat(np.arange(log.n_sessions), log.lengths), log.items < 0, log.n_sessions
-    )
-    return _no_short(log.keep_sessions(bad == 0), 2)
-
-
-def _restrict_short_first(log, item_ids):
-    log = _no_short(_renumbered(log, item_ids), 2)
-    return log.keep_events(log.items >= 0)
-
-
-def _restrict_by_place(log, item_ids, catalogue):
-    """The numbers are those that np.searchsorted finds in the catalogue, for the known items."""
-    new = np.searchsorted(catalogue, log.item_ids)
-    return _restrict_by(np.where(np.isin(log.item_ids, item_ids), new, -1), log, item_ids)
-
-
-def _restrict_by_search(log, item_ids):
-    place = np.minimum(np.searchsorted(item_ids, log.item_ids), len(item_ids) - 1)
-    new = np.where(item_ids[place] == log.item_ids, place, -1)
-    return _restrict_by(new, log, item_ids)
-
-
-def _restrict_but_item_0(log, item_ids):
-    log = _renumbered(log, item_ids)
-    return _no_short(log.keep_events(log.items > 0), 2)
+# Pieces of the solution of 1.5.
+NEW = "np.array([number.get(item, -1) for item in log.item_ids.tolist()])"
+DROP_UNKNOWN = "    log = log.keep_events(new[log.items] >= 0)\n"
+DROP_SHORT = "    log = log.keep_sessions(log.lengths >= 2)\n"
 
 
 EXERCISES = [
@@ -270,26 +165,26 @@ EXERCISES = [
             (np.array([0, 4, 5, 7]),),
             (np.concatenate([[0], np.cumsum(rng.integers(1, 5, 20))]),),
         ],
+        solution=ch01.find_cases,
         mistakes={
             "the last event of every session has no next one; you left out only the log's very "
-            "last": lambda offsets: np.arange(offsets[-1] - 1),
+            "last": {"offsets[1:] - 1": "-1"},
             "these are the answers, each session's events but its first; a case is the event "
-            "before the answer: each session's events but its last": lambda offsets: np.setdiff1d(
-                np.arange(offsets[-1]), offsets[:-1]
-            ),
+            "before the answer: each session's events but its last": {
+                "offsets[1:] - 1": "offsets[:-1]"
+            },
             "offsets[s + 1] is where the next session begins; the last event of session s is one "
-            "before it": lambda offsets: np.setdiff1d(np.arange(offsets[-1]), offsets[1:]),
+            "before it": {"offsets[1:] - 1": "offsets[1:-1]"},
             "offsets[-1] is how many events there are, numbered from 0; the last one is "
-            "offsets[-1] - 1, and yours goes one further": lambda offsets: np.append(
-                _cases(offsets), offsets[-1]
-            ),
-            ONE_TOO_FAR_LAST: Ways(
-                _mask_one_too_far, lambda offsets: np.delete(np.arange(offsets[-1]), offsets[1:])
-            ),
+            "offsets[-1] - 1, and yours goes one further": {
+                "np.ones(offsets[-1]": "np.ones(offsets[-1] + 1"
+            },
+            ONE_TOO_FAR_LAST: [
+                {"offsets[1:] - 1": "offsets[1:]"},
+                lambda offsets: np.delete(np.arange(offsets[-1]), offsets[1:]),
+            ],
             "that is a mask of the events, rightly True where there is a next one; "
-            "np.flatnonzero(mask) gives their numbers": lambda offsets: np.isin(
-                np.arange(offsets[-1]), _cases(offsets)
-            ),
+            "np.flatnonzero(mask) gives their numbers": {"np.flatnonzero(has_next)": "has_next"},
         },
         hints=[
             "There are offsets[-1] events, numbered from 0. All are cases but one per session.",
@@ -301,37 +196,41 @@ EXERCISES = [
     Exercise(
         number="1.2",
         title="rare items go, then short sessions",
-        right=_clean,
+        right=ch01.clean,
         cases=lambda rng: [(_log(rng), 5, 2), (_log(rng), 4, 3)],
         mistakes={
             "the short sessions go before the rare items here; so sessions that lose events "
-            "afterwards stay, too short": lambda log, support, length: _no_rare(
-                _no_short(log, length), support
-            ),
+            "afterwards stay, too short": {
+                "    return log.keep_sessions(log.lengths >= min_length)": "    return log",
+                "    log = ": "    log = log.keep_sessions(log.lengths >= min_length)\n    log = ",
+            },
             "an item with exactly min_support events, or a session with exactly min_length, is to "
-            "stay: >=, not >": lambda log, support, length: _clean(log, support + 1, length + 1),
-            "an item with exactly min_support events is to stay: >=, not >": (
-                lambda log, support, length: _clean(log, support + 1, length)
-            ),
-            "a session with exactly min_length events is to stay: >=, not >": (
-                lambda log, support, length: _clean(log, support, length + 1)
-            ),
+            "stay: >=, not >": {"items] >=": "items] >", "lengths >=": "lengths >"},
+            "an item with exactly min_support events is to stay: >=, not >": {
+                "items] >=": "items] >"
+            },
+            "a session with exactly min_length events is to stay: >=, not >": {
+                "lengths >=": "lengths >"
+            },
             "it repeats until nothing changes; one pass is asked for": _clean_again,
             "the support is counted in sessions; it is the number of events: a session that has "
             "an item twice counts twice": _clean_by_sessions,
             "the sessions' lengths are those from before the rare items went; count them anew on "
-            "the log that is left": _clean_by_old_lengths,
-            "the rare items are gone, but the short sessions are still there": (
-                lambda log, support, length: _no_rare(log, support)
-            ),
-            "the short sessions are gone, but the rare items are still there": (
-                lambda log, support, length: _no_short(log, length)
-            ),
+            "the log that is left": {
+                "    log = ": "    long = log.lengths >= min_length\n    log = ",
+                "sessions(log.lengths >= min_length)": "sessions(long)",
+            },
+            "the rare items are gone, but the short sessions are still there": {
+                "return log.keep_sessions(log.lengths >= min_length)": "return log"
+            },
+            "the short sessions are gone, but the rare items are still there": {
+                "    log = log.keep_events(log.support[log.items] >= min_support)\n": ""
+            },
             "the log is as it was: keep_events and keep_sessions do not change it, they return a "
             "new one": lambda log, support, length: log,
-            "compact() gives the items new numbers; here they are to keep theirs": (
-                lambda log, support, length: _clean(log, support, length).compact()
-            ),
+            "compact() gives the items new numbers; here they are to keep theirs": {
+                ">= min_length)": ">= min_length).compact()"
+            },
         },
         run=_run_log,
         hints=[
@@ -349,18 +248,22 @@ EXERCISES = [
             (np.array([3, 3, 1, 3, 3, 3, 2, 2]), np.array([0, 4, 5, 8])),
             (rng.integers(0, 3, 40), np.array([0, 1, 9, 17, 18, 30, 40])),
         ],
+        solution=ch01.first_of_run,
         mistakes={
             "a session's first event is compared with the last one of the session before; they "
-            "have nothing to do with each other": _across,
-            "of each run you keep the last event; the first is to stay": _last_of_run,
+            "have nothing to do with each other": {"    first[offsets[:-1]] = True\n": ""},
+            "of each run you keep the last event; the first is to stay": {
+                "first[1:]": "first[:-1]",
+                "offsets[:-1]": "offsets[1:] - 1",
+            },
             "an item that comes back later in the session is dropped too; only consecutive "
             "repeats are to go": _first_in_session,
-            "it is the other way round: True is for the events that stay": lambda items, offsets: (
-                ~_first_of_run(items, offsets)
-            ),
-            "one entry is missing: the log's very first event has none before it, and stays": (
-                lambda items, offsets: items[1:] != items[:-1]
-            ),
+            "it is the other way round: True is for the events that stay": {
+                "return first": "return ~first"
+            },
+            "one entry is missing: the log's very first event has none before it, and stays": {
+                "first[offsets[:-1]] = True": "first = first[1:]"
+            },
         },
         run=_run_mask,
         hints=[
@@ -373,7 +276,7 @@ EXERCISES = [
     Exercise(
         number="1.4",
         title="the sessions that start in the last days",
-        right=_in_test,
+        right=ch01.in_test,
         cases=lambda rng: [
             (*_days_of_sessions(rng), 1),
             (*_days_of_sessions(rng), 0.75),
@@ -381,40 +284,31 @@ EXERCISES = [
         ],
         mistakes={
             "a session that starts before the border and ends after it belongs to training: what "
-            "counts is its first event": lambda times, offsets, days: (
-                np.maximum.reduceat(times, offsets[:-1]) >= times.max() - days * DAY
-            ),
-            "a session that starts exactly at the border belongs to the test set: >=, not >": (
-                lambda times, offsets, days: times[offsets[:-1]] > times.max() - days * DAY
-            ),
+            "counts is its first event": {
+                "times[offsets[:-1]]": "np.maximum.reduceat(times, offsets[:-1])"
+            },
+            "a session that starts exactly at the border belongs to the test set: >=, not >": {
+                ">=": ">"
+            },
             "the days are counted back from the start of the last session; the log ends with its "
-            "last click, times.max()": lambda times, offsets, days: (
-                times[offsets[:-1]] >= times[offsets[:-1]].max() - days * DAY
-            ),
+            "last click, times.max()": {"times.max()": "times[offsets[:-1]].max()"},
             "the days are counted back from times[-1]; the last line of the last session need not "
-            "be the log's last click: times.max()": lambda times, offsets, days: (
-                times[offsets[:-1]] >= times[-1] - days * DAY
-            ),
+            "be the log's last click: times.max()": {"times.max()": "times[-1]"},
             "that is an answer for each event; one for each session is asked for, so that none is "
-            "cut in two": lambda times, offsets, days: times >= times.max() - days * DAY,
-            "it is the other way round: True is for the test set": lambda times, offsets, days: (
-                ~_in_test(times, offsets, days)
-            ),
-            "it looks as if days were not turned into seconds": lambda times, offsets, days: (
-                times[offsets[:-1]] >= times.max() - days
-            ),
-            "the border is one day back, whatever days says": lambda times, offsets, days: _in_test(
-                times, offsets, 1
-            ),
+            "cut in two": {"[offsets[:-1]]": ""},
+            "it is the other way round: True is for the test set": {">=": "<"},
+            "it looks as if days were not turned into seconds": {" * 86_400": ""},
+            "the border is one day back, whatever days says": {"days * ": ""},
             "the days are counted from the log's first click; the test set is its last days, so "
-            "the border is times.max() - days * 86_400": Ways(
-                lambda times, offsets, days: times[offsets[:-1]] >= times.min() + days * DAY,
-                lambda times, offsets, days: times[offsets[:-1]] > times.min() + days * DAY,
-                lambda times, offsets, days: times[offsets[:-1]] <= times.min() + days * DAY,
-                lambda times, offsets, days: times[offsets[:-1]] < times.min() + days * DAY,
-            ),
-            "<= finds what starts before the border, the training set; True is for the test "
-            "set": lambda times, offsets, days: times[offsets[:-1]] <= times.max() - days * DAY,
+            "the border is times.max() - days * 86_400": [
+                {"max() -": "min() +"},
+                {"max() -": "min() +", ">=": ">"},
+                {"max() -": "min() +", ">=": "<="},
+                {"max() -": "min() +", ">=": "<"},
+            ],
+            "<= finds what starts before the border, the training set; True is for the test set": {
+                ">=": "<="
+            },
             "these are calendar days, from midnight to midnight; the last days are days * 86,400 "
             "s, counted back from the last click": _by_calendar,
         },
@@ -430,54 +324,67 @@ EXERCISES = [
         title="a log in another catalogue's numbers",
         right=Sessions.restrict,
         cases=lambda rng: [_two_catalogues(rng), _two_catalogues(rng)],
+        solution=ch01.restrict,
         mistakes={
-            "the right events are left, but with their old numbers: these now mean other "
-            "items": _restrict_without_numbers,
-            "sessions that are left with fewer than 2 events are still there": (
-                _restrict_keeping_short
-            ),
-            "events of unknown items are still there": lambda log, item_ids: _no_short(
-                _renumbered(log, item_ids), 2
-            ),
+            "the right events are left, but with their old numbers: these now mean other items": {
+                "items=new[log.items], ": ""
+            },
+            "sessions that are left with fewer than 2 events are still there": {DROP_SHORT: ""},
+            "events of unknown items are still there": {DROP_UNKNOWN: ""},
             "the numbers are new, but nothing is dropped: events of unknown items are still there "
-            "(number -1), and so are short sessions": _renumbered,
+            "(number -1), and so are short sessions": {DROP_UNKNOWN: "", DROP_SHORT: ""},
             "np.searchsorted wants a sorted catalogue, and item_ids is not sorted: the numbers are "
-            "wrong; look the ids up in a dict": lambda log, item_ids: _restrict_by_place(
-                log, item_ids, item_ids
-            ),
+            "wrong; look the ids up in a dict": {
+                NEW: "np.searchsorted(item_ids, log.item_ids)",
+                DROP_UNKNOWN: "    new = np.where(np.isin(log.item_ids, item_ids), new, -1)\n"
+                + DROP_UNKNOWN,
+            },
             "these are places in the sorted catalogue; item_ids is not sorted, and an item's "
-            "number is its place in item_ids": lambda log, item_ids: _restrict_by_place(
-                log, item_ids, np.sort(item_ids)
-            ),
+            "number is its place in item_ids": {
+                "enumerate(item_ids": "enumerate(np.sort(item_ids)"
+            },
             "np.searchsorted wants a sorted catalogue, and item_ids is not sorted: known items are "
-            "not found; look the ids up in a dict": _restrict_by_search,
-            "a session with one unknown item is dropped as a whole; only the event is to go": (
-                _restrict_whole_sessions
-            ),
+            "not found; look the ids up in a dict": {
+                NEW: "np.searchsorted(item_ids, log.item_ids)",
+                DROP_UNKNOWN: "    found = np.take(item_ids, new, mode='clip') == log.item_ids\n"
+                "    new = np.where(found, new, -1)\n" + DROP_UNKNOWN,
+            },
+            "a session with one unknown item is dropped as a whole; only the event is to go": {
+                DROP_UNKNOWN: "    known = new[log.items] >= 0\n"
+                "    log = log.keep_sessions(np.logical_and.reduceat(known, log.offsets[:-1]))\n"
+            },
             "short sessions go before the unknown items here; so those that become short by it "
-            "stay": _restrict_short_first,
-            "the item with number 0 is dropped; it is known too: >= 0": _restrict_but_item_0,
+            "stay": {DROP_UNKNOWN: "", DROP_SHORT: DROP_SHORT + DROP_UNKNOWN},
+            "the item with number 0 is dropped; it is known too: >= 0": {">= 0": "> 0"},
             "the right events are left, but all is still as in the old catalogue: items and "
-            "item_ids are to be those of the other one": lambda log, item_ids: dataclasses.replace(
-                _restrict_without_numbers(log, item_ids), item_ids=log.item_ids
-            ),
-            "the items have their new numbers, but item_ids is still the old catalogue": (
-                lambda log, item_ids: dataclasses.replace(
-                    log.restrict(item_ids), item_ids=log.item_ids
-                )
-            ),
+            "item_ids are to be those of the other one": {
+                "dataclasses.replace(log, items=new[log.items], item_ids=item_ids)": "log"
+            },
+            "the items have their new numbers, but item_ids is still the old catalogue": {
+                ", item_ids=item_ids": ""
+            },
             "only item_ids is the other catalogue's; no event is dropped, and items still has the "
-            "old numbers, which now mean other items": lambda log, item_ids: dataclasses.replace(
-                log, item_ids=item_ids
-            ),
+            "old numbers, which now mean other items": {
+                DROP_UNKNOWN: "",
+                DROP_SHORT: "",
+                "items=new[log.items], ": "",
+            },
             "the dict gives the id for a number; it is to give the number for an id, {item: i for "
-            "i, item in enumerate(item_ids.tolist())}": _restrict_by_turned_dict,
+            "i, item in enumerate(item_ids.tolist())}": {"{item: i for": "{i: item for"},
             "number[id] stops at the first id that the other catalogue lacks; number.get(id, -1) "
-            "gives -1 there": Ways(
-                _restrict_known_only(int), _restrict_known_only(lambda item: item)
-            ),
+            "gives -1 there": [
+                {"number.get(item, -1)": "number[item]"},
+                {
+                    "number.get(item, -1)": "number[item]",
+                    "(item_ids.tolist())": "(item_ids)",
+                    "log.item_ids.tolist()": "log.item_ids",
+                },
+            ],
             "the map is the wrong way round: it gives the old number of each new one; asked is the "
-            "new number of each old one, in the order of log.item_ids": _restrict_by_turned_map,
+            "new number of each old one, in the order of log.item_ids": {
+                "(item_ids.": "(log.item_ids.",
+                "item in log.item_ids": "item in item_ids",
+            },
             "it looks for the items' old numbers among the ids; an event's id is "
             "log.item_ids[log.items]": lambda log, item_ids: log.keep_events(
                 np.isin(log.items, item_ids)

@@ -1,14 +1,15 @@
 """Exercises of notebook 3, recurrence: one step of each cell, the row look-up, the two z's."""
 
 import itertools
+from functools import partial
 
 import numpy as np
 
-from checks import Exercise, Ways
+from checks import Exercise
 from gru4rec_np.ops import cells
-from gru4rec_np.ops.activations import sigmoid
+from solutions import ch03
 
-# --- the cells, and the cells with a mistake in them ----------------------------------------------
+# --- the cells ------------------------------------------------------------------------------------
 
 
 def _rnn(xW, h, U, b):
@@ -19,135 +20,40 @@ def _gru(xW, h, U, b):
     return cells.gru(xW, h, U, b)[0]
 
 
-def _thirds(order, *weights):
-    """The thirds of the columns in another order."""
-    return (np.concatenate([np.split(w, 3, axis=-1)[i] for i in order], axis=-1) for w in weights)
-
-
-def _gru_with(wrong):
-    def step(xW, h, U, b):
-        H = h.shape[1]
-        if wrong == "no b":
-            b = np.zeros_like(b)
-        if isinstance(wrong, tuple):
-            xW, U, b = _thirds(wrong, xW, U, b)
-        squash = {"tanh gates": np.tanh, "bare gates": np.asarray}.get(wrong, sigmoid)
-        a = xW[:, : 2 * H] + h @ U[:, : 2 * H] + b[: 2 * H]
-        r, z = np.split(squash(a), 2, axis=1)
-        r = {"bare r": a[:, :H], "tanh r": np.tanh(a[:, :H])}.get(wrong, r)
-        z = {"bare z": a[:, H:], "tanh z": np.tanh(a[:, H:])}.get(wrong, z)
-        U_n = U[:, 2 * H :]
-        seen = {
-            "reset after": r * (h @ U_n),
-            "no r": h @ U_n,
-            "z in candidate": (z * h) @ U_n,
-        }.get(wrong, (r * h) @ U_n)
-        xW_n, b_n = xW[:, 2 * H :], b[2 * H :]
-        a_n = {
-            "r on x": r * (xW_n + h @ U_n) + b_n,
-            "r on sum": r * (xW_n + h @ U_n + b_n),
-        }.get(wrong, xW_n + seen + b_n)
-        n = {
-            "no tanh": a_n,
-            "σ candidate": sigmoid(a_n),
-            "r on n": r * np.tanh(xW_n + h @ U_n + b_n),
-        }.get(wrong, np.tanh(a_n))
-        if wrong == "z for h":
-            return z * h + (1 - z) * n
-        kept = {
-            "r*h kept": (1 - z) * r * h,
-            "nothing kept": 0,
-            "no 1-z": h,
-        }.get(wrong, (1 - z) * h)
-        return kept + z * n
-
-    return step
-
-
 # As they stand in front of the columns [r | z | n]: which of the blocks is taken for r, z and n.
 # [z | r | n] and [r | z | n] itself are not among them.
 OTHER_ORDERS = [order for order in itertools.permutations(range(3)) if order[2] != 2]
+
+
+def _in_other_orders(cell):
+    """A cell that takes the thirds of its columns in another order, any of those above."""
+
+    def in_order(order, xW, h, *weights):
+        thirds = [np.split(weight, 3, axis=-1) for weight in (xW, *weights)]
+        xW, *weights = (np.concatenate([t[i] for i in order], axis=-1) for t in thirds)
+        return cell(xW, h, *weights)
+
+    return [partial(in_order, order) for order in OTHER_ORDERS]
+
 
 WITHOUT_AXIS = "np.split cuts the rows if it is not told an axis; gates are columns: axis=1"
 BIAS_BY_COLUMNS = "a bias has one axis, so there are no columns: np.split(b, 3), which is axis=0"
 
 
-def _split_without_axis(xW, *_):
-    return np.split(xW, 3)
-
-
 def _split_bias_by_columns(at):
     """The errors of a bias, argument number `at`, that is cut as a matrix is."""
-    return Ways(
+    return [
         lambda *args: np.split(args[at], 3, axis=1),
         lambda *args: args[at][:, :1],
-    )
+    ]
 
 
 def _lstm(xW, hc, U, b):
     return cells.lstm(xW, hc, U, b)[0]
 
 
-def _lstm_with(wrong):
-    def step(xW, hc, U, b):
-        h, c = np.split(hc, 2, axis=1)[:: -1 if wrong == "c first" else 1]
-        a_i, a_f, a_o, a_n = np.split(xW + (c if wrong == "c in gates" else h) @ U + b, 4, axis=1)
-        if wrong == "i and f":
-            a_i, a_f = a_f, a_i
-        if wrong == "o and n":
-            a_o, a_n = a_n, a_o
-        i, f, o = sigmoid(a_i), sigmoid(a_f), sigmoid(a_o)
-        n = sigmoid(a_n) if wrong == "σ candidate" else np.tanh(a_n)
-        c_new = {
-            "no f": c + i * n,
-            "f forgets": (1 - f) * c + i * n,
-            "1-f": f * c + (1 - f) * n,
-            "h for c": f * h + i * n,
-        }.get(wrong, f * c + i * n)
-        h_new = o * {"no tanh": c_new, "old c": np.tanh(c)}.get(wrong, np.tanh(c_new))
-        if wrong == "a pair":
-            return h_new, c_new
-        state = {"only h": [h_new], "h kept": [h_new, h_new], "order": [c_new, h_new]}
-        return np.hstack(state.get(wrong, [h_new, c_new]))
-
-    return step
-
-
 def _reset_after(xW, h, U, b, c):
     return cells.gru_reset_after(xW, h, U, b, c)[0]
-
-
-def _reset_after_with(wrong):
-    def step(xW, h, U, b, c):
-        H = h.shape[1]
-        if wrong == "c nowhere":
-            c = np.zeros_like(c)
-        if wrong == "b nowhere":
-            b = np.zeros_like(b)
-        if isinstance(wrong, tuple):
-            xW, U, b, c = _thirds(wrong, xW, U, b, c)
-        in_gates = xW + h @ U + (0 if wrong == "no b" else b) + (0 if wrong == "no c" else c)
-        a_r, a_z = np.split(in_gates[:, : 2 * H], 2, axis=1)
-        r, z = (a_r, a_z) if wrong == "bare gates" else (sigmoid(a_r), sigmoid(a_z))
-        hU_n, b_n, c_n = h @ U[:, 2 * H :], b[2 * H :], c[2 * H :]
-        seen = {
-            "before": (r * h) @ U[:, 2 * H :] + b_n + c_n,
-            "no c_n": b_n + r * hU_n,
-            "no b_n": r * (hU_n + c_n),
-            "c outside": b_n + r * hU_n + c_n,
-            "no r": b_n + hU_n + c_n,
-            "b inside": r * (hU_n + b_n + c_n),
-            "all inside": r * (xW[:, 2 * H :] + hU_n + b_n + c_n) - xW[:, 2 * H :],
-        }.get(wrong, b_n + r * (hU_n + c_n))
-        a_n = xW[:, 2 * H :] + seen
-        n = {
-            "no tanh": a_n,
-            "σ candidate": sigmoid(a_n),
-            "r on n": r * np.tanh(xW[:, 2 * H :] + b_n + hU_n + c_n),
-        }.get(wrong, np.tanh(a_n))
-        return z * h + (1 - z) * n if wrong == "z for h" else (1 - z) * h + z * n
-
-    return step
 
 
 def _cell_cases(gates, states, biases=1, sizes=((4, 5), (2, 3))):
@@ -171,32 +77,9 @@ def _cell_cases(gates, states, biases=1, sizes=((4, 5), (2, 3))):
 # --- the two z's ----------------------------------------------------------------------------------
 
 
-def _change(W, U, b, how, block=1):
-    """The given block of columns of each changed, the rest as it is."""
-    out = []
-    for weight in (W, U, b):
-        parts = np.split(weight, 3, axis=-1)
-        parts[block] = how(parts[block])
-        out.append(np.concatenate(parts, axis=-1))
-    return tuple(out)
-
-
-def _columns_negated(H):
-    """The columns that are z's if there are H units."""
-
-    def change(*weights):
-        weights = tuple(weight.copy() for weight in weights)
-        for weight in weights:
-            weight[..., H(*weights) : 2 * H(*weights)] *= -1
-        return weights
-
-    return change
-
-
-def _rows_negated(W, H):
-    W = W.copy()
-    W[H : 2 * H] *= -1
-    return W
+def _z_negated(W, U, b):
+    thirds = (np.split(weight, 3, axis=-1) for weight in (W, U, b))
+    return tuple(np.concatenate([r, -z, n], axis=-1) for r, z, n in thirds)
 
 
 def _z_cases(rng):
@@ -210,11 +93,6 @@ def _look_up_cases(rng):
     return [(np.array([4, 0, 4, 2]), W) for W in tables]
 
 
-@np.errstate(invalid="ignore")
-def _product(x, W):
-    return np.eye(len(W))[x] @ W
-
-
 EXERCISES = [
     Exercise(
         number="3.1",
@@ -222,43 +100,38 @@ EXERCISES = [
         right=_rnn,
         # Square, so that a product taken wrongly has a name and is not just an exception.
         cases=_cell_cases(1, 1, sizes=((3, 3), (5, 5))),
+        solution=ch03.rnn,
         mistakes={
-            "the sum is right, tanh of it is missing": lambda xW, h, U, b: xW + h @ U + b,
-            "b is added after tanh; it belongs inside": lambda xW, h, U, b: np.tanh(xW + h @ U) + b,
-            "b is missing": lambda xW, h, U, b: np.tanh(xW + h @ U),
-            "rows are lanes, so the state stands left: h @ U; you multiply by U transposed": (
-                lambda xW, h, U, b: np.tanh(xW + h @ U.T + b)
-            ),
-            "the old state is left out: without h U nothing is remembered": lambda xW, h, U, b: (
-                np.tanh(xW + b)
-            ),
-            "h is added as it is; it must go through U": lambda xW, h, U, b: np.tanh(xW + h + b),
-            "rows are lanes, so the state stands left: h @ U; you have U @ h": lambda xW, h, U, b: (
-                np.tanh(xW + U @ h + b)
-            ),
-            "* multiplies entry by entry; the matrix product is @": lambda xW, h, U, b: np.tanh(
-                xW + h * U + b
-            ),
-            "there is one tanh, around the whole sum": lambda xW, h, U, b: (
-                np.tanh(xW) + np.tanh(h @ U + b)
-            ),
-            "xW is the product already, it only needs adding; it is h that goes through U": (
-                lambda xW, h, U, b: np.tanh(xW @ U + h + b)
-            ),
-            "xW is the product of x and W already; it is h that is multiplied by U, h @ U": Ways(
-                lambda xW, h, U, b: np.tanh(xW @ U + b),
-                lambda xW, h, U, b: np.tanh(xW + xW @ U + b),
-                lambda xW, h, U, b: np.tanh((xW + h) @ U + b),
-                lambda xW, h, U, b: np.tanh(xW @ h + h @ U + b),
-            ),
-            "xW and h U are added, not multiplied: xW + h @ U + b": Ways(
-                lambda xW, h, U, b: np.tanh(xW * h @ U + b),
-                lambda xW, h, U, b: np.tanh(xW * (h @ U) + b),
-                lambda xW, h, U, b: np.tanh(xW * h + b),
-                lambda xW, h, U, b: np.tanh(xW * h + U + b),
-                lambda xW, h, U, b: np.tanh(xW @ (h @ U) + b),
-            ),
-            "that is σ; here it is tanh": lambda xW, h, U, b: sigmoid(xW + h @ U + b),
+            "the sum is right, tanh of it is missing": {"np.tanh": ""},
+            "b is added after tanh; it belongs inside": {"h @ U + b)": "h @ U) + b"},
+            "b is missing": {" + b": ""},
+            "rows are lanes, so the state stands left: h @ U; you multiply by U transposed": {
+                "h @ U": "h @ U.T"
+            },
+            "the old state is left out: without h U nothing is remembered": {" + h @ U": ""},
+            "h is added as it is; it must go through U": {"h @ U": "h"},
+            "rows are lanes, so the state stands left: h @ U; you have U @ h": {"h @ U": "U @ h"},
+            "* multiplies entry by entry; the matrix product is @": {"@": "*"},
+            "there is one tanh, around the whole sum": {
+                "np.tanh(xW + h @ U + b)": "np.tanh(xW) + np.tanh(h @ U + b)"
+            },
+            "xW is the product already, it only needs adding; it is h that goes through U": {
+                "xW + h @ U": "xW @ U + h"
+            },
+            "xW is the product of x and W already; it is h that is multiplied by U, h @ U": [
+                {"xW + h @ U": "xW @ U"},
+                {"h @ U": "xW @ U"},
+                {"xW + h @ U": "(xW + h) @ U"},
+                {"xW + h": "xW @ h + h"},
+            ],
+            "xW and h U are added, not multiplied: xW + h @ U + b": [
+                {"xW + h": "xW * h"},
+                {"xW + h @ U": "xW * (h @ U)"},
+                {"xW + h @ U": "xW * h"},
+                {"xW + h @ U": "xW * h + U"},
+                {"xW + h @ U": "xW @ (h @ U)"},
+            ],
+            "that is σ; here it is tanh": {"np.tanh": "sigmoid"},
         },
         hints=[
             "Three things are added up: xW, the product of h and U, and b.",
@@ -271,32 +144,30 @@ EXERCISES = [
         title="a product with 1-of-N vectors as a row look-up",
         right=lambda x, W: W[x],
         cases=_look_up_cases,
+        solution=ch03.look_up,
         mistakes={
             "that is the long product still: where no lane is at a row with an inf, 0 * inf made "
-            "NaN; take the rows themselves": _product,
-            "those are columns; an item is a row of W": Ways(
-                lambda x, W: W[:, x],
-                lambda x, W: W.T[x],
-            ),
+            "NaN; take the rows themselves": {"W[x]": "np.eye(len(W))[x] @ W"},
+            "those are columns; an item is a row of W": [{"W[x]": "W[:, x]"}, {"W[x]": "W.T[x]"}],
             "x holds item numbers, not the 1-of-N vectors themselves, so it cannot be multiplied "
-            "with W; take the rows with these numbers, W[x]": Ways(
-                lambda x, W: x @ W,
-                lambda x, W: np.dot(x, W),
-                lambda x, W: x * W,
-                lambda x, W: x[:, None] * W,
-                lambda x, W: x[:, None] @ W,
-            ),
-            "items are counted from 0, as rows are; yours are one too low": lambda x, W: W[x - 1],
-            "items are counted from 0, as rows are; yours are one too high": lambda x, W: np.roll(
-                W, -1, axis=0
-            )[x],
-            "each item is there once; two lanes may be at the same item, each wants its row": (
-                lambda x, W: W[np.unique(x)]
-            ),
-            "the rows are in the order of the table; they must be in that of the lanes": (
-                lambda x, W: W[np.sort(x)]
-            ),
-            "the rows are added up; each lane wants its own": lambda x, W: W[x].sum(axis=0),
+            "with W; take the rows with these numbers, W[x]": [
+                {"W[x]": "x @ W"},
+                {"W[x]": "np.dot(x, W)"},
+                {"W[x]": "x * W"},
+                {"W[x]": "x[:, None] * W"},
+                {"W[x]": "x[:, None] @ W"},
+            ],
+            "items are counted from 0, as rows are; yours are one too low": {"W[x]": "W[x - 1]"},
+            "items are counted from 0, as rows are; yours are one too high": {
+                "W[x]": "np.roll(W, -1, axis=0)[x]"
+            },
+            "each item is there once; two lanes may be at the same item, each wants its row": {
+                "W[x]": "W[np.unique(x)]"
+            },
+            "the rows are in the order of the table; they must be in that of the lanes": {
+                "W[x]": "W[np.sort(x)]"
+            },
+            "the rows are added up; each lane wants its own": {"W[x]": "W[x].sum(axis=0)"},
         },
         hints=[
             "A 1-of-N vector times W: all of W's rows times 0, but for one.",
@@ -309,44 +180,52 @@ EXERCISES = [
         title="one step of the GRU",
         right=_gru,
         cases=_cell_cases(3, 1),
+        solution=ch03.gru,
         mistakes={
             "z is the share of the candidate n here, 1 - z that of the old state; you have them the"
-            " other way round": _gru_with("z for h"),
-            "r is applied after the product; here it multiplies h before it, (r*h) @ U_n": (
-                _gru_with("reset after")
-            ),
-            "r is not used: the candidate sees r*h, not h": _gru_with("no r"),
-            "the candidate sees r*h; you have z*h": _gru_with("z in candidate"),
+            " other way round": {"(1 - z) * h + z * n": "z * h + (1 - z) * n"},
+            "r is applied after the product; here it multiplies h before it, (r*h) @ U_n": {
+                "(r * h) @ U_n": "r * (h @ U_n)"
+            },
+            "r is not used: the candidate sees r*h, not h": {"(r * h)": "h"},
+            "the candidate sees r*h; you have z*h": {"(r * h)": "(z * h)"},
             "r and z have changed places: the columns' order is [r | z | n], r goes into the"
-            " candidate, z into the mix": _gru_with((1, 0, 2)),
-            "the columns' order is [r | z | n]; you take them in another": Ways(
-                *(_gru_with(order) for order in OTHER_ORDERS)
-            ),
-            "r multiplies the old state only, not x W_n": Ways(
-                _gru_with("r on x"), _gru_with("r on sum")
-            ),
-            "r multiplies the whole candidate; it belongs inside tanh, at h only: (r*h) @ U_n": (
-                _gru_with("r on n")
-            ),
-            "h @ U has the columns of r, z and n; each wants its own third, as in h @ U_r": (
-                lambda xW, h, U, b: xW[:, : h.shape[1]] + h @ U
-            ),
+            " candidate, z into the mix": {
+                "(r * h)": "(z * h)",
+                "(1 - z) * h + z * n": "(1 - r) * h + r * n",
+            },
+            "the columns' order is [r | z | n]; you take them in another": _in_other_orders(_gru),
+            "r multiplies the old state only, not x W_n": [
+                {"xW_n + (r * h) @ U_n": "r * (xW_n + h @ U_n)"},
+                {"xW_n + (r * h) @ U_n + b_n": "r * (xW_n + h @ U_n + b_n)"},
+            ],
+            "r multiplies the whole candidate; it belongs inside tanh, at h only: (r*h) @ U_n": {
+                "np.tanh(xW_n + (r * h) @ U_n + b_n)": "r * np.tanh(xW_n + h @ U_n + b_n)"
+            },
+            "h @ U has the columns of r, z and n; each wants its own third, as in h @ U_r": {
+                "h @ U_z": "h @ U"
+            },
             BIAS_BY_COLUMNS: _split_bias_by_columns(3),
-            WITHOUT_AXIS: _split_without_axis,
-            "the candidate's tanh is missing": _gru_with("no tanh"),
-            "r and z are sums that have not gone through σ": _gru_with("bare gates"),
-            "r is a sum that has not gone through σ": _gru_with("bare r"),
-            "z is a sum that has not gone through σ": _gru_with("bare z"),
-            "(1-z)*h is missing: what is not renewed stays": _gru_with("nothing kept"),
-            "b is missing": _gru_with("no b"),
-            "r only decides what the candidate sees; the part that is kept is (1-z)*h": (
-                _gru_with("r*h kept")
-            ),
-            "the old state is kept whole; its share is 1 - z": _gru_with("no 1-z"),
-            "gates are between 0 and 1: σ, not tanh": Ways(
-                *(_gru_with(f"tanh {gates}") for gates in ("gates", "r", "z"))
-            ),
-            "the candidate has tanh, not σ: a state may be negative": _gru_with("σ candidate"),
+            WITHOUT_AXIS: {"np.split(xW, 3, axis=1)": "np.split(xW, 3)"},
+            "the candidate's tanh is missing": {"np.tanh": ""},
+            "r and z are sums that have not gone through σ": {
+                "r = sigmoid": "r = ",
+                "z = sigmoid": "z = ",
+            },
+            "r is a sum that has not gone through σ": {"r = sigmoid": "r = "},
+            "z is a sum that has not gone through σ": {"z = sigmoid": "z = "},
+            "(1-z)*h is missing: what is not renewed stays": {"(1 - z) * h + ": ""},
+            "b is missing": {"np.split(b, 3)": "0, 0, 0"},
+            "r only decides what the candidate sees; the part that is kept is (1-z)*h": {
+                "(1 - z) * h": "(1 - z) * r * h"
+            },
+            "the old state is kept whole; its share is 1 - z": {"(1 - z) * h": "h"},
+            "gates are between 0 and 1: σ, not tanh": [
+                {"r = sigmoid": "r = np.tanh", "z = sigmoid": "z = np.tanh"},
+                {"r = sigmoid": "r = np.tanh"},
+                {"z = sigmoid": "z = np.tanh"},
+            ],
+            "the candidate has tanh, not σ: a state may be negative": {"np.tanh": "sigmoid"},
         },
         hints=[
             "xW_r, xW_z, xW_n = np.split(xW, 3, axis=1); U and b can be split likewise"
@@ -359,35 +238,28 @@ EXERCISES = [
     Exercise(
         number="3.4",
         title="weights for the other z",
-        right=lambda W, U, b: _change(W, U, b, np.negative),
+        right=_z_negated,
         cases=_z_cases,
         parts=("W", "U", "b"),
+        solution=ch03.for_the_other_z,
         mistakes={
-            "1 - σ(a) = σ(-a): what goes into σ changes its sign, so -w, not 1 - w": (
-                lambda W, U, b: _change(W, U, b, lambda w: 1 - w)
-            ),
-            "only z changes its meaning; you have negated r and n too": lambda W, U, b: (
-                -W,
-                -U,
-                -b,
-            ),
-            "those are r's columns, the first third; z's are the middle one": lambda W, U, b: (
-                _change(W, U, b, np.negative, 0)
-            ),
-            "those are n's columns, the last third; z's are the middle one": lambda W, U, b: (
-                _change(W, U, b, np.negative, 2)
-            ),
+            "1 - σ(a) = σ(-a): what goes into σ changes its sign, so -w, not 1 - w": {
+                "*= -1": "= 1 - weight[..., H : 2 * H]"
+            },
+            "only z changes its meaning; you have negated r and n too": {"H : 2 * H": ":"},
+            "those are r's columns, the first third; z's are the middle one": {"H : 2 * H": ":H"},
+            "those are n's columns, the last third; z's are the middle one": {
+                "H : 2 * H": "2 * H :"
+            },
             # Before the rows: U has only H of them, so its rows H to 2H are none.
             "it is as it was; all three go into σ, so all three are negated, in the columns "
-            "[:, H : 2 * H]": lambda W, U, b: (W, U, b),
-            "W has a row for each item, so len(W) is I; H is len(U), the number of units": (
-                _columns_negated(lambda W, U, b: len(W))
-            ),
-            "those are rows; a gate is a block of columns, [:, H : 2 * H]": lambda W, U, b: (
-                _rows_negated(W, len(U)),
-                _rows_negated(U, len(U)),
-                _change(W, U, b, np.negative)[2],
-            ),
+            "[:, H : 2 * H]": {"*= -1": "*= 1"},
+            "W has a row for each item, so len(W) is I; H is len(U), the number of units": {
+                "len(U)": "len(W)"
+            },
+            "those are rows; a gate is a block of columns, [:, H : 2 * H]": {
+                "[..., H : 2 * H] *=": "[H : 2 * H] *="
+            },
         },
         hints=[
             "The other z is one minus yours. Which a gives σ(a) = 1 - σ(a before)?",
@@ -400,37 +272,40 @@ EXERCISES = [
         title="one step of the LSTM",
         right=_lstm,
         cases=_cell_cases(4, 2, sizes=((3, 5), (4, 3))),
+        solution=ch03.lstm,
         mistakes={
-            "i and f are swapped; the columns' order is [i | f | o | n]": _lstm_with("i and f"),
-            "o and n are swapped; the columns' order is [i | f | o | n]": _lstm_with("o and n"),
-            "the memory shows through tanh: h' = o*tanh(c')": _lstm_with("no tanh"),
-            "the order of what is returned is [h' | c']": _lstm_with("order"),
-            "h and c are swapped: the first half of hc is h": _lstm_with("c first"),
-            "f is the share that stays: f*c, not (1-f)*c": _lstm_with("f forgets"),
-            "the state is one array, [h' | c']: np.hstack puts the two side by side": (
-                Ways(
-                    _lstm_with("a pair"),
-                    lambda *args: np.array(_lstm_with("a pair")(*args)),
-                    lambda *args: np.vstack(_lstm_with("a pair")(*args)),
-                )
-            ),
+            "i and f are swapped; the columns' order is [i | f | o | n]": {
+                "a_i, a_f,": "a_f, a_i,"
+            },
+            "o and n are swapped; the columns' order is [i | f | o | n]": {"a_o, a_n": "a_n, a_o"},
+            "the memory shows through tanh: h' = o*tanh(c')": {"np.tanh(c_new)": "c_new"},
+            "the order of what is returned is [h' | c']": {
+                "o * np.tanh(c_new), c_new": "c_new, o * np.tanh(c_new)"
+            },
+            "h and c are swapped: the first half of hc is h": {"h, c =": "c, h ="},
+            "f is the share that stays: f*c, not (1-f)*c": {"f * c": "(1 - f) * c"},
+            "the state is one array, [h' | c']: np.hstack puts the two side by side": [
+                {"np.hstack": "tuple"},
+                {"np.hstack": "np.array"},
+                {"np.hstack": "np.vstack"},
+            ],
             "np.split cuts the rows if it is not told an axis; h, c and the gates are columns: "
             "axis=1": lambda xW, hc, U, b: np.split(hc, 2),
-            "h is the first H of hc's 2 * H columns; only h goes through U": (
-                lambda xW, hc, U, b: hc @ U
-            ),
-            "the forget gate is not used: the old memory's share is f": _lstm_with("no f"),
-            "that is a GRU's mix; the LSTM has two gates, c' = f*c + i*n": _lstm_with("1-f"),
-            "the gates look at h, the first half of the state; c is the second": (
-                _lstm_with("c in gates")
-            ),
-            "the candidate has tanh, not σ": _lstm_with("σ candidate"),
-            "h' shows the new memory c', not the old one": _lstm_with("old c"),
-            "the memory is carried on as f*c; h is only what shows of it": _lstm_with("h for c"),
-            "that is h'; the state is both, [h' | c'], so that the next step has the memory": (
-                _lstm_with("only h")
-            ),
-            "the second half is the memory c', not h' once more": _lstm_with("h kept"),
+            "h is the first H of hc's 2 * H columns; only h goes through U": {"h @ U": "hc @ U"},
+            "the forget gate is not used: the old memory's share is f": {"f * c": "c"},
+            "that is a GRU's mix; the LSTM has two gates, c' = f*c + i*n": {
+                "i * np.tanh": "(1 - f) * np.tanh"
+            },
+            "the gates look at h, the first half of the state; c is the second": {"h @ U": "c @ U"},
+            "the candidate has tanh, not σ": {"np.tanh(a_n)": "sigmoid(a_n)"},
+            "h' shows the new memory c', not the old one": {"np.tanh(c_new)": "np.tanh(c)"},
+            "the memory is carried on as f*c; h is only what shows of it": {"f * c": "f * h"},
+            "that is h'; the state is both, [h' | c'], so that the next step has the memory": {
+                "[o * np.tanh(c_new), c_new]": "[o * np.tanh(c_new)]"
+            },
+            "the second half is the memory c', not h' once more": {
+                "[o * np.tanh(c_new), c_new]": "[o * np.tanh(c_new)] * 2"
+            },
         },
         hints=[
             "h, c = np.split(hc, 2, axis=1). All gates at once: xW + h @ U + b; split it by 4.",
@@ -444,45 +319,54 @@ EXERCISES = [
         title="the GRU with its reset after the product",
         right=_reset_after,
         cases=_cell_cases(3, 1, biases=2),
+        solution=ch03.gru_reset_after,
         mistakes={
-            "r is applied before the product, as in 3.3; here it is r*(h U_n + c_n)": (
-                _reset_after_with("before")
-            ),
-            "r is not used: it multiplies h U_n + c_n": _reset_after_with("no r"),
-            "c_n is missing: r*(h U_n + c_n)": _reset_after_with("no c_n"),
-            "c_n belongs inside: r multiplies all of h U_n + c_n": _reset_after_with("c outside"),
-            "b_n is the input's bias and stays outside: r multiplies h U_n + c_n only": (
-                _reset_after_with("b inside")
-            ),
-            "x W_n and b_n stay outside: r multiplies h U_n + c_n only": (
-                _reset_after_with("all inside")
-            ),
-            "the gates r and z have their c too": _reset_after_with("no c"),
-            "c is missing: it is a second bias, added to h U": _reset_after_with("c nowhere"),
-            "b is missing: it is the input's bias, added to xW": _reset_after_with("b nowhere"),
-            "the gates r and z have their b too": _reset_after_with("no b"),
-            "b_n is missing: it is added to x W_n": _reset_after_with("no b_n"),
+            "r is applied before the product, as in 3.3; here it is r*(h U_n + c_n)": {
+                "r * hU_n": "np.split((r * h) @ U + c, 3, axis=1)[2]"
+            },
+            "r is not used: it multiplies h U_n + c_n": {"r * hU_n": "hU_n"},
+            "c_n is missing: r*(h U_n + c_n)": {"r * hU_n": "r * np.split(h @ U, 3, axis=1)[2]"},
+            "c_n belongs inside: r multiplies all of h U_n + c_n": {
+                "r * hU_n": "r * np.split(h @ U, 3, axis=1)[2] + np.split(c, 3)[2]"
+            },
+            "b_n is the input's bias and stays outside: r multiplies h U_n + c_n only": {
+                "x_n + r * hU_n": "np.split(xW, 3, axis=1)[2] + r * (hU_n + np.split(b, 3)[2])"
+            },
+            "x W_n and b_n stay outside: r multiplies h U_n + c_n only": {
+                "x_n + r * hU_n": "r * (x_n + hU_n)"
+            },
+            "the gates r and z have their c too": {
+                "+ c": "+ c * (np.arange(len(c)) >= 2 * len(U))"
+            },
+            "c is missing: it is a second bias, added to h U": {" + c": ""},
+            "b is missing: it is the input's bias, added to xW": {" + b": ""},
+            "the gates r and z have their b too": {
+                "+ b": "+ b * (np.arange(len(b)) >= 2 * len(U))"
+            },
+            "b_n is missing: it is added to x W_n": {
+                "+ b": "+ b * (np.arange(len(b)) < 2 * len(U))"
+            },
             "r and z have changed places: the columns' order is [r | z | n], r goes into the "
-            "candidate, z into the mix": _reset_after_with((1, 0, 2)),
-            "the columns' order is [r | z | n]; you take them in another": Ways(
-                *(_reset_after_with(order) for order in OTHER_ORDERS)
+            "candidate, z into the mix": {"r, z =": "z, r ="},
+            "the columns' order is [r | z | n]; you take them in another": _in_other_orders(
+                _reset_after
             ),
-            "r multiplies the whole candidate; it belongs inside tanh, at h U_n + c_n only": (
-                _reset_after_with("r on n")
-            ),
-            "r and z are sums that have not gone through σ": _reset_after_with("bare gates"),
-            "the candidate's tanh is missing": _reset_after_with("no tanh"),
-            "the candidate has tanh, not σ: a state may be negative": (
-                _reset_after_with("σ candidate")
-            ),
-            BIAS_BY_COLUMNS: Ways(
-                *_split_bias_by_columns(3).ways,
-                *_split_bias_by_columns(4).ways,
-            ),
-            WITHOUT_AXIS: _split_without_axis,
-            "z is the share of the candidate n here, 1 - z that of the old state": (
-                _reset_after_with("z for h")
-            ),
+            "r multiplies the whole candidate; it belongs inside tanh, at h U_n + c_n only": {
+                "np.tanh(x_n + r * hU_n)": "r * np.tanh(x_n + hU_n)"
+            },
+            "r and z are sums that have not gone through σ": {
+                "sigmoid(x_r + hU_r), sigmoid(x_z + hU_z)": "x_r + hU_r, x_z + hU_z"
+            },
+            "the candidate's tanh is missing": {"np.tanh": ""},
+            "the candidate has tanh, not σ: a state may be negative": {"np.tanh": "sigmoid"},
+            BIAS_BY_COLUMNS: [
+                *_split_bias_by_columns(3),
+                *_split_bias_by_columns(4),
+            ],
+            WITHOUT_AXIS: {"xW + b, 3, axis=1": "xW + b, 3"},
+            "z is the share of the candidate n here, 1 - z that of the old state": {
+                "(1 - z) * h + z * n": "z * h + (1 - z) * n"
+            },
         },
         hints=[
             "One product for everything: hU = h @ U + c, split by 3. And xW + b, split by 3.",

@@ -3,7 +3,7 @@
 import numpy as np
 
 from checks import Exercise, Wrong
-from checks.common import but, in_order, row_sums, row_sums_as_they_came, rows_unsummed
+from checks.common import row_sums_as_they_came, rows_unsummed
 from gru4rec_np.ops.activations import sigmoid
 from gru4rec_np.ops.cells import (
     dense,
@@ -14,50 +14,9 @@ from gru4rec_np.ops.cells import (
     gru_reset_after_backward,
 )
 from gru4rec_np.ops.optim import sum_rows
+from solutions import ch04
 
 # --- 4.1 ------------------------------------------------------------------------------------------
-
-
-def _moved(x, index, step):
-    out = x.copy()
-    out[index] += step
-    return out
-
-
-def _differences(f, x, eps, places):
-    out = np.empty_like(x)
-    for i in places:
-        out[i] = (f(_moved(x, i, eps)) - f(_moved(x, i, -eps))) / (2 * eps)
-    return out
-
-
-def _numerical_gradient(f, x, eps=1e-5):
-    return _differences(f, x, eps, np.ndindex(x.shape))
-
-
-def _rows_at_once(f, x, eps):
-    return _differences(f, x, eps, range(len(x)))
-
-
-def _one_sided(f, x, eps):
-    out = np.empty_like(x)
-    for i in np.ndindex(x.shape):
-        out[i] = (f(_moved(x, i, eps)) - f(x)) / eps
-    return out
-
-
-def _all_at_once(f, x, eps):
-    return (f(x + eps) - f(x - eps)) / (2 * eps)
-
-
-def _never_put_back(f, x, eps):
-    x, out = x.copy(), np.empty_like(x)
-    for i in np.ndindex(x.shape):
-        x[i] += eps
-        plus = f(x)
-        x[i] -= 2 * eps
-        out[i] = (plus - f(x)) / (2 * eps)
-    return out
 
 
 def _run_nudged(answer, args):
@@ -88,34 +47,12 @@ def _dense_cases(rng):
     return cases
 
 
-def _dense_from(da, x, F):
-    return da @ F.T, x.T @ da, da.sum(axis=0)
-
-
-def _da(dy, cache):
-    """Back through the dense layer's tanh."""
-    return dy * (1 - cache[1] ** 2)
-
-
-def _mix_backward(dh_new, h, z, n):
-    return dh_new * (n - h), dh_new * z, dh_new * (1 - z)
-
-
 def _mix_cases(rng):
     cases = []
     for B, H in ((3, 2), (1, 4)):
         dh_new, h = rng.normal(size=(2, B, H))
         cases.append((dh_new, h, rng.random((B, H)), rng.normal(size=(B, H))))
     return cases
-
-
-def _candidate(da, h, r, U_n):
-    drh = da @ U_n.T
-    return da, drh * h, drh * r
-
-
-def _candidate_backward(dn, h, r, n, U_n):
-    return _candidate(dn * (1 - n * n), h, r, U_n)
 
 
 def _candidate_cases(rng):
@@ -125,17 +62,6 @@ def _candidate_cases(rng):
         n, r = np.tanh(rng.normal(size=(B, H))), rng.random((B, H))
         cases.append((dn, h, r, n, rng.normal(size=(H, H))))
     return cases
-
-
-def _candidate_with(*, dr=lambda drh, h, r: drh * h, dh=lambda drh, h, r: drh * r, U=np.transpose):
-    """`_candidate_backward` with another dr, another dh, or something else than U_n.T."""
-
-    def backward(dn, h, r, n, U_n):
-        da = dn * (1 - n * n)
-        drh = da @ U(U_n)
-        return da, dr(drh, h, r), dh(drh, h, r)
-
-    return backward
 
 
 def _gru_cases(cell, biases):
@@ -152,70 +78,13 @@ def _gru_cases(cell, biases):
     return cases
 
 
-def _gru_with(*wrong):
-    """`gru_backward` with the named mistakes in it."""
-
-    def backward(dh_new, cache, U):
-        h, r, z, n = cache
-        H = h.shape[1]
-        U_rz, U_n = U[:, : 2 * H], U[:, 2 * H :]
-        da_n = dh_new * z * (1 - (np.tanh(n) if "tanh twice" in wrong else n) ** 2)
-        drh = da_n @ (U_n if "untransposed" in wrong else U_n.T)
-        if "no U_n" in wrong:
-            drh = da_n
-        dr, dz = drh * h, dh_new * (n - h)
-        if "no slope" not in wrong:
-            dr, dz = dr * r * (1 - r), dz * z * (1 - z)
-        da_rz = np.hstack([dz, dr] if "gates swapped" in wrong else [dr, dz])
-        U_r, U_z = U_rz[:, :H], U_rz[:, H:]
-        dh = np.zeros_like(h)
-        if "no straight way" not in wrong:
-            dh += dh_new * (1 - z)
-        if "no r*h" not in wrong:
-            dh += drh if "no r" in wrong else drh * r
-        if "no gate r" not in wrong:
-            dh += da_rz[:, :H] @ (U_r if "U_r untransposed" in wrong else U_r.T)
-        if "no gate z" not in wrong:
-            dh += da_rz[:, H:] @ (U_z if "U_z untransposed" in wrong else U_z.T)
-        dxW = np.hstack([da_rz, da_n])
-        seen = h if "h for r*h" in wrong else r * h
-        dU = np.hstack([h.T @ da_rz, seen.T @ da_n])
-        return dxW, dh, dU, dxW.sum(axis=1 if "axis" in wrong else 0)
-
-    return backward
-
-
 # --- 4.7 ------------------------------------------------------------------------------------------
 
 
-def _reset_after_with(wrong):
-    """`gru_reset_after_backward` with the named mistake in it."""
-
-    def backward(dh_new, cache, U):
-        h, r, z, n, hU_n = cache
-        H = h.shape[1]
-        U_n = U[:, 2 * H :]
-        da_n = dh_new * z * (1 - n * n)
-        dr = da_n * (h if wrong == "h for hU_n" else hU_n)
-        if wrong in ("dr of 4.5", "all of 4.5"):
-            dr = da_n @ U_n.T * h
-        dr, dz = dr * r * (1 - r), dh_new * (n - h) * z * (1 - z)
-        dxW = np.hstack([dr, dz, da_n])
-        dhU = dxW if wrong == "no r" else np.hstack([dr, dz, da_n * r])
-        dh, dU = dhU @ U.T, h.T @ dhU
-        if wrong in ("by way of r*h", "all of 4.5"):
-            dh = dxW[:, : 2 * H] @ U[:, : 2 * H].T + da_n @ U_n.T * r
-            dU = np.hstack([h.T @ dxW[:, : 2 * H], (r * h).T @ da_n])
-        if wrong != "no straight way":
-            dh = dh + dh_new * (1 - z)
-        if wrong == "r*h in dU":
-            dU = np.hstack([h.T @ dhU[:, : 2 * H], (r * h).T @ dhU[:, 2 * H :]])
-        if wrong == "everywhere":
-            dxW = dhU
-        dc = dxW if wrong in ("dc", "all of 4.5") else dhU
-        return dxW, dh, dU, dxW.sum(axis=0), dc.sum(axis=0)
-
-    return backward
+def _all_of_4_5(dh_new, cache, U):
+    """The gradient of 4.6, with db for dc too."""
+    dxW, dh, dU, db = gru_backward(dh_new, cache[:4], U)
+    return dxW, dh, dU, db, db
 
 
 # --- 4.8 and 4.9 ----------------------------------------------------------------------------------
@@ -225,35 +94,6 @@ def _whole_table(rows, g):
     out = np.zeros((rows.max() + 1, g.shape[1]))
     np.add.at(out, rows, g)
     return np.unique(rows), out
-
-
-def _through_time_with(wrong=None):
-    def backward(dout, caches, reset, U):
-        dxW = np.empty((*dout.shape[:2], U.shape[1]))
-        dU, db, dh = np.zeros_like(U), np.zeros(U.shape[1]), np.zeros(dout.shape[1:])
-        steps = range(len(caches))
-        for t in steps if wrong == "forwards" else reversed(steps):
-            if wrong == "early":
-                dh = dh * ~reset[t][:, None]
-            own = 0 if wrong == "last only" and t < len(caches) - 1 else dout[t]
-            later = dh
-            dxW[t], dh, dU_t, db_t = gru_backward(own + dh, caches[t], U)
-            if wrong == "running sum":
-                dh = dh + later
-            if wrong == "overwritten":
-                dU, db = dU_t, db_t
-            else:
-                dU, db = dU + dU_t, db + db_t
-            dh = dh * {
-                "not carried": 0,
-                "all lanes": not reset[t].any(),
-                "upside down": reset[t][:, None],
-                "no cut": 1,
-                "early": 1,
-            }.get(wrong, ~reset[t][:, None])
-        return dxW[::-1] if wrong == "turned round" else dxW, dU, db
-
-    return backward
 
 
 def _through_time_cases(rng):
@@ -275,31 +115,37 @@ EXERCISES = [
     Exercise(
         number="4.1",
         title="a gradient by central differences",
-        right=_numerical_gradient,
+        right=ch04.numerical_gradient,
         cases=lambda rng: [
             (_wavy, rng.normal(size=(2, 3)), 0.1),
             (_wavy, rng.normal(size=4), 0.02),
         ],
         mistakes={
-            "that is the one-sided difference; go eps up and eps down, and divide by 2 eps": (
-                _one_sided
-            ),
-            "the two points lie 2 eps apart, so divide by 2 eps, not by eps": lambda f, x, eps: (
-                2 * _numerical_gradient(f, x, eps)
-            ),
-            "all entries are moved at once; each has a slope of its own, so move one at a time": (
-                lambda f, x, eps: np.full_like(x, _all_at_once(f, x, eps))
-            ),
+            "that is the one-sided difference; go eps up and eps down, and divide by 2 eps": {
+                "f(minus)": "f(x)",
+                "(2 * eps)": "eps",
+            },
+            "the two points lie 2 eps apart, so divide by 2 eps, not by eps": {"(2 * eps)": "eps"},
+            "all entries are moved at once; each has a slope of its own, so move one at a time": {
+                "plus[i]": "plus",
+                "minus[i]": "minus",
+            },
             "all entries are moved at once, which gives only one number; each has a slope of its"
-            " own, so move one at a time": _all_at_once,
-            "`/ 2 * eps` divides by 2 and then multiplies by eps; write `/ (2 * eps)`": (
-                lambda f, x, eps: _numerical_gradient(f, x, eps) * eps**2
-            ),
+            " own, so move one at a time": {
+                "plus[i]": "plus",
+                "minus[i]": "minus",
+                "out[i]": "out",
+            },
+            "`/ 2 * eps` divides by 2 and then multiplies by eps; write `/ (2 * eps)`": {
+                "(2 * eps)": "2 * eps"
+            },
             "range(len(x)) goes through the rows, so each row is moved as a whole; go through all"
-            " indices with np.ndindex(x.shape)": _rows_at_once,
-            "an entry is not put back before the next one is moved; put it back"
-            " first": _never_put_back,
-            "it ignores the argument eps": lambda f, x, eps: _numerical_gradient(f, x),
+            " indices with np.ndindex(x.shape)": {"np.ndindex(x.shape)": "range(len(x))"},
+            "an entry is not put back before the next one is moved; put it back first": {
+                "for i": "minus = x.copy()\n    for i",
+                "plus, minus = x.copy(), x.copy()": "plus = minus.copy()",
+            },
+            "it ignores the argument eps": lambda f, x, eps: ch04.numerical_gradient(f, x),
         },
         run=_run_nudged,
         hints=[
@@ -311,16 +157,16 @@ EXERCISES = [
     Exercise(
         number="4.2",
         title="back through σ",
-        right=lambda dy, y: dy * y * (1 - y),
+        right=ch04.sigmoid_backward,
         cases=lambda rng: [(rng.normal(size=(3, 2)), rng.random((3, 2)))],
         mistakes={
-            "dy is missing: multiply the slope by the upstream gradient": lambda dy, y: y * (1 - y),
-            "that is tanh's slope, 1 - y²; σ's is y (1 - y)": lambda dy, y: dy * (1 - y * y),
+            "dy is missing: multiply the slope by the upstream gradient": {"dy * ": ""},
+            "that is tanh's slope, 1 - y²; σ's is y (1 - y)": {" * y * (1 - y)": " * (1 - y * y)"},
             "y is σ(a) already, and you apply σ once more": lambda dy, y: (
                 dy * sigmoid(y) * (1 - sigmoid(y))
             ),
-            "the slope is y (1 - y); you have only the 1 - y": lambda dy, y: dy * (1 - y),
-            "the slope is y (1 - y); you have only the y": lambda dy, y: dy * y,
+            "the slope is y (1 - y); you have only the 1 - y": {" * y * ": " * "},
+            "the slope is y (1 - y); you have only the y": {" * (1 - y)": ""},
         },
         hints=[
             "Write σ' in terms of y = σ(a): the formula is above the exercise.",
@@ -333,31 +179,28 @@ EXERCISES = [
         right=dense_backward,
         cases=_dense_cases,
         parts=("dx", "dF", "df"),
+        solution=ch04.dense_backward,
         mistakes={
-            "tanh is left out: first da = dy * tanh's slope, then the products": (
-                lambda dy, cache, F: _dense_from(dy, cache[0], F)
-            ),
-            "y is tanh(a) already, and you apply tanh once more; the slope is 1 - y²": (
-                lambda dy, cache, F: _dense_from(dy * (1 - np.tanh(cache[1]) ** 2), cache[0], F)
-            ),
-            "the slope of tanh is 1 - y²; yours is σ's": lambda dy, cache, F: _dense_from(
-                dy * cache[1] * (1 - cache[1]), cache[0], F
-            ),
-            "tanh's slope is taken at x F, without f; use y, which includes f: 1 - y²": (
-                lambda dy, cache, F: _dense_from(dy * (1 - np.tanh(cache[0] @ F) ** 2), cache[0], F)
-            ),
-            "going back through a product with F multiplies by F transposed": but(
-                dense_backward, 0, lambda dy, cache, F: _da(dy, cache) @ F
-            ),
-            "f is added to every lane, so sum over the lanes, the rows: axis=0": but(
-                dense_backward, 2, lambda dy, cache, F: _da(dy, cache).sum(axis=1)
-            ),
-            "f is added to every lane, so its gradient is the sum over the lanes, not their mean": (
-                but(dense_backward, 2, lambda dy, cache, F: _da(dy, cache).mean(axis=0))
-            ),
-            "f is added to every lane: it must be summed over them, down to the shape of f": but(
-                dense_backward, 2, lambda dy, cache, F: _da(dy, cache)
-            ),
+            "tanh is left out: first da = dy * tanh's slope, then the products": {
+                " * (1 - y * y)": ""
+            },
+            "y is tanh(a) already, and you apply tanh once more; the slope is 1 - y²": {
+                "y * y": "np.tanh(y) ** 2"
+            },
+            "the slope of tanh is 1 - y²; yours is σ's": {"(1 - y * y)": "y * (1 - y)"},
+            "tanh's slope is taken at x F, without f; use y, which includes f: 1 - y²": {
+                "y * y": "np.tanh(x @ F) ** 2"
+            },
+            "going back through a product with F multiplies by F transposed": {"F.T": "F"},
+            "f is added to every lane, so sum over the lanes, the rows: axis=0": {
+                "axis=0": "axis=1"
+            },
+            "f is added to every lane, so its gradient is the sum over the lanes, not their mean": {
+                "da.sum": "da.mean"
+            },
+            "f is added to every lane: it must be summed over them, down to the shape of f": {
+                "da.sum(axis=0)": "da"
+            },
         },
         hints=[
             "x, y = cache. Begin with da = dy * (1 - y * y): back through tanh.",
@@ -368,31 +211,30 @@ EXERCISES = [
     Exercise(
         number="4.4",
         title="back through h' = (1-z)*h + z*n",
-        right=_mix_backward,
+        right=ch04.mix_backward,
         cases=_mix_cases,
         parts=("dz", "dn", "dh"),
         mistakes={
-            "z occurs twice in the line, in (1-z)*h with a minus: its slope is n - h": but(
-                _mix_backward, 0, lambda dh_new, h, z, n: dh_new * n
-            ),
-            "more z means more n and less h: its slope is n - h, you have h - n": but(
-                _mix_backward, 0, lambda dh_new, h, z, n: dh_new * (h - n)
-            ),
-            "n's share of h' is z and h's is 1 - z; you have them the other way round": in_order(
-                _mix_backward, 0, 2, 1
-            ),
-            "dh_new is missing: multiply each slope by the upstream gradient": (
-                lambda dh_new, h, z, n: (n - h, z, 1 - z)
-            ),
-            "h is multiplied by 1 - z in this line, so that is its slope": but(
-                _mix_backward, 2, lambda dh_new, h, z, n: dh_new
-            ),
-            "n is multiplied by z in this line, so that is its slope": but(
-                _mix_backward, 1, lambda dh_new, h, z, n: dh_new
-            ),
+            "z occurs twice in the line, in (1-z)*h with a minus: its slope is n - h": {
+                "(n - h)": "n"
+            },
+            "more z means more n and less h: its slope is n - h, you have h - n": {
+                "n - h": "h - n"
+            },
+            "n's share of h' is z and h's is 1 - z; you have them the other way round": {
+                "dh_new * z, dh_new * (1 - z)": "dh_new * (1 - z), dh_new * z"
+            },
+            "dh_new is missing: multiply each slope by the upstream gradient": {
+                "dh_new * (n - h), dh_new * z, dh_new * (1 - z)": "n - h, z, 1 - z"
+            },
+            "h is multiplied by 1 - z in this line, so that is its slope": {" * (1 - z)": ""},
+            "n is multiplied by z in this line, so that is its slope": {" * z": ""},
             "it includes σ's slope already; return dz alone, the step back through σ comes in"
-            " 4.6": but(_mix_backward, 0, lambda dh_new, h, z, n: dh_new * (n - h) * z * (1 - z)),
-            "the order of what is returned is dz, dn, dh": in_order(_mix_backward, 1, 2, 0),
+            " 4.6": {"(n - h)": "(n - h) * z * (1 - z)"},
+            "the order of what is returned is dz, dn, dh": {
+                "dh_new * (n - h), ": "",
+                "dh_new * (1 - z)": "dh_new * (1 - z), dh_new * (n - h)",
+            },
         },
         hints=[
             "Take one of z, n, h as the variable, the others as constants. What is its slope?",
@@ -403,36 +245,28 @@ EXERCISES = [
     Exercise(
         number="4.5",
         title="back through the candidate",
-        right=_candidate_backward,
+        right=ch04.candidate_backward,
         cases=_candidate_cases,
         parts=("da_n", "dr", "dh"),
         mistakes={
-            "tanh is left out: da_n = dn * (1 - n²)": lambda dn, h, r, n, U_n: _candidate(
-                dn, h, r, U_n
-            ),
-            "n is tanh(a_n) already, and you apply tanh once more; the slope is 1 - n²": (
-                lambda dn, h, r, n, U_n: _candidate(dn * (1 - np.tanh(n) ** 2), h, r, U_n)
-            ),
-            "the slope of tanh is 1 - n²; yours is σ's": lambda dn, h, r, n, U_n: _candidate(
-                dn * n * (1 - n), h, r, U_n
-            ),
-            "in r*h the slope for r is h, so dr is drh multiplied by h": _candidate_with(
-                dr=lambda drh, h, r: drh
-            ),
+            "tanh is left out: da_n = dn * (1 - n²)": {" * (1 - n * n)": ""},
+            "n is tanh(a_n) already, and you apply tanh once more; the slope is 1 - n²": {
+                "n * n": "np.tanh(n) ** 2"
+            },
+            "the slope of tanh is 1 - n²; yours is σ's": {"(1 - n * n)": "n * (1 - n)"},
+            "in r*h the slope for r is h, so dr is drh multiplied by h": {"drh * h": "drh"},
             "it includes σ's slope already; return dr alone, the step back through σ comes in"
-            " 4.6": _candidate_with(dr=lambda drh, h, r: drh * h * r * (1 - r)),
-            "going back through a product with U_n multiplies by U_n transposed": (
-                _candidate_with(U=lambda U_n: U_n)
-            ),
-            "U_n is left out: da_n comes back through the product first, drh = da_n @ U_n.T": (
-                _candidate_with(U=lambda U_n: np.eye(len(U_n)))
-            ),
-            "in r*h the slope for h is r, so this part of dh is drh multiplied by r": (
-                _candidate_with(dh=lambda drh, h, r: drh)
-            ),
-            "in r*h the slope for r is h, and for h it is r; you have them the other way round": (
-                in_order(_candidate_backward, 0, 2, 1)
-            ),
+            " 4.6": {"drh * h": "drh * h * r * (1 - r)"},
+            "going back through a product with U_n multiplies by U_n transposed": {"U_n.T": "U_n"},
+            "U_n is left out: da_n comes back through the product first, drh = da_n @ U_n.T": {
+                " @ U_n.T": ""
+            },
+            "in r*h the slope for h is r, so this part of dh is drh multiplied by r": {
+                "drh * r": "drh"
+            },
+            "in r*h the slope for r is h, and for h it is r; you have them the other way round": {
+                "drh * h, drh * r": "drh * r, drh * h"
+            },
         },
         hints=[
             "Three steps, the last one first: tanh, the product with U_n, the product r*h.",
@@ -449,46 +283,53 @@ EXERCISES = [
         right=gru_backward,
         cases=_gru_cases(gru, biases=1),
         parts=("dxW", "dh", "dU", "db"),
+        solution=ch04.gru_backward,
         mistakes={
-            "dh lacks (1-z)*dh_new: h also goes straight into h'": _gru_with("no straight way"),
-            "dh lacks drh*r: h also goes into the candidate, by way of r*h": _gru_with("no r*h"),
+            "dh lacks (1-z)*dh_new: h also goes straight into h'": {"dh + through_n": "through_n"},
+            "dh lacks drh*r: h also goes into the candidate, by way of r*h": {" + through_n": ""},
             "dh lacks the part that comes back through the gates: h also goes into r and z,"
-            " through U": (_gru_with("no gate r", "no gate z")),
-            "dh lacks the part that comes back through the gate r, da_r @ U_r.T": _gru_with(
-                "no gate r"
-            ),
-            "dh lacks the part that comes back through the gate z, da_z @ U_z.T": _gru_with(
-                "no gate z"
-            ),
+            " through U": {" + da_r @ U_r.T + da_z @ U_z.T": ""},
+            "dh lacks the part that comes back through the gate r, da_r @ U_r.T": {
+                " + da_r @ U_r.T": ""
+            },
+            "dh lacks the part that comes back through the gate z, da_z @ U_z.T": {
+                " + da_z @ U_z.T": ""
+            },
             "dh has only its first part, (1-z)*dh_new; h also goes into the candidate and both"
-            " gates": _gru_with("no r*h", "no gate r", "no gate z"),
-            "the candidate's input was r*h, so its part of dh is drh*r; the factor r is"
-            " missing": _gru_with("no r"),
-            "going back through a product with U_r or U_z multiplies by its transpose": (
-                _gru_with("U_r untransposed", "U_z untransposed")
-            ),
-            "going back through the product with U_r multiplies by U_r transposed": (
-                _gru_with("U_r untransposed")
-            ),
-            "going back through the product with U_z multiplies by U_z transposed": (
-                _gru_with("U_z untransposed")
-            ),
-            "U_n is left out: da_n comes back through the product first, drh = da_n @ U_n.T": (
-                _gru_with("no U_n")
-            ),
+            " gates": {" + through_n + da_r @ U_r.T + da_z @ U_z.T": ""},
+            "the candidate's input was r*h, so its part of dh is drh*r; the factor r is missing": {
+                "through_n +": "da_n @ U_n.T +"
+            },
+            "going back through a product with U_r or U_z multiplies by its transpose": {
+                "U_r.T": "U_r",
+                "U_z.T": "U_z",
+            },
+            "going back through the product with U_r multiplies by U_r transposed": {
+                "U_r.T": "U_r"
+            },
+            "going back through the product with U_z multiplies by U_z transposed": {
+                "U_z.T": "U_z"
+            },
+            "U_n is left out: da_n comes back through the product first, drh = da_n @ U_n.T": {
+                "r, n, U_n)": "r, n, np.eye(len(U)))"
+            },
             "in the forward pass U_n was multiplied by r*h, not h: its gradient is"
-            " (r*h).T @ da_n": (_gru_with("h for r*h")),
-            "b is added to every lane, so sum over the lanes, the rows: axis=0": _gru_with("axis"),
-            "going back through a product with U_n multiplies by U_n transposed": (
-                _gru_with("untransposed")
-            ),
-            "r and z are outputs of σ: dr and dz still need its slope, r (1-r) and z (1-z)": (
-                _gru_with("no slope")
-            ),
-            "n is tanh(a_n) already, and you apply tanh once more; the slope is 1 - n²": (
-                _gru_with("tanh twice")
-            ),
-            "the columns' order is [r | z | n]; you have z before r": _gru_with("gates swapped"),
+            " (r*h).T @ da_n": {"(r * h).T": "h.T"},
+            "b is added to every lane, so sum over the lanes, the rows: axis=0": {
+                "axis=0": "axis=1"
+            },
+            "going back through a product with U_n multiplies by U_n transposed": {
+                "r, n, U_n)": "r, n, U_n.T)"
+            },
+            "r and z are outputs of σ: dr and dz still need its slope, r (1-r) and z (1-z)": {
+                "sigmoid_backward(dr, r), sigmoid_backward(dz, z)": "dr, dz"
+            },
+            "n is tanh(a_n) already, and you apply tanh once more; the slope is 1 - n²": {
+                "h, r, n, U_n)": "h, r, np.tanh(n), U_n)"
+            },
+            "the columns' order is [r | z | n]; you have z before r": {
+                "da_r, da_z = ": "da_z, da_r = "
+            },
         },
         hints=[
             "Use what you have: mix_backward gives dz, dn and the first part of dh;"
@@ -504,33 +345,32 @@ EXERCISES = [
         right=gru_reset_after_backward,
         cases=_gru_cases(gru_reset_after, biases=2),
         parts=("dxW", "dh", "dU", "db", "dc"),
+        solution=ch04.gru_reset_after_backward,
         mistakes={
-            "r multiplies h U_n + c_n here, the cache's hU_n, so that is its slope, not h": (
-                _reset_after_with("h for hU_n")
-            ),
-            "hU_n was multiplied by r, so its gradient is da_n * r": (_reset_after_with("no r")),
-            "r multiplies h U_n + c_n only: the gradient of x W_n and b_n is da_n itself": (
-                _reset_after_with("everywhere")
-            ),
+            "r multiplies h U_n + c_n here, the cache's hU_n, so that is its slope, not h": {
+                "da_n * hU_n": "da_n * h"
+            },
+            "hU_n was multiplied by r, so its gradient is da_n * r": {"da_n * r": "da_n"},
+            "r multiplies h U_n + c_n only: the gradient of x W_n and b_n is da_n itself": {
+                "da_r, da_z, da_n])": "da_r, da_z, da_n * r])"
+            },
             "c_n is inside the brackets that r multiplies, so dc's last third is summed from"
-            " da_n * r": _reset_after_with("dc"),
-            "in the forward pass U_n was multiplied by h, not r*h; da_n * r includes r already": (
-                _reset_after_with("r*h in dU")
-            ),
-            "dh lacks (1-z)*dh_new: h also goes straight into h'": (
-                _reset_after_with("no straight way")
-            ),
-            "dr is still that of 4.5, drh * h; r multiplies hU_n now, so dr = da_n * hU_n": (
-                _reset_after_with("dr of 4.5")
-            ),
+            " da_n * r": {"dhU.sum": "dxW.sum"},
+            "in the forward pass U_n was multiplied by h, not r*h; da_n * r includes r already": {
+                "h.T @ dhU": "np.hstack([h.T @ da_r, h.T @ da_z, (r * h).T @ (da_n * r)])"
+            },
+            "dh lacks (1-z)*dh_new: h also goes straight into h'": {"dh + dhU": "dhU"},
+            "dr is still that of 4.5, drh * h; r multiplies hU_n now, so dr = da_n * hU_n": {
+                "da_n * hU_n": "da_n @ np.split(U, 3, axis=1)[2].T * h"
+            },
             "the candidate's part still goes through r*h. Here h is multiplied by all of U, in one"
-            " product, h U, whose gradient is [da_r | da_z | da_n * r]": _reset_after_with(
-                "by way of r*h"
-            ),
+            " product, h U, whose gradient is [da_r | da_z | da_n * r]": {
+                "dz, dn": "U_r, U_z, U_n = np.split(U, 3, axis=1)\n    dz, dn",
+                "dhU @ U.T": "da_r @ U_r.T + da_z @ U_z.T + da_n @ U_n.T * r",
+                "h.T @ dhU": "np.hstack([h.T @ da_r, h.T @ da_z, (r * h).T @ da_n])",
+            },
             "the middle is still that of 4.5. r multiplies hU_n now: dr = da_n * hU_n. And h U is"
-            " one product; its gradient, [da_r | da_z | da_n * r], gives dh, dU, dc": (
-                _reset_after_with("all of 4.5")
-            ),
+            " one product; its gradient, [da_r | da_z | da_n * r], gives dh, dU, dc": _all_of_4_5,
         },
         hints=[
             "mix_backward gives dz, dn and the first part of dh, as before."
@@ -549,17 +389,18 @@ EXERCISES = [
             (np.array([9, 2, 9]), rng.normal(size=(3, 2))),
         ],
         parts=("rows", "sums"),
+        solution=ch04.sum_rows,
         mistakes={
             "of a row that was read several times, only the last gradient is kept. NumPy's"
-            " a[i] += g reads, adds and writes once for each distinct i: use np.add.at": (
-                lambda rows, g: row_sums(rows, g, lambda x: x[-1])
-            ),
-            "of a row that was read several times, only the first gradient is kept": (
-                lambda rows, g: row_sums(rows, g, lambda x: x[0])
-            ),
-            "gradients of the same row are averaged; sum them, since each read adds to the loss": (
-                lambda rows, g: row_sums(rows, g, lambda x: x.mean(axis=0))
-            ),
+            " a[i] += g reads, adds and writes once for each distinct i: use np.add.at": {
+                "np.add.at(sums, place, g)": "sums[place] += g"
+            },
+            "of a row that was read several times, only the first gradient is kept": {
+                "np.add.at(sums, place, g)": "sums[place[::-1]] = g[::-1]"
+            },
+            "gradients of the same row are averaged; sum them, since each read adds to the loss": {
+                "return distinct, sums": "return distinct, sums / np.bincount(place)[:, None]"
+            },
             "rows that occur twice are returned twice; return each once, with the sum of its"
             " gradients": rows_unsummed,
             "nothing is summed: rows that occur twice are returned twice": (
@@ -579,40 +420,42 @@ EXERCISES = [
     Exercise(
         number="4.9",
         title="back through time",
-        right=_through_time_with(),
+        right=ch04.gru_through_time,
         cases=_through_time_cases,
         parts=("dxW", "dU", "db"),
         mistakes={
             "a reset does not cut: it dropped the old session's state, so no gradient may flow"
-            " back to it": _through_time_with("no cut"),
+            " back to it": {"dh * ~reset[t][:, None]": "dh"},
             "the cut is on the wrong side of the step: a reset at t lies between t-1 and t, so"
-            " step t itself still gets the dh of step t+1; cut the dh that step t sends to t-1": (
-                _through_time_with("early")
-            ),
-            "nothing is carried back: step t also gets the dh that step t+1 sends": (
-                _through_time_with("not carried")
-            ),
+            " step t itself still gets the dh of step t+1; cut the dh that step t sends to t-1": {
+                "dh = dh * ~reset[t][:, None]": "pass",
+                "dout[t] + dh": "dout[t] + dh * ~reset[t][:, None]",
+            },
+            "nothing is carried back: step t also gets the dh that step t+1 sends": {
+                "dh * ~reset[t][:, None]": "0"
+            },
             "dU and db are those of one step: every step uses the same U and b, so sum over the"
-            " steps": (_through_time_with("overwritten")),
+            " steps": {"dU + dU_t, db + db_t": "dU_t, db_t"},
             "only the last step's own dout is used; add each step's dout to the dh from the step"
-            " after it": _through_time_with("last only"),
-            "dout[t] is left out, so all is 0: the upstream gradient of step t is dout[t] + dh": (
-                lambda dout, caches, reset, U: tuple(
-                    0 * part for part in _through_time_with()(dout, caches, reset, U)
-                )
-            ),
+            " after it": {"dout[t] + dh": "dh if t < len(dout) - 1 else dout[t]"},
+            "dout[t] is left out, so all is 0: the upstream gradient of step t is dout[t] + dh": {
+                "dout[t]": "0 * dout[t]"
+            },
             "dh is not a running sum: the dh that step t returns includes the one that it got from"
-            " step t+1; replace dh, do not add to it": _through_time_with("running sum"),
-            "it goes forward in time; the last step comes first": _through_time_with("forwards"),
-            "dxW is in reverse order, its first entry is the last step's": (
-                _through_time_with("turned round")
-            ),
-            "it cuts where there is no reset, and does not cut where there is one: use ~reset": (
-                _through_time_with("upside down")
-            ),
-            "one lane's reset cuts all lanes; each lane has its own session": (
-                _through_time_with("all lanes")
-            ),
+            " step t+1; replace dh, do not add to it": {
+                "dxW[t], dh,": "dxW[t], sent,",
+                "dh * ~": "(dh + sent) * ~",
+            },
+            "it goes forward in time; the last step comes first": {"reversed": ""},
+            "dxW is in reverse order, its first entry is the last step's": {
+                "return dxW": "return dxW[::-1]"
+            },
+            "it cuts where there is no reset, and does not cut where there is one: use ~reset": {
+                "~reset": "reset"
+            },
+            "one lane's reset cuts all lanes; each lane has its own session": {
+                "~reset[t][:, None]": "(not reset[t].any())"
+            },
         },
         hints=[
             "for t in reversed(range(len(caches))): begin with dh = 0, as no step follows the"

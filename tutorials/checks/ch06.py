@@ -1,16 +1,13 @@
-"""Exercises of notebook 6: the ranking losses and their gradients.
-
-Mistakes are written with masks and plain formulas, so that each stands in a line or two.
-"""
+"""Exercises of notebook 6: the ranking losses and their gradients."""
 
 import copy
 
 import numpy as np
 
-from checks import Exercise, Wrong
-from checks.common import but, softmax
+from checks import Exercise, Wrong, edited
+from checks.common import softmax
 from gru4rec_np.ops import losses
-from gru4rec_np.ops.activations import sigmoid
+from solutions import ch06
 
 
 def _softplus(x):
@@ -29,19 +26,9 @@ def _is_target(r):
     return np.eye(*r.shape, dtype=bool)
 
 
-def _first_column(r):
-    return np.arange(r.shape[1]) == np.zeros((len(r), 1), int)
-
-
 def _without_target(r):
     """The scores with -inf for the target's."""
     return np.where(_is_target(r), -np.inf, r)
-
-
-def _target_pulled(dr):
-    """The gradient dr, with each target's entry minus the sum of the negatives'."""
-    dr = np.where(_is_target(dr), 0, dr)
-    return dr - _is_target(dr) * dr.sum(axis=1, keepdims=True)
 
 
 def _scores(rng, spread=1.0):
@@ -66,28 +53,26 @@ def _also_at(right, *large, mistakes=None):
 
     def run(answer, args):
         result = answer(*args)
-        if _close(result, right(*args)):
-            with np.errstate(all="ignore"):
-                found = answer(*copy.deepcopy(large))
-                for name, mistake in (mistakes or {}).items():
-                    made = mistake(*copy.deepcopy(large))
-                    if np.allclose(found, made, 1e-9, 1e-9, True) and not _close(
-                        found, right(*large)
-                    ):
-                        raise Wrong(name)
-            if not np.isfinite(found).all():
-                raise Wrong(
-                    "it is right for small numbers; for such as 1e4 something overflows, or is "
-                    "rounded to 0 before a logarithm or a division: the result has inf or NaN"
-                )
-            expected = right(*large)
-            if not _close(found, expected):
-                at = np.argmax(np.abs(np.subtract(found, expected)))
-                raise Wrong(
-                    "it is right for small numbers, but not for such as 1e4: an entry is "
-                    f"{np.ravel(found)[at]:g}, expected {np.ravel(expected)[at]:g}"
-                )
-        return result
+        if not _close(result, right(*args)):
+            return result
+        expected = right(*large)
+        with np.errstate(all="ignore"):
+            found = answer(*copy.deepcopy(large))
+            if _close(found, expected):
+                return result
+            for name, mistake in (mistakes or {}).items():
+                if np.allclose(found, mistake(*copy.deepcopy(large)), 1e-9, 1e-9, True):
+                    raise Wrong(name)
+        if not np.isfinite(found).all():
+            raise Wrong(
+                "it is right for small numbers; for such as 1e4 something overflows, or is "
+                "rounded to 0 before a logarithm or a division: the result has inf or NaN"
+            )
+        at = np.argmax(np.abs(np.subtract(found, expected)))
+        raise Wrong(
+            "it is right for small numbers, but not for such as 1e4: an entry is "
+            f"{np.ravel(found)[at]:g}, expected {np.ravel(expected)[at]:g}"
+        )
 
     return run
 
@@ -125,90 +110,12 @@ def _bpr(r):
     return loss, losses.bpr_backward(cache)
 
 
-def _bpr_turned(r):
-    d = r - _target(r)
-    n = r.shape[1] - 1
-    return (_softplus(-d) * ~_is_target(r)).sum(axis=1) / n, _target_pulled(-sigmoid(-d) / n)
-
-
-def _mean_sigma(r):
-    """Over the negatives, how far the target is above them."""
-    return (sigmoid(_target(r) - r) * ~_is_target(r)).sum(axis=1) / (r.shape[1] - 1)
-
-
-def _times(f, factor):
-    def scaled(r):
-        n = r.shape[1] - 1
-        return tuple(part * factor(n) for part in f(r))
-
-    return scaled
-
-
-def _target_times(f, factor):
-    """The targets' entries of the gradient of f, multiplied."""
-    return but(f, 1, lambda r: np.where(_is_target(r), factor, 1) * f(r)[1])
-
-
-def _target_pulls_itself(f, slope):
-    """The gradient of f with what the pair of the target and itself gives the target."""
-    return but(f, 1, lambda r: f(r)[1] - _is_target(r) * slope / (r.shape[1] - 1))
-
-
-def _first_column_is_target(f):
-    """f with column 0 as every row's target: row by row, each a batch of one lane."""
-
-    def first(r):
-        rows = [f(row[None]) for row in r]
-        if isinstance(rows[0], tuple):
-            return tuple(np.concatenate(part) for part in zip(*rows, strict=True))
-        return np.concatenate(rows)
-
-    return first
-
-
 # --- TOP1 -----------------------------------------------------------------------------------------
 
 
 def _top1(r):
     loss, cache = losses.top1(r)
     return loss, losses.top1_backward(cache)
-
-
-def _slope(x):
-    return sigmoid(x) * (1 - sigmoid(x))
-
-
-def _top1_loss(r, d, size):
-    """The mean over the negatives of σ(d) + size."""
-    return ((sigmoid(d) + size) * ~_is_target(r)).sum(axis=1) / (r.shape[1] - 1)
-
-
-def _top1_gradient(r, slope=None, regular=None):
-    """σ'(r_j - r_i) and 2 r σ'(r²), or others in place of them, put together."""
-    slope = _slope(r - _target(r)) if slope is None else slope
-    regular = 2 * r * _slope(r * r) if regular is None else regular
-    return (_target_pulled(slope) + regular * ~_is_target(r)) / (r.shape[1] - 1)
-
-
-def _top1_no_regularisation(r):
-    return _top1_loss(r, r - _target(r), 0), _top1_gradient(r, regular=0)
-
-
-def _top1_target_regularised(r):
-    loss, dr = _top1(r)
-    n = r.shape[1] - 1
-    regular = 2 * r * _slope(r * r) * _is_target(r)
-    return loss + sigmoid(_target(r) ** 2)[:, 0] / n, dr + regular / n
-
-
-def _top1_square_outside(r):
-    loss = _top1_loss(r, r - _target(r), sigmoid(r) ** 2)
-    return loss, _top1_gradient(r, regular=2 * sigmoid(r) * _slope(r))
-
-
-def _top1_turned(r):
-    d = _target(r) - r
-    return _top1_loss(r, d, sigmoid(r * r)), _top1_gradient(r, slope=-_slope(d))
 
 
 # --- the -max losses ------------------------------------------------------------------------------
@@ -253,50 +160,6 @@ def _zeroed_softmax(r):
 _max_log_of_s = _max_of(_negatives_softmax, _negatives_softmax)
 
 
-def _max_target_in_second_sum(r, bpreg):
-    s = _negatives_softmax(r)
-    log_s = r - _lse(_without_target(r))[:, None]  # of the target too
-    return -_lse(log_s - _softplus(r - _target(r))) + bpreg * _size(r, s)
-
-
-def _max_turned(r, bpreg):
-    s = _negatives_softmax(r)
-    with np.errstate(divide="ignore"):
-        return -_lse(np.log(s) - _softplus(_target(r) - r)) + bpreg * _size(r, s)
-
-
-def _max_log_inside(r, bpreg):
-    s = _negatives_softmax(r)
-    return (s * _softplus(r - _target(r))).sum(axis=1) + bpreg * _size(r, s)
-
-
-def _max_score_not_squared(r, bpreg):
-    s = _negatives_softmax(r)
-    return _ranking_part(r, s) + bpreg * (s * r).sum(axis=1)
-
-
-def _max_gradient_with(
-    ranking=lambda s, p, below, above: s - p * below,
-    regular=lambda s, r: s * (2 * r + r * r - _size(r, s)[:, None]),
-    target=lambda s, p, above: -(p * above).sum(axis=1, keepdims=True),
-):
-    """bpr-max's gradient with one of its parts replaced.
-
-    Args:
-        ranking: of the negatives, from s, p, σ(r_i - r_j) and σ(r_j - r_i).
-        regular: of the regularisation. target: of the target.
-    """
-
-    def gradient(r, bpreg):
-        s, d = _negatives_softmax(r), r - _target(r)
-        below, above = sigmoid(-d), sigmoid(d)
-        p = s * below / (s * below).sum(axis=1, keepdims=True)
-        dr = ranking(s, p, below, above) + bpreg * regular(s, r)
-        return dr + _is_target(r) * target(s, p, above)
-
-    return gradient
-
-
 def _in_terms(gradient):
     """A gradient as three parts, each of which can be right by itself."""
 
@@ -317,50 +180,41 @@ def _run_in_terms(answer, args):
 
 
 GRADIENT_MISTAKES = {
-    "in the logarithm s is treated as a constant; it depends on the scores": (
-        _max_gradient_with(lambda s, p, below, above: p * above)
-    ),
-    "log Σ e^r of the negatives is treated as a constant; its derivative is s_j": (
-        _max_gradient_with(lambda s, p, below, above: -p * below)
-    ),
-    "for r_j only log A_j is differentiated; r_j is in the log-sum-exp of every log A_k, too": (
-        _max_gradient_with(lambda s, p, below, above: p * (s - below))
-    ),
-    "the negatives' sign is wrong in the logarithm's part: they would be pushed up": (
-        _max_gradient_with(lambda s, p, below, above: p * below - s)
-    ),
-    "the regularisation is subtracted": lambda r, bpreg: _bpr_max_gradient(r, -bpreg),
-    "in the regularisation s is treated as a constant; it depends on the scores": (
-        _max_gradient_with(regular=lambda s, r: 2 * r * s)
-    ),
-    "s is treated as a constant in both parts; it depends on the scores": (
-        _max_gradient_with(lambda s, p, below, above: p * above, lambda s, r: 2 * r * s)
-    ),
-    "the regularisation's part is missing": lambda r, bpreg: _bpr_max_gradient(r, 0.0),
-    "Σ_k s_k r_k² is missing: more weight for one negative is less for the others": (
-        _max_gradient_with(regular=lambda s, r: s * (2 * r + r * r))
-    ),
-    "s_j r_j² stands where the row's sum Σ_k s_k r_k² belongs": (
-        _max_gradient_with(regular=lambda s, r: s * (2 * r + r * r - s * r * r))
-    ),
-    "s stands where p belongs: p_j is s_j σ(r_i - r_j), divided by the sum": _max_gradient_with(
-        lambda s, p, below, above: s - s * below,
-        target=lambda s, p, above: -(s * above).sum(axis=1, keepdims=True),
-    ),
-    "s and p are swapped: it is s_j - p_j σ(r_i - r_j)": (
-        _max_gradient_with(lambda s, p, below, above: p - s * below)
-    ),
-    "σ(r_j - r_i) stands where σ(r_i - r_j) belongs": (
-        _max_gradient_with(lambda s, p, below, above: s - p * above)
-    ),
-    "the target's sign is turned: it would be pushed down": (
-        _max_gradient_with(target=lambda s, p, above: (p * above).sum(axis=1, keepdims=True))
-    ),
-    "the target's gradient is missing": _max_gradient_with(target=lambda s, p, above: 0),
+    "in the logarithm s is treated as a constant; it depends on the scores": {
+        "s - p * sigmoid(r_i - r)": "p * sigmoid(r - r_i)"
+    },
+    "log Σ e^r of the negatives is treated as a constant; its derivative is s_j": {
+        "s - p *": "-p *"
+    },
+    "for r_j only log A_j is differentiated; r_j is in the log-sum-exp of every log A_k, too": {
+        "s - p * sigmoid(r_i - r)": "p * (s - sigmoid(r_i - r))"
+    },
+    "the negatives' sign is wrong in the logarithm's part: they would be pushed up": {
+        "s - p * sigmoid(r_i - r)": "p * sigmoid(r_i - r) - s"
+    },
+    "the regularisation is subtracted": {"+ bpreg": "- bpreg"},
+    "in the regularisation s is treated as a constant; it depends on the scores": {
+        " + r * r - size": ""
+    },
+    "s is treated as a constant in both parts; it depends on the scores": {
+        "s - p * sigmoid(r_i - r)": "p * sigmoid(r - r_i)",
+        " + r * r - size": "",
+    },
+    "the regularisation's part is missing": {"+ bpreg": "+ 0"},
+    "Σ_k s_k r_k² is missing: more weight for one negative is less for the others": {" - size": ""},
+    "s_j r_j² stands where the row's sum Σ_k s_k r_k² belongs": {"- size": "- s * r * r"},
+    "s stands where p belongs: p_j is s_j σ(r_i - r_j), divided by the sum": {
+        "s - p *": "s - s *",
+        "-(p *": "-(s *",
+    },
+    "s and p are swapped: it is s_j - p_j σ(r_i - r_j)": {"s - p *": "p - s *"},
+    "σ(r_j - r_i) stands where σ(r_i - r_j) belongs": {"sigmoid(r_i - r)": "sigmoid(r - r_i)"},
+    "the target's sign is turned: it would be pushed down": {"-(p *": "(p *"},
+    "the target's gradient is missing": {"-(p * sigmoid(r - r_i)).sum(axis=1)": "0"},
     "the target's entry is minus the sum of the others. That holds without regularisation, "
-    "but the regularisation does not contain r_i": (
-        lambda r, bpreg: _target_pulled(_bpr_max_gradient(r, bpreg))
-    ),
+    "but the regularisation does not contain r_i": {
+        "-(p * sigmoid(r - r_i)).sum(axis=1)": "-dr.sum(axis=1)"
+    },
 }
 
 EXERCISES = [
@@ -377,25 +231,26 @@ EXERCISES = [
                 "r.max(axis=1, keepdims=True)": _one_maximum
             },
         ),
+        solution=ch06.cross_entropy,
         mistakes={
-            "column 0 is taken as every row's target; row b's target is column b": (
-                _first_column_is_target(_cross_entropy)
-            ),
+            "column 0 is taken as every row's target; row b's target is column b": {
+                "np.diagonal(r)": "r[:, 0]"
+            },
             "the sum runs over the lanes (axis 0); it must run over the columns": lambda r: (
                 np.diagonal(-np.log(softmax(r, axis=0)))
             ),
-            "the row's maximum was subtracted and not added back: add it to the logarithm": (
-                lambda r: _lse(r - r.max(axis=1, keepdims=True)) - np.diagonal(r)
-            ),
+            "the row's maximum was subtracted and not added back: add it to the logarithm": {
+                "top + np.log": "np.log"
+            },
             "the sum runs over the negatives only; include the target's e^r": lambda r: (
                 _lse(_without_target(r)) - np.diagonal(r)
             ),
             "its shape is (B, B): NumPy broadcast (B, 1) - (B,) to all pairs; take both as (B,), "
-            "with [:, 0]": lambda r: _lse(r)[:, None] - np.diagonal(r),
-            "that is the mean over the lanes; return each lane's loss": lambda r: _cross_entropy(
-                r
-            ).mean(),
-            "the target's score is missing: the loss is log Σ e^r - r_i": _lse,
+            "with [:, 0]": {"[:, 0]": ""},
+            "that is the mean over the lanes; return each lane's loss": {
+                "lse[:, 0] - np.diagonal(r)": "(lse[:, 0] - np.diagonal(r)).mean()"
+            },
+            "the target's score is missing: the loss is log Σ e^r - r_i": {" - np.diagonal(r)": ""},
         },
         hints=[
             "Subtract each row's maximum: top = r.max(axis=1, keepdims=True). Where is it added "
@@ -411,28 +266,29 @@ EXERCISES = [
         right=_cross_entropy_gradient,
         cases=lambda rng: [(r,) for r in _scores(rng)],
         run=_also_at(_cross_entropy_gradient, _large_scores()),
+        solution=ch06.cross_entropy_gradient,
         mistakes={
             "that is the softmax alone; subtract 1 at each row's target": softmax,
-            "1 is subtracted from every entry; subtract it at the target only": lambda r: (
-                softmax(r) - 1
-            ),
-            "1 is subtracted in column 0; row b's target is column b": lambda r: (
-                softmax(r) - _first_column(r)
-            ),
+            "1 is subtracted from every entry; subtract it at the target only": {
+                "dr[lanes, lanes]": "dr"
+            },
+            "1 is subtracted in column 0; row b's target is column b": {
+                "lanes, lanes]": "lanes, 0]"
+            },
             "1 is subtracted in all of the first B columns; in row b subtract it in column b only: "
-            "dr[lanes, lanes] with lanes = np.arange(B)": lambda r: (
-                softmax(r) - (np.arange(r.shape[1]) < len(r))
-            ),
-            "it is divided by the number of lanes; return the gradient of each lane's own"
-            " loss": lambda r: _cross_entropy_gradient(r) / len(r),
-            "the softmax runs over the lanes (axis 0); it must run over the columns": lambda r: (
-                softmax(r, axis=0) - _is_target(r)
-            ),
+            "dr[lanes, lanes] with lanes = np.arange(B)": {"dr[lanes, lanes]": "dr[:, lanes]"},
+            "it is divided by the number of lanes; return the gradient of each lane's own loss": {
+                "return dr": "return dr / len(r)"
+            },
+            "the softmax runs over the lanes (axis 0); it must run over the columns": {
+                "r.max(axis=1": "r.max(axis=0",
+                "e.sum(axis=1": "e.sum(axis=0",
+            },
             "the target's entry is right, the negatives' are 0: Σ e^r contains every"
             " score": lambda r: _cross_entropy_gradient(r) * _is_target(r),
-            "p (1 - p) is the slope of p; the loss is minus the logarithm of p": lambda r: (
-                softmax(r) * (1 - softmax(r))
-            ),
+            "p (1 - p) is the slope of p; the loss is minus the logarithm of p": {
+                "dr[lanes, lanes] -= 1": "dr *= 1 - dr"
+            },
         },
         hints=[
             "Two parts: log Σ_k e^(r_k), which contains all scores, and -r_i.",
@@ -450,16 +306,21 @@ EXERCISES = [
             (np.array([-38.0, -45.0, -60.0]),),
         ],
         run=_also_at(_softplus, np.array([1e4, -1e4, 800.0, -800.0])),
+        solution=ch06.softplus,
         mistakes={
-            "that is log(1 + e^-x): the sign of x is wrong": lambda x: _softplus(-x),
-            "that is max(x, 0) alone; near 0 it lacks log(1 + e^-|x|)": lambda x: np.maximum(x, 0),
-            "max(x, 0) is missing: for positive x, log(1 + e^x) = x + log(1 + e^-x)": lambda x: (
-                np.log1p(np.exp(-np.abs(x)))
-            ),
+            "that is log(1 + e^-x): the sign of x is wrong": {
+                "np.maximum(x, 0)": "np.maximum(-x, 0)"
+            },
+            "that is max(x, 0) alone; near 0 it lacks log(1 + e^-|x|)": {
+                " + np.log1p(np.exp(-np.abs(x)))": ""
+            },
+            "max(x, 0) is missing: for positive x, log(1 + e^x) = x + log(1 + e^-x)": {
+                "np.maximum(x, 0) + ": ""
+            },
             "1 + e^-60 is rounded to 1, so the logarithm is 0: np.log1p(y) is log(1 + y) without "
-            "computing 1 + y": lambda x: np.maximum(x, 0) + np.log(1 + np.exp(-np.abs(x))),
+            "computing 1 + y": {"log1p(": "log(1 + "},
             "for negative x that is softplus(-x): it must be max(x, 0), not |x|, and log(1 + "
-            "e^-|x|), not log(1 + e^-x)": lambda x: _softplus(np.abs(x)),
+            "e^-|x|), not log(1 + e^-x)": {"np.maximum(x, 0)": "np.abs(x)"},
         },
         hints=[
             "Take e^x out of the sum: log(1 + e^x) = x + log(e^-x + 1). For which x is that "
@@ -474,38 +335,42 @@ EXERCISES = [
         right=_bpr,
         cases=lambda rng: [(r,) for r in _scores(rng, 2.0)],
         parts=("loss", "gradient"),
+        solution=ch06.bpr,
         mistakes={
-            "the target counts as its own negative: r_i - r_i = 0 adds log 2": but(
-                _bpr, 0, lambda r: _softplus(r - _target(r)).sum(axis=1) / (r.shape[1] - 1)
-            ),
+            "the target counts as its own negative: r_i - r_i = 0 adds log 2": {
+                "    np.fill_diagonal(loss, 0)\n": ""
+            },
             "the target's entry has a part from the target itself, σ(0)/n; the sum runs over the "
-            "negatives": _target_pulls_itself(_bpr, 0.5),
-            "the difference has the wrong sign: the loss is small where the target is below": (
-                _bpr_turned
-            ),
+            "negatives": {"    np.fill_diagonal(dr, 0)\n": ""},
+            "the difference has the wrong sign: the loss is small where the target is below": {
+                "softplus(d), sigmoid(d)": "softplus(-d), -sigmoid(-d)"
+            },
             "σ(r_i - r_j) stands where σ(r_j - r_i) belongs: a negative far above must be pushed"
-            " most": but(
-                _bpr, 1, lambda r: _target_pulled(sigmoid(_target(r) - r)) / (r.shape[1] - 1)
-            ),
-            "that is σ', the slope of σ; the slope of softplus is σ itself": but(
-                _bpr, 1, lambda r: _target_pulled(_slope(r - _target(r))) / (r.shape[1] - 1)
-            ),
+            " most": {"sigmoid(d)": "sigmoid(-d)"},
+            "that is σ', the slope of σ; the slope of softplus is σ itself": {
+                "sigmoid(d)": "sigmoid(d) * sigmoid(-d)"
+            },
             "the target's sign is turned: its entry is minus the sum of the others, so that "
-            "descent pushes it up": _target_times(_bpr, -1),
-            "that is the logarithm of the mean; take the mean of the logarithms": but(
-                _bpr, 0, lambda r: -np.log(_mean_sigma(r))
-            ),
-            "the logarithm is missing": but(_bpr, 0, lambda r: -_mean_sigma(r)),
-            "1/n is missing, n = N - 1 the number of negatives": _times(_bpr, lambda n: n),
-            "it is divided by N; there are n = N - 1 negatives": _times(
-                _bpr, lambda n: n / (n + 1)
-            ),
-            "the target's gradient is missing: each negative that is pushed down pushes it up": (
-                _target_times(_bpr, 0)
-            ),
-            "column 0 is taken as every row's target; row b's target is column b": (
-                _first_column_is_target(_bpr)
-            ),
+            "descent pushes it up": {"-dr.sum": "dr.sum"},
+            "that is the logarithm of the mean; take the mean of the logarithms": {
+                "softplus(d)": "sigmoid(-d)",
+                "loss.sum(axis=1) / n": "-np.log(loss.sum(axis=1) / n)",
+            },
+            "the logarithm is missing": {"softplus(d)": "-sigmoid(-d)"},
+            "1/n is missing, n = N - 1 the number of negatives": {
+                "sigmoid(d) / n": "sigmoid(d)",
+                "axis=1) / n": "axis=1)",
+            },
+            "it is divided by N; there are n = N - 1 negatives": {" - 1": ""},
+            "the target's gradient is missing: each negative that is pushed down pushes it up": {
+                "-dr.sum(axis=1)": "0"
+            },
+            "column 0 is taken as every row's target; row b's target is column b": {
+                "np.diagonal(r)[:, None]": "r[:, :1]",
+                "np.fill_diagonal(loss, 0)": "loss[:, 0] = 0",
+                "np.fill_diagonal(dr, 0)": "dr[:, 0] = 0",
+                "np.fill_diagonal(dr, -dr.sum(axis=1))": "dr[:, 0] = -dr.sum(axis=1)",
+            },
         },
         hints=[
             "d = r - np.diagonal(r)[:, None] holds all r_j - r_i. The loss of one pair is "
@@ -520,40 +385,41 @@ EXERCISES = [
         right=_top1,
         cases=lambda rng: [(r,) for r in _scores(rng, 1.5)],
         parts=("loss", "gradient"),
+        solution=ch06.top1,
         mistakes={
-            "the regularisation σ(r_j²) is missing": _top1_no_regularisation,
-            "the target is regularised, too; regularise the negatives only": (
-                _top1_target_regularised
-            ),
-            "the target counts as its own negative": but(
-                _top1,
-                0,
-                lambda r: (sigmoid(r - _target(r)) + sigmoid(r * r)).sum(axis=1) / (r.shape[1] - 1),
-            ),
+            "the regularisation σ(r_j²) is missing": {
+                "above + size": "above",
+                " + 2 * r * size * (1 - size)": "",
+            },
+            "the target is regularised, too; regularise the negatives only": {
+                "np.fill_diagonal(loss, 0)": "np.fill_diagonal(loss, np.diagonal(size))",
+                "-slope.sum(axis=1)": "np.diagonal(dr) - slope.sum(axis=1)",
+            },
+            "the target counts as its own negative": {"    np.fill_diagonal(loss, 0)\n": ""},
             "the target's entry has a part from the target itself, σ'(0)/n; the sum runs over the "
-            "negatives": _target_pulls_itself(_top1, 0.25),
-            "that is σ(r_j)²; it must be σ(r_j²)": _top1_square_outside,
-            "the inner derivative of σ(r_j²), 2 r_j, is missing": but(
-                _top1, 1, lambda r: _top1_gradient(r, regular=_slope(r * r))
-            ),
-            "the inner derivative of r_j² is 2 r_j; the 2 is missing": but(
-                _top1, 1, lambda r: _top1_gradient(r, regular=r * _slope(r * r))
-            ),
+            "negatives": {"    np.fill_diagonal(slope, 0)\n": ""},
+            "that is σ(r_j)²; it must be σ(r_j²)": {
+                "above + size": "above + sigmoid(r) ** 2",
+                "r * size * (1 - size)": "sigmoid(r) ** 2 * (1 - sigmoid(r))",
+            },
+            "the inner derivative of σ(r_j²), 2 r_j, is missing": {"2 * r * size": "size"},
+            "the inner derivative of r_j² is 2 r_j; the 2 is missing": {"2 * r": "r"},
             "the target's entry is minus the sum of all; the regularisation does not contain r_i,"
-            " so leave its part out": but(_top1, 1, lambda r: _target_pulled(_top1_gradient(r))),
-            "σ stands where its slope belongs: σ' = σ (1 - σ)": but(
-                _top1, 1, lambda r: _top1_gradient(r, slope=sigmoid(r - _target(r)))
-            ),
-            "the difference has the wrong sign: it must be r_j - r_i": _top1_turned,
+            " so leave its part out": {"-slope.sum(axis=1)": "np.diagonal(dr) - dr.sum(axis=1)"},
+            "σ stands where its slope belongs: σ' = σ (1 - σ)": {"above * (1 - above)": "above"},
+            "the difference has the wrong sign: it must be r_j - r_i": {
+                "r - np.diagonal(r)[:, None]": "np.diagonal(r)[:, None] - r",
+                "above * (1": "-above * (1",
+            },
             "the target's sign is turned: its entry is minus the sum of the slopes, so that "
-            "descent pushes it up": _target_times(_top1, -1),
-            "1/n is missing, n = N - 1 the number of negatives": _times(_top1, lambda n: n),
-            "it is divided by N; there are n = N - 1 negatives": _times(
-                _top1, lambda n: n / (n + 1)
-            ),
-            "the target's gradient is missing: each negative that is pushed down pushes it up": (
-                _target_times(_top1, 0)
-            ),
+            "descent pushes it up": {"-slope.sum": "slope.sum"},
+            "1/n is missing, n = N - 1 the number of negatives": {
+                "axis=1) / n, dr / n": "axis=1), dr"
+            },
+            "it is divided by N; there are n = N - 1 negatives": {"[1] - 1": "[1]"},
+            "the target's gradient is missing: each negative that is pushed down pushes it up": {
+                "-slope.sum(axis=1)": "0"
+            },
         },
         hints=[
             "Two sums over the negatives. Only the first one contains r_i.",
@@ -569,19 +435,21 @@ EXERCISES = [
         right=_negatives_softmax,
         cases=lambda rng: [(r,) for r in _scores(rng)],
         run=_also_at(_negatives_softmax, _large_scores()),
+        solution=ch06.negatives_softmax,
         mistakes={
             "the target's score is in the sum; leave it out": softmax,
             "the target's entry is zeroed, but its score is still in the sum: the negatives' "
             "shares must add up to 1": _zeroed_softmax,
-            "the target's score is replaced by 0, and e^0 = 1: replace it by -inf": lambda r: (
-                softmax(r * ~_is_target(r))
-            ),
-            "the softmax runs over the lanes (axis 0); it must run over the columns": lambda r: (
-                softmax(_without_target(r), axis=0)
-            ),
-            "column 0 is taken as every row's target; row b's target is column b": lambda r: (
-                softmax(np.where(_first_column(r), -np.inf, r))
-            ),
+            "the target's score is replaced by 0, and e^0 = 1: replace it by -inf": {
+                "-np.inf": "0"
+            },
+            "the softmax runs over the lanes (axis 0); it must run over the columns": {
+                "r.max(axis=1": "r.max(axis=0",
+                "e.sum(axis=1": "e.sum(axis=0",
+            },
+            "column 0 is taken as every row's target; row b's target is column b": {
+                "np.fill_diagonal(r, -np.inf)": "r[:, 0] = -np.inf"
+            },
         },
         hints=[
             "Which score makes e^r exactly 0?",
@@ -605,6 +473,7 @@ EXERCISES = [
                 "log-sum-exp": _max_log_of_s
             },
         ),
+        solution=ch06.bpr_max,
         mistakes={
             "the softmax includes the target; s is over the negatives": _max_of(softmax, softmax),
             "s comes from a softmax with the target, zeroed afterwards: the negatives' shares must "
@@ -612,7 +481,7 @@ EXERCISES = [
             "the target is still in the log-sum-exp that makes s: log s_j is r_j minus the "
             "log-sum-exp of the negatives": _max_of(_zeroed_softmax, _negatives_softmax),
             "the target is still in the second log-sum-exp, that of the terms A_j; sum over the "
-            "negatives only": _max_target_in_second_sum,
+            "negatives only": {"logsumexp(q - ": "logsumexp(r - "},
             "the target is still in both log-sum-exps; put -inf on the diagonal first": _max_of(
                 softmax, _negatives_softmax
             ),
@@ -632,9 +501,14 @@ EXERCISES = [
             "the regularisation is missing": lambda r, bpreg: _bpr_max(r, 0.0),
             "bpreg is not used": lambda r, bpreg: _bpr_max(r, 1.0),
             "the regularisation is subtracted": lambda r, bpreg: _bpr_max(r, -bpreg),
-            "the scores in the regularisation are not squared": _max_score_not_squared,
-            "the difference has the wrong sign: it must be σ(r_i - r_j)": _max_turned,
-            "the logarithm stands inside the sum; it belongs outside": _max_log_inside,
+            "the scores in the regularisation are not squared": {"* r * r": "* r"},
+            "the difference has the wrong sign: it must be σ(r_i - r_j)": {
+                "r - np.diagonal(r)[:, None]": "np.diagonal(r)[:, None] - r"
+            },
+            "the logarithm stands inside the sum; it belongs outside": {
+                "logsumexp(q) - logsumexp(q - ": "(negatives_softmax(r) * ",
+                "[:, None]))": "[:, None])).sum(axis=1)",
+            },
         },
         hints=[
             "The logarithm of a sum of tiny numbers: how did you compute that in 6.1?",
@@ -654,7 +528,10 @@ EXERCISES = [
         cases=lambda rng: [
             (r, bpreg) for r, bpreg in zip(_scores(rng, 1.5), (1.0, 0.3, 2.0), strict=True)
         ],
-        mistakes={name: _in_terms(mistake) for name, mistake in GRADIENT_MISTAKES.items()},
+        mistakes={
+            said: _in_terms(edited(ch06.bpr_max_gradient, edits))
+            for said, edits in GRADIENT_MISTAKES.items()
+        },
         hints=[
             "Chain rule through log A_j = r_j - lse - softplus(r_j - r_i), where lse is over the "
             "negatives and has the derivative s_j; -log Σ A_j has the derivative -p_j.",

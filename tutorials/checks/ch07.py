@@ -4,10 +4,11 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from checks import Exercise, Ways, Wrong
-from checks.common import but, row_sums, softmax
+from checks import Exercise, Wrong
+from checks.common import softmax
 from gru4rec_np.data import batches
 from gru4rec_np.ops import optim, scoring
+from solutions import ch07
 
 # --- 7.1 ------------------------------------------------------------------------------------------
 
@@ -86,39 +87,6 @@ def backward(dr, h, V, items):
     return dh, rows, dV, optim.sum_rows(items, db)[1]
 
 
-def _backward(at=lambda x: x.sum(axis=0), bias=lambda dr: dr.sum(axis=0)):
-    """backward with something else made of the gradients of one row."""
-
-    def wrong(dr, h, V, items):
-        rows, dV = row_sums(items, dr.T @ h, at)
-        return dr @ V, rows, dV, row_sums(items, bias(dr), at)[1]
-
-    return wrong
-
-
-def _bias_by_lanes():
-    """The sum over the wrong axis, added up in the ways that there are."""
-
-    def added_at(dr, h, V, items):
-        rows, place = np.unique(items, return_inverse=True)
-        db = np.zeros(len(rows))
-        np.add.at(db, place, dr.sum(axis=1))
-        return db
-
-    def in_a_loop(dr, h, V, items):
-        db, sums = dr.sum(axis=1), dict.fromkeys(np.unique(items).tolist(), 0.0)
-        for c, item in enumerate(items.tolist()):
-            sums[item] += db[c]
-        return np.array([*sums.values()])
-
-    return Ways(
-        but(backward, 3, added_at),
-        lambda dr, h, V, items: np.bincount(items, dr.sum(axis=1)),
-        but(backward, 3, in_a_loop),
-        _backward(bias=lambda dr: dr.sum(axis=1)),
-    )
-
-
 def _by_appearance(dr, h, V, items):
     dh, rows, dV, db = backward(dr, h, V, items)
     order = np.argsort([items.tolist().index(row) for row in rows.tolist()])
@@ -140,17 +108,13 @@ def _backward_cases(rng):
     ]
 
 
+SUM_BIASES = "np.add.at(db, place, dr.sum(axis=0))"
+
+
 # --- 7.5 ------------------------------------------------------------------------------------------
 
 
-def _but_own(hit, B):
-    """Without the own columns of the first B lanes."""
-    hit[np.arange(B), np.arange(B)] = False
-    return hit
-
-
-def collisions(items, B):
-    return _but_own(items == items[:B, None], B)
+HIDE_OWN = "    hit[range(B), range(B)] = False\n"
 
 
 def _any_double(items, B):
@@ -161,14 +125,7 @@ def _any_double(items, B):
 # --- 7.6 ------------------------------------------------------------------------------------------
 
 
-def _log_q(of_targets=lambda q, alpha: q, of_samples=lambda q, alpha: alpha * q):
-    """log q, with something else made of the logarithms of support."""
-
-    def log_q(log_support, targets, samples, alpha):
-        targets, samples = log_support[targets], log_support[samples]
-        return np.concatenate([of_targets(targets, alpha), of_samples(samples, alpha)])
-
-    return log_q
+OF_SAMPLES = "sample_alpha * log_support[samples]"
 
 
 def _log_q_cases(rng):
@@ -186,34 +143,31 @@ EXERCISES = [
         right=scores,
         run=_run_scores,
         cases=_scores_cases,
+        solution=ch07.scores,
         mistakes={
-            "the bias is missing: + b_y[items]": lambda h, V_y, b_y, items: h @ V_y[items].T,
+            "the bias is missing: + b_y[items]": {" + b_y[items]": ""},
             "b_y has an entry for each item of the catalogue; the columns want those of `items` "
-            "only: + b_y[items]": Ways(
-                lambda h, V_y, b_y, items: h @ V_y[items].T + b_y,
-                lambda h, V_y, b_y, items: h @ V_y[items].T + b_y[:, None],
-            ),
-            "V_y[items] is (N, H), and h is (B, H): transposed it gives (B, N), "
-            "h @ V_y[items].T": Ways(
-                lambda h, V_y, b_y, items: h @ V_y[items],
-                lambda h, V_y, b_y, items: np.dot(h, V_y[items]),
-                lambda h, V_y, b_y, items: np.einsum("bh,hn->bn", h, V_y[items]),
-            ),
+            "only: + b_y[items]": [{"b_y[items]": "b_y"}, {"b_y[items]": "b_y[:, None]"}],
+            "V_y[items] is (N, H), and h is (B, H): transposed it gives (B, N), h @ V_y[items].T": [
+                {"V_y[items].T": "V_y[items]"},
+                {"h @ V_y[items].T": "np.dot(h, V_y[items])"},
+                {"h @ V_y[items].T": "np.einsum('bh,hn->bn', h, V_y[items])"},
+            ],
             "rows are lanes, so h stands left: h @ V_y[items].T is (B, N), V_y[items] @ h.T is "
-            "(N, B)": lambda h, V_y, b_y, items: V_y[items] @ h.T + b_y[items],
+            "(N, B)": {"h @ V_y[items].T": "V_y[items] @ h.T"},
             "`items` comes before .T: V_y[items].T. V_y.T[items] takes rows of the transposed "
-            "table, and that has only H": (lambda h, V_y, b_y, items: V_y.T[items]),
+            "table, and that has only H": {"V_y[items].T": "V_y.T[items]"},
             "that is a softmax of the scores; the scores themselves are asked for, as the losses "
             "take them": lambda *args: softmax(scores(*args)),
-            "these are the biases of the first items of the catalogue, not of those in `items`": (
-                lambda h, V_y, b_y, items: h @ V_y[items].T + b_y[: len(items)]
-            ),
-            "these are the first rows of the catalogue, not the rows `items`": (
-                lambda h, V_y, b_y, items: h @ V_y[: len(items)].T + b_y[items]
-            ),
-            "the columns are sorted; column c must belong to items[c]": (
-                lambda h, V_y, b_y, items: h @ V_y[np.sort(items)].T + b_y[np.sort(items)]
-            ),
+            "these are the biases of the first items of the catalogue, not of those in `items`": {
+                "b_y[items]": "b_y[: len(items)]"
+            },
+            "these are the first rows of the catalogue, not the rows `items`": {
+                "V_y[items]": "V_y[: len(items)]"
+            },
+            "the columns are sorted; column c must belong to items[c]": {
+                "    return": "    items = np.sort(items)\n    return"
+            },
         },
         hints=[
             "An array indexed by an array of numbers gives those rows, repeated ones repeatedly.",
@@ -230,42 +184,44 @@ EXERCISES = [
             (rng.integers(1, 300, n), alpha) for n, alpha in ((12, 0.75), (10, 0.0), (12, 1.0))
         ],
         goal=_ends_at_one,
+        solution=ch07.negative_distribution,
         mistakes={
-            "these are the probabilities; their running sum is asked, np.cumsum": (
-                lambda support, alpha: support**alpha / (support**alpha).sum()
-            ),
-            "the power comes after the sum: (a + b)^alpha is not a^alpha + b^alpha": (
-                lambda support, alpha: _cumulative(support) ** alpha
-            ),
-            "it is divided by the sum before the power, and no longer ends at 1: the power first": (
-                lambda support, alpha: np.cumsum((support / support.sum()) ** alpha)
-            ),
-            "it does not end at 1: divide by the sum": (
-                lambda support, alpha: np.cumsum(support.astype(float) ** alpha)
-            ),
-            "sample_alpha is not used; the weights are support ** sample_alpha": (
-                lambda support, alpha: _cumulative(support)
-            ),
+            "these are the probabilities; their running sum is asked, np.cumsum": {
+                "np.cumsum": "",
+                "cumulative[-1]": "cumulative.sum()",
+            },
+            "the power comes after the sum: (a + b)^alpha is not a^alpha + b^alpha": {
+                "**sample_alpha": "",
+                "cumulative / cumulative[-1]": "(cumulative / cumulative[-1]) ** sample_alpha",
+            },
+            "it is divided by the sum before the power, and no longer ends at 1: the power first": {
+                "support**": "(support / support.sum()) ** ",
+                " / cumulative[-1]": "",
+            },
+            "it does not end at 1: divide by the sum": {" / cumulative[-1]": ""},
+            "sample_alpha is not used; the weights are support ** sample_alpha": {
+                "**sample_alpha": ""
+            },
             "support is multiplied by sample_alpha, which cancels, and makes NaN where it is 0; it "
-            "is raised to it: support ** sample_alpha": Ways(
-                lambda support, alpha: _cumulative(alpha * support),
-                lambda support, alpha: np.cumsum(alpha * support),
-                lambda support, alpha: np.cumsum(alpha * support) / support.sum(),
-            ),
+            "is raised to it: support ** sample_alpha": [
+                {"**": " * "},
+                {"**": " * ", " / cumulative[-1]": ""},
+                {"**": " * ", "cumulative[-1]": "support.sum()"},
+            ],
             "support is sorted first; entry i belongs to item i, so its order stays. The running "
-            "sum ascends by itself": Ways(
-                lambda support, alpha: _cumulative(np.sort(support) ** alpha),
-                lambda support, alpha: _cumulative(np.sort(support)[::-1] ** alpha),
-            ),
+            "sum ascends by itself": [
+                {"support**": "np.sort(support) ** "},
+                {"support**": "np.sort(support)[::-1] ** "},
+            ],
             "the running sum of the powers is divided by the sum of support itself; it ends at 1 "
-            "if you divide by the sum of the powers, its own last entry": (
-                lambda support, alpha: np.cumsum(support**alpha) / support.sum()
-            ),
+            "if you divide by the sum of the powers, its own last entry": {
+                "cumulative[-1]": "support.sum()"
+            },
             "a 0 stands in front, so there are I + 1 entries; F has I, and entry 0 is item 0's "
-            "probability": lambda support, alpha: np.append(0, _cumulative(support**alpha)),
-            "it ends at 1, but starts at 0: entry i is the sum up to and with item i": (
-                lambda support, alpha: np.concatenate([[0], _cumulative(support**alpha)[:-1]])
-            ),
+            "probability": {"return cumulative": "return np.append(0, cumulative)"},
+            "it ends at 1, but starts at 0: entry i is the sum up to and with item i": {
+                "return cumulative": "return np.append(0, cumulative[:-1])"
+            },
         },
         hints=[
             "Three steps: weights, running sum, divide so that it ends at 1.",
@@ -277,33 +233,34 @@ EXERCISES = [
         title="drawing by the inverse of the distribution",
         right=draw,
         cases=_draw_cases,
+        solution=ch07.draw,
         mistakes={
             "where u is just a bound, it belongs to the next item, as item i's part is "
-            '[F[i-1], F[i]): side="right". With "left" u = 0 draws an item that has no part': (
-                lambda u, F: np.searchsorted(F, u)
-            ),
-            "one too low: the first i with u < F[i] is the item itself": (
-                lambda u, F: np.searchsorted(F, u, side="right") - 1
-            ),
-            "one too high: searchsorted counts from 0, as items do": (
-                lambda u, F: np.searchsorted(F, u, side="right") + 1
-            ),
+            '[F[i-1], F[i]): side="right". With "left" u = 0 draws an item that has no part': {
+                ', side="right"': ""
+            },
+            "one too low: the first i with u < F[i] is the item itself": {
+                'side="right")': 'side="right") - 1'
+            },
+            "one too high: searchsorted counts from 0, as items do": {
+                'side="right")': 'side="right") + 1'
+            },
             "the distribution is not used: all items are equally likely": (
                 lambda u, F: (u * len(F)).astype(int)
             ),
             "the first argument of np.searchsorted is what is searched, F, the second what is "
-            "looked for, u": Ways(
-                lambda u, F: np.searchsorted(u, F, side="right"),
-                lambda u, F: np.searchsorted(u.ravel(), F, side="right"),
-                lambda u, F: np.searchsorted(u.ravel(), F),
-            ),
+            "looked for, u": [
+                {"distribution, u": "u, distribution"},
+                {"distribution, u": "u.ravel(), distribution"},
+                {'distribution, u, side="right"': "u.ravel(), distribution"},
+            ],
             "each u is to be compared with all of F, on an axis of its own: u[..., None] < F, then "
-            "argmax(axis=-1); or np.searchsorted": Ways(
+            "argmax(axis=-1); or np.searchsorted": [
                 lambda u, F: np.argmax(u < F),
                 lambda u, F: np.argmax(u[..., None] < F),
                 lambda u, F: np.argmax(u[..., None] < F, axis=0),
                 lambda u, F: np.argmax(u[:, None] < F),
-            ),
+            ],
             "that is the nearest bound; asked is the part that u lies in": (
                 lambda u, F: np.abs(F - u[..., None]).argmin(axis=-1)
             ),
@@ -321,35 +278,43 @@ EXERCISES = [
         right=backward,
         cases=_backward_cases,
         parts=("dh", "rows", "dV", "db"),
+        solution=ch07.backward,
         mistakes={
             "an item that occurs more than once gets the gradient of its last column only; "
-            "they must be added (dV[place] += ... does not, np.add.at does)": _backward(
-                lambda x: x[-1]
-            ),
-            "an item that occurs more than once gets the gradient of its first column only": (
-                _backward(lambda x: x[0])
-            ),
-            "an item's gradients are averaged over its columns; they add up": _backward(
-                lambda x: x.mean(axis=0)
-            ),
+            "they must be added (dV[place] += ... does not, np.add.at does)": {
+                "np.add.at(dV, place, dr.T @ h)": "dV[place] += dr.T @ h",
+                "np.add.at(db, place, dr.sum(axis=0))": "db[place] += dr.sum(axis=0)",
+            },
+            "an item that occurs more than once gets the gradient of its first column only": {
+                "np.add.at(dV, place, dr.T @ h)": "dV[place[::-1]] = (dr.T @ h)[::-1]",
+                "np.add.at(db, place, dr.sum(axis=0))": "db[place[::-1]] = dr.sum(axis=0)[::-1]",
+            },
+            "an item's gradients are averaged over its columns; they add up": {
+                "rows, dV, db": "rows, dV / np.bincount(place)[:, None], db / np.bincount(place)"
+            },
             "nothing is summed: one row for each column. Each item may come once": (
                 lambda dr, h, V, items: (dr @ V, items, dr.T @ h, dr.sum(axis=0))
             ),
             "items are numbers of the whole table. V has the N rows already gathered, and so does "
-            "dV: row c belongs to items[c]. Do not index them by items": Ways(
-                lambda dr, h, V, items: dr @ V[items],
-                lambda dr, h, V, items: dr[:, items] @ V,
-                lambda dr, h, V, items: dr @ V[np.unique(items)],
-            ),
+            "dV: row c belongs to items[c]. Do not index them by items": [
+                {"@ V": "@ V[items]"},
+                {"dr @ V": "dr[:, items] @ V"},
+                {"@ V": "@ V[rows]"},
+            ],
             "db sums over the wrong axis: the bias of a column is added in each lane, so it gets "
-            "the sum over the lanes, dr.sum(axis=0)": _bias_by_lanes(),
+            "the sum over the lanes, dr.sum(axis=0)": [
+                {"dr.sum(axis=0)": "dr.sum(axis=1)"},
+                {SUM_BIASES: "db = np.bincount(items, dr.sum(axis=1))"},
+                {SUM_BIASES: "for c, at in enumerate(place): db[at] += dr.sum(axis=1)[c]"},
+                {SUM_BIASES: "db = np.array([dr.sum(axis=1)[items == row].sum() for row in rows])"},
+            ],
             "the items are in the order in which they appear; asked is ascending, as np.unique "
             "gives them": _by_appearance,
             "that has a row for every number up to the largest item; asked are the rows of the "
             "distinct items only": _whole_table,
-            "db is the mean over the lanes; the bias is added in each, so the lanes' sum": (
-                _backward(bias=lambda dr: dr.mean(axis=0))
-            ),
+            "db is the mean over the lanes; the bias is added in each, so the lanes' sum": {
+                "dr.sum": "dr.mean"
+            },
         },
         hints=[
             "r = h Vᵀ + b. So dh = dr V, dV = drᵀ h, and db sums dr over the lanes.",
@@ -361,39 +326,39 @@ EXERCISES = [
     Exercise(
         number="7.5",
         title="collisions",
-        right=collisions,
+        right=ch07.collisions,
         cases=lambda rng: [
             (np.array([3, 7, 3, 1, 3, 9, 1, 9]), 4),
             (np.array([5, 2, 2, 5, 0]), 2),
         ],
         mistakes={
-            "a lane's own column is marked as well: there the target is no negative, it is False": (
-                lambda items, B: items == items[:B, None]
-            ),
-            "other lanes' targets are negatives too: lanes 0 and 2 may ask for the same item": (
-                lambda items, B: collisions(items, B) & (np.arange(len(items)) >= B)
-            ),
-            "the extra samples are negatives too, not the lanes' targets only": (
-                lambda items, B: collisions(items, B) & (np.arange(len(items)) < B)
-            ),
+            "a lane's own column is marked as well: there the target is no negative, it is False": {
+                HIDE_OWN: ""
+            },
+            "other lanes' targets are negatives too: lanes 0 and 2 may ask for the same item": {
+                "return hit": "return hit & (np.arange(len(items)) >= B)"
+            },
+            "the extra samples are negatives too, not the lanes' targets only": {
+                "return hit": "return hit & (np.arange(len(items)) < B)"
+            },
             "every item that repeats is marked in every lane; a lane looks for its own target": (
                 _any_double
             ),
-            "it is the wrong way round: True where there is a collision": Ways(
-                lambda items, B: ~collisions(items, B),
-                lambda items, B: _but_own(items != items[:B, None], B),
-            ),
+            "it is the wrong way round: True where there is a collision": [
+                {"return hit": "return ~hit"},
+                {"==": "!="},
+            ],
             "there is a row for each column; asked is one for each lane, (B, N): compare with the "
-            "lanes' targets, items[:B, None]": Ways(
-                lambda items, B: _but_own(items == items[:, None], len(items)),
-                lambda items, B: _but_own(items == items[:, None], B),
-                lambda items, B: items == items[:, None],
-            ),
+            "lanes' targets, items[:B, None]": [
+                {"[:B, None]": "[:, None]", HIDE_OWN: "    np.fill_diagonal(hit, False)\n"},
+                {"[:B, None]": "[:, None]"},
+                {"[:B, None]": "[:, None]", HIDE_OWN: ""},
+            ],
             "columns are compared with lanes entry by entry; give the lanes an axis of their own, "
-            "items[:B, None]": (lambda items, B: items == items[:B]),
-            "the axes have changed places; there is a row for each lane, (B, N)": (
-                lambda items, B: collisions(items, B).T
-            ),
+            "items[:B, None]": {"[:B, None]": "[:B]"},
+            "the axes have changed places; there is a row for each lane, (B, N)": {
+                "return hit": "return hit.T"
+            },
         },
         hints=[
             "Lane b's target is items[b]. Compare it with all columns, all lanes at once.",
@@ -406,58 +371,57 @@ EXERCISES = [
         title="log q",
         right=scoring.log_proposal,
         cases=_log_q_cases,
+        solution=ch07.log_q,
         mistakes={
-            "alpha is for the extra samples only: the lanes' targets come as the clicks do": _log_q(
-                of_targets=lambda q, alpha: alpha * q
-            ),
-            "the extra samples were drawn by support^alpha: times alpha": _log_q(
-                of_samples=lambda q, alpha: q
-            ),
-            "alpha is at the targets; it belongs to the extra samples": _log_q(
-                lambda q, alpha: alpha * q, lambda q, alpha: q
-            ),
-            "the samples come first; the columns are the targets', then the samples'": (
-                lambda log_support, targets, samples, alpha: np.concatenate(
-                    [alpha * log_support[samples], log_support[targets]]
-                )
-            ),
-            "the logarithm of a power is alpha times the logarithm, not the logarithm to alpha": (
-                _log_q(of_samples=lambda q, alpha: np.maximum(q, 0) ** alpha)
-            ),
-            "the targets have a log q too, that of q = support: they are the others' negatives": (
-                _log_q(of_targets=lambda q, alpha: np.zeros_like(q))
-            ),
+            "alpha is for the extra samples only: the lanes' targets come as the clicks do": {
+                "[log_support[": "[sample_alpha * log_support["
+            },
+            "the extra samples were drawn by support^alpha: times alpha": {"sample_alpha * ": ""},
+            "alpha is at the targets; it belongs to the extra samples": {
+                ", sample_alpha * ": ", ",
+                "[log_support[": "[sample_alpha * log_support[",
+            },
+            "the samples come first; the columns are the targets', then the samples'": {
+                "[log_support[targets], ": "[",
+                "[samples]])": "[samples], log_support[targets]])",
+            },
+            "the logarithm of a power is alpha times the logarithm, not the logarithm to alpha": {
+                OF_SAMPLES: "np.maximum(log_support[samples], 0) ** sample_alpha"
+            },
+            "the targets have a log q too, that of q = support: they are the others' negatives": {
+                "[log_support[targets]": "[0 * targets"
+            },
             "it is right but for a constant in each group: each q is divided by its sum, which is "
-            "left out here": (
-                lambda log_support, targets, samples, alpha: np.concatenate(
-                    [
-                        log_support[targets] - np.log(np.exp(log_support).sum()),
-                        alpha * log_support[samples] - np.log(np.exp(alpha * log_support).sum()),
-                    ]
-                )
-            ),
-            "the argument log_support is a logarithm already; you take the logarithm again": Ways(
-                _log_q(lambda q, alpha: np.log(q), lambda q, alpha: alpha * np.log(q)),
-                _log_q(of_samples=lambda q, alpha: alpha * np.log(q)),
-                _log_q(of_targets=lambda q, alpha: np.log(q)),
-                _log_q(lambda q, alpha: np.log(q), lambda q, alpha: np.log(alpha * q)),
-                _log_q(of_samples=lambda q, alpha: np.log(q**alpha)),
-                _log_q(lambda q, alpha: np.log(q), lambda q, alpha: np.log(q**alpha)),
-            ),
+            "left out here": {
+                "[targets]": "[targets] - np.log(np.exp(log_support).sum())",
+                "[samples]": "[samples] - np.log(np.exp(sample_alpha * log_support).sum())",
+            },
+            "the argument log_support is a logarithm already; you take the logarithm again": [
+                {
+                    "log_support[targets]": "np.log(log_support[targets])",
+                    "log_support[samples]": "np.log(log_support[samples])",
+                },
+                {"log_support[samples]": "np.log(log_support[samples])"},
+                {"log_support[targets]": "np.log(log_support[targets])"},
+                {
+                    "log_support[targets]": "np.log(log_support[targets])",
+                    OF_SAMPLES: "np.log(sample_alpha * log_support[samples])",
+                },
+                {OF_SAMPLES: "np.log(log_support[samples] ** sample_alpha)"},
+                {
+                    "log_support[targets]": "np.log(log_support[targets])",
+                    OF_SAMPLES: "np.log(log_support[samples] ** sample_alpha)",
+                },
+            ],
             "log alpha is added, as if q were alpha times support; q is support to alpha, so its "
-            "logarithm is multiplied by alpha": _log_q(
-                of_samples=lambda q, alpha: np.log(alpha) + q
-            ),
-            "+ adds the two; they are put one after the other: np.concatenate([a, b])": (
-                lambda log_support, targets, samples, alpha: (
-                    log_support[targets] + alpha * log_support[samples]
-                )
-            ),
-            "np.concatenate takes one list of the arrays: np.concatenate([a, b])": (
-                lambda log_support, targets, samples, alpha: np.concatenate(
-                    log_support[targets], alpha * log_support[samples]
-                )
-            ),
+            "logarithm is multiplied by alpha": {"sample_alpha *": "np.log(sample_alpha) +"},
+            "+ adds the two; they are put one after the other: np.concatenate([a, b])": {
+                "[targets], ": "[targets] + "
+            },
+            "np.concatenate takes one list of the arrays: np.concatenate([a, b])": {
+                "concatenate([": "concatenate(",
+                "]])": "])",
+            },
             "support itself is given, where its logarithm is asked": (
                 lambda *args: np.exp(scoring.log_proposal(*args))
             ),

@@ -4,14 +4,12 @@ import copy
 
 import numpy as np
 
-from checks import Exercise, Wrong
-from checks.common import row_sums, row_sums_as_they_came, rows_unsummed
+from checks import Exercise, Wrong, edited
+from checks.common import in_place, row_sums_as_they_came, rows_unsummed
 from gru4rec_np.data.batches import session_parallel
 from gru4rec_np.data.sessions import Sessions
 from gru4rec_np.ops import optim
-from gru4rec_np.ops.cells import gru, gru_backward
-from gru4rec_np.ops.losses import loss_and_gradient
-from gru4rec_np.ops.scoring import scores, scores_backward
+from solutions import ch08
 
 # --- 8.1 ------------------------------------------------------------------------------------------
 
@@ -32,17 +30,6 @@ def _adagrad_cases(rng):
         (rng.normal(size=(4, 3)), g, rng.random((4, 3)) * size**2, 0.05),
         (rng.normal(size=3), np.array([1e-5, -3e-5, 0]), np.array([0, 2e-9, 1e-9]), 0.1),
     ]
-
-
-def _adagrad_with(memory=lambda a, g: a + g * g, step=lambda g, a: g / np.sqrt(a + 1e-6)):
-    """Adagrad with another new a, or another step from the gradient and the new a."""
-
-    @np.errstate(invalid="ignore")
-    def adagrad(p, g, a, learning_rate):
-        a = memory(a, g)
-        return p - learning_rate * step(g, a), a
-
-    return adagrad
 
 
 # --- 8.2 ------------------------------------------------------------------------------------------
@@ -74,17 +61,6 @@ def update(p, a, v, rows, g, learning_rate, momentum):
     optim.update(p, g, {"a": a, "v": v}, "adagrad", learning_rate, momentum, rows)
 
 
-def _after(change):
-    """What a function that changes p, a, v in place makes of copies of them."""
-
-    def changed(p, a, v, *rest):
-        p, a, v = p.copy(), a.copy(), v.copy()
-        change(p, a, v, *rest)
-        return p, a, v
-
-    return changed
-
-
 def _update_in_place(answer, args):
     """What an answer leaves in the arrays that it was to change."""
     args = copy.deepcopy(args)
@@ -99,47 +75,6 @@ def _update_in_place(answer, args):
     return args[:3]
 
 
-def _variant(v_of=lambda v, step, momentum: momentum * v - step, move=lambda old, new, step: new):
-    """An update in which one line is another one."""
-
-    @_after
-    def update(p, a, v, rows, g, learning_rate, momentum):
-        a[rows] += g * g
-        step = learning_rate * g / np.sqrt(a[rows] + 1e-6)
-        old = v[rows].copy()
-        v[rows] = v_of(old, step, momentum)
-        p[rows] += move(old, v[rows], step)
-
-    return update
-
-
-@_after
-def _velocity_not_kept(p, a, v, rows, g, learning_rate, momentum):
-    a[rows] += g * g
-    p[rows] += momentum * v[rows] - learning_rate * g / np.sqrt(a[rows] + 1e-6)
-
-
-@_after
-def _squares_not_kept(p, a, v, rows, g, learning_rate, momentum):
-    v[rows] = momentum * v[rows] - learning_rate * g / np.sqrt(a[rows] + g * g + 1e-6)
-    p[rows] += v[rows]
-
-
-@_after
-def _old_sum(p, a, v, rows, g, learning_rate, momentum):
-    v[rows] = momentum * v[rows] - learning_rate * g / np.sqrt(a[rows] + 1e-6)
-    a[rows] += g * g
-    p[rows] += v[rows]
-
-
-@_after
-def _coasting(p, a, v, rows, g, learning_rate, momentum):
-    a[rows] += g * g
-    v *= momentum
-    v[rows] -= learning_rate * g / np.sqrt(a[rows] + 1e-6)
-    p += v
-
-
 def _update_cases(rng):
     def one(rows, momentum):
         rest = rng.normal(size=(len(rows), 3)), 0.1, momentum
@@ -148,31 +83,7 @@ def _update_cases(rng):
     return [one(np.array([1, 3, 4]), 0.3), one(np.arange(6), 0.9)]
 
 
-# --- 8.4 ------------------------------------------------------------------------------------------
-
-
-def _blocks(
-    scale=lambda rows, width, total: np.sqrt(6 / (rows + width)),
-    draw=lambda rng, s, shape: rng.uniform(-s, s, shape),
-):
-    """init_block with another scale or another draw."""
-
-    def init_block(rng, rows, widths):
-        return np.hstack([draw(rng, scale(rows, w, sum(widths)), (rows, w)) for w in widths])
-
-    return init_block
-
-
-def _one_draw(rng, rows, widths):
-    s = np.sqrt(6 / (rows + sum(widths)))
-    return rng.uniform(-s, s, (rows, sum(widths)))
-
-
 # --- 8.5 ------------------------------------------------------------------------------------------
-
-
-def dropout_mask(u, p):
-    return (u >= p).astype(u.dtype) / (1 - p)
 
 
 def _run_mask(answer, args):
@@ -182,7 +93,7 @@ def _run_mask(answer, args):
         isinstance(found, np.ndarray)
         and found.dtype != u.dtype
         and found.shape == u.shape
-        and np.allclose(found, dropout_mask(u, p))
+        and np.allclose(found, ch08.dropout_mask(u, p))
     ):
         raise Wrong(
             f"the numbers are right, but the mask is {found.dtype} and u is {u.dtype}: the mask "
@@ -201,15 +112,6 @@ def _mask_cases(rng):
 
 
 # --- 8.6, 8.7 -------------------------------------------------------------------------------------
-
-
-def forward(W, x, items, log_q, h, mask_e, mask_h):
-    e = W["V_y"][x] * mask_e
-    h_new, cell = gru(e @ W["W_x"], h, W["U0"], W["b0"])
-    out = h_new * mask_h
-    r, V = scores(out, W["V_y"], W["b_y"], items)
-    losses, dr = loss_and_gradient(r, "cross-entropy", log_q=log_q)
-    return losses, out, (e, cell, V, dr)
 
 
 def _flat(answer):
@@ -234,59 +136,6 @@ def _flat(answer):
     return flat
 
 
-def _forward(
-    state=lambda h, mask: h, masked=True, log_q_sign=1, bias=True, to_output=True, swapped=False
-):
-    """forward with one thing otherwise."""
-
-    def wrong(W, x, items, log_q, h, mask_e, mask_h):
-        if swapped:
-            mask_e, mask_h = mask_h, mask_e
-        e = W["V_y"][x] * (mask_e if masked else 1)
-        h_new, cell = gru(e @ W["W_x"], h, W["U0"], W["b0"])
-        out = h_new * mask_h
-        r, V = scores(out if to_output else h_new, W["V_y"], W["b_y"] * bias, items)
-        losses, dr = loss_and_gradient(r, "cross-entropy", log_q=log_q_sign * log_q)
-        return losses, state(out, h_new), (e, cell, V, dr)
-
-    return _flat(wrong)
-
-
-def backward(W, out, mask_e, mask_h, cache, batch_size):
-    e, cell, V, dr = cache
-    dout, dV, db = scores_backward(dr / batch_size, out, V)
-    dxW, _, dU0, db0 = gru_backward(dout * mask_h, cell, W["U0"])
-    return e.T @ dxW, dU0, db0, (dxW @ W["W_x"].T) * mask_e, dV, db
-
-
-def _backward(hidden=True, embedded=True, per_lane=False, divided=True):
-    def wrong(W, out, mask_e, mask_h, cache, batch_size):
-        n = len(out) if per_lane else batch_size if divided else 1
-        one_e = mask_e if embedded else np.ones_like(mask_e)
-        one_h = mask_h if hidden else np.ones_like(mask_h)
-        return backward(W, out, one_e, one_h, cache, n)
-
-    return wrong
-
-
-def _state_for_input(W, out, mask_e, mask_h, cache, batch_size):
-    e, cell, V, dr = cache
-    dout, dV, db = scores_backward(dr / batch_size, out, V)
-    dxW, dh, dU0, db0 = gru_backward(dout * mask_h, cell, W["U0"])
-    return e.T @ dxW, dU0, db0, dh * mask_e, dV, db
-
-
-def _undropped_input(W, out, mask_e, mask_h, cache, batch_size):
-    e, cell, V, dr = cache
-    keep = np.where(mask_e > 0, mask_e, 1)
-    return backward(W, out, mask_e, mask_h, (e / keep, cell, V, dr), batch_size)
-
-
-def _dropped_twice(W, out, mask_e, mask_h, cache, batch_size):
-    e, *rest = cache
-    return backward(W, out, mask_e, mask_h, (e * mask_e, *rest), batch_size)
-
-
 def _weights(rng, n_items=7, H=3):
     return {
         "W_x": rng.normal(size=(H, 3 * H)),
@@ -301,42 +150,17 @@ def _step(rng):
     """Arguments of forward: 4 lanes, 3 extra samples, duplicates among them, both masks."""
     B, H = 4, 3
     x, items = np.array([2, 5, 2, 0]), np.array([5, 1, 5, 2, 6, 5, 0])
-    masks = [dropout_mask(rng.random((B, H)), p) for p in (0.3, 0.4)]
+    masks = [ch08.dropout_mask(rng.random((B, H)), p) for p in (0.3, 0.4)]
     return _weights(rng), x, items, rng.random(len(items)), rng.normal(size=(B, H)), *masks
 
 
 def _backward_cases(rng):
     W, x, items, log_q, h, mask_e, mask_h = _step(rng)
-    _, out, cache = forward(W, x, items, log_q, h, mask_e, mask_h)
+    _, out, cache = ch08.forward(W, x, items, log_q, h, mask_e, mask_h)
     return [(W, out, mask_e, mask_h, cache, 6)]
 
 
 # --- 8.8 ------------------------------------------------------------------------------------------
-
-
-def _epoch(
-    keep=lambda batches, t, h, n: h[batches.keep[t, : len(h)]],
-    before=lambda h, reset: h * ~reset,
-    after=lambda h, reset: h,
-    x=lambda batches, t, n: batches.x[t, :n],
-    items=lambda y, extra: np.concatenate([y, extra]),
-    mean=lambda of_lanes: of_lanes.mean(),
-    carried=1,
-):
-    """An epoch; with an argument, one line of it is otherwise."""
-
-    def epoch(batches, h, samples, step):
-        losses = []
-        for t, extra in enumerate(samples):
-            n = batches.lanes[t]
-            reset = batches.reset[t, :n, None]
-            h = before(keep(batches, t, h, n), reset)
-            of_lanes, h = step(x(batches, t, n), items(batches.y[t, :n], extra), h)
-            h = after(h, reset) * carried
-            losses.append(mean(of_lanes))
-        return np.array(losses), h
-
-    return epoch
 
 
 def _toy_step(x, items, h):
@@ -381,6 +205,62 @@ def _epoch_cases(rng):
     return cases
 
 
+UPDATE_MISTAKES = {
+    "rows that are not listed move too: their velocity fades and they coast on; "
+    "touch p[rows], a[rows], v[rows] only": {
+        "v[rows] = momentum * v[rows] - step": "v *= momentum\n    v[rows] -= step",
+        "p[rows] += v[rows]": "p += v",
+    },
+    "the new velocity is not kept: put it back, v[rows] = ...": {
+        "v[rows] = momentum": "new = momentum",
+        "+= v[rows]": "+= new",
+    },
+    "the new sum of squares is not kept: put it back, a[rows] = ...": {
+        "a[rows] += g * g": "new = a[rows] + g * g",
+        "a[rows] + 1e-6": "new + 1e-6",
+    },
+    "the momentum term is missing: v = momentum v - step": {"momentum * v[rows] - step": "-step"},
+    "v is not used: v = momentum v - step, then p += v": {
+        "    v[rows] = momentum * v[rows] - step\n": "",
+        "+= v[rows]": "-= step",
+    },
+    "momentum is missing, so that the old velocity never fades: v = momentum v - step": {
+        "momentum * v[rows]": "v[rows]"
+    },
+    "the step divides by the old a: a[rows] takes in g² first": {
+        "    a[rows] += g * g\n": "",
+        "p[rows] += v[rows]": "p[rows] += v[rows]\n    a[rows] += g * g",
+    },
+    "p moves by the old velocity: v is renewed first, then p += v": {
+        "\n    p[rows] += v[rows]": "",
+        "v[rows] = m": "p[rows] += v[rows]\n    v[rows] = m",
+    },
+    "the step's sign: v = momentum v - step, as p += v goes downhill": {"- step": "+ step"},
+    "both signs are turned, v + step and p -= v: here v has the minus sign, v = momentum v "
+    "- step, and p += v": {"- step": "+ step", "+= v[rows]": "-= v[rows]"},
+    "p -= v goes uphill, for v has the minus sign already: p += v": {"+= v[rows]": "-= v[rows]"},
+    "the step is counted twice: it is in v already, so p += v is all": {
+        "+= v[rows]": "+= v[rows] - step"
+    },
+    "that is an average, (1 - momentum) times the step; here the whole step enters v": {
+        "- step": "- (1 - momentum) * step"
+    },
+}
+
+FORWARD_MISTAKES = {
+    "the state handed on is the one before dropout: the next step starts from the dropped "
+    "one, h' * mask_h": {"losses, out": "losses, h_new"},
+    "the embeddings are not dropped: V_y[x] * mask_e": {" * mask_e": ""},
+    "the two masks are swapped: mask_e is for the embeddings, mask_h for the new state": {
+        "* mask_e": "* mask_h",
+        "h_new * mask_h": "h_new * mask_e",
+    },
+    "log_q has the wrong sign: give it to the loss as it is": {"log_q=log_q": "log_q=-log_q"},
+    "log_q is not given to the loss: loss_and_gradient(..., log_q=log_q)": {", log_q=log_q": ""},
+    "the scores come from h' before dropout: score with out": {"scores(out": "scores(h_new"},
+    "the bias b_y is missing from the scores": {'W["b_y"]': '0 * W["b_y"]'},
+}
+
 EXERCISES = [
     Exercise(
         number="8.1",
@@ -388,43 +268,41 @@ EXERCISES = [
         right=_adagrad,
         cases=_adagrad_cases,
         parts=("p", "a"),
+        solution=ch08.adagrad,
         mistakes={
-            "the 1e-6 stands outside the root; it belongs under it: sqrt(a + 1e-6)": (
-                _adagrad_with(step=lambda g, a: g / (np.sqrt(a) + 1e-6))
-            ),
-            "the 1e-6 is missing: where every gradient was 0 so far, 0/0 is not a number": (
-                _adagrad_with(step=lambda g, a: g / np.sqrt(a))
-            ),
-            "the step divides by the old a: a takes in g² first, then the step is made": (
-                lambda p, g, a, lr: (p - lr * g / np.sqrt(a + 1e-6), a + g * g)
-            ),
-            "a sums the gradients themselves; it is the sum of their squares": _adagrad_with(
-                lambda a, g: a + g, lambda g, a: g / np.sqrt(np.abs(a) + 1e-6)
-            ),
-            "a sums |g|; it is the sum of the squares g²": (
-                _adagrad_with(lambda a, g: a + np.abs(g))
-            ),
-            "every entry of a takes in the sum of all g²; each takes in its own g² only": (
-                _adagrad_with(lambda a, g: a + (g * g).sum())
-            ),
-            "a is only this step's g²: it must remember all those before, a + g²": (
-                _adagrad_with(lambda a, g: g * g)
-            ),
-            "the root is missing: divide by sqrt(a + 1e-6), not by a + 1e-6": (
-                _adagrad_with(step=lambda g, a: g / (a + 1e-6))
-            ),
-            "it climbs: the loss falls against the gradient, so the step is taken away": (
-                _adagrad_with(step=lambda g, a: -g / np.sqrt(a + 1e-6))
-            ),
-            "a keeps the 1e-6, which would grow with every step; it is added under the root only": (
-                _adagrad_with(lambda a, g: a + g * g + 1e-6, lambda g, a: g / np.sqrt(a))
-            ),
-            "the learning rate is missing: it multiplies the step": (
-                lambda p, g, a, lr: _adagrad(p, g, a, 1)
-            ),
-            "one number for the whole matrix: every entry has its own sum a": (
-                _adagrad_with(step=lambda g, a: g / np.sqrt(a.sum() + 1e-6))
-            ),
+            "the 1e-6 stands outside the root; it belongs under it: sqrt(a + 1e-6)": {
+                "np.sqrt(a + 1e-6)": "(np.sqrt(a) + 1e-6)"
+            },
+            "the 1e-6 is missing: where every gradient was 0 so far, 0/0 is not a number": {
+                " + 1e-6": ""
+            },
+            "the step divides by the old a: a takes in g² first, then the step is made": {
+                "    a = a + g * g\n": "",
+                "1e-6), a": "1e-6), a + g * g",
+            },
+            "a sums the gradients themselves; it is the sum of their squares": {
+                "g * g": "g",
+                "(a + 1e-6)": "(np.abs(a) + 1e-6)",
+            },
+            "a sums |g|; it is the sum of the squares g²": {"g * g": "np.abs(g)"},
+            "every entry of a takes in the sum of all g²; each takes in its own g² only": {
+                "g * g": "(g * g).sum()"
+            },
+            "a is only this step's g²: it must remember all those before, a + g²": {
+                "a + g * g": "g * g"
+            },
+            "the root is missing: divide by sqrt(a + 1e-6), not by a + 1e-6": {"np.sqrt": ""},
+            "it climbs: the loss falls against the gradient, so the step is taken away": {
+                "p - ": "p + "
+            },
+            "a keeps the 1e-6, which would grow with every step; it is added under the root only": {
+                "g * g": "g * g + 1e-6",
+                "(a + 1e-6)": "(a)",
+            },
+            "the learning rate is missing: it multiplies the step": {"learning_rate * ": ""},
+            "one number for the whole matrix: every entry has its own sum a": {
+                "a + 1e-6": "a.sum() + 1e-6"
+            },
         },
         hints=[
             "Two lines: first a takes in this gradient, then p moves.",
@@ -443,17 +321,17 @@ EXERCISES = [
             (np.array([4, 4, 4, 1]), rng.normal(size=4)),
         ],
         parts=("rows", "sums"),
+        solution=ch08.sum_rows,
         mistakes={
             "of a row that occurs more than once only the last gradient is left: "
-            "sums[i] += g with a repeated i writes several times, it does not add": (
-                lambda rows, g: row_sums(rows, g, lambda x: x[-1])
-            ),
-            "of a row that occurs more than once only the first gradient is left": (
-                lambda rows, g: row_sums(rows, g, lambda x: x[0])
-            ),
-            "the gradients of a row are averaged; they add up, for the loss is a sum over its uses": (  # noqa: E501
-                lambda rows, g: row_sums(rows, g, lambda x: x.mean(axis=0))
-            ),
+            "sums[i] += g with a repeated i writes several times, it does not add": {
+                "np.add.at(sums, place, g)": "sums[place] += g"
+            },
+            "of a row that occurs more than once only the first gradient is left": {
+                "np.add.at(sums, place, g)": "sums[place[::-1]] = g[::-1]"
+            },
+            "the gradients of a row are averaged; they add up, for the loss is a sum over its "
+            "uses": {"return distinct, sums": "return distinct, (sums.T / np.bincount(place)).T"},
             "the rows are in order of appearance; ascending is asked": row_sums_as_they_came,
             "rows that do not occur are there as well, with zeros: of a million items a step "
             "would touch them all": _all_rows,
@@ -471,45 +349,13 @@ EXERCISES = [
     Exercise(
         number="8.3",
         title="momentum, on some rows",
-        right=_after(update),
+        right=in_place(update, 3),
         given=update,
         run=_update_in_place,
         cases=_update_cases,
         parts=("p", "a", "v"),
         mistakes={
-            "rows that are not listed move too: their velocity fades and they coast on; "
-            "touch p[rows], a[rows], v[rows] only": _coasting,
-            "the new velocity is not kept: put it back, v[rows] = ...": _velocity_not_kept,
-            "the new sum of squares is not kept: put it back, a[rows] = ...": _squares_not_kept,
-            "the momentum term is missing: v = momentum v - step": _variant(
-                lambda v, step, m: -step
-            ),
-            "v is not used: v = momentum v - step, then p += v": _variant(
-                lambda v, step, m: v, lambda old, new, step: -step
-            ),
-            "momentum is missing, so that the old velocity never fades: v = momentum v - step": (
-                _variant(lambda v, step, m: v - step)
-            ),
-            "the step divides by the old a: a[rows] takes in g² first": _old_sum,
-            "p moves by the old velocity: v is renewed first, then p += v": _variant(
-                move=lambda old, new, step: old
-            ),
-            "the step's sign: v = momentum v - step, as p += v goes downhill": _variant(
-                lambda v, step, m: m * v + step
-            ),
-            "both signs are turned, v + step and p -= v: here v has the minus sign, v = momentum v "
-            "- step, and p += v": _variant(
-                lambda v, step, m: m * v + step, lambda old, new, step: -new
-            ),
-            "p -= v goes uphill, for v has the minus sign already: p += v": _variant(
-                move=lambda old, new, step: -new
-            ),
-            "the step is counted twice: it is in v already, so p += v is all": _variant(
-                move=lambda old, new, step: new - step
-            ),
-            "that is an average, (1 - momentum) times the step; here the whole step enters v": (
-                _variant(lambda v, step, m: m * v - (1 - m) * step)
-            ),
+            said: in_place(edited(ch08.update, edits), 3) for said, edits in UPDATE_MISTAKES.items()
         },
         hints=[
             "a[rows] is a copy. Change it and put it back: a[rows] += ... does both.",
@@ -521,40 +367,29 @@ EXERCISES = [
     Exercise(
         number="8.4",
         title="initial weights, gate by gate",
-        right=_blocks(),
+        right=ch08.init_block,
         cases=lambda rng: [
             (np.random.default_rng(3), 5, [4, 4, 4]),
             (np.random.default_rng(4), 30, [2, 7]),
         ],
         mistakes={
             "the scale is that of the whole matrix: each gate is a matrix of its own, "
-            "sqrt(6 / (rows + its width))": _blocks(
-                lambda rows, width, total: np.sqrt(6 / (rows + total))
-            ),
-            "it is drawn as one matrix: draw block after block, each with its own scale": (
-                _one_draw
-            ),
-            "the 6 is outside the root: sqrt(6 / (rows + width))": _blocks(
-                lambda rows, width, total: 6 / np.sqrt(rows + width)
-            ),
-            "the columns are not in the sum: sqrt(6 / (rows + width))": _blocks(
-                lambda rows, width, total: np.sqrt(6 / rows)
-            ),
-            "all weights are positive: uniform between -s and s": _blocks(
-                draw=lambda rng, s, shape: rng.uniform(0, s, shape)
-            ),
-            "a normal distribution; here it is uniform": _blocks(
-                lambda rows, width, total: np.sqrt(2 / (rows + width)),
-                lambda rng, s, shape: rng.normal(0, s, shape),
-            ),
-            "a normal distribution of standard deviation s; here it is uniform, from -s to s": (
-                _blocks(draw=lambda rng, s, shape: rng.normal(0, s, shape))
-            ),
-            "the root is missing: s = sqrt(6 / (rows + width))": _blocks(
-                lambda rows, width, total: 6 / (rows + width)
-            ),
+            "sqrt(6 / (rows + its width))": {"rows + width)": "rows + sum(widths))"},
+            "it is drawn as one matrix: draw block after block, each with its own scale": {
+                "in widths": "in [sum(widths)]"
+            },
+            "the 6 is outside the root: sqrt(6 / (rows + width))": {
+                "np.sqrt(6 / (rows + width))": "6 / np.sqrt(rows + width)"
+            },
+            "the columns are not in the sum: sqrt(6 / (rows + width))": {"(rows + width)": "rows"},
+            "all weights are positive: uniform between -s and s": {"-s, s": "0, s"},
+            "a normal distribution; here it is uniform": {"6 /": "2 /", "uniform(-s": "normal(0"},
+            "a normal distribution of standard deviation s; here it is uniform, from -s to s": {
+                "uniform(-s": "normal(0"
+            },
+            "the root is missing: s = sqrt(6 / (rows + width))": {"np.sqrt": ""},
             "that is the root of the variance; a uniform draw from -s to s has the variance s²/3, "
-            "so the 2 becomes a 6": _blocks(lambda rows, width, total: np.sqrt(2 / (rows + width))),
+            "so the 2 becomes a 6": {"6 /": "2 /"},
         },
         hints=[
             "One block after the other: each has its own scale, and the order of drawing counts.",
@@ -565,31 +400,26 @@ EXERCISES = [
     Exercise(
         number="8.5",
         title="a dropout mask",
-        right=dropout_mask,
+        right=ch08.dropout_mask,
         run=_run_mask,
         cases=_mask_cases,
         mistakes={
-            "what is kept must be made larger, by 1 / (1 - p), or the mean shrinks": (
-                lambda u, p: (u >= p).astype(float)
-            ),
-            "p is the share that is dropped, not the share that stays": (
-                lambda u, p: (u < p) / (1 - p)
-            ),
-            "p is the share that is dropped, not the share that stays (nor is 1/p the scale)": (
-                lambda u, p: (u < p) / p
-            ),
-            "the scale is 1 / (1 - p): p of the entries go, 1 - p are left to make up for them": (
-                lambda u, p: (u >= p) / p
-            ),
-            "it drops as many, but others: 0 where u < p is asked": (
-                lambda u, p: (u < 1 - p) / (1 - p)
-            ),
-            "what stays is made of u; u only says which entries stay, all with one number": (
-                lambda u, p: np.where(u < p, 0, u / (1 - p))
-            ),
-            "what is kept must grow, not shrink: divide by 1 - p": (
-                lambda u, p: (u >= p) * (1 - p)
-            ),
+            "what is kept must be made larger, by 1 / (1 - p), or the mean shrinks": {
+                " / (1 - p)": ""
+            },
+            "p is the share that is dropped, not the share that stays": {">=": "<"},
+            "p is the share that is dropped, not the share that stays (nor is 1/p the scale)": {
+                ">=": "<",
+                "(1 - p)": "p",
+            },
+            "the scale is 1 / (1 - p): p of the entries go, 1 - p are left to make up for them": {
+                "(1 - p)": "p"
+            },
+            "it drops as many, but others: 0 where u < p is asked": {"u >= p": "u < 1 - p"},
+            "what stays is made of u; u only says which entries stay, all with one number": {
+                "(u >= p).astype(u.dtype)": "(u >= p) * u"
+            },
+            "what is kept must grow, not shrink: divide by 1 - p": {"/": "*"},
         },
         hints=[
             "u < p happens with probability p: those entries are dropped.",
@@ -599,24 +429,13 @@ EXERCISES = [
     Exercise(
         number="8.6",
         title="a step forward",
-        right=_flat(forward),
-        given=forward,
+        right=_flat(ch08.forward),
+        given=ch08.forward,
         run=lambda answer, args: _flat(answer)(*args),
         cases=lambda rng: [_step(rng)],
         parts=("losses", "out", "e", "gru's cache", "V", "dr"),
         mistakes={
-            "the state handed on is the one before dropout: the next step starts from the dropped "
-            "one, h' * mask_h": _forward(state=lambda out, h_new: h_new),
-            "the embeddings are not dropped: V_y[x] * mask_e": _forward(masked=False),
-            "the two masks are swapped: mask_e is for the embeddings, mask_h for the new state": (
-                _forward(swapped=True)
-            ),
-            "log_q has the wrong sign: give it to the loss as it is": _forward(log_q_sign=-1),
-            "log_q is not given to the loss: loss_and_gradient(..., log_q=log_q)": _forward(
-                log_q_sign=0
-            ),
-            "the scores come from h' before dropout: score with out": _forward(to_output=False),
-            "the bias b_y is missing from the scores": _forward(bias=False),
+            said: _flat(edited(ch08.forward, edits)) for said, edits in FORWARD_MISTAKES.items()
         },
         hints=[
             "e is what the lanes feed in: rows x of the table V_y, times mask_e.",
@@ -628,27 +447,24 @@ EXERCISES = [
     Exercise(
         number="8.7",
         title="a step backward",
-        right=backward,
+        right=ch08.backward,
         cases=_backward_cases,
         parts=("dW_x", "dU0", "db0", "dE", "dV", "db_y"),
         mistakes={
-            "the gradient at h' is not dropped: what mask_h put out gets no gradient, dout * mask_h": (  # noqa: E501
-                _backward(hidden=False)
-            ),
-            "the gradient at the embeddings is not dropped: times mask_e": (
-                _backward(embedded=False)
-            ),
+            "the gradient at h' is not dropped: what mask_h put out gets no gradient, dout * "
+            "mask_h": {"dout * mask_h": "dout"},
+            "the gradient at the embeddings is not dropped: times mask_e": {" * mask_e": ""},
             "divided by the lanes that are there; the loss is the sum over the lanes divided by "
-            "batch_size, even when lanes have gone": _backward(per_lane=True),
-            "not divided by batch_size: dr / batch_size, once, at the start": (
-                _backward(divided=False)
-            ),
+            "batch_size, even when lanes have gone": {"/ batch_size": "/ len(out)"},
+            "not divided by batch_size: dr / batch_size, once, at the start": {" / batch_size": ""},
             "that is dh, what flows to the step before; the embeddings' gradient comes through "
-            "W_x: dxW @ W_x.T": _state_for_input,
-            "the cache's e is dropped already; mask_e once more counts it twice": _dropped_twice,
-            "W_x was fed the dropped embeddings: its gradient is e.T @ dxW with e from the cache": (
-                _undropped_input
-            ),
+            "W_x: dxW @ W_x.T": {"dxW, _": "dxW, dh", 'dxW @ W["W_x"].T': "dh"},
+            "the cache's e is dropped already; mask_e once more counts it twice": {
+                "e.T": "(e * mask_e).T"
+            },
+            "W_x was fed the dropped embeddings: its gradient is e.T @ dxW with e from the cache": {
+                "e.T": "(e / np.where(mask_e > 0, mask_e, 1)).T"
+            },
         },
         hints=[
             "The forward step, from its last line to its first. dr is divided by batch_size.",
@@ -662,38 +478,39 @@ EXERCISES = [
     Exercise(
         number="8.8",
         title="an epoch",
-        right=_epoch(),
+        right=ch08.epoch,
         run=_run_epoch,
         cases=_epoch_cases,
         parts=("losses", "h"),
         mistakes={
-            "the state is never reset: a new session starts from another shopper's": (
-                _epoch(before=lambda h, reset: h)
-            ),
-            "the state is reset after the step, which wipes out a session's first click": (
-                _epoch(before=lambda h, reset: h, after=lambda h, reset: h * ~reset)
-            ),
-            "the state is not handed on: every step starts from zeros": _epoch(carried=0),
-            "all states are reset as soon as one lane starts a session: only its own is": (
-                _epoch(before=lambda h, reset: h * (not reset.any()))
-            ),
-            "reset the wrong way round: where reset is True the state becomes 0": (
-                _epoch(before=lambda h, reset: h * reset)
-            ),
+            "the state is never reset: a new session starts from another shopper's": {
+                " * ~batches.reset[t, :n, None]": ""
+            },
+            "the state is reset after the step, which wipes out a session's first click": {
+                " * ~batches.reset[t, :n, None]": "",
+                "losses.append": "h = h * ~batches.reset[t, :n, None]\n        losses.append",
+            },
+            "the state is not handed on: every step starts from zeros": {
+                "losses.append": "h = 0 * h\n        losses.append"
+            },
+            "all states are reset as soon as one lane starts a session: only its own is": {
+                "~batches.reset[t, :n, None]": "(not batches.reset[t, :n].any())"
+            },
+            "reset the wrong way round: where reset is True the state becomes 0": {
+                "~batches": "batches"
+            },
             "when a lane goes, the wrong states stay: h[:n] leaves out the last one, keep[t] "
-            "says which": _epoch(keep=lambda b, t, h, n: h[:n]),
-            "the lanes' targets come first among the items, then the extra samples": (
-                _epoch(items=lambda y, extra: np.concatenate([extra, y]))
-            ),
-            "x and y are the wrong way round? x is fed in": _epoch(x=lambda b, t, n: b.y[t, :n]),
-            "a step's sum is kept, where the mean over its lanes is asked": (
-                _epoch(mean=lambda of_lanes: of_lanes.sum())
-            ),
+            "says which": {"batches.keep[t, : len(h)]": ":n"},
+            "the lanes' targets come first among the items, then the extra samples": {
+                "[y, extra]": "[extra, y]"
+            },
+            "x and y are the wrong way round? x is fed in": {"batches.x": "batches.y"},
+            "a step's sum is kept, where the mean over its lanes is asked": {"mean()": "sum()"},
             "a step's sum is divided by the lanes that the epoch began with; the mean is over the "
-            "lanes that are there": _epoch(mean=lambda of_lanes: of_lanes.sum() / 3),
-            "the extra samples are not among the items: the targets, then extra": (
-                _epoch(items=lambda y, extra: y)
-            ),
+            "lanes that are there": {"mean()": "sum() / 3"},
+            "the extra samples are not among the items: the targets, then extra": {
+                "np.concatenate([y, extra])": "y"
+            },
         },
         hints=[
             "Three things in each step: bring the state into this step, call step, keep the mean.",

@@ -12,7 +12,7 @@ from gru4rec_np.backends.cuda.device import blocks
 from gru4rec_np.ops.activations import sigmoid
 from gru4rec_np.ops.cells import gru_reset_after
 from gru4rec_np.ops.losses import bpr, bpr_backward
-from gru4rec_np.ops.optim import sum_rows
+from solutions import ch06
 
 NAN = np.float32(np.nan)
 THREADS = 128  # of a block
@@ -74,29 +74,11 @@ def _of_places(x, chosen):
 # --- softmax --------------------------------------------------------------------------------------
 
 
-def _maximum(y):
-    return y.max(axis=1, keepdims=True)
-
-
-def _sum(e):
-    return e.sum(axis=1, keepdims=True)
-
-
-def _softmax_with(maximum=_maximum, below=None, total=_sum):
-    """A softmax with other maxima, with others `below` the fraction line, or with other sums."""
-
-    @np.errstate(all="ignore")  # overflow, 0 / 0
-    def mistake(y):
-        return np.exp(y - maximum(y)) / total(np.exp(y - (below or maximum)(y)))
-
-    return mistake
-
-
 def _for_each_thread(y, reduce):
     """A reduction by each thread of the numbers that are its own, (n, N)."""
     out = np.empty_like(y)
     for t in range(min(THREADS, y.shape[1])):
-        out[:, t::THREADS] = reduce(y[:, t::THREADS])
+        out[:, t::THREADS] = reduce(y[:, t::THREADS], axis=1, keepdims=True)
     return out
 
 
@@ -164,27 +146,9 @@ ITEMS = 40
 
 def _scatter(x, d):
     G = np.zeros((ITEMS, d.shape[1]), d.dtype)
-    rows, total = sum_rows(x, d)
-    G[rows] = total
-    return G
-
-
-def _scatter_wrong(x, d, how):
-    G = np.zeros((ITEMS, d.shape[1]), d.dtype)
-    for row in range(len(x)):
-        if x[row] in x[:row]:
-            continue
-        same = np.flatnonzero(x == x[row])
-        if how == "first":
-            same = same[:1]
-        elif how == "neighbours":
-            run = np.flatnonzero(x[row:] != x[row])
-            same = np.arange(row, row + run[0] if run.size else len(x))
-        elif how == "others":
-            same = same[1:]
-        G[x[row]] = d[same].sum(axis=0) + (d[row] if how == "twice" else 0)
-        if how == "mean":
-            G[x[row]] /= len(same)
+    for item in x:
+        same = np.flatnonzero(x == item)
+        G[item] = d[same].sum(axis=0)
     return G
 
 
@@ -219,23 +183,12 @@ def _gates(xW, hU, h):
     return gru_reset_after(xW, h, nil, nil[0], hU)[0]
 
 
-def _gates_wrong(xW, hU, h, how):
-    B, H = h.shape
-    if how == "rows":  # row b sought at b * H, in what has 3H numbers a row
-        at = np.arange(B)[:, None] * H + np.arange(3 * H)
-        xW, hU = xW.ravel()[at], hU.ravel()[at]
-    elif how == "matrices":  # as if all of r came first, then all of z
-        xW, hU = (np.concatenate(a.reshape(3, B, H), axis=1) for a in (xW, hU))
+def _gates_in_numpy(xW, hU, h):
+    """The same once more, to make mistakes in."""
     (x_r, x_z, x_n), (h_r, h_z, h_n) = np.split(xW, 3, axis=1), np.split(hU, 3, axis=1)
-    if how == "order":
-        x_r, x_z, h_r, h_z = x_z, x_r, h_z, h_r
     r, z = sigmoid(x_r + h_r), sigmoid(x_z + h_z)
-    state = {"no r": h_n, "r * h": r * h}.get(how, r * h_n)
-    n = np.tanh(r * (x_n + h_n) if how == "reset" else x_n + state)
-    h_new = z * h + (1 - z) * n if how == "swapped" else (1 - z) * h + z * n
-    if how == "guard":
-        h_new.ravel()[B:] = NAN
-    return h_new
+    n = np.tanh(x_n + r * h_n)
+    return (1 - z) * h + z * n
 
 
 def _launch_gates(xW, hU, h):
@@ -258,24 +211,6 @@ def _gates_cases(rng):
 def _bpr(r):
     losses, cache = bpr(r)
     return losses, bpr_backward(cache)
-
-
-def _bpr_wrong(r, how):
-    B, N = r.shape
-    rows, n = np.arange(B), N if how == "columns" else N - 1
-    of_target = r[rows, rows] if how != "column 0" else r[:, 0]
-    d = r - of_target[:, None]
-    if how == "sign":
-        d = -d
-    each, dr = np.logaddexp(0, d), sigmoid(d)
-    counted = np.arange(N) % THREADS == 0 if how == "thread 0" else np.full(N, True)
-    if how != "own":
-        each[rows, rows] = dr[rows, rows] = 0
-    dr = (-dr if how == "sign" else dr) / n
-    if how != "no pull":
-        others = np.where(np.eye(B, N, dtype=bool), 0, dr)[:, counted].sum(axis=1)
-        dr[rows, rows] = others if how == "pull" else -others
-    return each[:, counted].sum(axis=1) / n, dr
 
 
 def _launch_bpr(r):
@@ -381,31 +316,35 @@ EXERCISES = [
         title="the softmax of a row",
         right=lambda y: softmax(y),  # what is said of sizes calls them y's, as the kernel does
         cases=_softmax_cases,
+        solution=softmax,
         mistakes={
-            "for large scores e^y overflows, and ∞ / ∞ is NaN: subtract the row's maximum "
-            "first": _softmax_with(lambda y: 0),
+            "for large scores e^y overflows, and ∞ / ∞ is NaN: subtract the row's maximum first": {
+                "r.max(axis=axis, keepdims=True)": "0"
+            },
             "the maximum starts at 0, so a row of negative scores is not shifted; where all of its "
-            "e^y round to 0, 0 / 0 is NaN: start at -INFINITY": _softmax_with(
-                lambda y: np.maximum(_maximum(y), 0)
-            ),
+            "e^y round to 0, 0 / 0 is NaN: start at -INFINITY": {
+                "r.max(axis=axis, keepdims=True)": "r.max(axis=axis, keepdims=True, initial=0)"
+            },
             "only the first 128 numbers of a row are done, one for each thread; N may be more: "
             "continue with k + blockDim.x": lambda y: _is_written(
                 np.pad(softmax(y[:, :THREADS]), ((0, 0), (0, max(0, y.shape[1] - THREADS)))),
                 np.arange(y.shape[1]) < THREADS,
             ),
-            "the exponentials are not divided by their sum": lambda y: np.exp(
-                y - y.max(axis=1, keepdims=True)
-            ),
-            "in the denominator, the sum, the maximum is not subtracted": (
-                _softmax_with(below=lambda y: 0)
-            ),
-            "in the numerator the maximum is not subtracted": _softmax_with(
-                lambda y: 0, below=_maximum
-            ),
+            "the exponentials are not divided by their sum": {
+                " / e.sum(axis=axis, keepdims=True)": ""
+            },
+            "in the denominator, the sum, the maximum is not subtracted": {
+                "e.sum": "np.exp(r).sum"
+            },
+            "in the numerator the maximum is not subtracted": {"e / ": "np.exp(r) / "},
             "each thread subtracts the maximum of its own numbers; block_max gives that of the "
-            "whole row": _softmax_with(lambda y: _for_each_thread(y, _maximum)),
+            "whole row": lambda y: (
+                (e := np.exp(y - _for_each_thread(y, np.max))) / e.sum(axis=1, keepdims=True)
+            ),
             "each thread divides by the sum of its own numbers; block_sum gives that of the whole "
-            "row": _softmax_with(total=lambda e: _for_each_thread(e, _sum)),
+            "row": lambda y: (
+                (e := np.exp(y - y.max(axis=1, keepdims=True))) / _for_each_thread(e, np.sum)
+            ),
         },
         hints=[
             "Three loops over the row, each like that of the gather: the maximum, the sum, the "
@@ -470,16 +409,15 @@ EXERCISES = [
         cases=_scatter_cases,
         mistakes={
             "only the first row of each item counts; those that follow with the same item must "
-            "be added": partial(_scatter_wrong, how="first"),
-            "the first row of each item is counted twice": partial(_scatter_wrong, how="twice"),
-            "the first row of each item is left out of its sum": (
-                partial(_scatter_wrong, how="others")
-            ),
-            "the sum ends at the first row with another item; the same item may come again "
-            "later": partial(_scatter_wrong, how="neighbours"),
-            "that is the mean of an item's rows; their sum is asked for": (
-                partial(_scatter_wrong, how="mean")
-            ),
+            "be added": {"d[same].sum(axis=0)": "d[same[0]]"},
+            "the first row of each item is counted twice": {
+                "d[same].sum(axis=0)": "d[same].sum(axis=0) + d[same[0]]"
+            },
+            "the first row of each item is left out of its sum": {"d[same]": "d[same[1:]]"},
+            "the sum ends at the first row with another item; the same item may come again later": {
+                "d[same]": "d[same[same - same[0] == np.arange(len(same))]]"
+            },
+            "that is the mean of an item's rows; their sum is asked for": {"sum": "mean"},
             "G is still 0: every block returns, or nothing is written. x[b] equals itself, so look "
             "only at the rows before b: other < b": lambda x, d: np.zeros_like(_scatter(x, d)),
         },
@@ -506,30 +444,33 @@ EXERCISES = [
         title="the gates of a GRU, all in one kernel",
         right=_gates,
         cases=_gates_cases,
+        solution=_gates_in_numpy,
         mistakes={
-            "z and 1 - z have changed places: z multiplies the new n": (
-                partial(_gates_wrong, how="swapped")
-            ),
-            "r and z have changed places: a row of xW and hU is [r | z | n]": (
-                partial(_gates_wrong, how="order")
-            ),
-            "the reset gate must not scale xW_n: n = tanh(xW_n + r * hU_n)": (
-                partial(_gates_wrong, how="reset")
-            ),
-            "a row of xW and hU has 3H numbers: row b begins at 3 * H * b": (
-                partial(_gates_wrong, how="rows")
-            ),
-            "the reset gate is missing: n = tanh(xW_n + r * hU_n)": (
-                partial(_gates_wrong, how="no r")
-            ),
-            "r scales hU_n, not h: here the reset gate comes after the product h U": (
-                partial(_gates_wrong, how="r * h")
-            ),
-            "only the first B numbers are written; h_new has B * H of them": (
-                partial(_gates_wrong, how="guard")
+            "z and 1 - z have changed places: z multiplies the new n": {
+                "(1 - z) * h + z * n": "z * h + (1 - z) * n"
+            },
+            "r and z have changed places: a row of xW and hU is [r | z | n]": {"r, z =": "z, r ="},
+            "the reset gate must not scale xW_n: n = tanh(xW_n + r * hU_n)": {
+                "x_n + r * h_n": "r * (x_n + h_n)"
+            },
+            "a row of xW and hU has 3H numbers: row b begins at 3 * H * b": {
+                "    (x_r": "    B, H = h.shape\n"
+                "    at = np.arange(B)[:, None] * H + np.arange(3 * H)\n"
+                "    xW, hU = xW.ravel()[at], hU.ravel()[at]\n"
+                "    (x_r"
+            },
+            "the reset gate is missing: n = tanh(xW_n + r * hU_n)": {"r * h_n": "h_n"},
+            "r scales hU_n, not h: here the reset gate comes after the product h U": {
+                "r * h_n": "r * h"
+            },
+            "only the first B numbers are written; h_new has B * H of them": lambda xW, hU, h: (
+                _is_written(_gates(xW, hU, h), np.arange(h.size).reshape(h.shape) < len(h))
             ),
             "xW and hU are not three matrices one after another; each row is [r | z | n], so z is "
-            "H places after r, and n is 2H places after r": partial(_gates_wrong, how="matrices"),
+            "H places after r, and n is 2H places after r": {
+                "    (x_r": "    xW, hU = (np.hstack(a.reshape(3, *h.shape)) for a in (xW, hU))\n"
+                "    (x_r"
+            },
         },
         hints=[
             "Thread i has row b = i / H, rounded down as C does with whole numbers, and unit "
@@ -547,31 +488,35 @@ EXERCISES = [
         right=_bpr,
         cases=_bpr_cases,
         parts=("losses", "dr"),
+        solution=ch06.bpr,  # in NumPy
         mistakes={
-            "the target is counted among its own negatives, with r_b - r_b = 0": (
-                partial(_bpr_wrong, how="own")
-            ),
-            "it divides by all N columns; N - 1 of them are negatives": (
-                partial(_bpr_wrong, how="columns")
-            ),
+            "the target is counted among its own negatives, with r_b - r_b = 0": {
+                "    np.fill_diagonal(loss, 0)\n": ""
+            },
+            "it divides by all N columns; N - 1 of them are negatives": {" - 1": ""},
             "losses and gradients are sums, not yet means: divide by N - 1": lambda r: tuple(
                 (r.shape[1] - 1) * a for a in _bpr(r)
             ),
-            "the target's own gradient is missing: minus the sum of the others'": (
-                partial(_bpr_wrong, how="no pull")
-            ),
-            "only thread 0's own columns are in the sum; block_sum gives that of the whole "
-            "row": partial(_bpr_wrong, how="thread 0"),
-            "the target's gradient has the wrong sign: it is minus the others' sum": (
-                partial(_bpr_wrong, how="pull")
-            ),
+            "the target's own gradient is missing: minus the sum of the others'": {
+                "    np.fill_diagonal(dr, -dr.sum(axis=1))\n": ""
+            },
+            "only thread 0's own columns are in the sum; block_sum gives that of the whole row": {
+                "loss.sum": "loss[:, ::128].sum",
+                "-dr.sum": "-dr[:, ::128].sum",
+            },
+            "the target's gradient has the wrong sign: it is minus the others' sum": {
+                "-dr.sum": "dr.sum"
+            },
             "all is 0: 1 / (N - 1) divides whole numbers, and C rounds that down. Write "
             "1.0f / (N - 1)": lambda r: tuple(0 * a for a in _bpr(r)),
-            "the target is taken to be column 0; row b's is column b": (
-                partial(_bpr_wrong, how="column 0")
-            ),
+            "the target is taken to be column 0; row b's is column b": {
+                "np.diagonal(r)[:, None]": "r[:, :1]"
+            },
             "the difference has the wrong sign: the loss is large where a negative is above the "
-            "target, so softplus(r_j - r_b)": partial(_bpr_wrong, how="sign"),
+            "target, so softplus(r_j - r_b)": {
+                "r - np.diagonal(r)[:, None]": "np.diagonal(r)[:, None] - r",
+                "sigmoid(d)": "-sigmoid(d)",
+            },
         },
         hints=[
             "Each thread goes over its columns j with two sums: of the losses and of the gradients "

@@ -5,23 +5,14 @@ import math
 import numpy as np
 
 from checks import Exercise
-from checks.common import but
 from gru4rec_np.ops.bootstrap import interval
-
-
-def _spread(values, ddof=1):
-    s = values.std(ddof=ddof)
-    return values.mean(), s, s / np.sqrt(len(values))
+from solutions import ch12
 
 
 def _resample(values, session, drawn):
     S = session.max() + 1
     sums, counts = np.bincount(session, values, S), np.bincount(session, minlength=S)
     return sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
-
-
-def _mean_of_means(values, session, drawn):
-    return (np.bincount(session, values) / np.bincount(session))[drawn].mean(axis=1)
 
 
 def _each_once(values, session, drawn):
@@ -40,23 +31,19 @@ EXERCISES = [
     Exercise(
         number="12.1",
         title="mean, standard deviation, standard error",
-        right=_spread,
+        right=ch12.spread,
         cases=lambda rng: [(rng.normal(size=n),) for n in (4, 7)],
         mistakes={
-            "divide the sum of squares by n - 1, not by n: np.std has ddof for it": lambda v: (
-                _spread(v, 0)
-            ),
-            "the standard error is s divided by the root of n, not by n": but(
-                _spread, 2, lambda v: v.std(ddof=1) / len(v)
-            ),
-            "s contains the n - 1 already; divide s by the root of n": but(
-                _spread, 2, lambda v: v.std(ddof=1) / np.sqrt(len(v) - 1)
-            ),
-            "that is the variance; its root is the standard deviation": lambda v: (
-                v.mean(),
-                v.var(ddof=1),
-                v.var(ddof=1) / np.sqrt(len(v)),
-            ),
+            "divide the sum of squares by n - 1, not by n: np.std has ddof for it": {
+                "ddof=1": "ddof=0"
+            },
+            "the standard error is s divided by the root of n, not by n": {
+                "np.sqrt(len(values))": "len(values)"
+            },
+            "s contains the n - 1 already; divide s by the root of n": {
+                "len(values)": "len(values) - 1"
+            },
+            "that is the variance; its root is the standard deviation": {"std": "var"},
         },
         hints=["values.std(ddof=1) divides by n - 1.", "Three things: mean, s, s / np.sqrt(n)."],
         parts=("mean", "standard deviation", "standard error"),
@@ -66,21 +53,23 @@ EXERCISES = [
         title="a mean over resampled sessions",
         right=_resample,
         cases=_resample_cases,
+        solution=ch12.resample,
         mistakes={
             "that is a mean of sessions' means; the mean is over cases, so a long session counts "
-            "for more": _mean_of_means,
+            "for more": {
+                "sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)": "(sums / counts)[drawn]"
+                ".mean(axis=1)"
+            },
             "a session drawn twice counts twice": _each_once,
             "drawn lists sessions; values[drawn] takes the cases with those numbers": (
                 lambda values, session, drawn: values[drawn].mean(axis=1)
             ),
-            "those are sums; divide by the number of cases drawn": lambda values, session, drawn: (
-                np.bincount(session, values)[drawn].sum(axis=1)
-            ),
-            "divide by the number of cases drawn, not by that of all cases": (
-                lambda values, session, drawn: (
-                    np.bincount(session, values)[drawn].sum(axis=1) / len(values)
-                )
-            ),
+            "those are sums; divide by the number of cases drawn": {
+                " / counts[drawn].sum(axis=1)": ""
+            },
+            "divide by the number of cases drawn, not by that of all cases": {
+                "counts[drawn].sum(axis=1)": "len(values)"
+            },
         },
         hints=[
             "np.bincount(session, values) is the sum of the values of each session.",
@@ -148,17 +137,14 @@ EXERCISES = [
         title="how many sessions it takes",
         right=lambda d, s: math.ceil((1.96 * s / d) ** 2),
         cases=lambda rng: [(0.01, 0.37), (0.003, 0.5), (0.1, 0.2)],
+        solution=ch12.sessions_needed,
         mistakes={
-            "the root is missing: solve 1.96 s / sqrt(S) <= d for S": lambda d, s: math.ceil(
-                1.96 * s / d
-            ),
-            "1.96 is missing: one standard error is not a 95% interval": lambda d, s: math.ceil(
-                (s / d) ** 2
-            ),
-            "round up: with fewer sessions the interval contains 0": lambda d, s: math.floor(
-                (1.96 * s / d) ** 2
-            ),
-            "return a whole number of sessions: round up": lambda d, s: (1.96 * s / d) ** 2,
+            "the root is missing: solve 1.96 s / sqrt(S) <= d for S": {" ** 2": ""},
+            "1.96 is missing: one standard error is not a 95% interval": {"1.96 * ": ""},
+            "round up: with fewer sessions the interval contains 0": {"ceil": "floor"},
+            "return a whole number of sessions: round up": {
+                "int(np.ceil((1.96 * s / d) ** 2))": "(1.96 * s / d) ** 2"
+            },
         },
         hints=["1.96 s / sqrt(S) = d. Square both sides.", "math.ceil((1.96 * s / d) ** 2)"],
         tolerance=1e-12,

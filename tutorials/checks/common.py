@@ -1,29 +1,21 @@
 """What several chapters build their right answers and their mistakes from."""
 
+import copy
+
 import numpy as np
 
 from gru4rec_np import Sessions
 
 
-def but(right, at, part):
-    """The function `right`, but part number `at` of what it returns is another function's."""
+def in_place(change, n):
+    """What a function that changes its first `n` arguments in place makes of copies of them."""
 
-    def mistake(*args):
-        parts = list(right(*args))
-        parts[at] = part(*args)
-        return tuple(parts)
+    def changed(*args):
+        args = copy.deepcopy(args)
+        change(*args)
+        return args[:n]
 
-    return mistake
-
-
-def in_order(right, *order):
-    """The function `right`, but what it returns is in another order."""
-
-    def mistake(*args):
-        parts = right(*args)
-        return tuple(parts[at] for at in order)
-
-    return mistake
+    return changed
 
 
 def softmax(r, axis=1):
@@ -32,25 +24,19 @@ def softmax(r, axis=1):
     return e / e.sum(axis=axis, keepdims=True)
 
 
-def sessions_of(items, offsets, n_items=None, times=None):
-    """A log whose items, sessions and, without times, events have their numbers for names."""
+def sessions_of(items, offsets, n_items=None):
+    """A log whose items and sessions have their numbers for names, and events theirs for times."""
     items = np.asarray(items, np.int32)
     return Sessions(
         items,
         np.asarray(offsets),
-        np.arange(len(items), dtype=float) if times is None else times,
+        np.arange(len(items), dtype=float),
         np.arange(items.max(initial=0) + 1 if n_items is None else n_items),
         np.arange(len(offsets) - 1),
     )
 
 
 # --- gradients of rows that occur more than once --------------------------------------------------
-
-
-def row_sums(rows, g, at):
-    """The distinct rows, and what `at` makes of the gradients of each."""
-    distinct = np.unique(rows)
-    return distinct, np.array([at(g[rows == row]) for row in distinct])
 
 
 def row_sums_as_they_came(rows, g):
