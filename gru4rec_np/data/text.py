@@ -14,7 +14,7 @@ import gzip
 import io
 import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -230,8 +230,11 @@ def read_text(
             cannot be read for another reason; it names the row.
     """
     form, rest, line, row, blank = None, b"", 1, 2, 0
-    for block, last in _with_last(blocks(path, watch)):
-        text = rest + block
+    pieces = blocks(path, watch)
+    following = next(pieces, None)
+    while following is not None:
+        block, following = following, next(pieces, None)
+        text, last = rest + block, following is None
         if last and not text.endswith(b"\n"):
             text += b"\n"
         if form is None:
@@ -240,8 +243,9 @@ def read_text(
                 tell(f"{path}: the columns are separated by {SEPARATORS[form.separator]}")
             line += text.count(b"\n", 0, used)
             text = text[used:]
-        at = _Place(str(path), row, line)
-        frame, blanks, used = _read_fast(text, form, last) or _read_exactly(text, form, at, last)
+        frame, blanks, used = _read_fast(text, form, last) or _read_exactly(
+            text, form, last, path, row, line
+        )
         if len(frame):
             if blank:
                 wanted = len(form.names)
@@ -252,17 +256,6 @@ def read_text(
         row += len(frame) + blanks
         rest, line = text[used:], line + text.count(b"\n", 0, used)
     assert not rest
-
-
-def _with_last(blocks: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:
-    """Each block, and whether it is the last one."""
-    before = None
-    for block in blocks:
-        if before is not None:
-            yield before, False
-        before = block
-    if before is not None:
-        yield before, True
 
 
 def _usual_separator(path: Path) -> str:
@@ -352,21 +345,6 @@ def _all_in(values: np.ndarray, allowed: list[int]) -> bool:
     return bool(np.logical_or.reduce([values == value for value in allowed]).all())
 
 
-class _Place(NamedTuple):
-    """Where a piece of text stands: in which file, from which row and from which line on."""
-
-    name: str
-    row: int
-    line: int
-
-    def fault(self, row: int, line: int, what: str) -> InputError:
-        """An error in the piece's row and line, counted from 0."""
-        where = f"{self.name}, row {self.row + row}"
-        if self.row + row != self.line + line:  # a value above has line breaks
-            where += f", line {self.line + line}"
-        return InputError(f"{where}: {what}")
-
-
 def _dialect(separator: str, quoted: bool) -> dict[str, Any]:
     marks = {"quotechar": QUOTE} if quoted else {"quoting": csv.QUOTE_NONE}
     return {"delimiter": separator, "strict": True, **marks}
@@ -388,12 +366,12 @@ def _words(error: csv.Error) -> str:
 
 
 def _read_exactly(
-    text: bytes, form: Format, at: _Place, last: bool
+    text: bytes, form: Format, last: bool, path: Path, first_row: int, first_line: int
 ) -> tuple[pl.DataFrame, int, int]:
     """The wanted columns of the rows that a piece of a table holds in full, by the csv module.
 
     Args:
-        at: where it stands. last: whether nothing follows.
+        last: whether nothing follows. path, first_row, first_line: where the piece begins.
 
     Returns:
         a frame, the number of blank lines after it, and the length of both in bytes.
@@ -412,7 +390,10 @@ def _read_exactly(
             next(again)
         found = lines.split("\n", again.line_num + 1)[again.line_num].rstrip("\r")[:60]
         found = found.encode(errors="surrogateescape").decode(errors="replace")
-        return at.fault(row, again.line_num, f"{what}: {found!r}")
+        where, at_line = f"{path}, row {first_row + row}", first_line + again.line_num
+        if first_row + row != at_line:  # a value above has line breaks
+            where += f", line {at_line}"
+        return InputError(f"{where}: {what}: {found!r}")
 
     rows, read, used = [], reader(lines), 0
     try:
