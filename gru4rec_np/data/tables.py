@@ -330,9 +330,7 @@ def drop_duplicates(sessions: Sessions) -> Sessions:
     session = np.repeat(np.arange(sessions.n_sessions), sessions.lengths)
     keys = sessions.times, sessions.items, session
     order = np.lexsort(keys)
-    same = np.ones(max(len(order) - 1, 0), bool)
-    for key in keys:
-        same &= key[order[1:]] == key[order[:-1]]
+    same = np.logical_and.reduce([key[order[1:]] == key[order[:-1]] for key in keys])
     first = np.ones(sessions.n_events, bool)
     first[order[1:][same]] = False
     return sessions.keep_events(first)
