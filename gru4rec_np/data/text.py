@@ -83,20 +83,17 @@ def require_file(path: Path) -> None:
         raise InputError(f"{path}: not a readable table: the path is not UTF-8") from None
 
 
-def require_readable(path: Path, readable: Sequence[str]) -> str | None:
-    """What a file is compressed by, None if it is not.
-
-    Raises:
-        InputError: the file cannot be read, or is compressed by something that is not `readable`.
-    """
+def require_readable(path: Path, readable: Sequence[str]) -> None:
+    """Raise InputError for a file that cannot be read, or whose compression is not `readable`."""
     try:
         with path.open("rb") as file:
-            return _compression(path, file.read(16), readable)
+            _compression(path, file.read(16), readable)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def _compression(path: Path, head: bytes, readable: Sequence[str]) -> str | None:
+    """What a file that begins like this is compressed by, None if it is not."""
     for name, beginning in _BEGINNINGS.items():
         if re.match(beginning, head, re.DOTALL):
             if name not in readable:
@@ -122,7 +119,7 @@ def blocks(path: Path, watch: Callable[[int], None] | None = None) -> Iterator[b
     line, empty = 0, True
     try:
         with path.open("rb") as file:
-            for block in _whole_lines(path, file):
+            for block in whole_lines(path, file, BLOCK):
                 if empty:
                     if block.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
                         raise InputError(f"{path}: is UTF-16; a text file must be UTF-8")
@@ -138,7 +135,8 @@ def blocks(path: Path, watch: Callable[[int], None] | None = None) -> Iterator[b
         raise InputError(f"{path}: the file is empty")
 
 
-def _whole_lines(path: Path, file: IO[bytes]) -> Iterator[bytes]:
+def whole_lines(path: Path, file: IO[bytes], size: int) -> Iterator[bytes]:
+    """A file, open for reading, as blocks of whole lines of about `size` bytes; see `blocks`."""
     assert isinstance(file, io.BufferedReader)
     kind = _compression(path, file.peek(16), ("gzip", "Zstandard"))
     if kind == "Zstandard":
@@ -152,14 +150,14 @@ def _whole_lines(path: Path, file: IO[bytes]) -> Iterator[bytes]:
             quote_char=None,
             infer_schema=False,
         )
-        for part in table.collect_batches(chunk_size=BLOCK // 64):
+        for part in table.collect_batches(chunk_size=size // 64):
             if part.width > 1:
                 raise InputError(f"{path}: has the control character 0x1f; unpack the file first")
             lines = part.to_series().fill_null("").to_list()
             yield "".join(f"{line}\n" for line in lines).encode()
         return
     text = gzip.GzipFile(fileobj=file) if kind == "gzip" else file
-    while block := text.read(BLOCK):
+    while block := text.read(size):
         yield block if block.endswith(b"\n") else block + text.readline()
 
 
