@@ -92,29 +92,24 @@ def main() -> None:
     }
     titles = read_titles(args["names"]) if "names" in args else None
     model = models.load(args["model"], args.get("backend", "auto" if files else "numpy"))
-    known = index_of(model.item_ids)
-    if how["candidates"] is not None and not any(i in known for i in how["candidates"]):
+    if "candidates" in args and index_of(model.item_ids).keys().isdisjoint(how["candidates"]):
         raise InputError(f"{args['candidates']}: no item of it is known to the model")
     if files:
         many(model, args, how, titles)
     else:
-        one(model, args["model"], items, how, titles, known)
+        one(model, args, how, titles)
 
 
 def one(
-    model: Model,
-    where: str,
-    items: list[str],
-    how: dict[str, Any],
-    titles: dict[str, str] | None,
-    known: dict[str, int],
+    model: Model, args: dict[str, Any], how: dict[str, Any], titles: dict[str, str] | None
 ) -> None:
     """Print the ranking of one session."""
+    items, known = args["items"], index_of(model.item_ids)
     unknown = list(dict.fromkeys(text for text in items if text not in known))
     names = ", ".join(cli.shown(text, WIDTH) for text in unknown)
     if all(text not in known for text in items):
         raise InputError(
-            f"{where}: none of the given items is among the model's "
+            f"{args['model']}: none of the given items is among the model's "
             f"{len(model.item_ids):,}, such as {cli.shown(model.item_ids[0], WIDTH)}: {names}"
         )
     if unknown:

@@ -140,20 +140,6 @@ def train_with_progress(
     )
 
 
-def write_results(
-    out: Path,
-    model: GRU4Rec,
-    results: Mapping[str, Any],
-    ranks: Mapping[str, tuple[np.ndarray, np.ndarray]],
-) -> None:
-    """Write history, metrics and plot beside the model."""
-    write_text(out / "history.csv", as_csv(model.history[0], model.history))
-    if results:
-        write_text(out / "metrics.json", json.dumps(results, indent=2) + "\n")
-    updates = len(model.losses) // len(model.history)
-    report.plot_curves(out / "curves.png", model.losses, updates, ranks)
-
-
 def main() -> None:
     """Run the command on sys.argv."""
     lines: list[str] = []
@@ -226,7 +212,7 @@ def run(
         with keeper:
             train_with_progress(model, train, validation, data, keeper)
     except Diverged as error:
-        if not data["resume"] and not keeper.has_kept:
+        if not data["resume"] and keeper.when is None:
             raise
         (out / runs.SETTINGS).replace(out / f"{runs.DIVERGED}.toml")
         keeper.path.replace(out / f"{runs.DIVERGED}.npz")
@@ -319,8 +305,12 @@ def finish(
         print(report.table(figures, K))
     if tests and ordered[-1].name == "oracle":
         print(report.about_oracle(parts))
-    first = next(iter(ranks.values()), {})
-    write_results(out, model, results["test"] if list(results) == ["test"] else results, first)
+    write_text(out / "history.csv", as_csv(model.history[0], model.history))
+    if results:
+        written = results["test"] if list(results) == ["test"] else results
+        write_text(out / "metrics.json", json.dumps(written, indent=2) + "\n")
+    updates = len(model.losses) // len(model.history)
+    report.plot_curves(out / "curves.png", model.losses, updates, next(iter(ranks.values()), {}))
 
 
 @contextlib.contextmanager

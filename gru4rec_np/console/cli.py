@@ -59,8 +59,6 @@ def shown(value: Any, width: int = 60) -> str:
 
 
 def _escaped(text: str) -> str:
-    if text.isprintable():
-        return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
