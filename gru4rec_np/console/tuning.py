@@ -75,21 +75,17 @@ def work(
                 n_startup_trials=trials.STARTUP,
                 constant_liar=job.workers > 1,
             )
-            ended: list[int] = []
+            bugs: list[Exception] = []
             try:
                 study.optimize(
-                    lambda trial: _objective(job, study, worker, trial, ended),  # noqa: B023
+                    lambda trial: _objective(job, study, worker, trial, bugs),  # noqa: B023
                     n_trials=1,
                     catch=(InputError, Surplus),
                 )
-            except (
-                ValueError,
-                AssertionError,
-                optuna.exceptions.UpdateFinishedTrialError,
-            ) as error:
+            except (ValueError, AssertionError, optuna.exceptions.UpdateFinishedTrialError):
                 # Another worker took this one for dead, after a pause of the machine, say, and
                 # failed its trial. Optuna refuses the result, which is not counted.
-                if isinstance(error, ValueError | AssertionError) and not ended:
+                if bugs:
                     raise
             after(study)
 
@@ -113,21 +109,19 @@ def _known_as(folder: Path | None) -> Iterator[str]:
 
 
 def _objective(
-    job: Job, study: optuna.Study, worker: str, trial: optuna.Trial, ended: list[int]
+    job: Job, study: optuna.Study, worker: str, trial: optuna.Trial, bugs: list[Exception]
 ) -> float:
-    """Train and judge one model. ended: gets the trial's number if it ends as a trial should.
+    """Train and judge one model. bugs: gets an error that is not the trial's.
 
     Raises:
         Surplus, TrialPruned, InputError (diverged, or refused by the model).
     """
-    optuna = trials.require_optuna()
     try:
-        value = _train_and_judge(job, study, worker, trial)
-    except (optuna.TrialPruned, InputError, Surplus):
-        ended.append(trial.number)
+        return _train_and_judge(job, study, worker, trial)
+    except (ValueError, AssertionError) as error:
+        if not isinstance(error, InputError):
+            bugs.append(error)
         raise
-    ended.append(trial.number)
-    return value
 
 
 def _train_and_judge(job: Job, study: optuna.Study, worker: str, trial: optuna.Trial) -> float:
