@@ -55,18 +55,20 @@ example:
   python -m gru4rec_np.compare --train train.tsv --test test.tsv --seeds 3 --sizes 50 100 --paper"""
 
 ARGUMENTS: cli.Arguments = {
-    "--out": (cli.DIR, "folder of results, ranks and models (default: runs/compare-<log's name>, "
-              "with a number after it if that is of another log)"),
-    "--models": (cli.SEVERAL | {"metavar": "NAME"}, "methods to compare: "
-                 f"{', '.join((*METHODS, *CONFIGURATION_OF))}, NARM, hybrid, or shipped "
-                 "configurations, each with its own size: "
+    "--out": (cli.DIR,
+              "folder of results, ranks and models (default: runs/compare-<log's name>, with a "
+              "number after it if that is of another log)"),
+    "--models": (cli.SEVERAL | {"metavar": "NAME"},
+                 f"methods to compare: {', '.join((*METHODS, *CONFIGURATION_OF))}, NARM, hybrid, "
+                 "or shipped configurations, each with its own size: "
                  f"{', '.join(options.CONFIGURATIONS)} (default: all but the configurations)"),
     "--seeds": (cli.COUNT, "use seeds 1 to N, N >= 1 (default: 2)"),
-    "--sizes": (cli.SEVERAL | cli.COUNT, "units of GRU4Rec, >= 1, each with each loss and with "
-                "cosine scores; RNN, LSTM, NARM and hybrid are slower and take the smallest "
-                "(default: 50 100)"),
-    "--params": ({"metavar": "A=1,B=2|FILE.py"}, "hyperparameters of all rows of GRU4Rec; names "
-                 "left out are those of the rsc15-100k configurations"),
+    "--sizes": (cli.SEVERAL | cli.COUNT,
+                "units of GRU4Rec, >= 1, each with each loss and with cosine scores; RNN, LSTM, "
+                "NARM and hybrid are slower and take the smallest (default: 50 100)"),
+    "--params": ({"metavar": "A=1,B=2|FILE.py"},
+                 "hyperparameters of all rows of GRU4Rec; names left out are those of the "
+                 "rsc15-100k configurations"),
     "-k": (cli.K, "cut-off, >= 1 (default: 20)"),
     "--paper": (cli.FLAG, "add a table of the published figures"),
 }  # fmt: skip

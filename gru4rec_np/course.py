@@ -21,8 +21,8 @@ NOT_COPIED = ("progress.json", "__pycache__", ".ipynb_checkpoints")
 # In an installed package, in a checkout.
 SHIPPED = (Path(__file__).with_name("tutorials"), Path(__file__).parents[1] / "tutorials")
 ARGUMENTS: cli.Arguments = {
-    "--dir": (cli.DIR | cli.UNSET, "folder of the course (default: tutorials/ here, above, or "
-              "beside the package)"),
+    "--dir": (cli.DIR | cli.UNSET,
+              "folder of the course (default: tutorials/ here, above, or beside the package)"),
     "--copy": (cli.DIR | cli.UNSET, "copy the notebooks with their checks to a new folder first"),
 }  # fmt: skip
 

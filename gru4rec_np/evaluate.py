@@ -16,17 +16,18 @@ from gru4rec_np.ops.ranking import TIES
 
 ARGUMENTS: cli.Arguments = {
     "model": cli.MODEL,
-    "--test": (cli.SEVERAL | cli.FILE | cli.UNSET | {"required": True}, "test logs, TSV, CSV or "
-               "Parquet; evaluated one by one"),
+    "--test": (cli.SEVERAL | cli.FILE | cli.UNSET | {"required": True},
+               "test logs, TSV, CSV or Parquet; evaluated one by one"),
 }  # fmt: skip
 OPTIONS: cli.Arguments = {
     "-k": (cli.SEVERAL | cli.K | {"default": [5, 10, 20]}, "cut-offs, each >= 1"),
-    "--ties": ({"choices": TIES, "default": TIES[0]}, "rank among items with the target's score: "
-               "last, first, or in the middle"),
-    "--coverage": (cli.FLAG, "also the share of the catalogue that is recommended at the last "
-                   "cut-off; slower"),
-    "--candidates": (cli.FILE | cli.UNSET, "rank only the items of a file, one a line; a case of "
-                     "another item is a miss"),
+    "--ties": ({"choices": TIES, "default": TIES[0]},
+               "rank among items with the target's score: last, first, or in the middle"),
+    "--coverage": (cli.FLAG,
+                   "also the share of the catalogue that is recommended at the last cut-off; "
+                   "slower"),
+    "--candidates": (cli.FILE | cli.UNSET,
+                     "rank only the items of a file, one a line; a case of another item is a miss"),
     "--backend": ({"choices": BACKENDS, "default": "auto"}, "what runs a network"),
 }  # fmt: skip
 

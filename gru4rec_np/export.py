@@ -25,11 +25,11 @@ def onnx_file(text: str) -> Path:
 ARGUMENTS: cli.Arguments = {
     "model": ({"metavar": "RUN|model.npz"}, "a run's folder, or a saved model"),
     "out": ({"metavar": "model.onnx", "type": onnx_file}, "the file to write"),
-    "--graph": ({"choices": onnx_graph.GRAPHS, "default": "step"}, "step: item and state in, new "
-                "state and all scores out, for GRU4Rec; sessions: whole sessions in, the best "
-                "items out"),
-    "-k": (cli.K | cli.UNSET, "with --graph sessions: how many items to return, >= 1 (default: "
-           "20)"),
+    "--graph": ({"choices": onnx_graph.GRAPHS, "default": "step"},
+                "step: item and state in, new state and all scores out, for GRU4Rec; sessions: "
+                "whole sessions in, the best items out"),
+    "-k": (cli.K | cli.UNSET,
+           "with --graph sessions: how many items to return, >= 1 (default: 20)"),
 }  # fmt: skip
 
 

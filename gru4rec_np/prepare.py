@@ -58,34 +58,35 @@ examples:
 ARGUMENTS: cli.Arguments = {
     "log": ({"metavar": "FORMAT", "choices": [*READERS, "table", "lists", "check"]},
             "what FILE is; see below"),
-    "files": (cli.SEVERAL | cli.FILE | {"type": Path}, "the log, as it is or compressed by gzip; "
-              "several files are read as one log"),
-    "--out": (cli.DIR | {"type": Path}, "folder for the files train and test, made if missing; "
-              "older ones are replaced"),
-    "--format": ({"choices": ["tsv", "csv", "parquet"], "default": "tsv"}, "format of the files "
-                 "written (default: tsv)"),
-    "--protocol": ({"metavar": "NAME", "choices": [*PROTOCOLS]}, "follow the script of a published "
-                   "data set: rsc15, yoochoose, rees46, coveo, retailrocket or diginetica; see "
-                   "below (default: rsc15)"),
-    "--check": (cli.FLAG, "also tell whether the order of clicks matters, what of the test set "
-                "training lacks, and how sessions are spread over time; with a plot in "
-                "DIR/check.png"),
+    "files": (cli.SEVERAL | cli.FILE | {"type": Path},
+              "the log, as it is or compressed by gzip; several files are read as one log"),
+    "--out": (cli.DIR | {"type": Path},
+              "folder for the files train and test, made if missing; older ones are replaced"),
+    "--format": ({"choices": ["tsv", "csv", "parquet"], "default": "tsv"},
+                 "format of the files written (default: tsv)"),
+    "--protocol": ({"metavar": "NAME", "choices": [*PROTOCOLS]},
+                   "follow the script of a published data set: rsc15, yoochoose, rees46, coveo, "
+                   "retailrocket or diginetica; see below (default: rsc15)"),
+    "--check": (cli.FLAG,
+                "also tell whether the order of clicks matters, what of the test set training "
+                "lacks, and how sessions are spread over time; with a plot in DIR/check.png"),
 }  # fmt: skip
 RULES: cli.Arguments = {
-    "--min-item-support": (cli.COUNT | {"default": 5}, "drop items with fewer events, >= 1 "
-                           "(default: 5)"),
-    "--min-session-length": (cli.COUNT | {"default": 2}, "drop sessions with fewer events, >= 1 "
-                             "(default: 2)"),
+    "--min-item-support": (cli.COUNT | {"default": 5},
+                           "drop items with fewer events, >= 1 (default: 5)"),
+    "--min-session-length": (cli.COUNT | {"default": 2},
+                             "drop sessions with fewer events, >= 1 (default: 2)"),
     "--merge-repeats": (cli.ON_OR_OFF, "first merge consecutive events of the same item"),
     "--until-stable": (cli.ON_OR_OFF, "drop sessions and items until nothing changes"),
-    "--session-gap": ({"metavar": "TIME", "default": ""}, "cut a user's log into sessions at gaps "
-                      "longer than this, such as 30m or 1h; for retailrocket (default: 1h), "
-                      "rees46, coveo, table"),
+    "--session-gap": ({"metavar": "TIME", "default": ""},
+                      "cut a user's log into sessions at gaps longer than this, such as 30m or 1h; "
+                      "for retailrocket (default: 1h), rees46, coveo, table"),
     "--drop-duplicates": (cli.FLAG, "drop events that repeat session, item and time of another"),
-    "--split": ({"metavar": "D|S"}, "test set: 2d is the last two days, 0.1 the last tenth of the "
-                "sessions"),
-    "--split-by": ({"choices": ["end", "start"]}, "which event of a session decides whether it is "
-                   "a test session. With start, training sessions lose their events after the cut"),
+    "--split": ({"metavar": "D|S"},
+                "test set: 2d is the last two days, 0.1 the last tenth of the sessions"),
+    "--split-by": ({"choices": ["end", "start"]},
+                   "which event of a session decides whether it is a test session. With start, "
+                   "training sessions lose their events after the cut"),
 }  # fmt: skip
 
 

@@ -43,13 +43,13 @@ ARGUMENTS: cli.Arguments = {
     "model": cli.MODEL,
     "items": ({"metavar": "ITEM", "nargs": "*"}, "the session so far, oldest first"),
     "-k": (cli.K, "how many items, >= 1 (default: 20)"),
-    "--exclude": ({"metavar": "seen|FILE"}, "do not recommend the session's own items, or those of "
-                  "a file, one a line"),
+    "--exclude": ({"metavar": "seen|FILE"},
+                  "do not recommend the session's own items, or those of a file, one a line"),
     "--candidates": (cli.FILE, "recommend only the items of a file, one a line"),
     "--names": cli.NAMES,
     # numpy: it answers before Numba would have loaded.
-    "--backend": ({"choices": BACKENDS}, "what runs a network (default: numpy for one session, "
-                  "else auto)"),
+    "--backend": ({"choices": BACKENDS},
+                  "what runs a network (default: numpy for one session, else auto)"),
 }  # fmt: skip
 OF_MANY: cli.Arguments = {
     "--sessions": (cli.SEVERAL | cli.FILE, "sessions, in a table as train reads it"),

@@ -57,29 +57,35 @@ examples:
   python -m gru4rec_np.search --train clicks.tsv --models gru4rec v-sknn item-knn"""
 
 ARGUMENTS: cli.Arguments = {
-    "--models": (cli.SEVERAL | {"metavar": "NAME", "choices": [*MODELS]}, "what to search: "
-                 f"{', '.join(MODELS)}; each gets --trials trials (default: gru4rec)"),
-    "--space": ({"metavar": "NAME|FILE"}, "the ranges of gru4rec's hyperparameters, or of the only "
-                f"model's of --models: a TOML file, or a shipped space: {', '.join(SPACES)} "
-                "(default: that of the model's name; small for the shop)"),
-    "--trials": (cli.COUNT, "finished trials of each model, of all workers and earlier starts, >= "
-                 "1 (default: 100)"),
-    "--timeout": ({"metavar": "TIME"}, "begin no trial after this time, such as 30m or 2h "
-                  "(default: none)"),
-    "--workers": (cli.COUNT, "processes, of one thread each if there are several, >= 1 (default: "
-                  "1)"),
-    "--storage": ({"metavar": "URL|FILE"}, "where trials are kept: postgresql:// or mysql:// for "
-                  f"several machines, or a journal file for one (default: OUT/{JOURNAL})"),
+    "--models": (cli.SEVERAL | {"metavar": "NAME", "choices": [*MODELS]},
+                 f"what to search: {', '.join(MODELS)}; each gets --trials trials (default: "
+                 "gru4rec)"),
+    "--space": ({"metavar": "NAME|FILE"},
+                "the ranges of gru4rec's hyperparameters, or of the only model's of --models: a "
+                f"TOML file, or a shipped space: {', '.join(SPACES)} (default: that of the model's "
+                "name; small for the shop)"),
+    "--trials": (cli.COUNT,
+                 "finished trials of each model, of all workers and earlier starts, >= 1 (default: "
+                 "100)"),
+    "--timeout": ({"metavar": "TIME"},
+                  "begin no trial after this time, such as 30m or 2h (default: none)"),
+    "--workers": (cli.COUNT,
+                  "processes, of one thread each if there are several, >= 1 (default: 1)"),
+    "--storage": ({"metavar": "URL|FILE"},
+                  "where trials are kept: postgresql:// or mysql:// for several machines, or a "
+                  f"journal file for one (default: OUT/{JOURNAL})"),
     "--study": ({"metavar": "NAME"}, "the search's name in the storage (default: the log's name)"),
-    "--seed": ({"metavar": "N", "type": int}, "seed of the trials and the models, >= 0 (default: "
-               "0)"),
-    "--pruning": (cli.ON_OR_OFF, "stop a trial whose metric is below the median of earlier trials "
-                  "at that epoch (default: on)"),
+    "--seed": ({"metavar": "N", "type": int},
+               "seed of the trials and the models, >= 0 (default: 0)"),
+    "--pruning": (cli.ON_OR_OFF,
+                  "stop a trial whose metric is below the median of earlier trials at that epoch "
+                  "(default: on)"),
     "--out": (cli.DIR, "folder of the results (default: runs/search-<log's name>)"),
-    "--validation": ({"metavar": "D|S"}, "hold out a part of the training sessions, written as for "
-                     "--split; trials are judged on it after their last epoch (default: 1d)"),
-    "--primary-metric": ({"metavar": "METRIC"}, "what trials are judged by: recall@K or mrr@K "
-                         "(default: mrr@20)"),
+    "--validation": ({"metavar": "D|S"},
+                     "hold out a part of the training sessions, written as for --split; trials are "
+                     "judged on it after their last epoch (default: 1d)"),
+    "--primary-metric": ({"metavar": "METRIC"},
+                         "what trials are judged by: recall@K or mrr@K (default: mrr@20)"),
 }  # fmt: skip
 
 

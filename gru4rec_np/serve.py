@@ -31,17 +31,20 @@ def port(text: str) -> int:
 
 
 ARGUMENTS: cli.Arguments = {
-    "runs": (cli.UNSET | {"metavar": "RUN", "nargs": "*"}, "folders of runs, or saved models; the "
-             f"first is the default (default: {DEMO})"),
+    "runs": (cli.UNSET | {"metavar": "RUN", "nargs": "*"},
+             f"folders of runs, or saved models; the first is the default (default: {DEMO})"),
     "--port": ({"type": port, "default": 8000}, "0 to 65535; 0 takes a free port"),
     "--host": ({"default": "127.0.0.1"}, "address to listen on; 0.0.0.0 for all of this machine"),
-    "--allow-host": (cli.SEVERAL | cli.UNSET | {"metavar": "NAME"}, "names that clients may call "
-                     "this server by, besides --host and localhost; the Host header is checked, "
-                     "and *.example.com allows all names below example.com"),
-    "--live-sessions": (cli.COUNT | {"default": 10_000}, "sessions fed by POST /sessions/ID/clicks "
-                        "that are kept, >= 1; the least recently used is dropped"),
-    "--names": (cli.FILE | cli.UNSET, "titles of items: a text file of two columns, item id and "
-                "title, with a header and tabs or commas between"),
+    "--allow-host": (cli.SEVERAL | cli.UNSET | {"metavar": "NAME"},
+                     "names that clients may call this server by, besides --host and localhost; "
+                     "the Host header is checked, and *.example.com allows all names below "
+                     "example.com"),
+    "--live-sessions": (cli.COUNT | {"default": 10_000},
+                        "sessions fed by POST /sessions/ID/clicks that are kept, >= 1; the least "
+                        "recently used is dropped"),
+    "--names": (cli.FILE | cli.UNSET,
+                "titles of items: a text file of two columns, item id and title, with a header and "
+                "tabs or commas between"),
     "--open": (cli.FLAG, "open the page in this machine's web browser"),
     # numpy: it answers before Numba would have loaded.
     "--backend": ({"choices": BACKENDS, "default": "numpy"}, "what runs a network"),

@@ -48,17 +48,19 @@ loss=bpr-max,constrained_embedding=True
   python -m gru4rec_np.train --start-from runs/clicks --train tomorrow.tsv --keep-counts"""
 
 ARGUMENTS: cli.Arguments = {
-    "--out": (cli.DIR, "folder of the results (default: runs/<log's name>, with a number after it "
-              "if that is in use)"),
+    "--out": (cli.DIR,
+              "folder of the results (default: runs/<log's name>, with a number after it if that "
+              "is in use)"),
     "--overwrite": (cli.FLAG, "replace the results of an earlier run in --out"),
-    "--resume": (cli.DIR, "resume the run in DIR, bit-identically; allows no other option but "
-                 "--n-epochs"),
-    "--config": ({"metavar": "FILE|NAME"}, "read options from a TOML file, such as a run's "
-                 "config.toml, or of a shipped configuration: "
-                 f"{', '.join(options.CONFIGURATIONS)}"),
-    "--params": ({"metavar": "A=1,B=2|FILE.py"}, "hyperparameters as a string or a parameter file "
-                 "of GRU4Rec's reference implementations. Names left out keep --config's values; "
-                 "without --config they take the defaults of GRU4Rec_PyTorch_Official"),
+    "--resume": (cli.DIR,
+                 "resume the run in DIR, bit-identically; allows no other option but --n-epochs"),
+    "--config": ({"metavar": "FILE|NAME"},
+                 "read options from a TOML file, such as a run's config.toml, or of a shipped "
+                 f"configuration: {', '.join(options.CONFIGURATIONS)}"),
+    "--params": ({"metavar": "A=1,B=2|FILE.py"},
+                 "hyperparameters as a string or a parameter file of GRU4Rec's reference "
+                 "implementations. Names left out keep --config's values; without --config they "
+                 "take the defaults of GRU4Rec_PyTorch_Official"),
 }  # fmt: skip
 
 
