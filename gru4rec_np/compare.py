@@ -22,32 +22,8 @@ import numpy as np
 from tqdm import tqdm
 
 import gru4rec_np
-from gru4rec_np.console import cli, report, runs
-from gru4rec_np.console.comparison import (
-    ABOUT_PAPER,
-    NETWORKS,
-    REFERENCE,
-    SIMPLE,
-    TABLES,
-    Layout,
-    Run,
-    figures_csv,
-    means,
-    notes,
-    paper_table,
-    summary,
-    tables,
-)
-from gru4rec_np.console.options import (
-    CONFIGURATIONS,
-    DATA_OPTIONS,
-    add_options,
-    data_settings,
-    load_data,
-    parse,
-    read_config,
-    require_one_test,
-)
+from gru4rec_np.console import cli, comparison, options, report, runs
+from gru4rec_np.console.comparison import NETWORKS, REFERENCE, SIMPLE, TABLES, Layout, Run
 from gru4rec_np.data.sessions import Sessions
 from gru4rec_np.data.shop import Shop
 from gru4rec_np.errors import InputError
@@ -77,6 +53,25 @@ are more than noise. If it is stopped, the same command continues it."""
 EPILOG = """\
 example:
   python -m gru4rec_np.compare --train train.tsv --test test.tsv --seeds 3 --sizes 50 100 --paper"""
+
+ARGUMENTS: cli.Arguments = {
+    "--out": (cli.DIR,
+              "folder of results, ranks and models (default: runs/compare-<log's name>, with a "
+              "number after it if that is of another log)"),
+    "--models": (cli.SEVERAL | {"metavar": "NAME"},
+                 f"methods to compare: {', '.join((*METHODS, *CONFIGURATION_OF))}, NARM, hybrid, "
+                 "or shipped configurations, each with its own size: "
+                 f"{', '.join(options.CONFIGURATIONS)} (default: all but the configurations)"),
+    "--seeds": (cli.COUNT, "use seeds 1 to N, N >= 1 (default: 2)"),
+    "--sizes": (cli.SEVERAL | cli.COUNT,
+                "units of GRU4Rec, >= 1, each with each loss and with cosine scores; RNN, LSTM, "
+                "NARM and hybrid are slower and take the smallest (default: 50 100)"),
+    "--params": ({"metavar": "A=1,B=2|FILE.py"},
+                 "hyperparameters of all rows of GRU4Rec; names left out are those of the "
+                 "rsc15-100k configurations"),
+    "-k": (cli.K, "cut-off, >= 1 (default: 20)"),
+    "--paper": (cli.FLAG, "add a table of the published figures"),
+}  # fmt: skip
 
 
 @dataclasses.dataclass
@@ -111,40 +106,8 @@ def parser() -> cli.Parser:
         epilog=EPILOG,
         argument_default=argparse.SUPPRESS,
     )
-    p.add_argument(
-        "--out",
-        metavar="DIR",
-        help="folder of results, ranks and models (default: runs/compare-<log's name>, with a "
-        "number after it if that is of another log)",
-    )
-    p.add_argument(
-        "--models",
-        metavar="NAME",
-        nargs="+",
-        help=f"methods to compare: {', '.join((*METHODS, *CONFIGURATION_OF))}, NARM, hybrid, or "
-        f"shipped configurations, each with its own size: {', '.join(CONFIGURATIONS)} (default: "
-        "all but the configurations)",
-    )
-    p.add_argument(
-        "--seeds", type=cli.positive, metavar="N", help="use seeds 1 to N, N >= 1 (default: 2)"
-    )
-    p.add_argument(
-        "--sizes",
-        type=cli.positive,
-        metavar="N",
-        nargs="+",
-        help="units of GRU4Rec, >= 1, each with each loss and with cosine scores; RNN, LSTM, NARM "
-        "and hybrid are slower and take the smallest (default: 50 100)",
-    )
-    p.add_argument(
-        "--params",
-        metavar="A=1,B=2|FILE.py",
-        help="hyperparameters of all rows of GRU4Rec; names left out are those of the rsc15-100k "
-        "configurations",
-    )
-    p.add_argument("-k", type=cli.positive, metavar="K", help="cut-off, >= 1 (default: 20)")
-    p.add_argument("--paper", action="store_true", help="add a table of the published figures")
-    add_options(p.add_argument_group("data"), DATA_OPTIONS)
+    cli.add_arguments(p, ARGUMENTS)
+    options.add_options(p.add_argument_group("data"), options.DATA_OPTIONS)
     return p
 
 
@@ -166,7 +129,7 @@ def methods(
         InputError: an unknown name, the oracle without a shop, an unusable hyperparameter.
     """
     usual = (*METHODS, *CONFIGURATION_OF, "NARM", "hybrid")
-    known = (*usual, *CONFIGURATIONS)
+    known = (*usual, *options.CONFIGURATIONS)
     if names is None:
         names = [n for n in usual if n != "oracle" or shop]
     for name in names:
@@ -196,9 +159,9 @@ def methods(
             hybrid = partial(Hybrid, **set_here, layers=[min(sizes)], backend=backend)
             found.append(Method(f"hybrid {min(sizes)}", NETWORKS, seeds, hybrid))
         else:
-            values = read_config(CONFIGURATION_OF.get(name, name))
+            values = options.read_config(CONFIGURATION_OF.get(name, name))
             values |= set_here | {"backend": backend}
-            if name in CONFIGURATIONS:
+            if name in options.CONFIGURATIONS:
                 found.append(Method(name, NETWORKS, seeds, partial(GRU4Rec, **values)))
                 continue
             of = "cosine" if name == "cosine" else values["loss"]
@@ -311,7 +274,7 @@ def run_all(
                 line = f"not trained: {failed[method.name]}"
             else:
                 results[method.name] = found
-                mean = means(found, k)
+                mean = comparison.means(found, k)
                 line = f"Recall@{k} {mean['recall']:.4f}   MRR@{k} {mean['mrr']:.4f}"
                 line += f"   {sum(run.seconds for run in found):7.1f} s"
                 line += "   (kept)" if all(run.kept for run in found) else ""
@@ -339,9 +302,9 @@ def marker(data: str) -> str:
 
 def main() -> None:
     """Run the command on sys.argv."""
-    given = parse(parser(), sys.argv[1:])
-    data = data_settings(given)
-    require_one_test(data, "a comparison")
+    given = options.parse(parser(), sys.argv[1:])
+    data = options.data_settings(given)
+    options.require_one_test(data, "a comparison")
     k = given.get("k", 20)
     shop = None if data["train"] else Shop(n_items=data["shop_items"], seed=data["shop_seed"])
     rows = methods(
@@ -355,7 +318,7 @@ def main() -> None:
     base = Path(given.get("out", f"runs/compare-{runs.name_of(data['train'] or ['shop'])}"))
     cli.check_output(base, FILES, data["train"] + data["test"])
     with cli.surviving_output():
-        parts, _ = load_data(data)
+        parts, _ = options.load_data(data)
         content = digest(parts["train"], parts["test"])
         out = base if "out" in given else folder_for(base, content)
         print(report.describe(parts), "", f"results go to {out}/", "", sep="\n", flush=True)
@@ -384,21 +347,22 @@ def write_tables(
     """
     test = parts["test"]
     session = np.searchsorted(test.offsets, test.cases, side="right")
-    found = summary(results, session, k)
+    found = comparison.summary(results, session, k)
     table_of = {method.name: method.table for method in rows if method.name in results}
 
     def document(layout: Layout) -> str:
-        text = tables(table_of, found, k, layout)
-        text += [notes(test.n_sessions, given.get("seeds", 2), REFERENCE in results)]
+        text = comparison.tables(table_of, found, k, layout)
+        n_seeds = given.get("seeds", 2)
+        text += [comparison.notes(test.n_sessions, n_seeds, REFERENCE in results)]
         if "oracle" in results:
             text += [report.about_oracle(parts)]
         if given.get("paper"):
-            text += [paper_table(results, layout), ABOUT_PAPER]
+            text += [comparison.paper_table(results, layout), comparison.ABOUT_PAPER]
         return "\n\n".join(text + [f"Not trained: {n}: {why}" for n, why in failed.items()])
 
     print(f"\n{document(report.aligned)}")
     write_text(out / "compare.md", document(report.markdown) + "\n")
-    write_text(out / "compare.csv", figures_csv(table_of, found))
+    write_text(out / "compare.csv", comparison.figures_csv(table_of, found))
     groups = {t: [name for name in table_of if table_of[name] == t] for t in TABLES}
     report.plot_comparison(
         out / "compare.png", found, {t: names for t, names in groups.items() if names}, k

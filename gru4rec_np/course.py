@@ -6,7 +6,6 @@ that folder, which `--copy` puts where one can write. Imports cli.
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import sys
@@ -21,6 +20,11 @@ BAR = 10  # width of a progress bar
 NOT_COPIED = ("progress.json", "__pycache__", ".ipynb_checkpoints")
 # In an installed package, in a checkout.
 SHIPPED = (Path(__file__).with_name("tutorials"), Path(__file__).parents[1] / "tutorials")
+ARGUMENTS: cli.Arguments = {
+    "--dir": (cli.DIR | cli.UNSET,
+              "folder of the course (default: tutorials/ here, above, or beside the package)"),
+    "--copy": (cli.DIR | cli.UNSET, "copy the notebooks with their checks to a new folder first"),
+}  # fmt: skip
 
 
 def find_tutorials(given: str | None) -> Path:
@@ -116,18 +120,7 @@ def main() -> None:
         "course",
         description="The course's notebooks, which exercises are done, and what is next.",
     )
-    parser.add_argument(
-        "--dir",
-        metavar="DIR",
-        default=argparse.SUPPRESS,
-        help="folder of the course (default: tutorials/ here, above, or beside the package)",
-    )
-    parser.add_argument(
-        "--copy",
-        metavar="DIR",
-        default=argparse.SUPPRESS,
-        help="copy the notebooks with their checks to a new folder first",
-    )
+    cli.add_arguments(parser, ARGUMENTS)
     args = vars(parser.parse_args())
     if "copy" in args:
         if "dir" in args:

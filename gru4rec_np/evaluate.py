@@ -14,6 +14,23 @@ from gru4rec_np.console.titles import read_items
 from gru4rec_np.errors import naming
 from gru4rec_np.ops.ranking import TIES
 
+ARGUMENTS: cli.Arguments = {
+    "model": cli.MODEL,
+    "--test": (cli.SEVERAL | cli.FILE | cli.UNSET | {"required": True},
+               "test logs, TSV, CSV or Parquet; evaluated one by one"),
+}  # fmt: skip
+OPTIONS: cli.Arguments = {
+    "-k": (cli.SEVERAL | cli.K | {"default": [5, 10, 20]}, "cut-offs, each >= 1"),
+    "--ties": ({"choices": TIES, "default": TIES[0]},
+               "rank among items with the target's score: last, first, or in the middle"),
+    "--coverage": (cli.FLAG,
+                   "also the share of the catalogue that is recommended at the last cut-off; "
+                   "slower"),
+    "--candidates": (cli.FILE | cli.UNSET,
+                     "rank only the items of a file, one a line; a case of another item is a miss"),
+    "--backend": ({"choices": BACKENDS, "default": "auto"}, "what runs a network"),
+}  # fmt: skip
+
 
 def parser() -> cli.Parser:
     """The command's options."""
@@ -22,42 +39,9 @@ def parser() -> cli.Parser:
         description="Recall@K, MRR@K and NDCG@K of a trained model. Every event of a test session "
         "except its first is ranked among all items that the model knows.",
     )
-    p.add_argument("model", metavar="DIR|model.npz", help="a run's folder, or a saved model")
-    p.add_argument(
-        "--test",
-        required=True,
-        nargs="+",
-        default=argparse.SUPPRESS,  # which --help does not show
-        metavar="FILE",
-        help="test logs, TSV, CSV or Parquet; evaluated one by one",
-    )
+    cli.add_arguments(p, ARGUMENTS)
     add_options(p.add_argument_group("format of the test logs"), TABLE_OPTIONS)
-    p.add_argument(
-        "-k",
-        type=cli.positive,
-        nargs="+",
-        default=[5, 10, 20],
-        metavar="K",
-        help="cut-offs, each >= 1",
-    )
-    p.add_argument(
-        "--ties",
-        choices=TIES,
-        default=TIES[0],
-        help="rank among items with the target's score: last, first, or in the middle",
-    )
-    p.add_argument(
-        "--coverage",
-        action="store_true",
-        help="also the share of the catalogue that is recommended at the last cut-off; slower",
-    )
-    p.add_argument(
-        "--candidates",
-        metavar="FILE",
-        default=argparse.SUPPRESS,
-        help="rank only the items of a file, one a line; a case of another item is a miss",
-    )
-    p.add_argument("--backend", choices=BACKENDS, default="auto", help="what runs a network")
+    cli.add_arguments(p, OPTIONS)
     return p
 
 

@@ -15,36 +15,32 @@ from gru4rec_np.files import write_whole
 from gru4rec_np.models import onnx_graph
 
 
+def onnx_file(text: str) -> Path:
+    """A file name that ends in .onnx, as an option's type."""
+    if not text.lower().endswith(".onnx"):
+        raise argparse.ArgumentTypeError(f"must end in .onnx, not {text!r}")
+    return Path(text)
+
+
+ARGUMENTS: cli.Arguments = {
+    "model": ({"metavar": "RUN|model.npz"}, "a run's folder, or a saved model"),
+    "out": ({"metavar": "model.onnx", "type": onnx_file}, "the file to write"),
+    "--graph": ({"choices": onnx_graph.GRAPHS, "default": "step"},
+                "step: item and state in, new state and all scores out, for GRU4Rec; sessions: "
+                "whole sessions in, the best items out"),
+    "-k": (cli.K | cli.UNSET,
+           "with --graph sessions: how many items to return, >= 1 (default: 20)"),
+}  # fmt: skip
+
+
 def parser() -> cli.Parser:
     """The command's options."""
     p = cli.Parser(
         "export",
         description="Write GRU4Rec or NARM as an ONNX file; docs/model-file.md describes it.",
     )
-    p.add_argument("model", metavar="RUN|model.npz", help="a run's folder, or a saved model")
-    p.add_argument("out", metavar="model.onnx", type=onnx_file, help="the file to write")
-    p.add_argument(
-        "--graph",
-        choices=onnx_graph.GRAPHS,
-        default="step",
-        help="step: item and state in, new state and all scores out, for GRU4Rec; "
-        "sessions: whole sessions in, the best items out",
-    )
-    p.add_argument(
-        "-k",
-        type=cli.positive,
-        default=argparse.SUPPRESS,
-        metavar="K",
-        help="with --graph sessions: how many items to return, >= 1 (default: 20)",
-    )
+    cli.add_arguments(p, ARGUMENTS)
     return p
-
-
-def onnx_file(text: str) -> Path:
-    """A file name that ends in .onnx, as an option's type."""
-    if not text.lower().endswith(".onnx"):
-        raise argparse.ArgumentTypeError(f"must end in .onnx, not {text!r}")
-    return Path(text)
 
 
 def main() -> None:

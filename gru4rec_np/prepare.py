@@ -55,6 +55,40 @@ examples:
   python -m gru4rec_np.prepare retailrocket events.csv --protocol retailrocket --out retailrocket
   python -m gru4rec_np.prepare check clicks.tsv"""
 
+ARGUMENTS: cli.Arguments = {
+    "log": ({"metavar": "FORMAT", "choices": [*READERS, "table", "lists", "check"]},
+            "what FILE is; see below"),
+    "files": (cli.SEVERAL | cli.FILE | {"type": Path},
+              "the log, as it is or compressed by gzip; several files are read as one log"),
+    "--out": (cli.DIR | {"type": Path},
+              "folder for the files train and test, made if missing; older ones are replaced"),
+    "--format": ({"choices": ["tsv", "csv", "parquet"], "default": "tsv"},
+                 "format of the files written (default: tsv)"),
+    "--protocol": ({"metavar": "NAME", "choices": [*PROTOCOLS]},
+                   "follow the script of a published data set: rsc15, yoochoose, rees46, coveo, "
+                   "retailrocket or diginetica; see below (default: rsc15)"),
+    "--check": (cli.FLAG,
+                "also tell whether the order of clicks matters, what of the test set training "
+                "lacks, and how sessions are spread over time; with a plot in DIR/check.png"),
+}  # fmt: skip
+RULES: cli.Arguments = {
+    "--min-item-support": (cli.COUNT | {"default": 5},
+                           "drop items with fewer events, >= 1 (default: 5)"),
+    "--min-session-length": (cli.COUNT | {"default": 2},
+                             "drop sessions with fewer events, >= 1 (default: 2)"),
+    "--merge-repeats": (cli.ON_OR_OFF, "first merge consecutive events of the same item"),
+    "--until-stable": (cli.ON_OR_OFF, "drop sessions and items until nothing changes"),
+    "--session-gap": ({"metavar": "TIME", "default": ""},
+                      "cut a user's log into sessions at gaps longer than this, such as 30m or 1h; "
+                      "for retailrocket (default: 1h), rees46, coveo, table"),
+    "--drop-duplicates": (cli.FLAG, "drop events that repeat session, item and time of another"),
+    "--split": ({"metavar": "D|S"},
+                "test set: 2d is the last two days, 0.1 the last tenth of the sessions"),
+    "--split-by": ({"choices": ["end", "start"]},
+                   "which event of a session decides whether it is a test session. With start, "
+                   "training sessions lose their events after the cut"),
+}  # fmt: skip
+
 
 def main() -> None:
     """Run the command with the arguments in `sys.argv`.
@@ -208,89 +242,10 @@ def _check_arguments(parser: cli.Parser, args: argparse.Namespace) -> None:
 
 
 def _parser() -> cli.Parser:
-    parser = cli.Parser(
-        "prepare",
-        description=DESCRIPTION,
-        epilog=FORMATS,
-    )
-    add = parser.add_argument
-    formats = [*READERS, "table", "lists", "check"]
-    add("log", metavar="FORMAT", choices=formats, help="what FILE is; see below")
-    add(
-        "files",
-        metavar="FILE",
-        nargs="+",
-        type=Path,
-        help="the log, as it is or compressed by gzip; several files are read as one log",
-    )
-    add(
-        "--out",
-        metavar="DIR",
-        type=Path,
-        help="folder for the files train and test, made if missing; older ones are replaced",
-    )
-    add(
-        "--format",
-        choices=["tsv", "csv", "parquet"],
-        default="tsv",
-        help="format of the files written (default: tsv)",
-    )
-    add(
-        "--protocol",
-        metavar="NAME",
-        choices=[*PROTOCOLS],
-        help="follow the script of a published data set: rsc15, yoochoose, rees46, coveo, "
-        "retailrocket or diginetica; see below (default: rsc15)",
-    )
-    add(
-        "--check",
-        action="store_true",
-        help="also tell whether the order of clicks matters, what of the test set training lacks, "
-        "and how sessions are spread over time; with a plot in DIR/check.png",
-    )
-
-    add = parser.add_argument_group("rules, where they differ from the protocol's").add_argument
-    add(
-        "--min-item-support",
-        type=cli.positive,
-        default=5,
-        metavar="N",
-        help="drop items with fewer events, >= 1 (default: 5)",
-    )
-    add(
-        "--min-session-length",
-        type=cli.positive,
-        default=2,
-        metavar="N",
-        help="drop sessions with fewer events, >= 1 (default: 2)",
-    )
-    flag = argparse.BooleanOptionalAction
-    add("--merge-repeats", action=flag, help="first merge consecutive events of the same item")
-    add("--until-stable", action=flag, help="drop sessions and items until nothing changes")
-    add(
-        "--session-gap",
-        default="",
-        metavar="TIME",
-        help="cut a user's log into sessions at gaps longer than this, such as 30m or 1h; for "
-        "retailrocket (default: 1h), rees46, coveo, table",
-    )
-    add(
-        "--drop-duplicates",
-        action="store_true",
-        help="drop events that repeat session, item and time of another",
-    )
-    add(
-        "--split",
-        metavar="D|S",
-        help="test set: 2d is the last two days, 0.1 the last tenth of the sessions",
-    )
-    add(
-        "--split-by",
-        choices=["end", "start"],
-        help="which event of a session decides whether it is a test session. With start, training "
-        "sessions lose their events after the cut",
-    )
-
+    parser = cli.Parser("prepare", description=DESCRIPTION, epilog=FORMATS)
+    cli.add_arguments(parser, ARGUMENTS)
+    rules = parser.add_argument_group("rules, where they differ from the protocol's")
+    cli.add_arguments(rules, RULES)
     add_options(parser.add_argument_group("a table's columns"), OF_TABLE)
     parser.set_defaults(**{name: DATA_OPTIONS[name][0] for name in OF_TABLE})
     return parser

@@ -39,6 +39,23 @@ examples:
 recs.tsv and recs.parquet have a row for each item: SessionId, Rank, ItemId, Score, and Title with
 --names. recs.jsonl has a line for each session: its id and its items with their scores."""
 
+ARGUMENTS: cli.Arguments = {
+    "model": cli.MODEL,
+    "items": ({"metavar": "ITEM", "nargs": "*"}, "the session so far, oldest first"),
+    "-k": (cli.K, "how many items, >= 1 (default: 20)"),
+    "--exclude": ({"metavar": "seen|FILE"},
+                  "do not recommend the session's own items, or those of a file, one a line"),
+    "--candidates": (cli.FILE, "recommend only the items of a file, one a line"),
+    "--names": cli.NAMES,
+    # numpy: it answers before Numba would have loaded.
+    "--backend": ({"choices": BACKENDS},
+                  "what runs a network (default: numpy for one session, else auto)"),
+}  # fmt: skip
+OF_MANY: cli.Arguments = {
+    "--sessions": (cli.SEVERAL | cli.FILE, "sessions, in a table as train reads it"),
+    "--out": (cli.FILE, f"where to write: {', '.join(ENDINGS)} say the format"),
+}
+
 
 def parser() -> cli.Parser:
     """The command's options."""
@@ -49,35 +66,9 @@ def parser() -> cli.Parser:
         epilog=EPILOG,
         argument_default=argparse.SUPPRESS,
     )
-    p.add_argument("model", metavar="DIR|model.npz", help="a run's folder, or a saved model")
-    p.add_argument("items", metavar="ITEM", nargs="*", help="the session so far, oldest first")
-    p.add_argument("-k", type=cli.positive, metavar="K", help="how many items, >= 1 (default: 20)")
-    p.add_argument(
-        "--exclude",
-        metavar="seen|FILE",
-        help="do not recommend the session's own items, or those of a file, one a line",
-    )
-    p.add_argument(
-        "--candidates", metavar="FILE", help="recommend only the items of a file, one a line"
-    )
-    p.add_argument(
-        "--names",
-        metavar="FILE",
-        help="what items are called: a table of two columns, item and title, with a header",
-    )
-    p.add_argument(
-        "--backend",
-        choices=BACKENDS,
-        # numpy: it answers before Numba would have loaded.
-        help="what runs a network (default: numpy for one session, else auto)",
-    )
+    cli.add_arguments(p, ARGUMENTS)
     many = p.add_argument_group("many sessions")
-    many.add_argument(
-        "--sessions", metavar="FILE", nargs="+", help="sessions, in a table as train reads it"
-    )
-    many.add_argument(
-        "--out", metavar="FILE", help=f"where to write: {', '.join(ENDINGS)} say the format"
-    )
+    cli.add_arguments(many, OF_MANY)
     add_options(many, TABLE_OPTIONS)
     return p
 
@@ -101,29 +92,24 @@ def main() -> None:
     }
     titles = read_titles(args["names"]) if "names" in args else None
     model = models.load(args["model"], args.get("backend", "auto" if files else "numpy"))
-    known = index_of(model.item_ids)
-    if how["candidates"] is not None and not any(i in known for i in how["candidates"]):
+    if "candidates" in args and index_of(model.item_ids).keys().isdisjoint(how["candidates"]):
         raise InputError(f"{args['candidates']}: no item of it is known to the model")
     if files:
         many(model, args, how, titles)
     else:
-        one(model, args["model"], items, how, titles, known)
+        one(model, args, how, titles)
 
 
 def one(
-    model: Model,
-    where: str,
-    items: list[str],
-    how: dict[str, Any],
-    titles: dict[str, str] | None,
-    known: dict[str, int],
+    model: Model, args: dict[str, Any], how: dict[str, Any], titles: dict[str, str] | None
 ) -> None:
     """Print the ranking of one session."""
+    items, known = args["items"], index_of(model.item_ids)
     unknown = list(dict.fromkeys(text for text in items if text not in known))
     names = ", ".join(cli.shown(text, WIDTH) for text in unknown)
     if all(text not in known for text in items):
         raise InputError(
-            f"{where}: none of the given items is among the model's "
+            f"{args['model']}: none of the given items is among the model's "
             f"{len(model.item_ids):,}, such as {cli.shown(model.item_ids[0], WIDTH)}: {names}"
         )
     if unknown:

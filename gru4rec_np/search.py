@@ -15,20 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gru4rec_np.console import baselines, cli, report, runs, tuning
+from gru4rec_np.console import baselines, cli, options, report, runs, tuning
 from gru4rec_np.console.findings import Shown, gain, plots, write_trials
-from gru4rec_np.console.options import (
-    DATA_OPTIONS,
-    add_option,
-    add_options,
-    data_settings,
-    held_out,
-    load_data,
-    parse,
-    require_one_test,
-    run_settings,
-    write_config,
-)
 from gru4rec_np.console.spaces import MODELS, SPACES, Space, make, read_space
 from gru4rec_np.console.trials import (
     Job,
@@ -68,6 +56,38 @@ examples:
   python -m gru4rec_np.search --train train.tsv --test test.tsv --space bpr-max --timeout 2h
   python -m gru4rec_np.search --train clicks.tsv --models gru4rec v-sknn item-knn"""
 
+ARGUMENTS: cli.Arguments = {
+    "--models": (cli.SEVERAL | {"metavar": "NAME", "choices": [*MODELS]},
+                 f"what to search: {', '.join(MODELS)}; each gets --trials trials (default: "
+                 "gru4rec)"),
+    "--space": ({"metavar": "NAME|FILE"},
+                "the ranges of gru4rec's hyperparameters, or of the only model's of --models: a "
+                f"TOML file, or a shipped space: {', '.join(SPACES)} (default: that of the model's "
+                "name; small for the shop)"),
+    "--trials": (cli.COUNT,
+                 "finished trials of each model, of all workers and earlier starts, >= 1 (default: "
+                 "100)"),
+    "--timeout": ({"metavar": "TIME"},
+                  "begin no trial after this time, such as 30m or 2h (default: none)"),
+    "--workers": (cli.COUNT,
+                  "processes, of one thread each if there are several, >= 1 (default: 1)"),
+    "--storage": ({"metavar": "URL|FILE"},
+                  "where trials are kept: postgresql:// or mysql:// for several machines, or a "
+                  f"journal file for one (default: OUT/{JOURNAL})"),
+    "--study": ({"metavar": "NAME"}, "the search's name in the storage (default: the log's name)"),
+    "--seed": ({"metavar": "N", "type": int},
+               "seed of the trials and the models, >= 0 (default: 0)"),
+    "--pruning": (cli.ON_OR_OFF,
+                  "stop a trial whose metric is below the median of earlier trials at that epoch "
+                  "(default: on)"),
+    "--out": (cli.DIR, "folder of the results (default: runs/search-<log's name>)"),
+    "--validation": ({"metavar": "D|S"},
+                     "hold out a part of the training sessions, written as for --split; trials are "
+                     "judged on it after their last epoch (default: 1d)"),
+    "--primary-metric": ({"metavar": "METRIC"},
+                         "what trials are judged by: recall@K or mrr@K (default: mrr@20)"),
+}  # fmt: skip
+
 
 def parser() -> cli.Parser:
     """The command's options."""
@@ -78,75 +98,15 @@ def parser() -> cli.Parser:
         epilog=EPILOG,
         argument_default=argparse.SUPPRESS,
     )
-    p.add_argument(
-        "--models",
-        nargs="+",
-        metavar="NAME",
-        choices=[*MODELS],
-        help=f"what to search: {', '.join(MODELS)}; each gets --trials trials (default: gru4rec)",
-    )
-    p.add_argument(
-        "--space",
-        metavar="NAME|FILE",
-        help="the ranges of gru4rec's hyperparameters, or of the only model's of --models: a TOML "
-        f"file, or a shipped space: {', '.join(SPACES)} (default: that of the model's name; small "
-        "for the shop)",
-    )
-    p.add_argument(
-        "--trials",
-        type=cli.positive,
-        metavar="N",
-        help="finished trials of each model, of all workers and earlier starts, >= 1 (default: "
-        "100)",
-    )
-    p.add_argument(
-        "--timeout",
-        metavar="TIME",
-        help="begin no trial after this time, such as 30m or 2h (default: none)",
-    )
-    p.add_argument(
-        "--workers",
-        type=cli.positive,
-        metavar="N",
-        help="processes, of one thread each if there are several, >= 1 (default: 1)",
-    )
-    p.add_argument(
-        "--storage",
-        metavar="URL|FILE",
-        help="where trials are kept: postgresql:// or mysql:// for several machines, or a journal "
-        f"file for one (default: OUT/{JOURNAL})",
-    )
-    p.add_argument(
-        "--study",
-        metavar="NAME",
-        help="the search's name in the storage (default: the log's name)",
-    )
-    p.add_argument(
-        "--seed", type=int, metavar="N", help="seed of the trials and the models, >= 0 (default: 0)"
-    )
-    p.add_argument(
-        "--pruning",
-        action=argparse.BooleanOptionalAction,
-        help="stop a trial whose metric is below the median of earlier trials at that epoch "
-        "(default: on)",
-    )
-    p.add_argument(
-        "--out", metavar="DIR", help="folder of the results (default: runs/search-<log's name>)"
-    )
-    validation = (
-        "hold out a part of the training sessions, written as for --split; trials are judged on it "
-        "after their last epoch"
-    )
-    add_option(p, "validation", "1d", validation)
-    add_option(p, "primary_metric", "mrr@20", "what trials are judged by: recall@K or mrr@K")
-    add_options(p, ["baselines"])
-    add_options(p.add_argument_group("data"), DATA_OPTIONS)
+    cli.add_arguments(p, ARGUMENTS)
+    options.add_options(p, ["baselines"])
+    options.add_options(p.add_argument_group("data"), options.DATA_OPTIONS)
     return p
 
 
 def main() -> None:
     """Run the command on sys.argv."""
-    given = parse(parser(), sys.argv[1:])
+    given = options.parse(parser(), sys.argv[1:])
     names = list(dict.fromkeys(given.pop("models", ["gru4rec"])))
     trials, workers = given.pop("trials", 100), given.pop("workers", 1)
     storage, seed = given.pop("storage", None), given.pop("seed", 0)
@@ -155,9 +115,9 @@ def main() -> None:
     out, study, space = (given.pop(name, None) for name in ("out", "study", "space"))
     if seed < 0:
         raise InputError(f"seed: must be a whole number >= 0, not {seed}")
-    data = data_settings(given)
-    chosen = run_settings({"validation": "1d", "primary_metric": "mrr@20", **given})
-    require_one_test(data, "a search")
+    data = options.data_settings(given)
+    chosen = options.run_settings({"validation": "1d", "primary_metric": "mrr@20", **given})
+    options.require_one_test(data, "a search")
     if not chosen["validation"]:
         raise InputError("validation: a search needs one")
     log = runs.name_of(data["train"] or ["shop"])
@@ -168,8 +128,8 @@ def main() -> None:
     cli.check_output(folder, ["trials.csv"], data["train"] + data["test"])
 
     with cli.surviving_output():
-        parts, shop = load_data(data)
-        train, validation = held_out(parts["train"], chosen | data)
+        parts, shop = options.load_data(data)
+        train, validation = options.held_out(parts["train"], chosen | data)
         print(report.describe({**parts, "search": train, "validation": validation}), "", sep="\n")
         folder.mkdir(parents=True, exist_ok=True)
         deadline = time.time() + timeout
@@ -255,7 +215,7 @@ def finish(
         found = parameters(spaces[name], best_of(study))
         best[name] = make(MODELS[name], found, seed, data["backend"])
         if isinstance(model := best[name], GRU4Rec):
-            write_config(out / "best.toml", data | run_settings({}), model)
+            options.write_config(out / "best.toml", data | options.run_settings({}), model)
             written.append("best.toml")
         written += plots(study, out, name, f"{chosen['primary_metric']} on validation")
     methods: dict[str, Model] = {}

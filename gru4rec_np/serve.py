@@ -23,6 +23,34 @@ DEMO = Path("runs", "demo")  # what `make demo` trains
 GRACE = 30
 
 
+def port(text: str) -> int:
+    """A port number, as an option's type."""
+    if not (text.isascii() and text.isdigit() and len(text) < 6 and int(text) < 2**16):
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0 to 65535, not {text!r}")
+    return int(text)
+
+
+ARGUMENTS: cli.Arguments = {
+    "runs": (cli.UNSET | {"metavar": "RUN", "nargs": "*"},
+             f"folders of runs, or saved models; the first is the default (default: {DEMO})"),
+    "--port": ({"type": port, "default": 8000}, "0 to 65535; 0 takes a free port"),
+    "--host": ({"default": "127.0.0.1"}, "address to listen on; 0.0.0.0 for all of this machine"),
+    "--allow-host": (cli.SEVERAL | cli.UNSET | {"metavar": "NAME"},
+                     "names that clients may call this server by, besides --host and localhost; "
+                     "the Host header is checked, and *.example.com allows all names below "
+                     "example.com"),
+    "--live-sessions": (cli.COUNT | {"default": 10_000},
+                        "sessions fed by POST /sessions/ID/clicks that are kept, >= 1; the least "
+                        "recently used is dropped"),
+    "--names": (cli.FILE | cli.UNSET,
+                "titles of items: a text file of two columns, item id and title, with a header and "
+                "tabs or commas between"),
+    "--open": (cli.FLAG, "open the page in this machine's web browser"),
+    # numpy: it answers before Numba would have loaded.
+    "--backend": ({"choices": BACKENDS, "default": "numpy"}, "what runs a network"),
+}  # fmt: skip
+
+
 def parser() -> cli.Parser:
     """The command's options."""
     p = cli.Parser(
@@ -30,53 +58,8 @@ def parser() -> cli.Parser:
         description="Serve trained models over HTTP, with a page at / that shows what they compute "
         "as a session grows. Ctrl-C or SIGTERM stops it after the requests that are running.",
     )
-    p.add_argument(
-        "runs",
-        metavar="RUN",
-        nargs="*",
-        default=argparse.SUPPRESS,
-        help=f"folders of runs, or saved models; the first is the default (default: {DEMO})",
-    )
-    p.add_argument("--port", type=port, default=8000, help="0 to 65535; 0 takes a free port")
-    p.add_argument(
-        "--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for all of this machine"
-    )
-    p.add_argument(
-        "--allow-host",
-        nargs="+",
-        default=argparse.SUPPRESS,
-        metavar="NAME",
-        help="names that clients may call this server by, besides --host and localhost; the Host "
-        "header is checked, and *.example.com allows all names below example.com",
-    )
-    p.add_argument(
-        "--live-sessions",
-        type=cli.positive,
-        default=10_000,
-        metavar="N",
-        help="sessions fed by POST /sessions/ID/clicks that are kept, >= 1; the least recently "
-        "used is dropped",
-    )
-    p.add_argument(
-        "--names",
-        metavar="FILE",
-        default=argparse.SUPPRESS,
-        help="titles of items: a text file of two columns, item id and title, with a header and "
-        "tabs or commas between",
-    )
-    p.add_argument(
-        "--open", action="store_true", help="open the page in this machine's web browser"
-    )
-    # numpy: it answers before Numba would have loaded.
-    p.add_argument("--backend", choices=BACKENDS, default="numpy", help="what runs a network")
+    cli.add_arguments(p, ARGUMENTS)
     return p
-
-
-def port(text: str) -> int:
-    """A port number, as an option's type."""
-    if not (text.isascii() and text.isdigit() and len(text) < 6 and int(text) < 2**16):
-        raise argparse.ArgumentTypeError(f"must be a whole number from 0 to 65535, not {text!r}")
-    return int(text)
 
 
 def main() -> None:

@@ -3,13 +3,18 @@
 A command: parses options and prints. Imports the models and what is below it.
 """
 
-import argparse
-
 from gru4rec_np import models
 from gru4rec_np.console import cli
 from gru4rec_np.console.titles import read_titles
 from gru4rec_np.errors import InputError
 from gru4rec_np.models.neural import Network
+
+ARGUMENTS: cli.Arguments = {
+    "model": ({"metavar": "DIR|model.npz"}, "a run's folder, or a saved network"),
+    "item": ({"metavar": "ITEM"}, "the item to compare with"),
+    "-k": (cli.K | {"default": 20}, "how many items, >= 1"),
+    "--names": (cli.NAMES[0] | cli.UNSET, cli.NAMES[1]),
+}
 
 
 def main() -> None:
@@ -18,15 +23,7 @@ def main() -> None:
         "similar",
         description="Rank items by the cosine of their rows of the output table.",
     )
-    p.add_argument("model", metavar="DIR|model.npz", help="a run's folder, or a saved network")
-    p.add_argument("item", metavar="ITEM", help="the item to compare with")
-    p.add_argument("-k", type=cli.positive, default=20, metavar="K", help="how many items, >= 1")
-    p.add_argument(
-        "--names",
-        metavar="FILE",
-        default=argparse.SUPPRESS,
-        help="what items are called: a table of two columns, item and title, with a header",
-    )
+    cli.add_arguments(p, ARGUMENTS)
     args = p.parse_args()
     titles = read_titles(args.names) if "names" in args else {}
     model = models.load(args.model, "numpy")

@@ -18,18 +18,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from gru4rec_np.console import advice, baselines, cli, report, runs
-from gru4rec_np.console.options import (
-    CONFIGURATIONS,
-    DATA_OPTIONS,
-    RUN_OPTIONS,
-    add_option,
-    add_options,
-    held_out,
-    load_data,
-    parse,
-    write_config,
-)
+from gru4rec_np.console import advice, baselines, cli, options, report, runs
 from gru4rec_np.console.settings import Say, settle, short
 from gru4rec_np.data.sessions import Sessions
 from gru4rec_np.data.shop import Shop
@@ -58,6 +47,22 @@ loss=bpr-max,constrained_embedding=True
   python -m gru4rec_np.train --train train.tsv --test test.tsv --config rsc15-100k-bpr-max
   python -m gru4rec_np.train --start-from runs/clicks --train tomorrow.tsv --keep-counts"""
 
+ARGUMENTS: cli.Arguments = {
+    "--out": (cli.DIR,
+              "folder of the results (default: runs/<log's name>, with a number after it if that "
+              "is in use)"),
+    "--overwrite": (cli.FLAG, "replace the results of an earlier run in --out"),
+    "--resume": (cli.DIR,
+                 "resume the run in DIR, bit-identically; allows no other option but --n-epochs"),
+    "--config": ({"metavar": "FILE|NAME"},
+                 "read options from a TOML file, such as a run's config.toml, or of a shipped "
+                 f"configuration: {', '.join(options.CONFIGURATIONS)}"),
+    "--params": ({"metavar": "A=1,B=2|FILE.py"},
+                 "hyperparameters as a string or a parameter file of GRU4Rec's reference "
+                 "implementations. Names left out keep --config's values; without --config they "
+                 "take the defaults of GRU4Rec_PyTorch_Official"),
+}  # fmt: skip
+
 
 def parser() -> cli.Parser:
     """The command's options: data, hyperparameters, output."""
@@ -68,42 +73,16 @@ def parser() -> cli.Parser:
         epilog=EPILOG,
         argument_default=argparse.SUPPRESS,
     )
-    p.add_argument(
-        "--out",
-        metavar="DIR",
-        help="folder of the results (default: runs/<log's name>, with a number after it if that "
-        "is in use)",
-    )
-    p.add_argument(
-        "--overwrite", action="store_true", help="replace the results of an earlier run in --out"
-    )
-    p.add_argument(
-        "--resume",
-        metavar="DIR",
-        help="resume the run in DIR, bit-identically; allows no other option but --n-epochs",
-    )
-    shipped = ", or of a shipped configuration: " + ", ".join(CONFIGURATIONS)
-    p.add_argument(
-        "--config",
-        metavar="FILE|NAME",
-        help="read options from a TOML file, such as a run's config.toml" + shipped,
-    )
-    p.add_argument(
-        "--params",
-        metavar="A=1,B=2|FILE.py",
-        help="hyperparameters as a string or a parameter file of GRU4Rec's reference "
-        "implementations. Names left out keep --config's values; without --config they take the "
-        "defaults of GRU4Rec_PyTorch_Official",
-    )
-    add_options(p.add_argument_group("data"), DATA_OPTIONS)
-    add_options(p.add_argument_group("run"), RUN_OPTIONS)
+    cli.add_arguments(p, ARGUMENTS)
+    options.add_options(p.add_argument_group("data"), options.DATA_OPTIONS)
+    options.add_options(p.add_argument_group("run"), options.RUN_OPTIONS)
     model = p.add_argument_group("hyperparameters")
     for name, field in FIELDS.items():
         extra = ["--epochs"] if name == "n_epochs" else []
         text = field.metadata["help"]
         if not isinstance(DEFAULTS[name], bool):
             text += f"; {hyperparameters.allowed(field.metadata['check'])}"
-        add_option(model, name, DEFAULTS[name], text, *extra)
+        options.add_option(model, name, DEFAULTS[name], text, *extra)
     return p
 
 
@@ -113,7 +92,7 @@ def settings(argv: list[str], say: Say = lambda line: None) -> tuple[dict[str, A
     Args:
         argv: `--n_sample` is read as `--n-sample`. say: called with lines to print.
     """
-    return settle(parse(parser(), argv), say)
+    return settle(options.parse(parser(), argv), say)
 
 
 def train_with_progress(
@@ -163,27 +142,13 @@ def train_with_progress(
     )
 
 
-def write_results(
-    out: Path,
-    model: GRU4Rec,
-    results: Mapping[str, Any],
-    ranks: Mapping[str, tuple[np.ndarray, np.ndarray]],
-) -> None:
-    """Write history, metrics and plot beside the model."""
-    write_text(out / "history.csv", as_csv(model.history[0], model.history))
-    if results:
-        write_text(out / "metrics.json", json.dumps(results, indent=2) + "\n")
-    updates = len(model.losses) // len(model.history)
-    report.plot_curves(out / "curves.png", model.losses, updates, ranks)
-
-
 def main() -> None:
     """Run the command on sys.argv."""
     lines: list[str] = []
     data, model, out = settings(sys.argv[1:], lines.append)
     cli.check_output(out, runs.FILES, data["train"] + data["test"])
     with cli.surviving_output():
-        parts, shop = load_data(data, model.item_ids if data["start_from"] else None)
+        parts, shop = options.load_data(data, model.item_ids if data["start_from"] else None)
         is_new = not out.exists()
         out.mkdir(parents=True, exist_ok=True)
         try:
@@ -214,7 +179,7 @@ def run(
     tests = {name: part for name, part in parts.items() if name.startswith("test")}
     known = model.item_ids if data["start_from"] else None
     if data["validation"]:
-        parts["train"], parts["validation"] = held_out(parts["train"], data, known)
+        parts["train"], parts["validation"] = options.held_out(parts["train"], data, known)
         tests = {name: test.restrict(parts["train"].item_ids) for name, test in tests.items()}
         parts.update(tests)
     train, validation = parts["train"], parts.get("validation")
@@ -243,13 +208,13 @@ def run(
             flush=True,
         )
     interval = runs.parse_interval(data["checkpoint"])
-    begin = partial(write_config, out / runs.SETTINGS, data, model)
+    begin = partial(options.write_config, out / runs.SETTINGS, data, model)
     keeper = runs.Keeper(out / runs.TRAINING, *interval, begin)
     try:
         with keeper:
             train_with_progress(model, train, validation, data, keeper)
     except Diverged as error:
-        if not data["resume"] and not keeper.has_kept:
+        if not data["resume"] and keeper.when is None:
             raise
         (out / runs.SETTINGS).replace(out / f"{runs.DIVERGED}.toml")
         keeper.path.replace(out / f"{runs.DIVERGED}.npz")
@@ -268,7 +233,7 @@ def run(
         best = mixed(data, model, train, validation) if data["hybrid"] else model
         best.save(out / "model.npz")
     with _going_on(out, f"the model is kept in {out}"):
-        write_config(out / "config.toml", data, model)
+        options.write_config(out / "config.toml", data, model)
         if validation and len(model.history) < model.n_epochs:
             print(f"no better epoch in {data['patience']}: stopped")
         finish(data, model, best, out, parts, tests, methods)
@@ -342,8 +307,12 @@ def finish(
         print(report.table(figures, K))
     if tests and ordered[-1].name == "oracle":
         print(report.about_oracle(parts))
-    first = next(iter(ranks.values()), {})
-    write_results(out, model, results["test"] if list(results) == ["test"] else results, first)
+    write_text(out / "history.csv", as_csv(model.history[0], model.history))
+    if results:
+        written = results["test"] if list(results) == ["test"] else results
+        write_text(out / "metrics.json", json.dumps(written, indent=2) + "\n")
+    updates = len(model.losses) // len(model.history)
+    report.plot_curves(out / "curves.png", model.losses, updates, next(iter(ranks.values()), {}))
 
 
 @contextlib.contextmanager

@@ -59,8 +59,6 @@ def shown(value: Any, width: int = 60) -> str:
 
 
 def _escaped(text: str) -> str:
-    if text.isprintable():
-        return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
@@ -295,3 +293,25 @@ def positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number >= 1, not {text!r}")
     return value
+
+
+# --- tables of arguments --------------------------------------------------------------------------
+
+Kind = dict[str, Any]  # what `add_argument` takes besides name and help
+Arguments = Mapping[str, tuple[Kind, str]]  # name -> (kind, help)
+FLAG: Kind = {"action": "store_true"}
+ON_OR_OFF: Kind = {"action": argparse.BooleanOptionalAction}
+SEVERAL: Kind = {"nargs": "+"}
+COUNT: Kind = {"metavar": "N", "type": positive}
+K: Kind = {"metavar": "K", "type": positive}
+DIR: Kind = {"metavar": "DIR"}
+FILE: Kind = {"metavar": "FILE"}
+UNSET: Kind = {"default": argparse.SUPPRESS}  # --help shows no default, and no attribute is set
+MODEL = ({"metavar": "DIR|model.npz"}, "a run's folder, or a saved model")
+NAMES = (FILE, "what items are called: a table of two columns, item and title, with a header")
+
+
+def add_arguments(group: Any, table: Arguments) -> None:
+    """Add a table of arguments to a parser or a group of argparse."""
+    for name, (kind, text) in table.items():
+        group.add_argument(name, help=text, **kind)

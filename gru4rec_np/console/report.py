@@ -206,16 +206,12 @@ def plot_curves(
         axis.grid(alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
     if ranks:
-        _plot_by_position(figure, axes[1], axes[2], ranks, k)
+        _plot_by_position(figure, axes[1:], ranks, k)
     write_whole(path, lambda part: figure.savefig(part, dpi=110))
 
 
 def _plot_by_position(
-    figure: Any,
-    recall_axis: Any,
-    mrr_axis: Any,
-    ranks: Mapping[str, tuple[np.ndarray, np.ndarray]],
-    k: int,
+    figure: Any, axes: Any, ranks: Mapping[str, tuple[np.ndarray, np.ndarray]], k: int
 ) -> None:
     positions = np.arange(1, LAST_POSITION + 1)
     for name, (rank, before) in ranks.items():
@@ -225,10 +221,9 @@ def _plot_by_position(
             "linestyle": "--" if name == "oracle" else "-",
             "linewidth": 2.5 if name == "GRU4Rec" else 1.5,
         }
-        recall, mrr = by_position(rank, before, k)
-        recall_axis.plot(positions, recall, label=name, **style)
-        mrr_axis.plot(positions, mrr, label=name, **style)
-    for axis, metric in ((recall_axis, "Recall"), (mrr_axis, "MRR")):
+        for axis, values in zip(axes, by_position(rank, before, k), strict=True):
+            axis.plot(positions, values, label=name, **style)
+    for axis, metric in zip(axes, ("Recall", "MRR"), strict=True):
         axis.set(
             title=f"{metric}@{k} by position in the session",
             xlabel="events seen so far",
@@ -236,7 +231,7 @@ def _plot_by_position(
             ylim=(0, None),
         )
         axis.set_xticks(positions, [*map(str, positions[:-1]), f"{LAST_POSITION}+"])
-    handles, labels = recall_axis.get_legend_handles_labels()
+    handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles[::-1], labels[::-1], loc="outside right center", frameon=False)
 
 

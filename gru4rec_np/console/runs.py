@@ -156,6 +156,7 @@ class Keeper:
 
     Attributes:
         asked: the signal that asked, or None.
+        when: of the last checkpoint, by time.monotonic; None before the first.
     """
 
     def __init__(
@@ -164,7 +165,7 @@ class Keeper:
         self.path, self.steps, self.seconds, self._begin = path, steps, seconds, begin
         self.asked: int | None = None
         self._done = self._kept = 0  # steps
-        self._when: float | None = None  # of the last checkpoint
+        self.when: float | None = None
 
     def __enter__(self) -> Keeper:
         names = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
@@ -192,19 +193,14 @@ class Keeper:
         """
         self._done += 1
         due = (
-            self._when is None  # the first chunk, so that there is something to resume from
-            or (self.seconds and time.monotonic() - self._when >= self.seconds)
+            self.when is None  # the first chunk, so that there is something to resume from
+            or (self.seconds and time.monotonic() - self.when >= self.seconds)
             or (self.steps and training.chunk * (self._done - self._kept) >= self.steps)
         )
         if self.asked is not None or due:
             self.keep(training)
         if self.asked is not None:
             raise Stopped
-
-    @property
-    def has_kept(self) -> bool:
-        """Whether it has written a checkpoint."""
-        return self._when is not None
 
     def keep(self, training: Training) -> None:
         """Write a checkpoint now.
@@ -213,11 +209,11 @@ class Keeper:
             OSError: it cannot be written, and a signal asked to stop. Else that is a warning.
         """
         try:
-            if self._when is None:
+            if self.when is None:
                 self._begin()
             training.save(self.path)
         except OSError as error:
             if self.asked is not None:
                 raise
             say(f"warning: no checkpoint could be written: {error.filename}: {error.strerror}")
-        self._kept, self._when = self._done, time.monotonic()
+        self._kept, self.when = self._done, time.monotonic()

@@ -10,15 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gru4rec_np import models
-from gru4rec_np.console import cli, runs
-from gru4rec_np.console.options import (
-    DATA_OPTIONS,
-    TABLE_OPTIONS,
-    data_settings,
-    read_config,
-    run_settings,
-    unused,
-)
+from gru4rec_np.console import cli, options, runs
 from gru4rec_np.errors import InputError
 from gru4rec_np.models import hyperparameters
 from gru4rec_np.models.gru4rec import GRU4Rec
@@ -52,7 +44,7 @@ def settle(given: dict[str, Any], say: Say) -> tuple[dict[str, Any], GRU4Rec, Pa
             )
         out, config = resume, runs.to_resume(Path(resume), "n_epochs" in given)
 
-    values: dict[str, Any] = read_config(config) if config else {}
+    values: dict[str, Any] = options.read_config(config) if config else {}
     if resume is not None:
         values = Hyperparameters.earlier | values
     if "start_from" in given:
@@ -63,7 +55,7 @@ def settle(given: dict[str, Any], say: Say) -> tuple[dict[str, Any], GRU4Rec, Pa
     if "start_from" in given and "train" not in given:
         raise InputError("start_from: needs the new sessions, --train FILE")
     if "train" in given or "test" in given:  # what the file says of its own log may not fit
-        values = {name: value for name, value in values.items() if name not in unused(logs)}
+        values = {name: value for name, value in values.items() if name not in options.unused(logs)}
     if params is not None:
         values = _with_params(values, params, config is None, given, say)
     for name, text in given.items():
@@ -71,7 +63,7 @@ def settle(given: dict[str, Any], say: Say) -> tuple[dict[str, Any], GRU4Rec, Pa
             text = hyperparameters.parse_value(name, text)
         values[name] = text
 
-    data = data_settings(values) | run_settings(values)
+    data = options.data_settings(values) | options.run_settings(values)
     hp = {name: value for name, value in values.items() if name not in data}
     if data["start_from"]:
         if data["baselines"] not in ("auto", "none"):
@@ -108,11 +100,11 @@ def settle(given: dict[str, Any], say: Say) -> tuple[dict[str, Any], GRU4Rec, Pa
 def _settings_of(run: Path) -> dict[str, Any]:
     """Hyperparameters and columns of a run, as far as its folder has them."""
     config = run / "config.toml"
-    values = Hyperparameters.earlier | read_config(str(config)) if config.is_file() else {}
+    values = Hyperparameters.earlier | options.read_config(str(config)) if config.is_file() else {}
     return {
         name: value
         for name, value in values.items()
-        if name in FIELDS or name in TABLE_OPTIONS or name in ("backend", "ties")
+        if name in FIELDS or name in options.TABLE_OPTIONS or name in ("backend", "ties")
     }
 
 
@@ -127,7 +119,7 @@ def _with_params(
     """
     params = parse_params(text)
     defaults = {n: v for n, v in OFFICIAL.items() if n not in params.values} if official else {}
-    columns = {n: v for n, v in params.columns.items() if v != DATA_OPTIONS[n][0]}
+    columns = {n: v for n, v in params.columns.items() if v != options.DATA_OPTIONS[n][0]}
     left_out = {n: v for n, v in defaults.items() if n not in given}
     if left_out:
         listed = ", ".join(f"{n}={short(v)}" for n, v in left_out.items())

@@ -20,21 +20,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gru4rec_np.console import runs
+from gru4rec_np.console import runs, trials
 from gru4rec_np.console.cli import say
 from gru4rec_np.console.spaces import MODELS, make, suggest
-from gru4rec_np.console.trials import (
-    STARTUP,
-    Job,
-    claim,
-    counted,
-    finished,
-    give_back,
-    open_study,
-    require_optuna,
-    storage_error,
-    storage_errors,
-)
+from gru4rec_np.console.trials import Job
 from gru4rec_np.errors import InputError
 from gru4rec_np.models.baselines import Baseline
 from gru4rec_np.models.gru4rec import cut_off_of
@@ -67,40 +56,36 @@ def work(
     Args:
         index: of the worker, from 0. stopped: asked before each trial. after: called after each.
     """
-    optuna = require_optuna()
+    optuna = trials.require_optuna()
     with _known_as(job.folder) as worker:
         while not stopped() and time.time() < job.deadline:
-            give_back(job, study)
-            trials = [t for t in study.get_trials(deepcopy=False) if counted(t)]
-            drawn = len(trials)  # not the lost ones: a retry takes their place
-            if sum(t.state.is_finished() for t in trials) >= job.trials:
+            trials.give_back(job, study)
+            known = [t for t in study.get_trials(deepcopy=False) if trials.counted(t)]
+            drawn = len(known)  # not the lost ones: a retry takes their place
+            if sum(t.state.is_finished() for t in known) >= job.trials:
                 return
-            waiting = any(t.state.name == "WAITING" for t in trials)
-            if len(trials) >= job.trials and not waiting:
+            waiting = any(t.state.name == "WAITING" for t in known)
+            if drawn >= job.trials and not waiting:
                 time.sleep(POLL)  # others are at the last ones; one may die
                 continue
             study.sampler = optuna.samplers.TPESampler(
                 seed=int(np.random.SeedSequence([job.seed, index, drawn]).generate_state(1)[0]),
                 multivariate=True,
                 group=True,
-                n_startup_trials=STARTUP,
+                n_startup_trials=trials.STARTUP,
                 constant_liar=job.workers > 1,
             )
-            ended: list[int] = []
+            bugs: list[Exception] = []
             try:
                 study.optimize(
-                    lambda trial: _objective(job, study, worker, trial, ended),  # noqa: B023
+                    lambda trial: _objective(job, study, worker, trial, bugs),  # noqa: B023
                     n_trials=1,
                     catch=(InputError, Surplus),
                 )
-            except (
-                ValueError,
-                AssertionError,
-                optuna.exceptions.UpdateFinishedTrialError,
-            ) as error:
+            except (ValueError, AssertionError, optuna.exceptions.UpdateFinishedTrialError):
                 # Another worker took this one for dead, after a pause of the machine, say, and
                 # failed its trial. Optuna refuses the result, which is not counted.
-                if isinstance(error, ValueError | AssertionError) and not ended:
+                if bugs:
                     raise
             after(study)
 
@@ -124,29 +109,27 @@ def _known_as(folder: Path | None) -> Iterator[str]:
 
 
 def _objective(
-    job: Job, study: optuna.Study, worker: str, trial: optuna.Trial, ended: list[int]
+    job: Job, study: optuna.Study, worker: str, trial: optuna.Trial, bugs: list[Exception]
 ) -> float:
-    """Train and judge one model. ended: gets the trial's number if it ends as a trial should.
+    """Train and judge one model. bugs: gets an error that is not the trial's.
 
     Raises:
         Surplus, TrialPruned, InputError (diverged, or refused by the model).
     """
-    optuna = require_optuna()
     try:
-        value = _train_and_judge(job, study, worker, trial)
-    except (optuna.TrialPruned, InputError, Surplus):
-        ended.append(trial.number)
+        return _train_and_judge(job, study, worker, trial)
+    except (ValueError, AssertionError) as error:
+        if not isinstance(error, InputError):
+            bugs.append(error)
         raise
-    ended.append(trial.number)
-    return value
 
 
 def _train_and_judge(job: Job, study: optuna.Study, worker: str, trial: optuna.Trial) -> float:
     """The metric of the trial's model; see `_objective`."""
-    optuna = require_optuna()
-    claim(study, trial, worker)
+    optuna = trials.require_optuna()
+    trials.claim(study, trial, worker)
     before = [t for t in study.get_trials(deepcopy=False) if t.number < trial.number]
-    if sum(map(counted, before)) >= job.trials:
+    if sum(map(trials.counted, before)) >= job.trials:
         raise Surplus
     began, cut_offs = time.perf_counter(), sorted({5, 20, cut_off_of(job.primary)})
     history: list[dict[str, float]] = []
@@ -194,7 +177,7 @@ def run(job: Job, after: Callable[[optuna.Study], None]) -> optuna.Study:
     Raises:
         InputError: see `open_study`, or every worker has died.
     """
-    study, errors = open_study(job), storage_errors()
+    study, errors = trials.open_study(job), trials.storage_errors()
     after(study)
     asked: list[int] = []
 
@@ -213,7 +196,7 @@ def run(job: Job, after: Callable[[optuna.Study], None]) -> optuna.Study:
         else:
             _in_processes(job, study, lambda: bool(asked), after)
     except errors as error:
-        raise storage_error(job, error) from error
+        raise trials.storage_error(job, error) from error
     finally:
         for s, handler in usual.items():
             signal.signal(s, handler)
@@ -247,7 +230,7 @@ def _in_processes(
     finally:
         for worker in workers:
             worker.terminate()
-    done = stopped() or time.time() >= job.deadline or len(finished(study)) >= job.trials
+    done = stopped() or time.time() >= job.deadline or len(trials.finished(study)) >= job.trials
     if not done:
         codes = ", ".join(str(worker.exitcode) for worker in workers)
         raise InputError(
@@ -260,27 +243,23 @@ def _in_processes(
 def _one_thread() -> Iterator[None]:
     """Processes that are started here use one thread each."""
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
+    before = {name: os.environ[name] for name in names if name in os.environ}
     os.environ.update(dict.fromkeys(names, "1"))
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        for name in names:
+            del os.environ[name]
+        os.environ.update(before)
 
 
 def _process(job: Job, index: int, stop: Any) -> None:
     """A worker's process. Ctrl-C in a terminal reaches all processes; only the first heeds it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    errors = storage_errors()
+    errors: tuple[type[Exception], ...] = (InputError, *trials.storage_errors())
     try:
-        work(job, open_study(job), index, stop.is_set)
-    except InputError as error:
-        say(f"worker {index + 1}: {error}")
-        sys.exit(1)
+        work(job, trials.open_study(job), index, stop.is_set)
     except errors as error:
-        say(f"worker {index + 1}: {storage_error(job, error)}")
+        why = error if isinstance(error, InputError) else trials.storage_error(job, error)
+        say(f"worker {index + 1}: {why}")
         sys.exit(1)

@@ -53,11 +53,9 @@ PROTOCOLS = {
 
 def merge_repeats(sessions: Sessions) -> Sessions:
     """Only the first of consecutive events with the same item in the same session."""
-    same = np.zeros(sessions.n_events, bool)
-    same[1:] = sessions.items[1:] == sessions.items[:-1]
-    first = sessions.offsets[:-1][sessions.lengths > 0]
-    same[first] = False
-    return sessions.keep_events(~same)
+    other = np.diff(sessions.items, prepend=-1) != 0
+    other[sessions.offsets[:-1][sessions.lengths > 0]] = True
+    return sessions.keep_events(other)
 
 
 def clean(

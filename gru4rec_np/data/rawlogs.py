@@ -8,13 +8,12 @@ All readers take
     watch: called during the reading with the bytes read so far, and all.
     dropped: counts the events that are left out, by the reason. All others are in the result.
 They raise InputError if a file is missing or empty, a column is missing, a line is not of the
-format, or no event is left.
+format, no event is left, or gap_minutes is not above 0.
 """
 
 from __future__ import annotations
 
 import codecs
-import gzip
 import itertools
 import json
 import zlib
@@ -28,7 +27,7 @@ import polars as pl
 from gru4rec_np.data.columns import distinct
 from gru4rec_np.data.sessions import Sessions
 from gru4rec_np.data.tables import COLUMNS, ROWS, from_parts
-from gru4rec_np.data.text import Watch, require_file, require_readable
+from gru4rec_np.data.text import Watch, require_file, require_readable, whole_lines
 from gru4rec_np.errors import InputError
 
 BLOCK = 1 << 26  # bytes read at a time
@@ -123,9 +122,6 @@ def read_retailrocket(
     Returns:
         Sessions in order of visitor, then of time, with numbers for ids; item ids int64.
 
-    Raises:
-        InputError: also if gap_minutes is not positive.
-
     Source: the data set's page on Kaggle, "Retailrocket recommender system dataset". The order of
     the steps: retailrocket_preproc.py of hidasib/gru4rec_third_party_comparison.
     """
@@ -159,9 +155,6 @@ def read_rees46(
     Returns:
         Sessions as `tables.read_table` gives them; with gap_minutes, as `read_retailrocket` does.
         Item ids int64.
-
-    Raises:
-        InputError: also if gap_minutes is not positive.
 
     Source: the data set's page on Kaggle, "eCommerce behavior data from multi category store". The
     gap: rees46_preproc.py of hidasib/gru4rec_third_party_comparison.
@@ -203,9 +196,6 @@ def read_coveo(
 
     Returns:
         Sessions as `tables.read_table` gives them; with gap_minutes in order of appearance.
-
-    Raises:
-        InputError: also if gap_minutes is not positive.
 
     Source: the README of coveooss/SIGIR-ecom-data-challenge; Tagliabue et al., "SIGIR 2021
     E-Commerce Workshop Data Challenge", arXiv 2104.09423. The order of the steps: coveo_preproc.py
@@ -306,20 +296,16 @@ def _blocks(files: Files, watch: Watch | None) -> Iterator[tuple[Path, int, byte
     before = 0
     for path, size in zip(paths, sizes, strict=True):
         line = 1
-        zipped = require_readable(path, ("gzip",))
-        with path.open("rb") as file:
-            text = gzip.GzipFile(fileobj=file) if zipped else file
-            while True:
-                try:
-                    block = text.read(BLOCK) + text.readline()
-                except (OSError, EOFError, zlib.error) as error:
-                    raise InputError(f"{path}, after line {line - 1}: damaged: {error}") from error
-                if not block:
-                    break
-                yield path, line, block.removeprefix(codecs.BOM_UTF8) if line == 1 else block
-                line += block.count(b"\n")
-                if watch:
-                    watch(before + file.tell(), sum(sizes))
+        require_readable(path, ("gzip",))
+        try:
+            with path.open("rb") as file:
+                for block in whole_lines(path, file, BLOCK):
+                    yield path, line, block.removeprefix(codecs.BOM_UTF8) if line == 1 else block
+                    line += block.count(b"\n")
+                    if watch:
+                        watch(before + file.tell(), sum(sizes))
+        except (OSError, EOFError, zlib.error) as error:
+            raise InputError(f"{path}, after line {line - 1}: damaged: {error}") from error
         before += size
 
 

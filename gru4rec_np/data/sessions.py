@@ -77,7 +77,8 @@ class Sessions:
         counts = f"{self.n_sessions:,} sessions, {self.n_events:,} events, {self.n_items:,} items"
         if self.n_events == 0:
             return f"Sessions({counts})"
-        first, last = (_day(time) for time in (self.times.min(), self.times.max()))
+        ends = self.times.min(), self.times.max()
+        first, last = (np.datetime64(int(time // DAY), "D") for time in ends)
         return f"Sessions({counts}, {first} to {last})"
 
     def __getitem__(self, which: Any) -> Sessions:
@@ -204,7 +205,8 @@ class Sessions:
         new[unknown] = len(item_ids) + np.arange(len(unknown))
         more = self.item_ids[unknown]
         if len(more) and more.dtype != item_ids.dtype:
-            old, other = (_type_name(ids) for ids in (item_ids, more))
+            names = {"i": "whole numbers", "O": "text"}
+            old, other = (names.get(a.dtype.kind, str(a.dtype)) for a in (item_ids, more))
             raise InputError(
                 f"item ids: those of the model are {old}, {str(more[0])[:60]!r} is {other}"
             )
@@ -282,15 +284,6 @@ def _one_type(values: Iterable[Any], what: str) -> type:
     if kind not in _ID_TYPES:
         raise InputError(f"{what}: values of type {kind.__name__} are no ids")
     return kind
-
-
-def _type_name(ids: np.ndarray) -> str:
-    return {"i": "whole numbers", "O": "text"}.get(ids.dtype.kind, str(ids.dtype))
-
-
-def _day(time: float) -> str:
-    """2014-04-07 for a time in seconds since 1970."""
-    return str(np.datetime64(int(time // DAY), "D"))
 
 
 def index_of(ids: np.ndarray) -> dict[str, int]:

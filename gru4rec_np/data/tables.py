@@ -119,45 +119,35 @@ def read_table(
         raise InputError("layout: lists have no times and no other columns to select by")
     for file in paths:
         require_file(file)
-    parts = _parts(paths, columns, watch, separator, layout, keep, tell)
-    if layout == "lists":
-        columns = COLUMNS
-    name = ", ".join(map(str, paths[:3])) + (", ..." if len(paths) > 3 else "")
-    return _gather(parts, columns, name, time_unit, session_gap, keep, duplicates)
-
-
-def _parts(
-    paths: Sequence[Path],
-    columns: Columns,
-    watch: Watch | None,
-    separator: str | None,
-    layout: str,
-    keep: Keep | None,
-    tell: Callable[[str], None] | None,
-) -> Iterator[Part]:
-    """The files' wanted columns, part by part."""
     wanted = [*columns, keep[0]] if keep else columns
     sizes = [file.stat().st_size if file.is_file() else 0 for file in paths]
-    before, sessions = 0, 0
 
-    def told(done: int) -> None:
-        if watch and all(sizes):
-            watch(before + done, sum(sizes))
+    def parts() -> Iterator[Part]:
+        """The files' wanted columns, part by part."""
+        before, sessions = 0, 0
 
-    for path, size in zip(paths, sizes, strict=True):
-        if layout == "lists":
-            for part in read_lists(path, COLUMNS, separator, told, sessions):
-                yield part
-                if len(part.frame):
-                    sessions = int(part.frame[COLUMNS[0]][-1]) + 1
-        elif ending(path) == ".parquet":
-            for part, share in _read_parquet(path, wanted):
-                yield part
-                told(int(share * size))
-        else:
-            yield from read_text(path, wanted, separator, told, tell)
-        before += size
-        told(0)
+        def told(done: int) -> None:
+            if watch and all(sizes):
+                watch(before + done, sum(sizes))
+
+        for path, size in zip(paths, sizes, strict=True):
+            if layout == "lists":
+                for part in read_lists(path, COLUMNS, separator, told, sessions):
+                    yield part
+                    if len(part.frame):
+                        sessions = int(part.frame[COLUMNS[0]][-1]) + 1
+            elif ending(path) == ".parquet":
+                for part, share in _read_parquet(path, wanted):
+                    yield part
+                    told(int(share * size))
+            else:
+                yield from read_text(path, wanted, separator, told, tell)
+            before += size
+            told(0)
+
+    columns = COLUMNS if layout == "lists" else columns
+    name = ", ".join(map(str, paths[:3])) + (", ..." if len(paths) > 3 else "")
+    return _gather(parts(), columns, name, time_unit, session_gap, keep, duplicates)
 
 
 def _read_parquet(path: Path, columns: Columns) -> Iterator[tuple[Part, float]]:
@@ -330,9 +320,7 @@ def drop_duplicates(sessions: Sessions) -> Sessions:
     session = np.repeat(np.arange(sessions.n_sessions), sessions.lengths)
     keys = sessions.times, sessions.items, session
     order = np.lexsort(keys)
-    same = np.ones(max(len(order) - 1, 0), bool)
-    for key in keys:
-        same &= key[order[1:]] == key[order[:-1]]
+    same = np.logical_and.reduce([key[order[1:]] == key[order[:-1]] for key in keys])
     first = np.ones(sessions.n_events, bool)
     first[order[1:][same]] = False
     return sessions.keep_events(first)

@@ -14,7 +14,7 @@ import gzip
 import io
 import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -83,20 +83,17 @@ def require_file(path: Path) -> None:
         raise InputError(f"{path}: not a readable table: the path is not UTF-8") from None
 
 
-def require_readable(path: Path, readable: Sequence[str]) -> str | None:
-    """What a file is compressed by, None if it is not.
-
-    Raises:
-        InputError: the file cannot be read, or is compressed by something that is not `readable`.
-    """
+def require_readable(path: Path, readable: Sequence[str]) -> None:
+    """Raise InputError for a file that cannot be read, or whose compression is not `readable`."""
     try:
         with path.open("rb") as file:
-            return _compression(path, file.read(16), readable)
+            _compression(path, file.read(16), readable)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def _compression(path: Path, head: bytes, readable: Sequence[str]) -> str | None:
+    """What a file that begins like this is compressed by, None if it is not."""
     for name, beginning in _BEGINNINGS.items():
         if re.match(beginning, head, re.DOTALL):
             if name not in readable:
@@ -122,7 +119,7 @@ def blocks(path: Path, watch: Callable[[int], None] | None = None) -> Iterator[b
     line, empty = 0, True
     try:
         with path.open("rb") as file:
-            for block in _whole_lines(path, file):
+            for block in whole_lines(path, file, BLOCK):
                 if empty:
                     if block.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
                         raise InputError(f"{path}: is UTF-16; a text file must be UTF-8")
@@ -138,7 +135,8 @@ def blocks(path: Path, watch: Callable[[int], None] | None = None) -> Iterator[b
         raise InputError(f"{path}: the file is empty")
 
 
-def _whole_lines(path: Path, file: IO[bytes]) -> Iterator[bytes]:
+def whole_lines(path: Path, file: IO[bytes], size: int) -> Iterator[bytes]:
+    """A file, open for reading, as blocks of whole lines of about `size` bytes; see `blocks`."""
     assert isinstance(file, io.BufferedReader)
     kind = _compression(path, file.peek(16), ("gzip", "Zstandard"))
     if kind == "Zstandard":
@@ -152,14 +150,14 @@ def _whole_lines(path: Path, file: IO[bytes]) -> Iterator[bytes]:
             quote_char=None,
             infer_schema=False,
         )
-        for part in table.collect_batches(chunk_size=BLOCK // 64):
+        for part in table.collect_batches(chunk_size=size // 64):
             if part.width > 1:
                 raise InputError(f"{path}: has the control character 0x1f; unpack the file first")
             lines = part.to_series().fill_null("").to_list()
             yield "".join(f"{line}\n" for line in lines).encode()
         return
     text = gzip.GzipFile(fileobj=file) if kind == "gzip" else file
-    while block := text.read(BLOCK):
+    while block := text.read(size):
         yield block if block.endswith(b"\n") else block + text.readline()
 
 
@@ -230,8 +228,11 @@ def read_text(
             cannot be read for another reason; it names the row.
     """
     form, rest, line, row, blank = None, b"", 1, 2, 0
-    for block, last in _with_last(blocks(path, watch)):
-        text = rest + block
+    pieces = blocks(path, watch)
+    following = next(pieces, None)
+    while following is not None:
+        block, following = following, next(pieces, None)
+        text, last = rest + block, following is None
         if last and not text.endswith(b"\n"):
             text += b"\n"
         if form is None:
@@ -240,8 +241,9 @@ def read_text(
                 tell(f"{path}: the columns are separated by {SEPARATORS[form.separator]}")
             line += text.count(b"\n", 0, used)
             text = text[used:]
-        at = _Place(str(path), row, line)
-        frame, blanks, used = _read_fast(text, form, last) or _read_exactly(text, form, at, last)
+        frame, blanks, used = _read_fast(text, form, last) or _read_exactly(
+            text, form, last, path, row, line
+        )
         if len(frame):
             if blank:
                 wanted = len(form.names)
@@ -252,17 +254,6 @@ def read_text(
         row += len(frame) + blanks
         rest, line = text[used:], line + text.count(b"\n", 0, used)
     assert not rest
-
-
-def _with_last(blocks: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:
-    """Each block, and whether it is the last one."""
-    before = None
-    for block in blocks:
-        if before is not None:
-            yield before, False
-        before = block
-    if before is not None:
-        yield before, True
 
 
 def _usual_separator(path: Path) -> str:
@@ -352,21 +343,6 @@ def _all_in(values: np.ndarray, allowed: list[int]) -> bool:
     return bool(np.logical_or.reduce([values == value for value in allowed]).all())
 
 
-class _Place(NamedTuple):
-    """Where a piece of text stands: in which file, from which row and from which line on."""
-
-    name: str
-    row: int
-    line: int
-
-    def fault(self, row: int, line: int, what: str) -> InputError:
-        """An error in the piece's row and line, counted from 0."""
-        where = f"{self.name}, row {self.row + row}"
-        if self.row + row != self.line + line:  # a value above has line breaks
-            where += f", line {self.line + line}"
-        return InputError(f"{where}: {what}")
-
-
 def _dialect(separator: str, quoted: bool) -> dict[str, Any]:
     marks = {"quotechar": QUOTE} if quoted else {"quoting": csv.QUOTE_NONE}
     return {"delimiter": separator, "strict": True, **marks}
@@ -388,12 +364,12 @@ def _words(error: csv.Error) -> str:
 
 
 def _read_exactly(
-    text: bytes, form: Format, at: _Place, last: bool
+    text: bytes, form: Format, last: bool, path: Path, first_row: int, first_line: int
 ) -> tuple[pl.DataFrame, int, int]:
     """The wanted columns of the rows that a piece of a table holds in full, by the csv module.
 
     Args:
-        at: where it stands. last: whether nothing follows.
+        last: whether nothing follows. path, first_row, first_line: where the piece begins.
 
     Returns:
         a frame, the number of blank lines after it, and the length of both in bytes.
@@ -412,7 +388,10 @@ def _read_exactly(
             next(again)
         found = lines.split("\n", again.line_num + 1)[again.line_num].rstrip("\r")[:60]
         found = found.encode(errors="surrogateescape").decode(errors="replace")
-        return at.fault(row, again.line_num, f"{what}: {found!r}")
+        where, at_line = f"{path}, row {first_row + row}", first_line + again.line_num
+        if first_row + row != at_line:  # a value above has line breaks
+            where += f", line {at_line}"
+        return InputError(f"{where}: {what}: {found!r}")
 
     rows, read, used = [], reader(lines), 0
     try:
