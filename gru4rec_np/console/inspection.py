@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from gru4rec_np.console import report
-from gru4rec_np.data.protocols import cut_by_time, split
+from gru4rec_np.data.protocols import By, cut_by_time, split
 from gru4rec_np.data.sessions import DAY, Sessions
 from gru4rec_np.files import write_whole
 from gru4rec_np.models.baselines import Markov
@@ -83,7 +82,13 @@ def shuffle(sessions: Sessions) -> Sessions:
     return dataclasses.replace(sessions, items=sessions.items[order])
 
 
-def inspect(log: Sessions, **how: Any) -> Inspection:
+def inspect(
+    log: Sessions,
+    days: float | None = None,
+    share: float | None = None,
+    by: By = "end",
+    full_hour: bool = False,
+) -> Inspection:
     """Compare a log with itself shuffled, and its test set with its training set.
 
     A first-order Markov chain learns from the training sessions and ranks the next items of at most
@@ -92,7 +97,7 @@ def inspect(log: Sessions, **how: Any) -> Inspection:
     well.
 
     Args:
-        log: a cleaned log. how: days or share, by, full_hour: as for `protocols.split`.
+        log: a cleaned log. days, share, by, full_hour: as for `protocols.split`.
 
     Raises:
         InputError: as `protocols.split`.
@@ -100,12 +105,12 @@ def inspect(log: Sessions, **how: Any) -> Inspection:
     Source: Klenitskiy et al. 2024, "Does It Look Sequential?", arXiv 2408.12008, who shuffle the
     test sessions of SASRec and GRU4Rec.
     """
-    train, test = split(log, **how)
+    train, test = split(log, days, share, by, full_hour)
     accuracy = []
     some = test[:: -(-test.n_sessions // MOST)]
     for of_train, of_test in ((train, some), (shuffle(train), shuffle(some))):
         accuracy.append(Markov().fit(of_train).evaluate(of_test, K))
-    whole_train, whole_test = cut_by_time(log, **how)
+    whole_train, whole_test = cut_by_time(log, days, share, by, full_hour)
     used, known = whole_test.support, whole_train.support > 0
     followed = np.unique(_pairs(train))
     pairs = _pairs(test)
