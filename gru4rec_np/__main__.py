@@ -1,5 +1,6 @@
 """`python -m gru4rec_np`: lists the commands; `--version`."""
 
+import argparse
 import ast
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ def main() -> None:
     parser = Parser(
         usage="python -m gru4rec_np.COMMAND [options]",
         description="GRU4Rec in NumPy. Each command is a module; --help lists its options.",
-        argument_default="",
+        argument_default=argparse.SUPPRESS,
     )
     parser.add_argument("--version", action="version", version=f"gru4rec_np {__version__}")
     if len(sys.argv) > 1 and sys.argv[1] in COMMANDS:

@@ -57,8 +57,8 @@ def main() -> None:
         if len(args.test) > 1:
             print("\n" * bool(n) + cli.shown(file, 200))
         print(
-            f"{log.n_events:,} events in {log.n_sessions:,} sessions; of them known to the model, "
-            f"in sessions of 2 or more: {test.n_events:,} in {test.n_sessions:,}"
+            f"{log.n_events:,} events in {log.n_sessions:,} sessions; evaluated: "
+            f"{test.n_events:,} in {test.n_sessions:,} (known items, 2 events or more)"
         )
         among = f"{test.n_items:,}" if candidates is None else f"the items of {args.candidates}"
         print(f"next item among {among}, {len(test.cases):,} cases, ties {args.ties}")

@@ -355,7 +355,7 @@ def test_unusable_logs(tmp_path):
         ),
         (
             ["--train", log("one.tsv", head + "1\ta\t3\n1\ta\t4\n" * 3)],
-            ["one.tsv", "split", "0 of 1 sessions are for training"],
+            ["one.tsv", "split", "training gets 0 of 1 sessions"],
         ),
         (
             ["--train", log("a.tsv", head + "1\ta\t3\n1\tb\t4\n"),

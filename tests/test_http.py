@@ -292,12 +292,12 @@ def test_no_depth_is_deep_enough_for_an_error(port, caplog):
         ("GET", "/items?skip=-1", None, 422, "skip: must be"),
         ("GET", "/items?q=x", None, 422, "unknown name 'q'"),
         ("GET", "/map?model=nix", None, 404, "must be one of shop"),
-        ("GET", "/sessions/none/recommend", None, 404, "none of that id"),
+        ("GET", "/sessions/none/recommend", None, 404, "no live session of that id"),
         ("GET", "/sessions/none/recommend?exclude=x", None, 422, "exclude: must be seen"),
         ("POST", "/sessions/a%20b/clicks", {"item": "x"}, 422, "session id"),
         ("POST", f"/sessions/{'x' * 129}/clicks", {"item": "x"}, 422, "session id"),
         ("POST", "/sessions/a/clicks", {"item": None}, 422, "item: must be an item id"),
-        ("DELETE", "/sessions/none", None, 404, "none of that id"),
+        ("DELETE", "/sessions/none", None, 404, "no live session of that id"),
     ],
 )
 def test_other_bad_requests(port, caplog, method, path, body, status, words):

@@ -37,8 +37,8 @@ DATA_OPTIONS: dict[str, tuple[Any, str]] = {
                   "Without it the simulated shop is used"),
     "test": ([], "test log, used as it is; train and evaluate take several, one by one. Without it "
                  "--split cuts the training log"),
-    "split": ("1d", "test set: 2d is the last two days, 0.1 the last tenth of the sessions; none: "
-                    "train on the whole log"),
+    "split": ("1d", "test set: 2d is the last two days, 0.1 the last tenth of the sessions; train "
+                    "takes none, too: it trains on the whole log"),
     "session_column": (COLUMNS[0], "name of the session id column; two names like user,session "
                                    "make one key"),
     "item_column": (COLUMNS[1], "name of the item id column"),
@@ -130,11 +130,10 @@ def run_settings(given: dict[str, Any]) -> dict[str, Any]:
     run = {n: _value(n, given.get(n, default)) for n, (default, _) in RUN_OPTIONS.items()}
     if run["validation"]:
         cli.parse_split(run["validation"], "validation")
-    if run["patience"] < 0 or (run["patience"] and not run["validation"]):
-        raise InputError(
-            "patience: must be a whole number >= 0, and 0 without --validation, not "
-            f"{run['patience']}"
-        )
+    if run["patience"] < 0:
+        raise InputError(f"patience: must be a whole number >= 0, not {run['patience']}")
+    if run["patience"] and not run["validation"]:
+        raise InputError("patience: needs --validation")
     if run["hybrid"] and run["start_from"]:
         raise InputError("hybrid: not with --start-from, the run's model stays what it is")
     if run["keep_counts"] and not run["start_from"]:

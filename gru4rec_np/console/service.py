@@ -299,7 +299,9 @@ class Service:
         if key not in self._sessions:
             if not make:
                 raise Refused(
-                    404, f"session {name}: {one.name} has none of that id; it may have been dropped"
+                    404,
+                    f"session {name}: {one.name} has no live session of that id; it may have been "
+                    "dropped",
                 )
             self._sessions[key] = _Live(one.model)
             if len(self._sessions) > self.most_sessions:

@@ -95,8 +95,8 @@ def clean(
             break
     if kept.n_sessions == 0:
         raise InputError(
-            f"no session is left: of {sessions.n_sessions} none has {min_session_length} events "
-            f"of items with at least {min_item_support} events; lower min_item_support?"
+            f"no session is left: none of {sessions.n_sessions} has {min_session_length} or more "
+            f"events of items with {min_item_support} events or more; lower min_item_support?"
         )
     return kept.compact()
 
@@ -139,8 +139,8 @@ def cut_by_time(
     for side, part in (("training", train), ("test", test)):
         if not (part.lengths >= 2).any():
             raise InputError(
-                f"split: with {how} as the test set, {part.n_sessions} of {sessions.n_sessions} "
-                f"sessions are for {side} and none of them has 2 events"
+                f"split: with {how} as the test set, {side} gets {part.n_sessions} of "
+                f"{sessions.n_sessions} sessions, none with 2 events or more"
             )
     return train, test
 

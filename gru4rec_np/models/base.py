@@ -167,7 +167,8 @@ class Model(Estimator, ABC):
         indices = np.array(found, np.int32)
         places = np.flatnonzero(indices >= 0)
         if len(places) == 0:
-            raise InputError(f"recommend: none of the {len(found)} items is known to the model")
+            known = f"none of the {len(found)} items is known to the model"
+            raise InputError(f"recommend: {known if found else 'the session has no items'}")
         return places, indices[places]
 
     def recommend(
