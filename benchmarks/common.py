@@ -88,6 +88,12 @@ def put(text: str, name: str, markdown: str) -> str:
     return place.sub(lambda found: f"{found[1]}\n{markdown}\n\n{found[2]}", text)
 
 
+def milliseconds(seconds: np.ndarray, digits: int = 2) -> str:
+    """Of the fastest round and, in brackets, of the median one."""
+    least, middle = 1000 * seconds.min(), 1000 * np.median(seconds)
+    return f"{least:.{digits}f} ({middle:.{digits}f})"
+
+
 def mean_and_std(values: Sequence[float]) -> str:
     """Over seeds, as in docs/results.md."""
     return f"{np.mean(values):.4f} ± {np.std(values, ddof=1):.4f}"
@@ -117,6 +123,19 @@ def item_weights(hp: Hyperparameters) -> list[str]:
     """The weights that have a row for each item."""
     items = -1  # a number that no other weight has
     return [name for name, (rows, *_) in network.blocks(hp, items).items() if rows == items]
+
+
+def bytes_of_rows(hp: Hyperparameters, W: network.Weights, rows: dict[str, int]) -> int:
+    """Bytes of weights and their optimiser memory, each read once and written once.
+
+    Args:
+        W: tables may have any number of rows.
+        rows: how many count, of each weight that has a row for each item.
+    """
+    tables = item_weights(hp)
+    numbers = sum(p[0].size * rows[name] if name in tables else p.size for name, p in W.items())
+    kinds = 1 + (hp.adapt == "adagrad") + (hp.momentum > 0)
+    return 4 * 2 * kinds * numbers
 
 
 def peak() -> float:
