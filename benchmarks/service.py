@@ -139,8 +139,8 @@ def soak(port: int, pid: int, minutes: float) -> None:
     clients = [threading.Thread(target=client, args=(port, until, found, i)) for i in range(8)]
     for thread in clients:
         thread.start()
-    while any(thread.is_alive() for thread in clients):
-        clients[0].join(30)
+    while alive := [thread for thread in clients if thread.is_alive()]:
+        alive[0].join(30)
         files = len(os.listdir(f"/proc/{pid}/fd"))
         passed = time.monotonic() - began
         print(
