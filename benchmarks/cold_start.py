@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -72,15 +73,11 @@ def work(contender: str, path: str, epochs: int) -> None:
     model.fit(train, on_epoch=lambda row: done(int(row["epoch"])))
 
 
-def work_in_parts(path: str, began: float) -> None:
-    """Start as `work` does on a GPU; print each part's name and its seconds."""
-    last = began
+def work_in_parts(path: str) -> None:
+    """Start as `work` does on a GPU; print the name of each part when it is done."""
 
     def done(name: str) -> None:
-        nonlocal last
-        now = time.time()
-        print(f"{name}\t{now - last}", flush=True)
-        last = now
+        print(name, flush=True)
 
     import cupy
     import speed
@@ -110,65 +107,46 @@ def work_in_parts(path: str, began: float) -> None:
     done("the second step")
 
 
-def with_cache(folder: str) -> dict[str, str]:
-    """The environment of a process that keeps its machine code in a folder."""
+def measure(what: str, path: str, cache: str, epochs: int) -> dict[str, float]:
+    """Each line that a new process prints, and the seconds from its start until then.
+
+    Args:
+        what: a contender, for `work`; or "parts", for `work_in_parts`.
+        cache: the folder for the process's machine code.
+    """
+    command = [sys.executable, __file__, what, path, str(epochs)]
     names = "NUMBA_CACHE_DIR", "CUPY_CACHE_DIR", "CUDA_CACHE_PATH"
-    return {**os.environ, **dict.fromkeys(names, folder)}
-
-
-def measure(contender: str, path: str, cache: str, epochs: tuple[int, ...]) -> list[float]:
-    """Seconds from the start of a new process until each of these epochs was done."""
-    command, env = [sys.executable, __file__, contender, path, str(max(epochs))], with_cache(cache)
+    env = {**os.environ, **dict.fromkeys(names, cache)}
     began, seconds = time.perf_counter(), {}
     with subprocess.Popen(
         command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout and process.stderr
         for line in process.stdout:
-            seconds[int(line)] = time.perf_counter() - began
+            seconds[line.strip()] = time.perf_counter() - began
         errors = process.stderr.read()
     if process.returncode:
-        raise SystemExit(f"error: {contender}: {errors}")
-    return [seconds[n] for n in epochs]
+        raise SystemExit(f"error: {what}: {errors}")
+    return seconds
 
 
-def measure_parts(path: str, cache: str) -> dict[str, float]:
-    """The seconds of each part of a start on a GPU, in a new process."""
-    command = [sys.executable, __file__, "parts", path, str(time.time())]
-    run = subprocess.run(command, env=with_cache(cache), capture_output=True, text=True)
-    if run.returncode:
-        raise SystemExit(f"error: the parts of a start: {run.stderr}")
-    lines = [line.split("\t") for line in run.stdout.splitlines() if "\t" in line]
-    return {name: float(seconds) for name, seconds in lines}
-
-
-def cuda_start(args: argparse.Namespace) -> dict[str, str]:
-    """The part `cuda_start` of performance.py: as `cold_start`, and the parts of the start."""
-    from common import device, machine, table
-
-    found: dict[str, list[dict[str, float]]] = {"cold": [], "warm": []}
-    text = cold_start(args, ON_GPU, EPOCHS[:2])["cold_start"]
+def starts(
+    train: "Sessions", contenders: Iterable[str], epochs: int, rounds: int
+) -> dict[tuple[str, str], list[dict[str, float]]]:
+    """(contender, "cold" or "warm") to what `measure` found in each round, in turns."""
+    found: dict[tuple[str, str], list[dict[str, float]]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        path = write_log(args.train, folder)
-        for r in range(args.rounds):
-            for of in found.values():
-                of.append(measure_parts(path, str(Path(folder, str(r)))))
-    rows = [
-        [name, *(f"{min(part[name] for part in of):.2f}" for of in found.values())]
-        for name in found["cold"][0]
-    ]
-    parts = table(["seconds", *found], rows)
-    return {"cuda_start": f"{device()}; {machine()}.\n\n{text}\n\n{parts}"}
-
-
-def write_log(train: "Sessions", folder: str) -> str:
-    """A file with the sessions, for `work`."""
-    path = str(Path(folder, "log.npz"))
-    np.savez(
-        path, items=train.items, offsets=train.offsets, times=train.times,
-        item_ids=np.arange(train.n_items), session_ids=np.arange(train.n_sessions),
-    )  # fmt: skip
-    return path
+        path = str(Path(folder, "log.npz"))
+        np.savez(
+            path, items=train.items, offsets=train.offsets, times=train.times,
+            item_ids=np.arange(train.n_items), session_ids=np.arange(train.n_sessions),
+        )  # fmt: skip
+        for r in range(rounds):
+            for contender in contenders:
+                for state in ("cold", "warm"):
+                    ends = measure(contender, path, str(Path(folder, str(r))), epochs)
+                    found.setdefault((contender, state), []).append(ends)
+    return found
 
 
 def cold_start(
@@ -182,24 +160,29 @@ def cold_start(
     train = args.train
     few = np.arange(train.n_sessions) < np.searchsorted(train.offsets, EVENTS)
     train = train.keep_sessions(few).compact()
-    found: dict[tuple[str, str], list[list[float]]] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        path = write_log(train, folder)
-        for r in range(args.rounds):
-            for contender in contenders:
-                if contender == "torch" and not find_spec("torch"):
-                    continue
-                for state in ("cold", "warm"):
-                    seconds = measure(contender, path, str(Path(folder, str(r))), epochs)
-                    found.setdefault((contender, state), []).append(seconds)
-    rows = [
-        [f"{contenders[contender]}, {state}", *(f"{s:.1f}" for s in np.min(rounds, axis=0))]
-        for (contender, state), rounds in found.items()
-    ]
+    there = [name for name in contenders if name != "torch" or find_spec("torch")]
+    rows = []
+    for (contender, state), found in starts(train, there, max(epochs), args.rounds).items():
+        least = [min(ends[str(n)] for ends in found) for n in epochs]
+        rows.append([f"{contenders[contender]}, {state}", *(f"{s:.1f}" for s in least)])
     head = f"seconds until so many epochs of {train.n_events:,} events are done"
     return {"cold_start": table([head, *map(str, epochs)], rows)}
 
 
+def cuda_start(args: argparse.Namespace) -> dict[str, str]:
+    """The part `cuda_start` of performance.py: as `cold_start`, and the parts of the start."""
+    from common import device, machine, table
+
+    text = cold_start(args, ON_GPU, EPOCHS[:2])["cold_start"]
+    columns = []
+    for found in starts(args.train, ["parts"], 1, args.rounds).values():
+        names = list(found[0])
+        columns.append(np.min([np.diff([0, *ends.values()]) for ends in found], axis=0))
+    rows = [[name, *(f"{s:.2f}" for s in of)] for name, *of in zip(names, *columns, strict=True)]
+    parts = table(["seconds", "cold", "warm"], rows)
+    return {"cuda_start": f"{device()}; {machine()}.\n\n{text}\n\n{parts}"}
+
+
 if __name__ == "__main__":
-    what, log, last = sys.argv[1:]
-    work_in_parts(log, float(last)) if what == "parts" else work(what, log, int(last))
+    what, log, epochs = sys.argv[1:]
+    work_in_parts(log) if what == "parts" else work(what, log, int(epochs))

@@ -13,75 +13,61 @@ import argparse
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import speed
 import torch
-from common import device, in_turns, item_weights, machine, table
+from common import bytes_of_rows, device, machine, milliseconds, name_of, table
 from cuda_ladder import REPEAT, launches_of, microseconds
 
 from gru4rec_np import Sessions
 from gru4rec_np.backends.cuda import operations as cuda
 from gru4rec_np.backends.cuda.steps import DeviceSteps
 from gru4rec_np.backends.emulator import Module, Report, Traffic
-from gru4rec_np.data.batches import draw_negatives, negative_distribution, session_parallel
+from gru4rec_np.data.batches import draw_negatives, session_parallel
 from gru4rec_np.models import network
 from gru4rec_np.models.hyperparameters import Hyperparameters
-from gru4rec_np.ops.optim import init_state
 
 SECTOR = 32  # bytes
 STEPS = 256  # of a round on a GPU
 DEFAULTS = "the defaults"  # a setting that the PyTorch models do not have
-
-
-class Profiled:
-    """A module whose launches are counted: for CudaOps in place of `Module`."""
-
-    def __init__(self, path: Path, options: tuple[str, ...], reports: list[Report]) -> None:
-        self.module, self.reports = Module(path, options, checks=True), reports
-
-    def get_function(self, name: str) -> Callable:
-        """The kernel, which puts a report of each launch into the list."""
-        kernel = self.module.get_function(name)
-
-        def launch(grid: tuple, block: tuple, args: tuple, shared_mem: int) -> None:
-            self.reports.append(kernel(grid, block, args, shared_mem, profile=True))
-
-        return launch
+OURS = name_of("cuda", 1)
 
 
 def profile(
-    setting: str, train: Sessions, n: int
-) -> tuple[list[Report], Hyperparameters, network.Weights, list[Counter]]:
-    """Train n steps from the middle of an epoch.
+    setting: str, train: Sessions
+) -> tuple[list[Report], Hyperparameters, network.Weights, Counter]:
+    """Train a step in the middle of an epoch.
 
     Returns:
-        a report of each launch, the hyperparameters, the weights, and for each step how many
-        distinct items it "scored", "used" (scored or fed) and was "fed".
+        a report of each launch, the hyperparameters, the weights, and how many distinct items the
+        step "scored", "used" (scored or fed) and was "fed".
     """
     reports: list[Report] = []
-    ops = cuda.CudaOps(
-        "cuda-emulated", "to count", np, lambda *what: Profiled(*what, reports), lambda f: f
-    )
+
+    def load(path: Path, options: tuple[str, ...]) -> SimpleNamespace:
+        """A module for CudaOps that puts a report of each launch into the list."""
+        module = Module(path, options, checks=True)
+
+        def get_function(name: str) -> Callable:
+            kernel = module.get_function(name)
+            return lambda *what, **how: reports.append(kernel(*what, **how, profile=True))
+
+        return SimpleNamespace(get_function=get_function)
+
+    ops = cuda.CudaOps("cuda-emulated", "to count", np, load, lambda f: f)
     hp = Hyperparameters(**speed.SETTINGS[setting])
     rng = np.random.default_rng(0)
     W = network.init_weights(hp, train.n_items, rng)
-    memory = {name: init_state(p, hp.adapt, hp.momentum) for name, p in W.items()}
     batches = session_parallel(train, hp.batch_size)
-    full = int(np.count_nonzero(batches.lanes == hp.batch_size))
-    if full < n:
-        raise SystemExit(f"error: too few sessions for {n} steps of {hp.batch_size} lanes")
-    steps = range((full - n) // 2, (full - n) // 2 + n)
-    negatives = negative_distribution(train.support, hp.sample_alpha)
-    samples = draw_negatives(rng, negatives, (n, hp.n_sample))
-    run = ops.stepper(hp, W, memory, np.log(train.support))
-    run(batches, steps, samples, network.zero_state(hp, hp.batch_size), rng)
-    counts = []
-    for t, extra in zip(steps, samples, strict=True):
-        fed, scored = np.unique(batches.x[t]), np.union1d(batches.y[t], extra)
-        used = np.union1d(fed, scored)
-        counts.append(Counter(fed=len(fed), scored=len(scored), used=len(used)))
-    return reports, hp, W, counts
+    ours = speed.Ours(hp, ops, W, train, batches)
+    t = (speed.full_steps(hp, batches) - 1) // 2
+    samples = draw_negatives(rng, ours.negatives, (1, hp.n_sample))
+    ours.run(batches, range(t, t + 1), samples, ours.state, rng)
+    fed, scored = np.unique(batches.x[t]), np.union1d(batches.y[t], samples)
+    used = np.union1d(fed, scored)
+    return reports, hp, W, Counter(fed=len(fed), scored=len(scored), used=len(used))
 
 
 def must_move(hp: Hyperparameters, W: network.Weights, n: Counter) -> int:
@@ -92,12 +78,9 @@ def must_move(hp: Hyperparameters, W: network.Weights, n: Counter) -> int:
     """
     rows = {"V_y": n["used" if hp.input == "shared" else "scored"], "b_y": n["scored"]}
     rows |= {"W_x": n["fed"], "E": n["fed"]}
-    tables = item_weights(hp)
-    numbers = sum(p[0].size * rows[name] if name in tables else p.size for name, p in W.items())
-    kinds = 1 + (hp.adapt == "adagrad") + (hp.momentum > 0)
     supports = n["scored"] if hp.logq and hp.loss == "cross-entropy" else 0
     items = 2 * hp.batch_size + hp.n_sample
-    return 4 * (2 * kinds * numbers + supports + items)
+    return bytes_of_rows(hp, W, rows) + 4 * (supports + items)
 
 
 def traffic(reports: list[Report]) -> Traffic:
@@ -113,7 +96,7 @@ def cuda_step(args: argparse.Namespace) -> dict[str, str]:
     """For each setting, what a step asks for beside what must move."""
     rows = []
     for setting in args.settings:
-        reports, hp, W, (used,) = profile(setting, args.train, 1)
+        reports, hp, W, used = profile(setting, args.train)
         of = {r.kernel: traffic([s for s in reports if s.kernel == r.kernel]) for r in reports}
         asked, least = traffic(reports), must_move(hp, W, used)
         largest = max(of, key=lambda kernel: of[kernel].sectors)
@@ -154,27 +137,19 @@ def cuda_step_gpu(args: argparse.Namespace) -> dict[str, str]:
     parts, kernels = [f"{device()}; {machine()}. {args.log}."], {}
     speed.SETTINGS[DEFAULTS] = {}
     for setting in [*args.settings, DEFAULTS]:
+        peers = speed.PEERS if torch.cuda.is_available() and setting != DEFAULTS else {}
         hp, batches, found = speed.contenders_of(
-            setting, ["cuda", "numba"], args.train, (2,), {} if setting == DEFAULTS else speed.PEERS
+            setting, ["cuda", "numba"], args.train, (2,), peers
         )
-        steps = range(min(STEPS, int(np.count_nonzero(batches.lanes == hp.batch_size))))
-        calls = {
-            name if "numba" in name else name.rpartition(", ")[0]: (
-                2, lambda r, train=contender.train, steps=steps: train(steps))
-            for name, (_, contender) in found.items()
-            if torch.cuda.is_available() or "PyTorch" not in name
-        }  # fmt: skip
-        seconds, _ = in_turns(calls, args.rounds)
-        rows = []
-        for name, of in seconds.items():
-            fastest, median = of.min() / len(steps), np.median(of) / len(steps)
-            rows.append([
-                name, f"{1000 * fastest:.3f} ({1000 * median:.3f})",
-                f"{hp.batch_size / fastest:,.0f}", f"{seconds['cuda'].min() / of.min():.2f}",
-            ])  # fmt: skip
+        seconds, _ = speed.train_in_turns(hp, batches, found, STEPS, args.rounds)
+        rows = [
+            [name if "numba" in name else name.rpartition(", ")[0], milliseconds(of, 3),
+             f"{hp.batch_size / of.min():,.0f}", f"{seconds[OURS].min() / of.min():.2f}"]
+            for name, of in seconds.items()
+        ]  # fmt: skip
         head = ["ms per step, fastest round (median)", "events per second", "speed, cuda = 1"]
         parts.append(table([setting, *head], rows))
-        kernels[setting] = time_kernels(found["cuda, 1 thread"][1].run, args.rounds)
+        kernels[setting] = time_kernels(found[OURS][1].run, args.rounds)
     names = dict.fromkeys(name for of in kernels.values() for name in of if name != "all")
     rows = [
         [name, *(f"{of[name]:.1f}" if name in of else "" for of in kernels.values())]

@@ -184,19 +184,14 @@ def waits(model: GRU4Rec, n_items: int) -> dict[str, object]:
 def many(args: argparse.Namespace) -> dict[str, str]:
     """Milliseconds a session: `recommend` one by one, and `recommend_many`."""
 
-    def both(model: GRU4Rec, log: Sessions) -> dict[str, tuple]:
-        few = [log.session(s).tolist() for s in range(ALONE)]
-        return {
-            "alone": (1, lambda r: [model.recommend(session, K) for session in few]),
-            "many": (2, lambda r: model.recommend_many(log, K)),
-        }
-
     rows = []
     for n in (SMALL, args.items):
         log, calls = random_sessions(n)[:AT_ONCE], {}
+        few = [log.session(s).tolist() for s in range(ALONE)]
         for backend in args.backends:
-            found = both(random_model(np.arange(n), backend), log)
-            calls |= {(backend, what): call for what, call in found.items()}
+            model = random_model(np.arange(n), backend)
+            calls[backend, "alone"] = 1, lambda r, m=model, of=few: [m.recommend(s, K) for s in of]
+            calls[backend, "many"] = 2, lambda r, m=model, log=log: m.recommend_many(log, K)
         seconds, _ = in_turns(calls, min(3, args.rounds))
         for backend in args.backends:
             alone = 1000 * seconds[backend, "alone"].min() / ALONE

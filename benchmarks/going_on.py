@@ -67,11 +67,10 @@ def main() -> None:
         found: dict[tuple[int, str], list[list[float]]] = {}
         for seed in args.seeds:
             values = read_config(config) | {"seed": seed}
-            models = {}
-            for contender in (STALE, GOING, FRESH):
-                models[contender] = GRU4Rec(**values).fit(
-                    log.keep_sessions(day < args.first), verbose=False
-                )
+            begin = log.keep_sessions(day < args.first)
+            models = {
+                kind: GRU4Rec(**values).fit(begin, verbose=False) for kind in (STALE, GOING, FRESH)
+            }
             first_items = models[STALE].item_ids
             for d in range(args.first, n_days):
                 so_far = log.keep_sessions(day <= d)

@@ -9,49 +9,49 @@ Prints Markdown.
 """
 
 import argparse
-import time
 from collections.abc import Callable
 
 import numpy as np
-from common import mean_and_std, table
+from common import mean_and_std, table, trained
 
 from gru4rec_np import GRU4Rec, Sessions, Shop, clean, read_table, split
 from gru4rec_np.data.sessions import DAY
 from gru4rec_np.models.hybrid import Hybrid
 
-# Each idea alone on top of the papers' model, then together.
-NOTHING: dict[str, object] = {}
+PAPERS = GRU4Rec.published
 COSINE_12: dict[str, object] = {"cosine": 12.0}
-ALONE = {
-    "as published": NOTHING,
-    "decay": {"decay": True},
-    "skip": {"skip": True},
-    "cosine": COSINE_12,
-    "dropout 0.2": {"dropout_p_embed": 0.2},
-    "repeat": {"repeat": 0.15},
-    "all items": {"n_sample": "all"},
-}
 UNFADED = COSINE_12 | {"fade": 0.0, "repeat": 0.0}
-TOGETHER = {
-    "skip, cosine, dropout 0.2": UNFADED,
-    "and fade": COSINE_12 | {"repeat": 0.0},
-    "and fade 0.6": COSINE_12 | {"fade": 0.6, "repeat": 0.0},
-    "and fade and repeat": COSINE_12,
-    "and repeat 0.1": COSINE_12 | {"repeat": 0.1},
-    "and repeat 0.2": COSINE_12 | {"repeat": 0.2},
-    "and cosine 11": {"cosine": 11.0},
-    "and cosine 10: the default": NOTHING,
-    "and cosine 9": {"cosine": 9.0},
-    "and decay": UNFADED | {"decay": True},
-    "and decay, without skip": UNFADED | {"decay": True, "skip": False},
-    "and decay, without cosine": UNFADED | {"decay": True, "cosine": 0.0},
-    "and decay, cosine 8": UNFADED | {"decay": True, "cosine": 8.0},
-    "the default, all items": {"n_sample": "all"},
-}
-BPR_MAX = {"loss": "bpr-max", "sample_alpha": 0.5, "learning_rate": 0.05, "momentum": 0.2}
-OTHERS = {
-    "BPR-max, as published": BPR_MAX | {"dropout_p_embed": 0.2},
-}
+VARIANTS: dict[str, tuple[Callable, dict[str, object]]] = {
+    # Each idea alone on top of the papers' model.
+    "as published": (PAPERS, {}),
+    "decay": (PAPERS, {"decay": True}),
+    "skip": (PAPERS, {"skip": True}),
+    "cosine": (PAPERS, COSINE_12),
+    "dropout 0.2": (PAPERS, {"dropout_p_embed": 0.2}),
+    "repeat": (PAPERS, {"repeat": 0.15}),
+    "all items": (PAPERS, {"n_sample": "all"}),
+    # Together.
+    "skip, cosine, dropout 0.2": (GRU4Rec, UNFADED),
+    "and fade": (GRU4Rec, COSINE_12 | {"repeat": 0.0}),
+    "and fade 0.6": (GRU4Rec, COSINE_12 | {"fade": 0.6, "repeat": 0.0}),
+    "and fade and repeat": (GRU4Rec, COSINE_12),
+    "and repeat 0.1": (GRU4Rec, COSINE_12 | {"repeat": 0.1}),
+    "and repeat 0.2": (GRU4Rec, COSINE_12 | {"repeat": 0.2}),
+    "and cosine 11": (GRU4Rec, {"cosine": 11.0}),
+    "and cosine 10: the default": (GRU4Rec, {}),
+    "and cosine 9": (GRU4Rec, {"cosine": 9.0}),
+    "and decay": (GRU4Rec, UNFADED | {"decay": True}),
+    "and decay, without skip": (GRU4Rec, UNFADED | {"decay": True, "skip": False}),
+    "and decay, without cosine": (GRU4Rec, UNFADED | {"decay": True, "cosine": 0.0}),
+    "and decay, cosine 8": (GRU4Rec, UNFADED | {"decay": True, "cosine": 8.0}),
+    "the default, all items": (GRU4Rec, {"n_sample": "all"}),
+    # Others.
+    "hybrid of the default": (Hybrid, {}),
+    "BPR-max, as published": (PAPERS, {
+        "loss": "bpr-max", "sample_alpha": 0.5, "learning_rate": 0.05, "momentum": 0.2,
+        "dropout_p_embed": 0.2,
+    }),
+}  # fmt: skip
 
 
 def zipf(rng: np.random.Generator, n: int, exponent: float) -> np.ndarray:
@@ -164,30 +164,17 @@ def main() -> None:
         if name == "rsc15" and args.train is None:
             continue
         train, valid = split(read_table(args.train) if name == "rsc15" else LOGS[name](), days=1)
-        variants = [(label, GRU4Rec.published, values) for label, values in ALONE.items()]
-        variants += [(label, GRU4Rec, values) for label, values in TOGETHER.items()]
-        variants += [("hybrid of the default", Hybrid, NOTHING)]
-        variants += [(label, GRU4Rec.published, values) for label, values in OTHERS.items()]
-        variants = [v for v in variants if any(text in v[0] for text in args.only)]
         lines, first = [], None
-        for label, make, values in variants:
-            found = []
-            for seed in args.seeds:
-                model = make(**values, seed=seed)
-                began = time.process_time()
-                model.fit(train, verbose=False)
-                seconds = time.process_time() - began
-                metrics = model.evaluate(valid.restrict(model.item_ids))
-                found.append([metrics["recall@20"], metrics["mrr@20"], seconds])
-            recall, mrr, seconds = np.transpose(found)
-            first = (recall.mean(), mrr.mean()) if first is None else first
-            gains = [
-                f"{x.mean() / of - 1:+.1%}" for x, of in zip((recall, mrr), first, strict=True)
-            ]
-            lines.append(
-                [label, mean_and_std(recall), gains[0], mean_and_std(mrr), gains[1],
-                 f"{seconds.mean():.1f}"]
-            )  # fmt: skip
+        for label, (make, values) in VARIANTS.items():
+            if not any(text in label for text in args.only):
+                continue
+            models = (make(**values, seed=seed) for seed in args.seeds)
+            recall, mrr, seconds = trained(label, models, train, valid)
+            first = first or (recall.mean(), mrr.mean())
+            lines.append([
+                label, mean_and_std(recall), f"{recall.mean() / first[0] - 1:+.1%}",
+                mean_and_std(mrr), f"{mrr.mean() / first[1] - 1:+.1%}", f"{seconds.mean():.1f}",
+            ])  # fmt: skip
         print(f"\n{name}: {train.n_events:,} events, {train.n_items:,} items\n", flush=True)
         head = ["GRU4Rec", "Recall@20", "", "MRR@20", "", "CPU seconds"]
         print(table(head, lines), flush=True)

@@ -63,16 +63,12 @@ def main() -> None:
             found[name].append(json.loads(done.stdout))
     best = {name: np.min(runs, axis=0) for name, runs in found.items()}
     slowest = max(seconds for seconds, _, _ in best.values())
-    print(machine())
-    print(
-        table(
-            ["one epoch", "seconds", "CPU seconds", "speed, slowest = 1", "last epoch's loss"],
-            [
-                [name, f"{s:.2f}", f"{cpu:.2f}", f"{slowest / s:.1f}", f"{loss:.3f}"]
-                for name, (s, cpu, loss) in best.items()
-            ],
-        )
-    )
+    rows = [
+        [name, f"{s:.2f}", f"{cpu:.2f}", f"{slowest / s:.1f}", f"{loss:.3f}"]
+        for name, (s, cpu, loss) in best.items()
+    ]
+    head = ["one epoch", "seconds", "CPU seconds", "speed, slowest = 1", "last epoch's loss"]
+    print(machine(), table(head, rows), sep="\n")
 
 
 if __name__ == "__main__":

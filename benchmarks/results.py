@@ -9,11 +9,8 @@ process's own on the CPU, so other work on the machine counts little.
 """
 
 import argparse
-import sys
-import time
 
-import numpy as np
-from common import mean_and_std, table
+from common import mean_and_std, table, trained
 
 from gru4rec_np import GRU4Rec, read_table
 from gru4rec_np.console.options import read_config
@@ -49,24 +46,16 @@ def main() -> None:
         p.error("--seeds: must be at least 2, for a standard deviation")
     train, test = read_table(args.train), read_table(args.test)
     rows = UNITS if args.units else [(name, config, None) for name, config in LOSSES.items()]
-    found, weights = {row: [] for row in rows}, {}
-    for seed in args.seeds:
-        for row in rows:
-            name, config, size = row
-            values = read_config(config) | {"seed": seed} | ({"layers": [size]} if size else {})
-            model = GRU4Rec.published(**values, backend="numpy" if args.units else "auto")
-            began = time.process_time()
-            model.fit(train, verbose=False)
-            seconds = time.process_time() - began
-            found[row].append([*model.evaluate(test).values(), seconds])
-            weights[row] = sum(w.size for n, w in model.weights.items() if n[-2:] != "_y")
-            print(name, size or "", seed, *found[row][-1], file=sys.stderr, flush=True)
     lines = []
-    for row, values in found.items():
-        recall, mrr, seconds = np.transpose(values)
+    for name, config, size in rows:
+        values = read_config(config) | ({"layers": [size]} if size else {})
+        values |= {"backend": "numpy" if args.units else "auto"}
+        models = [GRU4Rec.published(**values | {"seed": seed}) for seed in args.seeds]
+        recall, mrr, seconds = trained(f"{name} {size or ''}", models, train, test)
         accuracy = [mean_and_std(recall), mean_and_std(mrr)]
-        lines.append([row[0], row[2], f"{weights[row]:,}", *accuracy, f"{np.mean(seconds):.1f}"]
-                     if args.units else [row[0], *accuracy, f"`--config {row[1]}`"])  # fmt: skip
+        weights = sum(w.size for n, w in models[0].weights.items() if n[-2:] != "_y")
+        lines.append([name, size, f"{weights:,}", *accuracy, f"{seconds.mean():.1f}"]
+                     if args.units else [name, *accuracy, f"`--config {config}`"])  # fmt: skip
     head = ["unit", "units", "recurrent weights", "Recall@20", "MRR@20", "CPU seconds"]
     print(table(head if args.units else ["loss", "Recall@20", "MRR@20", "options"], lines))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numba
 import numpy as np
-from common import in_turns, item_weights, name_of, table
+from common import bytes_of_rows, in_turns, name_of, table
 from matplotlib.figure import Figure
 
 from gru4rec_np.models import network
@@ -48,18 +48,16 @@ def roofs(rounds: int) -> tuple[float, dict[str, float]]:
 
 def bytes_of(hp: Hyperparameters, scored: int) -> int:
     """Bytes that a step must move that scores `scored` distinct items."""
-    W, tables = network.init_weights(hp, 1, np.random.default_rng(0)), item_weights(hp)
+    W = network.init_weights(hp, 1, np.random.default_rng(0))
     # A fed item is a row of its own with 1-of-N input; with shared tables it is mostly scored too.
-    rows = {"V_y": scored, "b_y": scored, "W_x": hp.batch_size}
-    numbers = sum(p.size * (rows[name] if name in tables else 1) for name, p in W.items())
-    return 4 * numbers * (3 if hp.momentum else 2) * 2  # weight, Adagrad's sum, velocity; in, out
+    return bytes_of_rows(hp, W, {"V_y": scored, "b_y": scored, "W_x": hp.batch_size})
 
 
-def measure(work: dict, rounds: int, path: Path | None) -> str:
+def measure(results: dict, rounds: int, path: Path | None) -> str:
     """Tables of the roofs and of the steps; and the plot, if it has a path.
 
     Args:
-        work: setting to its `speed.Result` and hyperparameters.
+        results: setting to its `speed.Result`.
     """
     top, bandwidths = roofs(rounds)
     limits = [["matrix product", f"{top / 1e9:.0f} GFLOP/s", ""]]
@@ -67,8 +65,9 @@ def measure(work: dict, rounds: int, path: Path | None) -> str:
         [level, f"{rate / 1e9:.0f} GB/s", f"{top / rate:.1f}"] for level, rate in bandwidths.items()
     ]
     rows, points = [], {}
-    for setting, (result, hp) in work.items():
-        flops, moved, fastest = result.flops, bytes_of(hp, result.scored), result.fastest
+    for setting, result in results.items():
+        flops, fastest = result.flops, result.fastest
+        moved = bytes_of(result.hp, result.scored)
         least = max(flops / top, moved / bandwidths["memory"])
         ours = fastest.get(name_of("numba", 1), np.nan)
         rows.append([

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -39,8 +40,6 @@ LIMIT = 4096  # MiB
 BLOCK = 1_000_000  # events written to RSC15's format at once
 
 # --- stages: each takes the folder and the arguments, and returns sessions or a text --------------
-
-Stage = Callable[[Path, argparse.Namespace], Sessions | tuple | str]
 
 
 def simulate(folder: Path, args: argparse.Namespace) -> Sessions:
@@ -67,20 +66,22 @@ def simulate(folder: Path, args: argparse.Namespace) -> Sessions:
     return log
 
 
-def write(*endings: str, texts: bool = False) -> Stage:
-    """Write the log as tables; with `texts`, its ids are texts."""
+def write(ending: str, folder: Path, args: argparse.Namespace) -> Sessions:
+    """Write the log as a table."""
+    log = kept(folder / "log.npz")
+    write_table(log, folder / f"log.{ending}")
+    return log
 
-    def stage(folder: Path, args: argparse.Namespace) -> Sessions:
-        log = kept(folder / "log.npz")
-        if texts:
-            items, sessions = log.item_ids.tolist(), log.session_ids.tolist()
-            names = id_array(f"item-{i}" for i in items), id_array(f"session-{i}" for i in sessions)
-            log = Sessions(log.items, log.offsets, log.times, *names)
-        for ending in endings:
-            write_table(log, folder / f"{'names' if texts else 'log'}.{ending}")
-        return log
 
-    return stage
+def write_names(folder: Path, args: argparse.Namespace) -> Sessions:
+    """Write the log as tables whose ids are texts."""
+    log = kept(folder / "log.npz")
+    items, sessions = log.item_ids.tolist(), log.session_ids.tolist()
+    names = id_array(f"item-{i}" for i in items), id_array(f"session-{i}" for i in sessions)
+    log = Sessions(log.items, log.offsets, log.times, *names)
+    for ending in ("csv", "parquet"):
+        write_table(log, folder / f"names.{ending}")
+    return log
 
 
 def write_rsc15(folder: Path, args: argparse.Namespace) -> Sessions:
@@ -156,42 +157,34 @@ def training(folder: Path, args: argparse.Namespace) -> str:
     return f"{rate:,.0f} events/s with {model.ops.name}"
 
 
-def evaluation(backend: str) -> Stage:
+def evaluation(backend: str, folder: Path, args: argparse.Namespace) -> str:
     """Rank the log's test set by a GRU4Rec of random weights."""
-
-    def stage(folder: Path, args: argparse.Namespace) -> str:
-        test = kept(folder / "test.npz")
-        ranks, _ = random_model(test.item_ids, backend).ranks(test)
-        return f"{len(ranks):,} cases among {test.n_items:,} items"
-
-    return stage
+    test = kept(folder / "test.npz")
+    ranks, _ = random_model(test.item_ids, backend).ranks(test)
+    return f"{len(ranks):,} cases among {test.n_items:,} items"
 
 
-def baseline(name: str) -> Stage:
+def baseline(name: str, folder: Path, args: argparse.Namespace) -> str:
     """Fit a baseline on the log, rank its test set."""
-    return lambda folder, args: ranked(name, kept(folder / "train.npz"), kept(folder / "test.npz"))
+    return ranked(name, kept(folder / "train.npz"), kept(folder / "test.npz"))
 
 
-def among_million(name: str, backend: str = "") -> Stage:
+def among_million(name: str, folder: Path, args: argparse.Namespace, backend: str = "") -> str:
     """Rank cases among a large catalogue, each of whose items was clicked four times."""
-
-    def stage(folder: Path, args: argparse.Namespace) -> str:
-        n_items, n_cases = int(CATALOGUE * args.scale), int(CASES * args.scale)
-        rng = np.random.default_rng(0)
-        items = np.arange(4 * n_items, dtype=np.int32) % n_items
-        log = sessions_of(rng.permutation(items), 4, n_items)
-        test = sessions_of(rng.integers(0, n_items, 3 * (n_cases // 2), np.int32), 3, n_items)
-        return ranked(name, log, test, backend)
-
-    return stage
+    n_items, n_cases = int(CATALOGUE * args.scale), int(CASES * args.scale)
+    rng = np.random.default_rng(0)
+    items = np.arange(4 * n_items, dtype=np.int32) % n_items
+    log = sessions_of(rng.permutation(items), 4, n_items)
+    test = sessions_of(rng.integers(0, n_items, 3 * (n_cases // 2), np.int32), 3, n_items)
+    return ranked(name, log, test, backend)
 
 
-STAGES: dict[str, Stage] = {
+STAGES: dict[str, Callable[[Path, argparse.Namespace], Sessions | tuple | str]] = {
     "simulate": simulate,
-    "write Parquet": write("parquet"),
-    "write CSV": write("csv"),
+    "write Parquet": partial(write, "parquet"),
+    "write CSV": partial(write, "csv"),
     "write RSC15's format": write_rsc15,
-    "write names": write("csv", "parquet", texts=True),
+    "write names": write_names,
     "read Parquet": lambda folder, args: read_table(folder / "log.parquet"),
     "read CSV": lambda folder, args: read_table(folder / "log.csv"),
     "read RSC15's format": lambda folder, args: read_rsc15(folder / "log.dat"),
@@ -202,12 +195,13 @@ STAGES: dict[str, Stage] = {
     "read what it wrote": read_parts,
     "batches of an epoch": batches,
     "training": training,
-    "evaluation, numba": evaluation("numba"),
-    "evaluation, numpy": evaluation("numpy"),
-    **{f"fit and rank: {name}": baseline(name) for name in ("Item-KNN", "V-SKNN", "BPR-MF")},
-    "million items: GRU4Rec, numba": among_million("GRU4Rec", "numba"),
-    "million items: GRU4Rec, numpy": among_million("GRU4Rec", "numpy"),
-    **{f"million items: {name}": among_million(name)
+    "evaluation, numba": partial(evaluation, "numba"),
+    "evaluation, numpy": partial(evaluation, "numpy"),
+    **{f"fit and rank: {name}": partial(baseline, name)
+       for name in ("Item-KNN", "V-SKNN", "BPR-MF")},
+    "million items: GRU4Rec, numba": partial(among_million, "GRU4Rec", backend="numba"),
+    "million items: GRU4Rec, numpy": partial(among_million, "GRU4Rec", backend="numpy"),
+    **{f"million items: {name}": partial(among_million, name)
        for name in ("POP", "S-POP", "Markov", "Item-KNN", "V-SKNN", "BPR-MF")},
 }  # fmt: skip
 UNMEASURED = ("simulate", "write RSC15's format", "write names")  # the benchmark's own work

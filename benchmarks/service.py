@@ -54,21 +54,10 @@ def serving(folder: Path, backend: str) -> Iterator[tuple[int, int]]:
     """A server of the model: its port and process id."""
     random_model(np.arange(ITEMS), "numpy").save(folder / "model.npz")
     with subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "gru4rec_np.serve",
-            folder,
-            "--port",
-            "0",
-            "--backend",
-            backend,
-            "--live-sessions",
-            "1000",
-        ],
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as server:
+        [sys.executable, "-m", "gru4rec_np.serve", folder, "--port", "0", "--backend", backend,
+         "--live-sessions", "1000"],
+        stdout=subprocess.PIPE, text=True,
+    ) as server:  # fmt: skip
         try:
             line = server.stdout.readline()
             yield int(re.search(r":(\d+) \(", line)[1]), server.pid
@@ -150,8 +139,8 @@ def soak(port: int, pid: int, minutes: float) -> None:
     clients = [threading.Thread(target=client, args=(port, until, found, i)) for i in range(8)]
     for thread in clients:
         thread.start()
-    while any(thread.is_alive() for thread in clients):
-        clients[0].join(30)
+    while alive := [thread for thread in clients if thread.is_alive()]:
+        alive[0].join(30)
         files = len(os.listdir(f"/proc/{pid}/fd"))
         passed = time.monotonic() - began
         print(

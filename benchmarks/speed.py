@@ -16,7 +16,7 @@ from functools import partial
 import numpy as np
 import roofline
 import torch
-from common import device, in_turns, machine, name_of, table
+from common import device, in_turns, machine, milliseconds, name_of, table
 from settings import SETTINGS
 from torch_peer import Peer, PlainPeer
 
@@ -38,7 +38,7 @@ STATIC_PEERS = {
 }
 PEER_STEPS = 256  # of a round of `peers`
 SAME = 0.05  # how far the losses may be apart: each model draws its own negatives
-PRODUCTS = "products alone"
+PRODUCTS, FASTEST = "products alone", "the fastest PyTorch"
 
 
 @dataclasses.dataclass
@@ -46,13 +46,13 @@ class Result:
     """What was measured in a setting.
 
     Attributes:
-        lanes: events of a step. scored: its distinct scored items, on average.
+        scored: distinct scored items of a step, on average.
         flops: of its matrix products.
         seconds: name to the seconds per step of each round.
         losses: name to the mean loss per event; NaN for the products.
     """
 
-    lanes: int
+    hp: Hyperparameters
     scored: int
     flops: int
     seconds: dict[str, np.ndarray]
@@ -168,19 +168,30 @@ def contenders_of(
     return hp, batches, found
 
 
-def measure(setting: str, args: argparse.Namespace) -> Result:
-    """Train all contenders on the same steps of a setting, in turns."""
-    hp, batches, found = contenders_of(setting, args.backends, args.train, args.threads)
-    negatives = negative_distribution(args.train.support, hp.sample_alpha)
-    samples = Ops().draw_negatives(np.random.default_rng(0), negatives, (64, hp.n_sample))
-    scored = [len(np.union1d(y, extra)) for y, extra in zip(batches.y[:64], samples, strict=False)]
-    floor = Floor(hp, round(np.mean(scored)))
-    found[PRODUCTS] = 1, floor
-    full = int(np.count_nonzero(batches.lanes == hp.batch_size))  # lanes only ever become fewer
-    steps = min(STEPS[setting], full)
-    if steps < 1:
+def full_steps(hp: Hyperparameters, batches: Batches) -> int:
+    """How many steps of an epoch have all lanes; lanes only ever become fewer."""
+    full = int(np.count_nonzero(batches.lanes == hp.batch_size))
+    if full < 1:
         raise SystemExit(f"error: too few sessions for a step of {hp.batch_size} lanes")
-    first = max(0, (full - (args.rounds + 1) * steps) // 2)
+    return full
+
+
+def train_in_turns(
+    hp: Hyperparameters,
+    batches: Batches,
+    contenders: dict[str, tuple[int, Ours | Peer | Floor]],
+    most: int,
+    rounds: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    """Train all on the same steps from the middle of an epoch, at most `most` a round, in turns.
+
+    Returns:
+        name to the seconds per step of each round, and name to the mean loss per event.
+    """
+    full = full_steps(hp, batches)
+    steps = min(most, full)
+    first = max(0, (full - (rounds + 1) * steps) // 2)
     fit_in = (full - first) // steps  # a longer run begins again
 
     def trains(contender):
@@ -190,15 +201,23 @@ def measure(setting: str, args: argparse.Namespace) -> Result:
 
         return call
 
-    calls = {name: (n, trains(contender)) for name, (n, contender) in found.items()}
-    seconds, losses = in_turns(calls, args.rounds)
-    return Result(
-        lanes=hp.batch_size,
-        scored=round(np.mean(scored)),
-        flops=floor.flops,
-        seconds={name: s / steps for name, s in seconds.items()},
-        losses={name: float(np.mean(values)) for name, values in losses.items()},
-    )
+    calls = {name: (n, trains(contender)) for name, (n, contender) in contenders.items()}
+    seconds, losses = in_turns(calls, rounds, clock)
+    means = {name: float(np.mean(values)) for name, values in losses.items()}
+    return {name: s / steps for name, s in seconds.items()}, means
+
+
+def measure(setting: str, args: argparse.Namespace) -> Result:
+    """Train all contenders on the same steps of a setting, in turns."""
+    hp, batches, found = contenders_of(setting, args.backends, args.train, args.threads)
+    negatives = negative_distribution(args.train.support, hp.sample_alpha)
+    samples = Ops().draw_negatives(np.random.default_rng(0), negatives, (64, hp.n_sample))
+    items = zip(batches.y[:64], samples, strict=False)
+    scored = round(np.mean([len(np.union1d(y, extra)) for y, extra in items]))
+    floor = Floor(hp, scored)
+    found[PRODUCTS] = 1, floor
+    timed = train_in_turns(hp, batches, found, STEPS[setting], args.rounds)
+    return Result(hp, scored, floor.flops, *timed)
 
 
 def result_table(setting: str, result: Result, thread_counts: Sequence[int]) -> str:
@@ -207,10 +226,10 @@ def result_table(setting: str, result: Result, thread_counts: Sequence[int]) -> 
     plain, tuned = (min(fastest[name_of(name, n)] for n in thread_counts) for name in PEERS)
     rows = []
     for name, s in fastest.items():
-        median, loss = 1000 * np.median(result.seconds[name]), result.losses[name]
+        loss = result.losses[name]
         rows.append([
-            name, f"{1000 * s:.2f} ({median:.2f})", f"{result.lanes / s:,.0f}", f"{plain / s:.2f}",
-            f"{tuned / s:.2f}", f"{s / fastest[PRODUCTS]:.2f}",
+            name, milliseconds(result.seconds[name]), f"{result.hp.batch_size / s:,.0f}",
+            f"{plain / s:.2f}", f"{tuned / s:.2f}", f"{s / fastest[PRODUCTS]:.2f}",
             "" if np.isnan(loss) else f"{loss:.3f}",
         ])  # fmt: skip
     head = [
@@ -226,9 +245,9 @@ def training(args: argparse.Namespace) -> dict[str, str]:
     torch.manual_seed(0)
     results = {setting: measure(setting, args) for setting in args.settings}
     tables = [result_table(name, result, args.threads) for name, result in results.items()]
-    work = {s: (result, Hyperparameters(**SETTINGS[s])) for s, result in results.items()}
     path = args.docs and args.docs / "roofline.png"
-    return {"training": "\n\n".join(tables), "roofline": roofline.measure(work, args.rounds, path)}
+    roofs = roofline.measure(results, args.rounds, path)
+    return {"training": "\n\n".join(tables), "roofline": roofs}
 
 
 def fit(args: argparse.Namespace) -> dict[str, str]:
@@ -263,27 +282,16 @@ def peers(args: argparse.Namespace) -> dict[str, str]:
         about = f"{device()}; {about}"
     ours, clock = ("cuda", time.perf_counter) if gpu else ("numba", time.process_time)
     models = PEERS | {name: p for name, p in STATIC_PEERS.items() if gpu or "graph" not in name}
-    ms, head = {}, [f"{args.log}", *(f"{s}, {what}" for s in args.settings for what in
-                    ("ms per step, fastest round (median)", f"time, {ours} = 1"))]  # fmt: skip
+    rows, head = {name: [name] for name in (ours, *models, FASTEST)}, [args.log]
     for setting in args.settings:
         hp, batches, found = contenders_of(setting, [ours], args.train, (1,), models)
-        steps = range(min(PEER_STEPS, int(np.count_nonzero(batches.lanes == hp.batch_size))))
-        calls = {
-            name.rpartition(", ")[0]: (1, lambda r, train=of.train, steps=steps: train(steps))
-            for name, (_, of) in found.items()
-        }
-        seconds, losses = in_turns(calls, args.rounds, clock)
-        mean = {name: np.mean(of) for name, of in losses.items()}
-        wrong = [name for name, loss in mean.items() if not abs(loss / mean[ours] - 1) < SAME]
+        found = {name.rpartition(", ")[0]: contender for name, contender in found.items()}
+        seconds, losses = train_in_turns(hp, batches, found, PEER_STEPS, args.rounds, clock)
+        wrong = [name for name, loss in losses.items() if not abs(loss / losses[ours] - 1) < SAME]
         if wrong:
-            raise SystemExit(f"error: {setting}: not {ours}'s loss: {', '.join(wrong)}: {mean}")
-        ms[setting] = {name: 1000 * of / len(steps) for name, of in seconds.items()}
-    for of in ms.values():
-        of["the fastest PyTorch"] = min((of[name] for name in models), key=np.min)
-    rows = [
-        [name, *(text for of in ms.values() for text in (
-            f"{of[name].min():.3f} ({np.median(of[name]):.3f})",
-            f"{of[name].min() / of[ours].min():.2f}"))]
-        for name in next(iter(ms.values()))
-    ]  # fmt: skip
-    return {"peers_gpu" if gpu else "peers": f"{about}.\n\n{table(head, rows)}"}
+            raise SystemExit(f"error: {setting}: not {ours}'s loss: {', '.join(wrong)}: {losses}")
+        seconds[FASTEST] = min((seconds[name] for name in models), key=np.min)
+        for name, of in seconds.items():
+            rows[name] += [milliseconds(of, 3), f"{of.min() / seconds[ours].min():.2f}"]
+        head += [f"{setting}, ms per step, fastest round (median)", f"{setting}, time, {ours} = 1"]
+    return {"peers_gpu" if gpu else "peers": f"{about}.\n\n{table(head, list(rows.values()))}"}

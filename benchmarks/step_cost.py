@@ -16,7 +16,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import speed
-from common import device, in_turns, item_weights, table
+from common import device, in_turns, item_weights, milliseconds, table
 
 from gru4rec_np.backends import load
 from gru4rec_np.data.batches import Batches
@@ -111,8 +111,7 @@ def items(args: argparse.Namespace) -> dict[str, str]:
         seconds, _ = in_turns(calls, args.rounds, clock)
         least = {n: 1000 * seconds[n].min() / STEPS for n in sizes}
         for n, (_, scored, _) in found.items():
-            middle = 1000 * np.median(seconds[n]) / STEPS
-            rows.append([draw, f"{n:,}", f"{scored:,.0f}", f"{least[n]:.2f} ({middle:.2f})",
+            rows.append([draw, f"{n:,}", f"{scored:,.0f}", milliseconds(seconds[n] / STEPS),
                          f"{least[n] / least[sizes[0]]:.2f}",
                          f"{1000 * least[n] / scored:.2f}"])  # fmt: skip
         del found, calls

@@ -225,7 +225,8 @@ class Peer:
         V, b, *others = leaves
         inputs = others[0] if others else V
         h, scores = self.forward(inputs.index_select(0, at_x), h, V, b)
-        return self.loss(scores, columns, items), h
+        r = self.activate(scores).index_select(1, columns)  # lane b's target is column b
+        return self.loss_of_columns(r, items), h
 
     def apply(self, used: list[Tensor], leaves: list[Tensor], gradients: list[Tensor]) -> None:
         """The update of all weights, in place."""
@@ -253,10 +254,6 @@ class Peer:
         h = self.cell(F.dropout(x, self.hp.dropout_p_embed), h)
         h = F.dropout(h, self.hp.dropout_p_hidden)
         return h, torch.addmm(b, h, V.T)
-
-    def loss(self, scores: Tensor, columns: Tensor, items: Tensor) -> Tensor:
-        """The sum of the lanes' losses; lane b's target is column b of scores[:, columns]."""
-        return self.loss_of_columns(self.activate(scores).index_select(1, columns), items)
 
     def activate(self, scores: Tensor) -> Tensor:
         """The output activation."""

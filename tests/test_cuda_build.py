@@ -118,7 +118,7 @@ def test_a_step_moves_what_must_move(setting):
     import cuda_step
 
     log = Shop(n_items=300).simulate(400).compact()
-    (reports, hp, W, (counts,)) = cuda_step.profile(setting, log, 1)
+    reports, hp, W, counts = cuda_step.profile(setting, log)
     assert reports[0].kernel == "collect" and len(reports) <= 1 + 12
     least = cuda_step.traffic(reports).ideal * cuda_step.SECTOR
     assert least >= cuda_step.must_move(hp, W, counts)

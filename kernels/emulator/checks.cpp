@@ -139,18 +139,9 @@ void close_global(Region &r) {
 // --- messages -------------------------------------------------------------------------------------
 
 static Text describe(const Access &a) {
-    Thread t = {};
-    t.index = {a.thread % blockDim.x, a.thread / blockDim.x % blockDim.y,
-               a.thread / (blockDim.x * blockDim.y)};
-    uint3 here = blockIdx;
-    for (size_t i = blocks.size(); i-- > 0;) {
-        if (blocks[i].start > a.time) continue;
-        blockIdx = blocks[i].index;
-        break;
-    }
-    Text text = describe(t);
-    blockIdx = here;
-    return text;
+    size_t i = blocks.size() - 1;
+    while (i > 0 && blocks[i].start > a.time) i--;
+    return describe(index_of(a.thread), blocks[i].index);
 }
 
 Text place(const Region &r, const char *p) {

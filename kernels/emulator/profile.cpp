@@ -169,17 +169,11 @@ void profile_end() {
     for (auto &[line, count] : by_line) barriers.push_back({line.first, line.second, count});
 }
 
-EXPORT int emu_sites(const Site **first) {
-    *first = sites.data();
-    return sites.size();
+// Where the first one is, and how many there are.
+template <class T> static int list(const std::vector<T> &all, const T **first) {
+    *first = all.data();
+    return all.size();
 }
-
-EXPORT int emu_barriers(const Barrier **first) {
-    *first = barriers.data();
-    return barriers.size();
-}
-
-EXPORT int emu_steps(const Step **first) {
-    *first = steps.data();
-    return steps.size();
-}
+EXPORT int emu_sites(const Site **first) { return list(sites, first); }
+EXPORT int emu_barriers(const Barrier **first) { return list(barriers, first); }
+EXPORT int emu_steps(const Step **first) { return list(steps, first); }

@@ -77,6 +77,7 @@ static char *stack_bottom(int stack) { return stacks + stack * STACK; }
 
 // Gives a thread that starts now a free stack.
 static void make_context(Thread &t) {
+    t.state = RUNS;
     t.stack = free_stacks[--n_free];
     t.stack_low = stack_bottom(t.stack);
     // The offset differs by stack, or all stacks would compete for a few sets of the cache.
@@ -129,10 +130,7 @@ static void wait() {
     if (to == nullptr) {  // no thread can run: a deadlock
         switch_to(contexts[from - threads], main_context);
     } else if (to != from) {
-        if (to->state == FRESH) {
-            make_context(*to);
-            to->state = RUNS;
-        }
+        if (to->state == FRESH) make_context(*to);
         take_over(*to);
         switch_to(contexts[from - threads], contexts[to - threads]);
     }
@@ -148,9 +146,7 @@ static void release_barrier() {
             push(t);
         }
     }
-#ifdef EMU_CHECKS
     note_barrier();
-#endif
 }
 
 static void complete_warp(Thread &by);
@@ -167,9 +163,7 @@ static void fiber() {
                   describe(t).text, STACK >> 10);
         t.state = DONE;
         n_alive--;
-#ifdef EMU_CHECKS
         check_barrier(t);
-#endif
         if (n_arrived > 0 && n_arrived == n_alive) release_barrier();
         for (int i = t.id & ~31; n_at_warp > 0 && i < n_threads && i <= (t.id | 31); i++)
             if (threads[i].state == AT_WARP) complete_warp(threads[i]);
@@ -206,9 +200,7 @@ int emu_barrier(int vote, const char *file, int line) {
     n_votes += vote;
     n_arrived++;
     t.state = AT_BARRIER;
-#ifdef EMU_CHECKS
     check_barrier(t);
-#endif
     if (n_arrived == n_alive) release_barrier();
     wait();
     return votes_of_last_barrier;
@@ -225,9 +217,7 @@ static void complete_warp(Thread &by) {
         if (t.state != AT_WARP || t.mask != by.mask) return;
         if (t.value != 0) ballot |= 1u << i;
     }
-#ifdef EMU_CHECKS
     check_warp(by);
-#endif
     for (int i = 0; i < 32; i++) {
         Thread &t = threads[first + i];
         if (!(by.mask >> i & 1) || first + i >= n_threads || t.state == DONE) continue;
@@ -265,12 +255,14 @@ EmuWarp emu_warp(const char *what, unsigned mask, uint64_t value, int source, co
 
 // --- faults ---------------------------------------------------------------------------------------
 
-Text describe(const Thread &t) {
+Text describe(uint3 thread, uint3 block) {
     Text text;
-    snprintf(text.text, sizeof text.text, "thread (%u, %u, %u) of block (%u, %u, %u)", t.index.x,
-             t.index.y, t.index.z, blockIdx.x, blockIdx.y, blockIdx.z);
+    snprintf(text.text, sizeof text.text, "thread (%u, %u, %u) of block (%u, %u, %u)", thread.x,
+             thread.y, thread.z, block.x, block.y, block.z);
     return text;
 }
+
+Text describe(const Thread &t) { return describe(t.index, blockIdx); }
 
 void fault(const char *kind, const char *format, ...) {
     size_t n = snprintf(fault_text, sizeof fault_text, "%s|", kind);
@@ -391,7 +383,6 @@ static void run_block() {
     }
     Thread *first = pop();
     make_context(*first);
-    first->state = RUNS;
     take_over(*first);
     switch_to(main_context, contexts[first->id]);
     if (fault_text[0] == 0 && n_alive > 0) report_deadlock();
@@ -409,9 +400,9 @@ const char *emu_launch(const EmuKernel *kernel, const unsigned *grid, const unsi
     n_threads = block[0] * block[1] * block[2];
     fault_text[0] = 0;
     shuffle(order, n_threads, seed);
-    for (unsigned i = 0; i < (unsigned)n_threads; i++) {
+    for (int i = 0; i < n_threads; i++) {
         threads[i].id = i;
-        threads[i].index = {i % block[0], i / block[0] % block[1], i / (block[0] * block[1])};
+        threads[i].index = index_of(i);
     }
     n_free = MAX_THREADS;
     for (int i = 0; i < MAX_THREADS; i++) free_stacks[i] = i;
@@ -422,9 +413,7 @@ const char *emu_launch(const EmuKernel *kernel, const unsigned *grid, const unsi
     for (int i = 0; i < n_blocks && fault_text[0] == 0; i++) {
         unsigned b = blocks[i];
         blockIdx = {b % grid[0], b / grid[0] % grid[1], b / (grid[0] * grid[1])};
-#ifdef EMU_CHECKS
         note_block();
-#endif
         run_block();
     }
     limit.stop();

@@ -35,8 +35,14 @@ inline void stop_if_late(void *return_to) {
     if (time_is_up && current) endless((char *)return_to - 1);
 }
 
+// The threadIdx of a thread by its number in the block.
+inline uint3 index_of(unsigned id) {
+    return {id % blockDim.x, id / blockDim.x % blockDim.y, id / (blockDim.x * blockDim.y)};
+}
+
 struct Text { char text[320]; };
-Text describe(const Thread &);
+Text describe(uint3 thread, uint3 block);
+Text describe(const Thread &);  // of the running block
 
 // Ends the launch. In the message, <pc 1a2b> stands for the source line of that instruction, and
 // <at path:line> for a line, which is shown without its folder.
@@ -80,10 +86,17 @@ const char *check_launch(const EmuKernel *, const unsigned *grid, const unsigned
                          void **values, char *stack_memory, unsigned seed);
 void synchronise();  // the host waits for the device
 extern bool used_atomics;
+#ifdef EMU_CHECKS
 void note_block();                    // a block begins
 void note_barrier();                  // all of its threads have reached a barrier
 void check_barrier(const Thread &);   // one has reached it, or has returned
 void check_warp(const Thread &);      // the threads that this one waits for have all arrived
+#else
+inline void note_block() {}
+inline void note_barrier() {}
+inline void check_barrier(const Thread &) {}
+inline void check_warp(const Thread &) {}
+#endif
 
 // profile.cpp
 extern bool profiling;
