@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import secrets
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ KERNELS = next(
 def write_whole(path: str | Path, save: Callable[[Path], object]) -> None:
     """Write a file under a temporary name beside it, then move it into place.
 
+    The name is new each time, so of two processes that write one file, the later one is whole.
+
     Args:
         path: the file. An existing file is replaced by one rename.
         save: writes to the path that it is given, which has the same ending.
@@ -26,15 +29,14 @@ def write_whole(path: str | Path, save: Callable[[Path], object]) -> None:
         OSError: the file cannot be written; an existing file is unchanged. The error names `path`.
     """
     path = Path(path)
-    part = path.with_name(f"{path.stem}.part{path.suffix}")
+    part = path.with_name(f"{path.stem}.part-{secrets.token_hex(4)}{path.suffix}")
     try:
         save(part)
         with open(part, "rb") as file:
             os.fsync(file.fileno())  # the content must be on disk before the rename is
         part.replace(path)
-    except OSError as error:
-        error.filename = str(path)  # not the temporary name
-        raise
+    except OSError as error:  # it names the temporary file, and Polars leaves the reason to args
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
     finally:
         part.unlink(missing_ok=True)
 

@@ -169,7 +169,10 @@ def _write(out: Path, parts: dict[str, Sessions]) -> None:
     ):
         done, total = 0, sum(part.n_events for part in parts.values())
         for name, part in parts.items():
-            write_table(part, Path(new, name))
+            try:
+                write_table(part, Path(new, name))
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, str(out / name)) from error
             done += part.n_events
             watch(done, total)
         for name in parts:

@@ -22,6 +22,7 @@ from gru4rec_np.console import cli
 from gru4rec_np.console.options import TABLE_OPTIONS, add_options, read_log
 from gru4rec_np.console.titles import read_items, read_titles
 from gru4rec_np.data.sessions import index_of
+from gru4rec_np.data.tables import full_disks
 from gru4rec_np.errors import InputError
 from gru4rec_np.files import write_whole
 from gru4rec_np.models.base import Model
@@ -195,7 +196,8 @@ def write_jsonl(path: Path, frames: Iterator[pl.DataFrame]) -> None:
 
 def write_parquet(path: Path, frames: Iterator[pl.DataFrame]) -> None:
     """Write the frames as parts, then join them without holding them in memory."""
-    with tempfile.TemporaryDirectory(prefix=".recommend-", dir=path.parent) as folder:
+    temporary = tempfile.TemporaryDirectory(prefix=".recommend-", dir=path.parent)
+    with temporary as folder, full_disks():
         for n, frame in enumerate(frames):
             frame.write_parquet(Path(folder, f"{n:06}.parquet"))
         pl.scan_parquet(Path(folder, "*.parquet")).sink_parquet(path)

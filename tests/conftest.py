@@ -1,6 +1,8 @@
 """Settings of every test. Hypothesis draws the same examples each time, `make explore` others."""
 
+import contextlib
 import os
+import resource
 import signal
 from pathlib import Path
 
@@ -37,3 +39,14 @@ def shared(name: str) -> Path:
     if not path.exists():
         pytest.skip(f"the shared data is absent: no ../shared/{name}")
     return path
+
+
+@contextlib.contextmanager
+def files_of_at_most(size: int):
+    """Nothing can write a file larger than `size` bytes in the block, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

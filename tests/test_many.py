@@ -2,12 +2,16 @@
 
 import csv
 import json
+import os
+import signal
 import sys
 
 import polars as pl
 import pytest
 
+from conftest import files_of_at_most
 from gru4rec_np import GRU4Rec, Sessions, Shop, evaluate, recommend, similar
+from gru4rec_np.console import cli
 from gru4rec_np.data.tables import write_table
 from gru4rec_np.models.baselines import Markov
 
@@ -79,6 +83,39 @@ def test_a_file_of_sessions(run, folder, name, monkeypatch, capsys):
     ]
     assert rows_of(folder / name) == wanted
     assert not list(folder.glob(".recommend*")) and not list(folder.glob("*.part*"))
+
+
+@pytest.mark.parametrize("name", ["full.tsv", "full.jsonl", "full.parquet"])
+def test_a_full_disk_ends_with_one_line(run, folder, name, capsys):
+    """And with no file: Polars says it in three ways, by the format."""
+    with pytest.raises(SystemExit) as end, files_of_at_most(500):
+        cli.run(lambda: run(recommend, "model.npz", "--sessions", "sessions.tsv", "--out", name))
+    out, err = capsys.readouterr()
+    assert (end.value.code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith(f"error: {name}: ") and "File too large" in err
+    assert not [p for p in folder.iterdir() if p.name.startswith(("full", ".rec"))]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("name", ["stop.tsv", "stop.parquet"])
+def test_a_signal_leaves_nothing_behind(run, folder, number, name, capsys, monkeypatch):
+    def killed(*args, **kwargs):
+        os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(pl.DataFrame, "write_csv", killed)
+    monkeypatch.setattr(pl.DataFrame, "write_parquet", killed)
+    before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        with pytest.raises(SystemExit) as end:
+            cli.run(
+                lambda: run(recommend, "model.npz", "--sessions", "sessions.tsv", "--out", name)
+            )
+    finally:
+        for s, handler in before.items():
+            signal.signal(s, handler)
+    assert end.value.code == 128 + number
+    assert capsys.readouterr().err == "stopped\n"
+    assert not [p for p in folder.iterdir() if p.name.startswith(("stop", ".rec"))]
 
 
 def test_one_session_with_titles_and_candidates(run, capsys):

@@ -15,6 +15,7 @@ import polars as pl
 import pytest
 from test_protocols import WANTED, letters, twelve
 
+from conftest import files_of_at_most
 from gru4rec_np import InputError, Sessions, Shop, prepare, read_table
 from gru4rec_np.console import cli, inspection, options
 from gru4rec_np.data import rawlogs, text
@@ -483,6 +484,17 @@ def test_failed_write_leaves_the_folder_as_it_was(error, main, tmp_path, monkeyp
         main("rsc15", "clicks.dat", "--out", out)
     assert [p.name for p in out.iterdir()] == ["train.tsv"]
     assert (out / "train.tsv").read_text() == "older"
+
+
+@pytest.mark.parametrize("ending", ["tsv", "csv", "parquet"])
+def test_a_full_disk_ends_with_one_line(ending, main, tmp_path, capsys):
+    arguments = "rsc15", "clicks.dat", "--out", "out", "--format", ending
+    with pytest.raises(SystemExit) as end, files_of_at_most(20):
+        cli.run(lambda: main(*arguments))
+    err = capsys.readouterr().err
+    assert (end.value.code, err.count("\n")) == (2, 1)
+    assert err.startswith(f"error: out/train.{ending}: ") and "File too large" in err
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_help_names_every_format_and_option(run):

@@ -3,6 +3,7 @@
 import csv
 import datetime as dt
 import gzip
+import os
 import re
 import uuid
 from unittest import mock
@@ -19,6 +20,7 @@ from conftest import examples
 from gru4rec_np import Sessions, from_frame, read_table
 from gru4rec_np.data import text as text_files
 from gru4rec_np.data.tables import as_sessions, write_table
+from gru4rec_np.files import write_text, write_whole
 
 HEADER = "SessionId\tItemId\tTime\n"
 INT64 = st.integers(-(2**63), 2**63 - 1)
@@ -103,7 +105,20 @@ def test_write_then_read_is_the_same(tmp_path_factory, data, kind):
     again = read_table(path)
     assert as_lists(again) == as_lists(sessions)
     assert again.item_ids.dtype == sessions.item_ids.dtype
-    assert not path.with_name(path.name + ".part").exists()
+    assert not list(path.parent.glob(f"{path.stem}.part*"))
+
+
+def test_the_later_one_of_two_writers_is_whole(tmp_path):
+    def while_another_writes(part):
+        with part.open("w") as file:
+            file.write("one")
+            write_text(path, "two")
+            file.write(" more")
+
+    path = tmp_path / "out.txt"
+    write_whole(path, while_another_writes)
+    assert path.read_text() == "one more"
+    assert os.listdir(tmp_path) == ["out.txt"]
 
 
 @pytest.mark.parametrize("item", ["a\tb", "two\nlines", "\r", ""])

@@ -69,10 +69,16 @@ def say(text: str) -> None:
 
 
 def run(main: Callable[[], None]) -> NoReturn:
-    """Run a command. Bad input and failed files end it with one line and exit status 2."""
+    """Run a command. Bad input and failed files end it with one line and exit status 2.
+
+    Signals that ask it to stop end it with a line and 128 and their number.
+    """
     _open_streams()
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as in a shell's background job
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
+        number = getattr(signal, name, None)
+        # An ignored one stays ignored: a shell ignores SIGINT for background jobs, nohup SIGHUP.
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _stop)
     try:
         main()
         sys.stdout.flush()
@@ -87,11 +93,16 @@ def run(main: Callable[[], None]) -> NoReturn:
         if isinstance(error, BrokenPipeError):  # its reader, such as `head`, has ended
             sys.exit(1)
         status = in_words(error, "standard output")
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         say("stopped")
-        sys.exit(130)
+        sys.exit(128 + (stop.args[0] if stop.args else signal.SIGINT))
     say(f"error: {status}")
     sys.exit(2)
+
+
+def _stop(number: int, frame: object) -> NoReturn:
+    """End the command as Ctrl-C does, so that it removes its temporary files."""
+    raise KeyboardInterrupt(number)
 
 
 def in_words(error: MemoryError | OSError, place: str = "") -> str:

@@ -7,6 +7,7 @@ below; knows no model.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -359,6 +360,15 @@ def _readable_text(ids: np.ndarray) -> np.ndarray:
     return ids if ids.dtype == np.int64 else np.array([str(i) for i in ids.tolist()], object)
 
 
+@contextmanager
+def full_disks() -> Iterator[None]:
+    """Polars writes Parquet in the block. It has its own errors, for a full disk too: OSError."""
+    try:
+        yield
+    except pl.exceptions.PolarsError as error:
+        raise OSError(None, str(error).splitlines()[0]) from error
+
+
 def write_table(sessions: Sessions, path: str | Path) -> None:
     """Write sessions as a table with the default column names, times in seconds since 1970.
 
@@ -395,10 +405,8 @@ def write_table(sessions: Sessions, path: str | Path) -> None:
 
     def save(part: Path) -> None:
         if kind == ".parquet":
-            try:
+            with full_disks():
                 frame.write_parquet(part)
-            except pl.exceptions.PolarsError as error:  # a full disk is no OSError there
-                raise OSError(None, str(error).splitlines()[0], str(path)) from error
         elif kind == ".csv":
             frame.write_csv(part)
         else:
