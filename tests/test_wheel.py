@@ -17,16 +17,21 @@ from gru4rec_np.data.tables import write_table
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def copy_sources(place):
+    """A build leaves folders behind, which the next wheel would contain."""
+    left_out = shutil.ignore_patterns("__pycache__", "progress.json", ".ipynb_checkpoints")
+    for part in ("gru4rec_np", "kernels", "tutorials"):
+        shutil.copytree(ROOT / part, place / part, ignore=left_out)
+    for file in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
+        shutil.copy(ROOT / file, place)
+
+
 @pytest.fixture(scope="module")
 def python(tmp_path_factory):
     """Runs Python in an environment that has the wheel and this one's dependencies."""
     folder = tmp_path_factory.mktemp("wheel")
-    source = folder / "source"  # a build leaves folders behind, which the next wheel would contain
-    left_out = shutil.ignore_patterns("__pycache__", "progress.json", ".ipynb_checkpoints")
-    for part in ("gru4rec_np", "kernels", "tutorials"):
-        shutil.copytree(ROOT / part, source / part, ignore=left_out)
-    for file in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
-        shutil.copy(ROOT / file, source)
+    source = folder / "source"
+    copy_sources(source)
     subprocess.run(
         [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation",
          "--wheel-dir", folder, source],
@@ -101,3 +106,19 @@ def test_inside_a_checkout(python):
     assert python("-c", code, cwd=ROOT).strip() == str(ROOT / "kernels")
     assert "usage" in python("-m", "gru4rec_np.train", "--help", cwd=ROOT)
     assert python("-c", code).strip() == str(python.site / "gru4rec_np" / "kernels")
+
+
+def test_an_editable_installation_is_found_beside_its_checkout(tmp_path):
+    """There the folder of the checkout could be taken for a package without __init__.py."""
+    checkout = tmp_path / "gru4rec_np"
+    copy_sources(checkout)
+    build = "from setuptools import build_meta; build_meta.build_editable('..')"
+    subprocess.run([sys.executable, "-c", build], cwd=checkout, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    shutil.unpack_archive(wheel, tmp_path / "site", "zip")
+    code = "import site; site.addsitedir('site'); import gru4rec_np; print(gru4rec_np.__file__)"
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code], cwd=tmp_path, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": sysconfig.get_paths()["purelib"]},
+    )  # fmt: skip
+    assert done.stdout.strip() == str(checkout / "gru4rec_np" / "__init__.py"), done.stderr
