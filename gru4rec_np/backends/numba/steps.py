@@ -106,14 +106,10 @@ class FusedSteps:
         parts = []
         for part in range(n_parts):
             lo, hi = part * H // n_parts, (part + 1) * H // n_parts
-            own = {
-                "part": part,
-                "lo": lo,
-                "hi": hi,
-                **self._floats(own_arrays(B, S, H, X, hi - lo)),
-            }
+            own = shared | {"part": part, "lo": lo, "hi": hi}
+            own |= self._floats(own_arrays(B, S, H, X, hi - lo))
             own |= {name: apart(n, np.int64) for name, n in index_arrays(B, S).items()}
-            parts.append(shared | own)
+            parts.append(own)
         for prefix, of in (("", "weights"), ("a_", "a"), ("v_", "v")):
             arrays = W if of == "weights" else {n: m[of] for n, m in memory.items() if of in m}
             tables = self._tables(arrays, hp.input)
