@@ -260,6 +260,15 @@ def product(a, b, out, small):
         dot(rows_of(a, start, end), b, rows_of(out, start, end))
 
 
+@inner
+def add_product_T(a, b, out, small):
+    """out += a^T b, some rows of both at a time."""
+    tile = tile_of(a.shape[1], b.shape[1], small)
+    for start in range(0, len(a), tile):
+        end = min(start + tile, len(a))
+        add_dot(rows_of(a, start, end).T, rows_of(b, start, end), out)
+
+
 # At most so many rows of a gradient are made before they are used, so that they stay in the cache.
 TILE_ROWS = 128
 

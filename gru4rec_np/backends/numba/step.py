@@ -29,7 +29,7 @@ from gru4rec_np.backends.numba.maths import at, lane_losses, type_of
 from gru4rec_np.backends.numba.matrices import (
     add,
     add_columns,
-    add_dot,
+    add_product_T,
     dot,
     flat,
     line,
@@ -288,10 +288,7 @@ def scores_backward(
     dy = matrix_at(scores, part * scores.shape[1], scored, n)
     dout_T = rows_of(page(dout_T, part), 0, n)
     zero(dout_T)
-    tile = tile_of(n, H, small)
-    for start in range(0, scored, tile):
-        end = min(start + tile, scored)
-        add_dot(rows_of(dy, start, end).T, rows_of(V, start, end), dout_T)
+    add_product_T(dy, rows_of(V, 0, scored), dout_T, small)
     if cosine > 0:
         of_lane = matrix_at(top, 0, H, n)
         for i in range(n):
@@ -312,10 +309,8 @@ def state_backward(
     """
     n, K = lanes[step], hi - lo
     sums_T, dout = matrix_at(dout_own_T, 0, n, K), matrix_at(dout, 0, K, n)
-    for i in range(n):
-        for k in range(K):
-            sums_T[i, k] = dout_T[0, i, at(lo + k)]
-    for q in range(1, parts):
+    zero(sums_T)
+    for q in range(parts):
         for i in range(n):
             for k in range(K):
                 sums_T[i, k] += dout_T[q, i, at(lo + k)]
@@ -359,7 +354,7 @@ def gates_backward(
     dxW, dr, g_n, skip_de, de_T,
 ):  # fmt: skip
     """The r rows of dxW; g_n, the gradient of h U_n; and what these units add to that of e."""
-    n, K, X = lanes[step], hi - lo, de_T.shape[2]
+    n, K = lanes[step], hi - lo
     dx, dr, r = matrix_at(dxW, 0, 3 * K, n), vector_at(dr, 0, K * n), vector_at(rz, 0, K * n)
     g_n, dx_n = vector_at(g_n, 0, K * n), vector_at(dxW, 2 * K * n, K * n)
     if reset_after:
@@ -381,10 +376,7 @@ def gates_backward(
             transpose(rows_of(dx, g * K, g * K + K), 0, n, de_T, g * H + lo)
     else:
         zero(de_T)
-        tile = tile_of(n, X, small)
-        for start in range(0, 3 * K, tile):
-            end = min(start + tile, 3 * K)
-            add_dot(rows_of(dx, start, end).T, rows_of(W_x, start, end), de_T)
+        add_product_T(dx, W_x, de_T, small)
     if skip:
         de = matrix_at(skip_de, 0, K, n)
         for k in range(K):

@@ -185,10 +185,8 @@ class FusedSteps:
         now |= {"before": np.append(before, lanes[:-1]), "samples": samples, "stamp": self.stamp}
         # Drawn only where needed, so that without dropout all backends draw the same negatives.
         now["seed"] = int(rng.integers(2**32)) if self.drops else 0
+        now["rates"] = np.full(len(steps), self.learning_rate) if rates is None else rates
         now["losses"] = losses = np.empty(len(steps))
-        if rates is None:
-            rates = np.full(len(steps), self.learning_rate)
-        now["rates"] = rates
         self.team.run(len(steps), now, numba.get_num_threads())
         self.stamp += len(steps)
         if steps.stop == len(batches):
