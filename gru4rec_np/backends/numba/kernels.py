@@ -159,6 +159,13 @@ def apart(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     return memory[start : start + size].view(dtype).reshape(shape)
 
 
+def copy_apart(a: np.ndarray) -> np.ndarray:
+    """A contiguous copy, see `apart`."""
+    copy = apart(a.shape, a.dtype)
+    copy[:] = a
+    return copy
+
+
 # --- the optimiser --------------------------------------------------------------------------------
 
 
