@@ -1,7 +1,6 @@
 """GRU4Rec, the model: fit, ranks, and a session fed click by click.
 
-Hidasi et al. 2016 (arXiv 1511.06939). Imports the network, its training, and base.py for what all
-models share.
+Hidasi et al. 2016 (arXiv 1511.06939).
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Every hyperparameter of GRU4Rec: its name, default, meaning and range.
 
-The constructor, the command line, TOML files and `--params` all read this one list. Imports the
-names of units, losses, optimisers and activations.
+The constructor, the command line, TOML files and `--params` all read this one list.
 """
 
 from __future__ import annotations

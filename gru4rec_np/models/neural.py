@@ -1,6 +1,6 @@
 """`Network`: a model with weights, which runs on a backend. Its progress bar.
 
-GRU4Rec and NARM derive from it. Imports base.py.
+GRU4Rec and NARM derive from it.
 """
 
 from __future__ import annotations

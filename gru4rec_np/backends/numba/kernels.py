@@ -1,7 +1,6 @@
 """The compiled pieces of the hot operations. Matrix products stay with BLAS.
 
 operations.py calls them one operation at a time, step.py many steps at once: the same machine code.
-Imports matrices.py, maths.py and the optimiser's constant.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Matrices in compiled code: views, transposes, and products by BLAS.
 
 Views are intrinsics: to type and to lower Numba's own slices takes most of a kernel's compiling.
-They do not look at bounds. Imports compiled.py.
+They do not look at bounds.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,4 @@
-"""`NumbaOps`: the hot operations compiled for the CPU, one at a time.
-
-Imports kernels.py for the compiled pieces and base.py for the contract.
-"""
+"""`NumbaOps`: the hot operations compiled for the CPU, one at a time."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ Work comes in phases of equally many parts. A phase begins when all parts of the
 finished. A thread takes the part of its own number, whose data is in its core's cache, or else any
 part that no thread has taken. So a thread that is descheduled delays only the part that it holds,
 and one thread alone can do everything. What a part computes depends on its number only: results
-are the same for every number of threads. Imports compiled.py.
+are the same for every number of threads.
 """
 
 import os
