@@ -238,11 +238,9 @@ def loss(
                     y_T[i, at(first + j)] *= inverse[q, j] * lane_scale[lo + i]
                 else:
                     y_T[i, at(first + j)] += bias[q, j]
-        if cosine > 0:
-            for j in range(size):
-                inverses[at(first + j)] = inverse[q, j]
         for j in range(size):
             counts[at(first + j)], weights[at(first + j)] = count[q, j], weight[q, j]
+            inverses[at(first + j)] = inverse[q, j]
         total += log_weights[q]
         for i in range(lo, hi):
             if owner(y[step, i], parts) == q:
@@ -465,22 +463,6 @@ def update_output(
         update_rows(V_y, vector_at(rows, start, end - start), dV, a_V_y, v_V_y, how)
 
 
-@inner
-def _gather(table, rows, out):
-    """out (1, n) <- the rows of a table (I, 1); of none, (1, 0), nothing."""
-    if table.size > 0:
-        for j in range(len(rows)):
-            out[0, j] = table[rows[j], 0]
-
-
-@inner
-def _scatter(values, rows, table):
-    """The reverse of _gather."""
-    if table.size > 0:
-        for j in range(len(rows)):
-            table[rows[j], 0] = values[0, j]
-
-
 @phase
 def update_output_bias(
     step, part, parts, cosine, how, rows, sizes, bias, db, a_bias, v_bias,
@@ -495,12 +477,19 @@ def update_output_bias(
         add(flat(own_db), vector_at(db, q * width + first, scored))
     own_bias = matrix_at(bias, part * width, 1, scored)
     a, v = matrix_at(a_bias, 0, 1, scored), matrix_at(v_bias, 0, 1, scored)
-    _gather(a_b_y, rows, a)
-    _gather(v_b_y, rows, v)
+    adagrad, momentum = how[0] > 0, how[2] > 0
+    for j in range(scored):
+        if adagrad:
+            a[0, j] = a_b_y[rows[j], 0]
+        if momentum:
+            v[0, j] = v_b_y[rows[j], 0]
     update_rows(own_bias, first_row, own_db, a, v, how)
-    _scatter(own_bias, rows, b_y)
-    _scatter(a, rows, a_b_y)
-    _scatter(v, rows, v_b_y)
+    for j in range(scored):
+        b_y[rows[j], 0] = own_bias[0, j]
+        if adagrad:
+            a_b_y[rows[j], 0] = a[0, j]
+        if momentum:
+            v_b_y[rows[j], 0] = v[0, j]
 
 
 @phase
