@@ -1,7 +1,7 @@
 // Each loss of ops/losses.py fused with its gradient, over the distinct items of a step.
 //
 // An item that was drawn c times is one column with count c; loss and gradients are those of c
-// equal columns (backends/numba/maths.py, lane_loss, does the same on a CPU). y (n, U) are the
+// equal columns (backends/numba/maths.py, lane_losses, does the same on a CPU). y (n, U) are the
 // scores. A lane's target is column target[lane]: one of its copies is the target, the others are
 // negatives.
 //

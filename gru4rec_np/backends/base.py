@@ -2,7 +2,6 @@
 
 Training and ranking spend their time in these operations. A backend is a subclass that overrides
 what it computes faster. It may add a `Stepper`, which runs many training steps in one call.
-Imports the mathematics (ops/) and the sampler of negatives.
 """
 
 from __future__ import annotations

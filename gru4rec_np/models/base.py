@@ -310,7 +310,7 @@ class Model(Estimator, ABC):
         size = max(1, min(MANY, MAX_SCORES // 4 // len(self.item_ids)))
         # BLAS and NumPy run without the GIL. Each block has one thread, so the bits stay the same.
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-            for block, found, scores in pool.map(answer, blocks(known, size)):
+            for block, found, scores in pool.map(answer, blocks(known.lengths, size)):
                 n = found.shape[1]
                 items[where[block], :n] = np.where(found < 0, -1, rows[found])
                 best[where[block], :n] = scores
@@ -396,7 +396,7 @@ def places_in(rows: np.ndarray, items: np.ndarray) -> np.ndarray:
     return np.searchsorted(rows, items).clip(max=len(rows) - 1)
 
 
-def blocks(sessions: Sessions, size: int = MANY) -> list[np.ndarray]:
+def blocks(lengths: np.ndarray, size: int = MANY) -> list[np.ndarray]:
     """The numbers of all sessions, in blocks of similar lengths, the longest first."""
-    longest_first = np.argsort(-sessions.lengths, kind="stable")
+    longest_first = np.argsort(-lengths, kind="stable")
     return np.split(longest_first, range(size, len(longest_first), size))

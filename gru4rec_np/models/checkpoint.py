@@ -2,7 +2,7 @@
 
 A file is not believed: what it says of its sizes is compared with its length before memory is
 taken, and its content with a checksum. That tells damage, not malice: who can write a file can
-write its checksum. Imports NumPy and what every storey may: errors, files.
+write its checksum.
 """
 
 from __future__ import annotations

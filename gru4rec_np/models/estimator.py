@@ -1,6 +1,6 @@
 """`Estimator`: an object with hyperparameters, by scikit-learn's conventions.
 
-All models derive from it. It knows nothing of sessions. Imports hyperparameters.py.
+All models derive from it. It knows nothing of sessions.
 """
 
 from __future__ import annotations

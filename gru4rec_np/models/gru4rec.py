@@ -1,7 +1,6 @@
 """GRU4Rec, the model: fit, ranks, and a session fed click by click.
 
-Hidasi et al. 2016 (arXiv 1511.06939). Imports the network, its training, and base.py for what all
-models share.
+Hidasi et al. 2016 (arXiv 1511.06939).
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from gru4rec_np.data.sessions import CLICKS, Sessions, check_k, own_items
 from gru4rec_np.data.tables import as_sessions
 from gru4rec_np.errors import InputError
 from gru4rec_np.models import hyperparameters, network
-from gru4rec_np.models.base import MANY, places_in
+from gru4rec_np.models.base import MANY, blocks, places_in
 from gru4rec_np.models.neural import Network, OnChunk, progress
 from gru4rec_np.models.training import Stopped, Training, read_memory
 from gru4rec_np.ops.cells import State
@@ -307,18 +306,14 @@ class GRU4Rec(Network):
     def _last_vectors(self, sessions: Sessions) -> np.ndarray:
         D = self.weights["V_y"].shape[1]
         at_event = np.empty((sessions.n_events, D), self.weights["V_y"].dtype)
-        longest_first = np.argsort(-sessions.lengths, kind="stable")
-        side_by_side = self.ops.fed_rows
-        for block in np.split(
-            longest_first, range(side_by_side, sessions.n_sessions, side_by_side)
-        ):
+        for block in blocks(sessions.lengths, self.ops.fed_rows):
             first, questions = sessions.offsets[block], sessions.lengths[block] - 1
             state = self._zero_state(len(block))
             for t in range(max(questions, default=0)):
                 n = int(np.count_nonzero(questions > t))
                 state = State([h[:n] for h in state.h], state.history[:n])
                 x = sessions.items[first[:n] + t]
-                at_event[first[:n] + t], state = self._feed(x, state, side_by_side)
+                at_event[first[:n] + t], state = self._feed(x, state, self.ops.fed_rows)
         return at_event[sessions.cases]
 
     def _feed(

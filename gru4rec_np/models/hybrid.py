@@ -1,7 +1,4 @@
-"""GRU4Rec beside simple methods: a mixture whose shares are learnt on sessions held out.
-
-Imports GRU4Rec, the baselines and what is below them.
-"""
+"""GRU4Rec beside simple methods: a mixture whose shares are learnt on sessions held out."""
 
 from __future__ import annotations
 

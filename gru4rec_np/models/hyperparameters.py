@@ -1,7 +1,6 @@
 """Every hyperparameter of GRU4Rec: its name, default, meaning and range.
 
-The constructor, the command line, TOML files and `--params` all read this one list. Imports the
-names of units, losses, optimisers and activations.
+The constructor, the command line, TOML files and `--params` all read this one list.
 """
 
 from __future__ import annotations
@@ -48,9 +47,7 @@ def number(
 
     def check(value: Any) -> float:
         is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-        if not is_number or not (low < value if above else low <= value) or not value < below:
-            raise ValueError(wanted)
-        if value > most:
+        if not is_number or not low <= value < below or value > most or (above and value == low):
             raise ValueError(wanted)
         return float(value)
 

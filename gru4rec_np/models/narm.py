@@ -28,6 +28,7 @@ from gru4rec_np.data.sessions import Sessions
 from gru4rec_np.data.tables import as_sessions
 from gru4rec_np.errors import InputError
 from gru4rec_np.models import going_on
+from gru4rec_np.models.base import blocks
 from gru4rec_np.models.hyperparameters import WIDEST, Checked, declare, flag, number, whole
 from gru4rec_np.models.network import Gradients, drop, dropout_mask
 from gru4rec_np.models.neural import Network, history_row, progress
@@ -485,8 +486,7 @@ class NARM(Network):
         # Where two pieces overlap, the outputs of the first one have seen more events.
         answers_from = first + np.where(start > 0, LONGEST - LONGEST // 2, 0)
         at_event = np.empty((test.n_events, self.hp.embedding), self.weights["emb"].dtype)
-        longest_first = np.argsort(-n, kind="stable")
-        for block in np.split(longest_first, range(EVAL_PIECES, len(n), EVAL_PIECES)):
+        for block in blocks(n, EVAL_PIECES):
             events, there = side_by_side(first[block], n[block])
             out, _ = encode(self.weights, self.hp, self.ops, test.items[events], there)
             answers = events >= np.broadcast_to(answers_from[block], there.shape)[there]

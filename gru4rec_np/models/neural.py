@@ -1,6 +1,6 @@
 """`Network`: a model with weights, which runs on a backend. Its progress bar.
 
-GRU4Rec and NARM derive from it. Imports base.py.
+GRU4Rec and NARM derive from it.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ class Network(Model):
         V = self._output()[0]
         out = np.full((len(answerable), V.shape[1]), np.nan, V.dtype)
         where = np.flatnonzero(answerable)
-        for block in blocks(known):
+        for block in blocks(known.lengths):
             out[where[block]] = self._vectors(known, block)
         return out
 

@@ -1,8 +1,7 @@
 """Parameter strings and parameter files of GRU4Rec's reference implementations.
 
 hidasib/GRU4Rec (Theano) and hidasib/GRU4Rec_PyTorch_Official. What means the same here is
-translated, what has no effect is reported, what would mean something else is refused. Imports the
-hyperparameters.
+translated, what has no effect is reported, what would mean something else is refused.
 """
 
 from __future__ import annotations

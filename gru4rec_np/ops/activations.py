@@ -1,7 +1,6 @@
 """Activation functions of the gates, the hidden layers and the output.
 
 Every derivative is a function of the *output* y, so the forward pass does not store its input.
-Imports NumPy only.
 """
 
 import numpy as np

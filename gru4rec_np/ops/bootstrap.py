@@ -1,8 +1,7 @@
 """Paired bootstrap: which differences between methods are larger than the noise.
 
 It resamples test sessions, not cases, because the cases of a session are correlated. Of a method
-with several seeds it also resamples the seeds. All methods get the same sessions. Imports NumPy
-only.
+with several seeds it also resamples the seeds. All methods get the same sessions.
 """
 
 from collections.abc import Sequence

@@ -3,7 +3,7 @@
 A cell takes the product xW = x W instead of x, because for a 1-of-N input that product is a row
 look-up. So cells do not depend on the input encoding. The gates are column blocks:
 W = [W_r | W_z | W_n], and likewise U, b, c. A cell takes and returns one state array, whose first
-H columns are its output. Imports NumPy and the activations.
+H columns are its output.
 
 Shapes: B lanes (sessions side by side), H hidden units. Rows are lanes.
 """

@@ -2,7 +2,7 @@
 
 A batch holds whole sessions, the longest first. The lanes that still have an event at step t are
 therefore the first ones, and padding is never computed. The E events of a batch are stored step
-after step. `there` (T, B) is True where a lane has an event at a step. Imports the activations.
+after step. `there` (T, B) is True where a lane has an event at a step.
 """
 
 from collections.abc import Iterator

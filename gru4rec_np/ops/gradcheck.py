@@ -1,6 +1,6 @@
 """Finite differences: is a hand-written gradient the derivative of what it claims to be?
 
-Tests, tutorials and users share this one function. Imports NumPy only.
+Tests, tutorials and users share this one function.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,6 +1,6 @@
 """The `weighted` input encoding: the session so far as a normalised sum of discounted vectors.
 
-The other encodings are row look-ups and need no function. Imports NumPy only.
+The other encodings are row look-ups and need no function.
 """
 
 import math

@@ -4,7 +4,6 @@ Scores r are (B, N), N >= 2, one row for each lane. The first B columns are the 
 the rest are shared negative samples. Row b's target i is column b; its other columns j are
 negatives. In float32, scores up to 1e4 cause neither overflow nor log 0. At the end stands the
 cross-entropy over all items, which needs no samples.
-Imports NumPy and the activations.
 """
 
 from collections.abc import Callable

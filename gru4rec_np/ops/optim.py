@@ -1,7 +1,7 @@
 """Optimisers, dense and row-sparse, and the sum of duplicate rows that a sparse update needs.
 
 One function does both: `rows` says which rows of the weight the gradient g belongs to.
-Weights and state change in place. Imports NumPy, and SciPy's sparse product.
+Weights and state change in place.
 """
 
 from types import EllipsisType

@@ -1,7 +1,7 @@
 """Rank of the true item among all items, and Recall and MRR from ranks.
 
 Ranks are counted, without sorting. NaN scores count against the target, so a diverged model gets
-bad ranks. Imports NumPy only.
+bad ranks.
 """
 
 from collections.abc import Callable, Sequence

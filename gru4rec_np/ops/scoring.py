@@ -1,7 +1,7 @@
 """Scores of sampled items, and their backward pass.
 
 The functions read only the listed rows of the output table, so the cost of a step does not depend
-on the number of items. Imports NumPy only.
+on the number of items.
 """
 
 import numpy as np

@@ -1,7 +1,6 @@
 """A device: arrays on it, compiled kernels, launches. A GPU through CuPy, or the emulator.
 
-`compiler_options` has every constant that the kernels share with Python. Imports the constants
-of the mathematics, the errors, and where the kernels are.
+`compiler_options` has every constant that the kernels share with Python.
 """
 
 from __future__ import annotations

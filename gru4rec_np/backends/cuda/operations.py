@@ -1,7 +1,6 @@
 """`CudaOps`: the hot operations by the CUDA kernels of kernels/*.cu, one at a time.
 
-`on_gpu` runs them through CuPy, `emulated` on the CPU by the emulator. Imports base.py for the
-contract and device.py for launches; CuPy only where it is asked for.
+`on_gpu` runs them through CuPy, `emulated` on the CPU by the emulator.
 """
 
 from __future__ import annotations

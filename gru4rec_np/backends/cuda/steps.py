@@ -1,6 +1,6 @@
 """`DeviceSteps`: many training steps on the device, each the same few launches of kernels/*.cu.
 
-The CUDA counterpart of backends/numba/steps.py. Imports device.py for the launches.
+The CUDA counterpart of backends/numba/steps.py.
 """
 
 from __future__ import annotations

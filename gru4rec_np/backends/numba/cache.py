@@ -1,4 +1,4 @@
-"""Machine code on disk, in one file. Imports nothing of the package.
+"""Machine code on disk, in one file.
 
 The file stands in NUMBA_CACHE_DIR if that is set; else beside this module, as cache.pyo, a name
 that pip uninstalls with cache.py; else in the user's cache; else in a temporary folder. It is

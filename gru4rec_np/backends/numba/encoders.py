@@ -2,7 +2,6 @@
 
 The events of a batch are stored step after step, and lane b of step t is row starts[t] + b.
 `starts` (T + 1,) ends with their number E. Sums are in loops that write nothing, see `apart`.
-Imports maths.py and matrices.py.
 """
 
 from __future__ import annotations

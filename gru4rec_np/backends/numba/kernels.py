@@ -1,7 +1,6 @@
 """The compiled pieces of the hot operations. Matrix products stay with BLAS.
 
 operations.py calls them one operation at a time, step.py many steps at once: the same machine code.
-Imports matrices.py, maths.py and the optimiser's constant.
 """
 
 from __future__ import annotations
@@ -157,6 +156,13 @@ def apart(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     memory = np.empty(size + line + 512, np.uint8)
     start = -memory.__array_interface__["data"][0] % line  # `ctypes.data` takes 5 µs
     return memory[start : start + size].view(dtype).reshape(shape)
+
+
+def copy_apart(a: np.ndarray) -> np.ndarray:
+    """A contiguous copy, see `apart`."""
+    copy = apart(a.shape, a.dtype)
+    copy[:] = a
+    return copy
 
 
 # --- the optimiser --------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 In float32, e^x and log(1 + x) are short polynomials: LLVM vectorises a loop over polynomials, but
 not a loop over library calls. In float64 they are the library's. Each function states its error.
-Imports matrices.py and the names of losses and activations.
 """
 
 import math

@@ -1,7 +1,7 @@
 """Matrices in compiled code: views, transposes, and products by BLAS.
 
 Views are intrinsics: to type and to lower Numba's own slices takes most of a kernel's compiling.
-They do not look at bounds. Imports compiled.py.
+They do not look at bounds.
 """
 
 from collections.abc import Callable
@@ -258,6 +258,15 @@ def product(a, b, out, small):
     for start in range(0, len(a), tile):
         end = min(start + tile, len(a))
         dot(rows_of(a, start, end), b, rows_of(out, start, end))
+
+
+@inner
+def add_product_T(a, b, out, small):
+    """out += a^T b, some rows of both at a time."""
+    tile = tile_of(a.shape[1], b.shape[1], small)
+    for start in range(0, len(a), tile):
+        end = min(start + tile, len(a))
+        add_dot(rows_of(a, start, end).T, rows_of(b, start, end), out)
 
 
 # At most so many rows of a gradient are made before they are used, so that they stay in the cache.

@@ -1,7 +1,4 @@
-"""`NumbaOps`: the hot operations compiled for the CPU, one at a time.
-
-Imports kernels.py for the compiled pieces and base.py for the contract.
-"""
+"""`NumbaOps`: the hot operations compiled for the CPU, one at a time."""
 
 from __future__ import annotations
 
@@ -35,6 +32,7 @@ from gru4rec_np.backends.numba.kernels import (
     apart,
     blend_backward,
     candidate,
+    copy_apart,
     count_scores,
     gate,
     reset_backward,
@@ -163,7 +161,7 @@ class NumbaOps(Ops):
     ) -> tuple[np.ndarray, Any]:
         """As `encoders.unroll`, all steps in one call."""
         (E, _), H, starts = xW.shape, len(U), _starts(there)
-        U_rz, U_n = _apart(U[:, : 2 * H]), _apart(U[:, 2 * H :])
+        U_rz, U_n = copy_apart(U[:, : 2 * H]), copy_apart(U[:, 2 * H :])
         before, rh, n, h = (apart((E, H), xW.dtype) for _ in range(4))
         rz, hU = apart((E, 2 * H), xW.dtype), apart((there.shape[1], 2 * H), xW.dtype)
         xW = np.ascontiguousarray(xW)
@@ -176,7 +174,7 @@ class NumbaOps(Ops):
         """As `encoders.unroll_backward`: one product makes dU, over all steps."""
         starts, before, rz, rh, n = cache
         (E, H), B = dh.shape, there.shape[1]
-        U_rz_T, U_n_T = _apart(U[:, : 2 * H].T), _apart(U[:, 2 * H :].T)
+        U_rz_T, U_n_T = copy_apart(U[:, : 2 * H].T), copy_apart(U[:, 2 * H :].T)
         dstate, da_n, drh = (apart((B, H), dh.dtype) for _ in range(3))
         da_rz, dxW, dU = apart((B, 2 * H), dh.dtype), apart((E, 3 * H), dh.dtype), np.empty_like(U)
         dstate[:] = 0
@@ -376,13 +374,6 @@ def _pool(process: int, threads: int) -> ThreadPoolExecutor:
 def _starts(there: np.ndarray) -> np.ndarray:
     """The first event of each step, and the number of all; see numba/encoders.py."""
     return np.append(0, np.cumsum(there.sum(axis=1)))
-
-
-def _apart(a: np.ndarray) -> np.ndarray:
-    """A contiguous copy, see `apart`."""
-    copy = apart(a.shape, a.dtype)
-    copy[:] = a
-    return copy
 
 
 def _flat(a: np.ndarray) -> np.ndarray:

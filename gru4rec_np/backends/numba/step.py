@@ -29,7 +29,7 @@ from gru4rec_np.backends.numba.maths import at, lane_losses, type_of
 from gru4rec_np.backends.numba.matrices import (
     add,
     add_columns,
-    add_dot,
+    add_product_T,
     dot,
     flat,
     line,
@@ -238,11 +238,9 @@ def loss(
                     y_T[i, at(first + j)] *= inverse[q, j] * lane_scale[lo + i]
                 else:
                     y_T[i, at(first + j)] += bias[q, j]
-        if cosine > 0:
-            for j in range(size):
-                inverses[at(first + j)] = inverse[q, j]
         for j in range(size):
             counts[at(first + j)], weights[at(first + j)] = count[q, j], weight[q, j]
+            inverses[at(first + j)] = inverse[q, j]
         total += log_weights[q]
         for i in range(lo, hi):
             if owner(y[step, i], parts) == q:
@@ -288,10 +286,7 @@ def scores_backward(
     dy = matrix_at(scores, part * scores.shape[1], scored, n)
     dout_T = rows_of(page(dout_T, part), 0, n)
     zero(dout_T)
-    tile = tile_of(n, H, small)
-    for start in range(0, scored, tile):
-        end = min(start + tile, scored)
-        add_dot(rows_of(dy, start, end).T, rows_of(V, start, end), dout_T)
+    add_product_T(dy, rows_of(V, 0, scored), dout_T, small)
     if cosine > 0:
         of_lane = matrix_at(top, 0, H, n)
         for i in range(n):
@@ -312,10 +307,8 @@ def state_backward(
     """
     n, K = lanes[step], hi - lo
     sums_T, dout = matrix_at(dout_own_T, 0, n, K), matrix_at(dout, 0, K, n)
-    for i in range(n):
-        for k in range(K):
-            sums_T[i, k] = dout_T[0, i, at(lo + k)]
-    for q in range(1, parts):
+    zero(sums_T)
+    for q in range(parts):
         for i in range(n):
             for k in range(K):
                 sums_T[i, k] += dout_T[q, i, at(lo + k)]
@@ -359,7 +352,7 @@ def gates_backward(
     dxW, dr, g_n, skip_de, de_T,
 ):  # fmt: skip
     """The r rows of dxW; g_n, the gradient of h U_n; and what these units add to that of e."""
-    n, K, X = lanes[step], hi - lo, de_T.shape[2]
+    n, K = lanes[step], hi - lo
     dx, dr, r = matrix_at(dxW, 0, 3 * K, n), vector_at(dr, 0, K * n), vector_at(rz, 0, K * n)
     g_n, dx_n = vector_at(g_n, 0, K * n), vector_at(dxW, 2 * K * n, K * n)
     if reset_after:
@@ -381,10 +374,7 @@ def gates_backward(
             transpose(rows_of(dx, g * K, g * K + K), 0, n, de_T, g * H + lo)
     else:
         zero(de_T)
-        tile = tile_of(n, X, small)
-        for start in range(0, 3 * K, tile):
-            end = min(start + tile, 3 * K)
-            add_dot(rows_of(dx, start, end).T, rows_of(W_x, start, end), de_T)
+        add_product_T(dx, W_x, de_T, small)
     if skip:
         de = matrix_at(skip_de, 0, K, n)
         for k in range(K):
@@ -473,22 +463,6 @@ def update_output(
         update_rows(V_y, vector_at(rows, start, end - start), dV, a_V_y, v_V_y, how)
 
 
-@inner
-def _gather(table, rows, out):
-    """out (1, n) <- the rows of a table (I, 1); of none, (1, 0), nothing."""
-    if table.size > 0:
-        for j in range(len(rows)):
-            out[0, j] = table[rows[j], 0]
-
-
-@inner
-def _scatter(values, rows, table):
-    """The reverse of _gather."""
-    if table.size > 0:
-        for j in range(len(rows)):
-            table[rows[j], 0] = values[0, j]
-
-
 @phase
 def update_output_bias(
     step, part, parts, cosine, how, rows, sizes, bias, db, a_bias, v_bias,
@@ -503,12 +477,19 @@ def update_output_bias(
         add(flat(own_db), vector_at(db, q * width + first, scored))
     own_bias = matrix_at(bias, part * width, 1, scored)
     a, v = matrix_at(a_bias, 0, 1, scored), matrix_at(v_bias, 0, 1, scored)
-    _gather(a_b_y, rows, a)
-    _gather(v_b_y, rows, v)
+    adagrad, momentum = how[0] > 0, how[2] > 0
+    for j in range(scored):
+        if adagrad:
+            a[0, j] = a_b_y[rows[j], 0]
+        if momentum:
+            v[0, j] = v_b_y[rows[j], 0]
     update_rows(own_bias, first_row, own_db, a, v, how)
-    _scatter(own_bias, rows, b_y)
-    _scatter(a, rows, a_b_y)
-    _scatter(v, rows, v_b_y)
+    for j in range(scored):
+        b_y[rows[j], 0] = own_bias[0, j]
+        if adagrad:
+            a_b_y[rows[j], 0] = a[0, j]
+        if momentum:
+            v_b_y[rows[j], 0] = v[0, j]
 
 
 @phase

@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_info
 
 from gru4rec_np.backends.base import Memory, Ops, Weights, coded, multiplications
 from gru4rec_np.backends.numba.compiled import float_type, prepare
-from gru4rec_np.backends.numba.kernels import apart, search
+from gru4rec_np.backends.numba.kernels import apart, copy_apart, search
 from gru4rec_np.backends.numba.parts import SIZES, index_arrays, own_arrays, shared_arrays
 from gru4rec_np.backends.numba.step import PHASES
 from gru4rec_np.backends.numba.threads import Team, work
@@ -71,13 +71,13 @@ class FusedSteps:
         self, ops: Ops, hp: Any, W: Weights, memory: Memory, log_support: np.ndarray
     ) -> None:
         self.draw_negatives = ops.draw_negatives
-        self.n_items, self.H, self.dtype = len(W["b_y"]), hp.layers[0], W["V_y"].dtype
+        self.H, self.dtype = hp.layers[0], W["V_y"].dtype
         f = float_type(self.dtype)
         prepare([work, search, *(k for phase in PHASES for k in phase)], f)
         B, S, H, n_parts = hp.batch_size, hp.n_extra, self.H, parts_for(hp)
         self.onehot = hp.input == "onehot"
         X = 3 * H if self.onehot else len(W["W_x"])
-        self.mark = apart((self.n_items, 2), np.int32)
+        self.mark = apart((len(W["b_y"]), 2), np.int32)
         self.mark[:] = -1
         self.stamp = 0  # of the next step. Never the same twice, so mark needs no clearing.
         self.learning_rate = hp.learning_rate
@@ -106,14 +106,10 @@ class FusedSteps:
         parts = []
         for part in range(n_parts):
             lo, hi = part * H // n_parts, (part + 1) * H // n_parts
-            own = {
-                "part": part,
-                "lo": lo,
-                "hi": hi,
-                **self._floats(own_arrays(B, S, H, X, hi - lo)),
-            }
+            own = shared | {"part": part, "lo": lo, "hi": hi}
+            own |= self._floats(own_arrays(B, S, H, X, hi - lo))
             own |= {name: apart(n, np.int64) for name, n in index_arrays(B, S).items()}
-            parts.append(shared | own)
+            parts.append(own)
         for prefix, of in (("", "weights"), ("a_", "a"), ("v_", "v")):
             arrays = W if of == "weights" else {n: m[of] for n, m in memory.items() if of in m}
             tables = self._tables(arrays, hp.input)
@@ -133,9 +129,7 @@ class FusedSteps:
         none = np.empty((1, 0), self.dtype)
         if not arrays:
             return dict.fromkeys(("E", "V_y", "b_y"), none)
-        biases = apart((1, self.n_items), self.dtype)
-        biases[0] = arrays["b_y"]
-        self._copies.append((biases, arrays["b_y"][:, None]))
+        biases = self._copied(arrays["b_y"][:, None])
         E = arrays[{"onehot": "W_x", "embedding": "E", "shared": "V_y"}[input_]]
         return {"E": E, "V_y": arrays["V_y"], "b_y": biases.reshape(-1, 1)}
 
@@ -148,11 +142,7 @@ class FusedSteps:
         def own(name: str, gates: slice, of: int = 3) -> np.ndarray:
             if name not in arrays or (name == "W_x" and self.onehot):
                 return np.empty((1, 0), self.dtype)
-            a = arrays[name].reshape(-1, of, self.H)[:, gates, lo:hi]
-            copy = apart((a[0].size, len(a)), self.dtype)
-            copy[:] = a.reshape(len(a), -1).T
-            self._copies.append((copy, a))
-            return copy
+            return self._copied(arrays[name].reshape(-1, of, self.H)[:, gates, lo:hi])
 
         rz, n, all_gates = slice(2), slice(2, 3), slice(3)
         return {
@@ -160,6 +150,11 @@ class FusedSteps:
             "b": own("b0", all_gates), "c": own("c0", all_gates), "s": own("s", all_gates, 1),
             "s_m": own("s_m", all_gates, 1),
         }  # fmt: skip
+
+    def _copied(self, whole: np.ndarray) -> np.ndarray:
+        """A copy of a weight (n, ...), as (rest, n), that `fetch` writes back."""
+        self._copies.append((copy_apart(whole.reshape(len(whole), -1).T), whole))
+        return self._copies[-1][0]
 
     def fetch(self) -> None:
         """As `Stepper.fetch`."""
@@ -189,10 +184,8 @@ class FusedSteps:
         now |= {"before": np.append(before, lanes[:-1]), "samples": samples, "stamp": self.stamp}
         # Drawn only where needed, so that without dropout all backends draw the same negatives.
         now["seed"] = int(rng.integers(2**32)) if self.drops else 0
+        now["rates"] = np.full(len(steps), self.learning_rate) if rates is None else rates
         now["losses"] = losses = np.empty(len(steps))
-        if rates is None:
-            rates = np.full(len(steps), self.learning_rate)
-        now["rates"] = rates
         self.team.run(len(steps), now, numba.get_num_threads())
         self.stamp += len(steps)
         if steps.stop == len(batches):

@@ -4,7 +4,7 @@ Work comes in phases of equally many parts. A phase begins when all parts of the
 finished. A thread takes the part of its own number, whose data is in its core's cache, or else any
 part that no thread has taken. So a thread that is descheduled delays only the part that it holds,
 and one thread alone can do everything. What a part computes depends on its number only: results
-are the same for every number of threads. Imports compiled.py.
+are the same for every number of threads.
 """
 
 import os
@@ -27,10 +27,10 @@ FINISHED = 0
 PATIENCE = 2000  # looks at the counters before the processor is offered to other threads
 
 
-def _place(context, builder, signature, args):
-    """The address of args[0][args[1]]."""
-    data = context.make_array(signature.args[0])(context, builder, args[0]).data
-    return builder.gep(data, [args[1]])
+def _place(context, builder, signature, args, of=0):
+    """The address of number args[of + 1] of the array args[of]."""
+    data = context.make_array(signature.args[of])(context, builder, args[of]).data
+    return builder.gep(data, [args[of + 1]])
 
 
 @intrinsic
@@ -74,28 +74,16 @@ def _offer_processor(typingctx):
 
 
 @intrinsic
-def _call(typingctx, entry, block):
-    """Call the machine code at an address with the address of its arguments."""
+def _call(typingctx, entry, blocks, i):
+    """Call the machine code at an address with the arguments that begin at number i of blocks."""
 
     def codegen(context, builder, signature, args):
-        number = ir.IntType(64)
-        kind = ir.FunctionType(ir.VoidType(), [number.as_pointer()])
-        block = builder.inttoptr(args[1], number.as_pointer())
+        block = _place(context, builder, signature, args, of=1)
+        kind = ir.FunctionType(ir.VoidType(), [block.type])
         builder.call(builder.inttoptr(args[0], kind.as_pointer()), [block])
         return context.get_dummy_value()
 
-    return types.void(types.intp, types.intp), codegen
-
-
-@intrinsic
-def _store(typingctx, place, x):
-    """Write a number at an address."""
-
-    def codegen(context, builder, signature, args):
-        builder.store(args[1], builder.inttoptr(args[0], ir.IntType(64).as_pointer()))
-        return context.get_dummy_value()
-
-    return types.void(types.intp, types.intp), codegen
+    return types.void(types.intp, blocks, types.intp), codegen
 
 
 @inner
@@ -121,14 +109,16 @@ def _take(counters, parts, phases, first):
 
 @kernel
 def work(
-    first: int, steps: int, entries: Ints, blocks: IntMatrix, ends: Ints, counters: Ints
-) -> None:
+    first: int, steps: int, entries: Ints, blocks: IntMatrix, starts: Ints, ends: Ints,
+    counters: Ints,
+) -> None:  # fmt: skip
     """What each thread runs: take a part, call the kernels of the phase, until all is done.
 
     Args:
         first: the thread's own part. steps: how often the phases are gone through.
         entries: (kernels,) addresses of machine code, in order.
-        blocks: (parts, kernels) addresses of their arguments, of which the first is the step.
+        blocks: (parts, arguments) those of all kernels. starts: (kernels,) where each one's begin,
+            with the step.
         ends: (phases,) where in entries each phase ends. counters: zeros, see LINE.
     """
     parts, phases = len(blocks), len(ends)
@@ -138,8 +128,8 @@ def work(
             return
         step, phase = number // phases, number % phases
         for i in range(ends[phase - 1] if phase else 0, ends[phase]):
-            _store(blocks[part, i], step)
-            _call(entries[i], blocks[part, i])
+            blocks[part, starts[i]] = step
+            _call(entries[i], blocks, part * blocks.shape[1] + starts[i])
         _add(counters, FINISHED, 1)
 
 
@@ -159,6 +149,7 @@ class Team:
         self.kernels = [k for phase in phases for k in phase]
         self.ends = np.cumsum([len(tuple(phase)) for phase in phases])
         self.entries = np.array([k.address(f) for k in self.kernels])
+        self.starts = np.cumsum([0, *(len(k.parameters) for k in self.kernels)])[:-1]
         self.pace = Pace(len(parts))
 
     def run(self, steps: int, now: Mapping[str, Any], most: int) -> None:
@@ -167,16 +158,15 @@ class Team:
         Args:
             now: arguments that are the same for all parts, for this call.
         """
-        blocks = [
-            [
-                np.frombuffer(bytearray(k.pack(args[name] for name in k.parameters)[0]), np.int64)
-                for k in self.kernels
-            ]
-            for args in ({**own, **now, "step": 0} for own in self.parts)
-        ]
-        places = np.array([[block.ctypes.data for block in row] for row in blocks])
+
+        def block(args: dict[str, Any]) -> np.ndarray:
+            """The arguments of all kernels, as machine code reads them."""
+            packed = (k.pack(args[name] for name in k.parameters)[0] for k in self.kernels)
+            return np.frombuffer(b"".join(packed), np.int64)
+
+        blocks = np.array([block({**own, **now, "step": 0}) for own in self.parts])
         counters = np.zeros((1 + len(blocks)) * LINE, np.int64)
-        args = steps, self.entries, places, self.ends, counters
+        args = steps, self.entries, blocks, self.starts, self.ends, counters
         n_threads = self.pace.choose(min(len(blocks), most))
         threads = [Thread(target=work, args=(i, *args)) for i in range(1, n_threads)]
         began = time.perf_counter()
