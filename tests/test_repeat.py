@@ -51,12 +51,12 @@ def test_what_training_learns(model, monkeypatch):
         for item in LOG.session(s).tolist()[: gru4rec.SUMMED_CLICKS][:-1]:
             live.feed(item)
             log_totals.append(np.log(np.exp(live.scores().astype(float)).sum()))
-    log_total = np.mean(log_totals[-gru4rec.SUMMED_SESSIONS :])
+    log_total = np.mean(log_totals[-gru4rec.SUMMED_CASES :])
     wanted = log_total + np.log(followed / offered)
     np.testing.assert_allclose(model.repeat_scores, wanted, atol=1e-5)
     # Of the last cases only.
     monkeypatch.setattr(gru4rec, "REPEAT_CASES", 5)
-    monkeypatch.setattr(gru4rec, "SUMMED_SESSIONS", 2)
+    monkeypatch.setattr(gru4rec, "SUMMED_CASES", 2)
     assert (GRU4Rec(**SMALL).fit(LOG).repeat_scores != model.repeat_scores).any()
 
 

@@ -183,9 +183,9 @@ class Ops:
 def can_fuse_steps(hp: Any) -> bool:
     """Whether the fused loops of the backends can train a model.
 
-    They train the published configurations: one GRU layer, no feed-forward layer, bptt = 1, Adagrad
-    or SGD, no L2, no gradient clipping, sampled negatives, any input except `weighted`. Other
-    models are trained step by step.
+    They train the defaults and the published configurations: one GRU layer, no feed-forward layer,
+    bptt = 1, Adagrad or SGD, no L2, no gradient clipping, sampled negatives, any input except
+    `weighted`. Other models are trained step by step.
 
     Args:
         hp: `models.hyperparameters.Hyperparameters`.

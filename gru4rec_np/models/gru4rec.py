@@ -28,10 +28,10 @@ from gru4rec_np.ops.scoring import unit
 
 LONG = 1000  # clicks; a longer session is fed by itself, not among MANY lanes
 # Of a training: the last cases in which repeats are counted, with fewer items than which `fit_more`
-# keeps what it knew; and the last sessions, and clicks of each, whose sums over the catalogue are
-# averaged. Their spread is about 0.5.
+# keeps what it knew; and the last cases whose log Σ e^r over the catalogue is averaged. They are of
+# the first clicks of at most as many sessions. It varies by about 0.5.
 REPEAT_CASES, FEW_ITEMS = 100_000, 1000
-SUMMED_SESSIONS, SUMMED_CLICKS = 128, 10
+SUMMED_CASES, SUMMED_CLICKS = 128, 10
 NEVER = -1e30  # a floor that lifts no score
 
 
@@ -50,11 +50,10 @@ class GRU4Rec(Network):
     improbable to the network. `repeat` may be changed after `fit`.
 
     Attributes:
-        repeat_scores: (2,) float64, after `fit` with cross-entropy: the scores at which the last
-            click's item, and an earlier item of the session, are as probable to follow as such
-            items were in training; `NEVER` where none did. The mean of log Σ e^r, over the
-            catalogue, plus the logarithm of the share of such items that followed. None where
-            nothing repeats.
+        repeat_scores: (2,) float64, after `fit` with cross-entropy: the mean of log Σ e^r over the
+            catalogue, plus the logarithm of the share of the session's items that followed, of the
+            last click's item first, then of earlier ones. With such a score an item is as probable
+            as such items were in training. `NEVER` where none followed; None where nothing repeats.
         lifts: False in a `Hybrid`, whose repeats have shares of their own.
     """
 
@@ -69,8 +68,9 @@ class GRU4Rec(Network):
     def published(cls, **values: Any) -> GRU4Rec:
         """The model of the papers and the reference implementation, where the defaults differ.
 
-        Scores are products and not cosines, nothing skips the gates, the session's own items have
-        no lowest score, the learning rate is constant.
+        Scores are products and not cosines, no embedding is added to the vector that scores items
+        (`skip`, `fade`), the session's own items have no lowest score (`repeat`), and the
+        embedding's dropout is 0.1.
         """
         return cls(**hyperparameters.PUBLISHED | values)
 
@@ -250,9 +250,9 @@ class GRU4Rec(Network):
         follows = items == train.items[cases + 1][row]
         is_last = items == train.items[cases][row]
         rates = [follows[kind].mean() if kind.any() else 0.0 for kind in (is_last, ~is_last)]
-        few = train[-SUMMED_SESSIONS:]
+        few = train[-SUMMED_CASES:]
         few = few.keep_events(few.positions < SUMMED_CLICKS)
-        h, (V, b) = self._last_vectors(few)[-SUMMED_SESSIONS:], self.ops.resident(*self._output())
+        h, (V, b) = self._last_vectors(few)[-SUMMED_CASES:], self.ops.resident(*self._output())
         log_totals = []
         for i in range(0, len(h), PADDED_ROWS):
             scores = self.ops.catalogue_scores(h[i : i + PADDED_ROWS], V, b).astype(np.float64)

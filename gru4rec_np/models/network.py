@@ -496,7 +496,7 @@ def compare_sampled(
     """
     r, V = ops.scores(out, W["V_y"], W["b_y"], items)
     inverse = None
-    if hp.cosines:
+    if hp.cosines:  # b_y stays 0, and out has the length `cosine`: r / |V_j| is the cosine, scaled
         _, inverse = unit(V)
         r *= inverse.T
     act = hp.final_activation
@@ -515,7 +515,7 @@ def compare_sampled_backward(
         g.add_rows("b_y", items, db)
     else:
         dout, dV, _ = ops.scores_backward(dr * inverse.T, out, V)
-        dV = across(dV, V, inverse)  # with the 1 / |V| above, unit_backward
+        dV = across(dV, V, inverse)  # as in `unit_backward`; dr has had its 1 / |V_j|
     g.add_rows("V_y", items, dV)
     return dout
 
@@ -523,7 +523,7 @@ def compare_sampled_backward(
 def compare_all(
     W: Weights, hp: Hyperparameters, ops: Ops, out: np.ndarray, targets: np.ndarray, _: object
 ) -> tuple[np.ndarray, tuple]:
-    """As `compare_sampled`, with all items: n_sample=all. targets: (B,)."""
+    """As `compare_sampled`, with all items: n_sample=all. targets: (B,). It needs no log_q."""
     V, inverse = unit(W["V_y"]) if hp.cosines else (W["V_y"], None)
     lanes, *gradients = ops.cut_cross_entropy(out, V, W["b_y"], targets)
     return lanes, (inverse, *gradients)

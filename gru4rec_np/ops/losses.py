@@ -241,8 +241,8 @@ def loss_and_gradient(
         final_act: the output activation as (kind, a), see `activations.activate`.
         bpreg: for bpr-max. smoothing: for cross-entropy.
         log_q: (N,) or (B, N) subtracted from the activated scores (cross-entropy), see
-            `scoring.log_proposal` and `scoring.corrected`; +inf leaves a column out, without
-            smoothing. None for no correction.
+            `scoring.log_proposal` and `scoring.corrected`; +inf leaves a column out, and is
+            not allowed with smoothing. None for no correction.
 
     Returns:
         loss of each lane (B,), and the gradient of their sum with respect to `raw`, (B, N).

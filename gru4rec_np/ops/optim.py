@@ -85,9 +85,9 @@ def update(
     bias correction: its first step would be 0.1 / sqrt(0.001) = 3 times too large.
 
     Args:
-        p: the weight. g: its gradient, p's shape, or (m, ...) for m listed rows.
+        p: the weight, changed in place. g: its gradient, p's shape, or (m, ...) for m listed rows.
         state: from `init_state`; changed in place.
-        adapt: one of `OPTIMISERS`.
+        adapt: one of `OPTIMISERS`. learning_rate: > 0. momentum: in [0, 1), Polyak 1964.
         rows: (m,) distinct row numbers, or `...` for all.
 
     Raises:

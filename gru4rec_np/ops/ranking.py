@@ -108,7 +108,7 @@ def catalogue_scores(h: np.ndarray, V_y: np.ndarray, b_y: np.ndarray) -> np.ndar
     """Scores h V_y^T + b_y of all items, bit-identical to those that `rank_targets` compares.
 
     Args:
-        h: (n, H) the network's last hidden vector before each case.
+        h: (n, H) the vector that scores items, after the event of each case.
         V_y: (I, H), b_y: (I,) the output table.
 
     Returns:
@@ -140,7 +140,7 @@ def rank_targets(
     """Rank of each case's target by the scores h V_y^T + b_y, `PADDED_ROWS` cases at a time.
 
     Args:
-        h: (n, H) the network's last hidden vector before each case.
+        h: (n, H) the vector that scores items, after the event of each case.
         V_y: (I, H), b_y: (I,) the output table.
         targets: (n,) item indices.
         ties: one of `TIES`.

@@ -16,7 +16,7 @@ def scores(
     samples are scored.
 
     Args:
-        h: (B, H) the network's last hidden vector.
+        h: (B, H) the vector that scores items, see `network.recurrent`.
         V_y: (I, H), b_y: (I,) the output table: one row and one bias for each item.
         items: (N,) item indices; an item may occur more than once.
 

@@ -1,13 +1,17 @@
 """One training step of the usual network, forward and backward: network.train_window compiled.
 
 Read top to bottom: what enters a step, its forward pass, its backward pass and its updates, as
-kernels in the order in which they run. PHASES at the end says which of them need what others made.
-Every kernel computes what one part owns: parts.py says what that is, and lists the arrays.
+kernels in the order in which they run. PHASES at the end lists them by phase. A kernel reads only
+what an earlier phase, or its own part, has made. It computes what its part owns, see parts.py; a
+parameter's name is its key there, and its shape stands beside it. Formulas are those of
+ops/cells.py, ops/losses.py and ops/scoring.py.
 
 Matrices are (units, n) or (items, n) for n lanes, so that a part's rows are contiguous and lanes
-fill vectors; _T marks a transpose. Letters are those of network.py: B lanes, S samples, H units,
-I items, X width of the input; K the units of a part. a_ and v_ are Adagrad's sums and the
-velocities of a weight.
+fill vectors: h, out, m, top, xW, rz, dxW, dout, scores. _T marks a transpose. Lanes come first
+without it in e and e_mask (n, X), raw and its gradient draw (n, items); V is (items, H). Letters
+are those of network.py: B lanes, S samples, H units, I items, X width of the input; K the units of
+a part. r is the reset gate; scores are y, and `scores` holds their gradient dy after `loss`. a_ and
+v_ are Adagrad's sums and the velocities of a weight.
 """
 
 from __future__ import annotations
@@ -178,7 +182,7 @@ def new_state(
 def scores(
     step, part, H, cosine, tiny, small, lanes, rows, sizes, V_y, b_y, top, V, bias, inverse, scores,
 ):  # fmt: skip
-    """V top of the part's items, without their biases; V is gathered for it."""
+    """scores (items, n) = V top, without biases; the rows V of the part's items are gathered."""
     f = type_of(bias[0, 0])
     n, scored = lanes[step], sizes[part, SCORED]
     sizes[part, FIRST] = 0
@@ -351,7 +355,10 @@ def gates_backward(
     step, part, parts, lo, hi, H, onehot, reset_after, skip, small, lanes, h, rz, hU_n, drh, W_x,
     dxW, dr, g_n, skip_de, de_T,
 ):  # fmt: skip
-    """The r rows of dxW; g_n, the gradient of h U_n; and what these units add to that of e."""
+    """The r rows of dxW; g_n, the gradient of h U_n; and what these units add to that of e.
+
+    dr is drh h, or with reset_after dx_n (h U_n).
+    """
     n, K = lanes[step], hi - lo
     dx, dr, r = matrix_at(dxW, 0, 3 * K, n), vector_at(dr, 0, K * n), vector_at(rz, 0, K * n)
     g_n, dx_n = vector_at(g_n, 0, K * n), vector_at(dxW, 2 * K * n, K * n)
@@ -394,7 +401,7 @@ def update_units(
 ):  # fmt: skip
     """The part's rows of W_x, U, b, c, s, s_m, which no other part reads: they change at once."""
     n, K = lanes[step], hi - lo
-    dx, dx_n = matrix_at(dxW, 0, 3 * K, n), matrix_at(g_n, 0, K, n)
+    dx, dhU_n = matrix_at(dxW, 0, 3 * K, n), matrix_at(g_n, 0, K, n)
     h_T, rh_T = matrix_at(h_T, 0, n, H), matrix_at(rh_T, 0, n, H)
     transpose(matrix_at(h, 0, H, n), 0, n, h_T, 0)
     if not reset_after:
@@ -404,11 +411,11 @@ def update_units(
     dx_rz = rows_of(dx, 0, 2 * K)
     update_matrix(U_rz, dx_rz, h_T, a_U_rz, v_U_rz, how, small, tile, first_row)
     in_n = h_T if reset_after else rh_T
-    update_matrix(U_n, dx_n, in_n, a_U_n, v_U_n, how, small, tile, first_row)
+    update_matrix(U_n, dhU_n, in_n, a_U_n, v_U_n, how, small, tile, first_row)
     sum_rows(dx, db_gates)
     update_rows(line(b), first_row, db_gates, line(a_b), line(v_b), how)
     if reset_after:  # c takes b's gradient, but for the candidate's rows, which r has scaled
-        sum_rows(dx_n, matrix_at(db_gates, 2 * K, 1, K))
+        sum_rows(dhU_n, matrix_at(db_gates, 2 * K, 1, K))
         update_rows(line(c), first_row, db_gates, line(a_c), line(v_c), how)
     if skip:
         update_rows(line(s), first_row, ds, line(a_s), line(v_s), how)

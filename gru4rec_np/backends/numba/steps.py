@@ -1,12 +1,12 @@
 """`FusedSteps`: step.py's kernels on the arrays of a model, as a `Stepper`.
 
-It covers the published configurations: one recurrent layer and nothing after it, bptt = 1, no L2
-and no gradient clipping. It computes what network.py does, up to rounding and the dropout masks,
-and is faster for four reasons: no Python between steps, no temporary arrays, an item that was
-drawn several times is scored once and weighted, and threads. Each step is split into a fixed number
-of parts, so results do not depend on the number of threads. They depend on the number of parts,
-which is chosen by the hyperparameters and the machine's cores (see `parts_for`): the same seed on
-the same machine gives the same bits.
+It covers the defaults and the published configurations: one recurrent layer and nothing after it,
+bptt = 1, no L2 and no gradient clipping. It computes what network.py does, up to rounding and the
+dropout masks, and is faster for four reasons: no Python between steps, no temporary arrays, an item
+that was drawn several times is scored once and weighted, and threads. Each step is split into a
+fixed number of parts, so results do not depend on the number of threads. They depend on the number
+of parts, which is chosen by the hyperparameters and the machine's cores (see `parts_for`): the same
+seed on the same machine gives the same bits.
 """
 
 from __future__ import annotations
