@@ -10,6 +10,7 @@ import contextlib
 import json
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from gru4rec_np.console import advice, baselines, cli, options, report, runs
+from gru4rec_np.console import advice, baselines, cli, inspection, options, report, runs
 from gru4rec_np.console.settings import Say, settle, short
 from gru4rec_np.data.sessions import Sessions
 from gru4rec_np.data.shop import Shop
@@ -148,7 +149,9 @@ def main() -> None:
     data, model, out = settings(sys.argv[1:], lines.append)
     cli.check_output(out, runs.FILES, data["train"] + data["test"])
     with cli.surviving_output():
-        parts, shop = options.load_data(data, model.item_ids if data["start_from"] else None)
+        dropped: Counter[str] = Counter()
+        known = model.item_ids if data["start_from"] else None
+        parts, shop = options.load_data(data, known, dropped)
         is_new = not out.exists()
         out.mkdir(parents=True, exist_ok=True)
         try:
@@ -156,7 +159,7 @@ def main() -> None:
                 # Another run may have finished here meanwhile.
                 if not data["overwrite"] and not data["resume"]:
                     runs.require_free(out, False)
-                run(data, model, out, parts, shop, lines)
+                run(data, model, out, parts, shop, dropped, lines)
         finally:
             if is_new:
                 with contextlib.suppress(OSError):
@@ -169,12 +172,13 @@ def run(
     out: Path,
     parts: dict[str, Sessions],
     shop: Shop | None,
+    dropped: Mapping[str, int],
     lines: Sequence[str] = (),
 ) -> None:
     """Train, compare, write: what `main` does when all is read.
 
     Args:
-        parts: from `load_data`. lines: printed before the training.
+        parts, shop, dropped: from `load_data`. lines: printed before the training.
     """
     tests = {name: part for name, part in parts.items() if name.startswith("test")}
     known = model.item_ids if data["start_from"] else None
@@ -189,9 +193,12 @@ def run(
         hold_out(train)  # refuses a log that is too short before it is trained on
     if shop:
         print(f"simulated shop: {shop.n_items:,} items, seed {shop.seed}")
-    print(report.describe(parts), "", *lines, sep="\n")
-    judged = {} if known is not None else tests  # tomorrow's log may be smaller than its test set
-    for line in advice.cautions(model.hp, train, judged, not data["test"]):
+    print(report.describe(parts, dropped), "", *lines, sep="\n")
+    users = inspection.warning(parts.get("raw", train).durations)
+    # Tomorrow's log may be smaller than its test set.
+    compared = {} if known is not None else tests
+    cautions = advice.cautions(model.hp, train, compared, not data["test"], validation)
+    for line in [users] * bool(users) + cautions:
         cli.say(f"warning: {line}")
     extra = f"{model.n_sample} extra negatives"
     negatives = "all items as negatives" if model.hp.scores_all else extra

@@ -276,7 +276,7 @@ def test_what_is_left_out_is_counted(main, tmp_path, capsys):
 def test_a_tables_options_reach_its_reader(main, monkeypatch, tmp_path):
     read = []
 
-    def read_table(path, columns, watch, tell, **more):
+    def read_table(path, columns, watch, tell, dropped, **more):
         read.append((path, columns, more))
         return Sessions.from_lists([["a", "b"]] * 50)
 
