@@ -30,7 +30,7 @@ from gru4rec_np.models.base import Model
 from gru4rec_np.models.gru4rec import GRU4Rec
 from gru4rec_np.models.hybrid import Hybrid, hold_out
 from gru4rec_np.models.hyperparameters import DEFAULTS, FIELDS
-from gru4rec_np.models.training import Diverged
+from gru4rec_np.models.training import Diverged, fingerprint
 
 K = (5, 10, 20)
 
@@ -155,7 +155,7 @@ def main() -> None:
         is_new = not out.exists()
         out.mkdir(parents=True, exist_ok=True)
         try:
-            with runs.alone(out):
+            with runs.alone(out, "--resume" if data["resume"] else "--out"):
                 # Another run may have finished here meanwhile.
                 if not data["overwrite"] and not data["resume"]:
                     runs.require_free(out, False)
@@ -187,6 +187,9 @@ def run(
         tests = {name: test.restrict(parts["train"].item_ids) for name, test in tests.items()}
         parts.update(tests)
     train, validation = parts["train"], parts.get("validation")
+    judged = _fingerprints(data, tests, validation)
+    if data["resume"]:
+        runs.require_judged(out / runs.TRAINING, train, judged)
     wanted = "none" if not tests or known is not None else data["baselines"]
     methods, left_out = baselines.chosen(wanted, model.hp, train, tests, shop)
     if data["hybrid"] and not data["validation"] and known is None:
@@ -216,12 +219,12 @@ def run(
         )
     interval = runs.parse_interval(data["checkpoint"])
     begin = partial(options.write_config, out / runs.SETTINGS, data, model)
-    keeper = runs.Keeper(out / runs.TRAINING, *interval, begin)
+    keeper = runs.Keeper(out / runs.TRAINING, *interval, begin, list(judged.values()))
     try:
         with keeper:
             train_with_progress(model, train, validation, data, keeper)
     except Diverged as error:
-        if not data["resume"] and keeper.when is None:
+        if not data["resume"] and not keeper.has_written:
             raise
         (out / runs.SETTINGS).replace(out / f"{runs.DIVERGED}.toml")
         keeper.path.replace(out / f"{runs.DIVERGED}.npz")
@@ -232,14 +235,17 @@ def run(
         cli.say(f"stopped; to go on: {_resume(out)}")
         sys.exit(128 + (keeper.asked or 0))
 
+    has_checkpoint = data["resume"] or keeper.has_written
+    go_on = f"; to go on: {_resume(out)}" if has_checkpoint else ""
     # The model comes first. Older results go before it, so that no two runs' files are mixed.
-    for name in runs.FILES[1:]:
+    for name in (*runs.FILES[1:], *[runs.TRAINING] * (not has_checkpoint)):
         with contextlib.suppress(OSError):
             (out / name).unlink(missing_ok=True)
-    with _going_on(out, f"the checkpoint is kept in {out}"):
+    lost = "no checkpoint could be written, so the training is lost"
+    with _going_on(f"the checkpoint is kept in {out}{go_on}" if has_checkpoint else lost):
         best = mixed(data, model, train, validation) if data["hybrid"] else model
         best.save(out / "model.npz")
-    with _going_on(out, f"the model is kept in {out}"):
+    with _going_on(f"the model is kept in {out}{go_on}"):
         options.write_config(out / "config.toml", data, model)
         if validation and len(model.history) < model.n_epochs:
             print(f"no better epoch in {data['patience']}: stopped")
@@ -322,10 +328,23 @@ def finish(
     report.plot_curves(out / "curves.png", model.losses, updates, next(iter(ranks.values()), {}))
 
 
+def _fingerprints(
+    data: dict[str, Any], tests: Mapping[str, Sessions], validation: Sessions | None
+) -> dict[str, str]:
+    """For `runs.require_judged`: what a run's model is judged on."""
+    log = ", ".join(data["train"]) or "the simulated shop"
+    found = {}
+    for name, test in tests.items():
+        source = name.removeprefix("test ") if name != "test" else next(iter(data["test"]), log)
+        found[f"test set than {source} gives now"] = fingerprint(test)
+    if validation:
+        found[f"validation set than {log} gives now"] = fingerprint(validation)
+    return found
+
+
 @contextlib.contextmanager
-def _going_on(out: Path, kept: str) -> Iterator[None]:
+def _going_on(hint: str) -> Iterator[None]:
     """Add to an error what is kept of the run, and how to go on."""
-    hint = f"{kept}; to go on: {_resume(out)}" if (out / runs.TRAINING).exists() else kept
     try:
         yield
     except KeyboardInterrupt:
