@@ -13,6 +13,7 @@ import hashlib
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -318,10 +319,12 @@ def main() -> None:
     base = Path(given.get("out", f"runs/compare-{runs.name_of(data['train'] or ['shop'])}"))
     cli.check_output(base, FILES, data["train"] + data["test"])
     with cli.surviving_output():
-        parts, _ = options.load_data(data)
+        dropped: Counter[str] = Counter()
+        parts, _ = options.load_data(data, dropped=dropped)
         content = digest(parts["train"], parts["test"])
         out = base if "out" in given else folder_for(base, content)
-        print(report.describe(parts), "", f"results go to {out}/", "", sep="\n", flush=True)
+        table = report.describe(parts, dropped)
+        print(table, "", f"results go to {out}/", "", sep="\n", flush=True)
         out.mkdir(parents=True, exist_ok=True)
         with runs.alone(out):
             (out / marker(content)).touch()

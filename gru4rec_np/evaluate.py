@@ -5,6 +5,7 @@ A command: parses options and prints. Imports the models and what is below it.
 
 import argparse
 import sys
+from collections import Counter
 
 from gru4rec_np import models
 from gru4rec_np.backends import BACKENDS
@@ -51,15 +52,13 @@ def main() -> None:
     candidates = read_items(args.candidates) if "candidates" in args else None
     model = models.load(args.model, args.backend)
     for n, file in enumerate(dict.fromkeys(args.test)):
-        log = read_log([file], vars(args))
+        dropped: Counter[str] = Counter()
+        log = read_log([file], vars(args), dropped)
         with naming(file):
             test = log.restrict(model.item_ids)
         if len(args.test) > 1:
             print("\n" * bool(n) + cli.shown(file, 200))
-        print(
-            f"{log.n_events:,} events in {log.n_sessions:,} sessions; evaluated: "
-            f"{test.n_events:,} in {test.n_sessions:,} (known items, 2 events or more)"
-        )
+        print(*report.left_out(dropped), report.about_test(log, test), sep="\n")
         among = f"{test.n_items:,}" if candidates is None else f"the items of {args.candidates}"
         print(f"next item among {among}, {len(test.cases):,} cases, ties {args.ties}")
         with cli.progress("ranking") as watch:

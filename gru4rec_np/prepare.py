@@ -126,9 +126,7 @@ def main() -> None:
         _write(out, dict(zip(names, (train, test), strict=True)))
         print(report.describe({"raw": raw, "cleaned": cleaned, "train": train, "test": test}))
         print()
-    for reason, rows in dropped.items():
-        print(f"left out  {rows:,} {reason}")
-    print(f"rules     {_rules(args, protocol)}")
+    print(*report.left_out(dropped), f"rules     {_rules(args, protocol)}", sep="\n")
     if not pictures:  # the check shows them
         print(f"durations {inspection.about_durations(raw.durations)}")
     if line := inspection.warning(raw.durations):
@@ -153,12 +151,8 @@ def _read(args: argparse.Namespace, protocol: Protocol, dropped: Counter[str]) -
             log = READERS[args.log](args.files, watch=watch, dropped=dropped, **gap)
     else:
         how = {"layout": "lists" if args.log == "lists" else "", "drop_duplicates": False}
-        log = read_log([str(path) for path in args.files], vars(args) | how)
-    if args.drop_duplicates:
-        events = log.n_events
-        log = drop_duplicates(log)
-        dropped["exact duplicates"] = events - log.n_events
-    return log
+        log = read_log([str(path) for path in args.files], vars(args) | how, dropped)
+    return drop_duplicates(log, dropped) if args.drop_duplicates else log
 
 
 def _write(out: Path, parts: dict[str, Sessions]) -> None:

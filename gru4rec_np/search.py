@@ -9,6 +9,7 @@ import argparse
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -128,9 +129,11 @@ def main() -> None:
     cli.check_output(folder, ["trials.csv"], data["train"] + data["test"])
 
     with cli.surviving_output():
-        parts, shop = options.load_data(data)
+        dropped: Counter[str] = Counter()
+        parts, shop = options.load_data(data, dropped=dropped)
         train, validation = options.held_out(parts["train"], chosen | data)
-        print(report.describe({**parts, "search": train, "validation": validation}), "", sep="\n")
+        sets = {**parts, "search": train, "validation": validation}
+        print(report.describe(sets, dropped), "", sep="\n")
         folder.mkdir(parents=True, exist_ok=True)
         deadline = time.time() + timeout
         studies: dict[str, Any] = {}

@@ -10,6 +10,7 @@ import contextlib
 import json
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from gru4rec_np.console import advice, baselines, cli, options, report, runs
+from gru4rec_np.console import advice, baselines, cli, inspection, options, report, runs
 from gru4rec_np.console.settings import Say, settle, short
 from gru4rec_np.data.sessions import Sessions
 from gru4rec_np.data.shop import Shop
@@ -29,7 +30,7 @@ from gru4rec_np.models.base import Model
 from gru4rec_np.models.gru4rec import GRU4Rec
 from gru4rec_np.models.hybrid import Hybrid, hold_out
 from gru4rec_np.models.hyperparameters import DEFAULTS, FIELDS
-from gru4rec_np.models.training import Diverged
+from gru4rec_np.models.training import Diverged, fingerprint
 
 K = (5, 10, 20)
 
@@ -148,15 +149,17 @@ def main() -> None:
     data, model, out = settings(sys.argv[1:], lines.append)
     cli.check_output(out, runs.FILES, data["train"] + data["test"])
     with cli.surviving_output():
-        parts, shop = options.load_data(data, model.item_ids if data["start_from"] else None)
+        dropped: Counter[str] = Counter()
+        known = model.item_ids if data["start_from"] else None
+        parts, shop = options.load_data(data, known, dropped)
         is_new = not out.exists()
         out.mkdir(parents=True, exist_ok=True)
         try:
-            with runs.alone(out):
+            with runs.alone(out, "--resume" if data["resume"] else "--out"):
                 # Another run may have finished here meanwhile.
                 if not data["overwrite"] and not data["resume"]:
                     runs.require_free(out, False)
-                run(data, model, out, parts, shop, lines)
+                run(data, model, out, parts, shop, dropped, lines)
         finally:
             if is_new:
                 with contextlib.suppress(OSError):
@@ -169,12 +172,13 @@ def run(
     out: Path,
     parts: dict[str, Sessions],
     shop: Shop | None,
+    dropped: Mapping[str, int],
     lines: Sequence[str] = (),
 ) -> None:
     """Train, compare, write: what `main` does when all is read.
 
     Args:
-        parts: from `load_data`. lines: printed before the training.
+        parts, shop, dropped: from `load_data`. lines: printed before the training.
     """
     tests = {name: part for name, part in parts.items() if name.startswith("test")}
     known = model.item_ids if data["start_from"] else None
@@ -183,15 +187,21 @@ def run(
         tests = {name: test.restrict(parts["train"].item_ids) for name, test in tests.items()}
         parts.update(tests)
     train, validation = parts["train"], parts.get("validation")
+    judged = _fingerprints(data, tests, validation)
+    if data["resume"]:
+        runs.require_judged(out / runs.TRAINING, train, judged)
     wanted = "none" if not tests or known is not None else data["baselines"]
     methods, left_out = baselines.chosen(wanted, model.hp, train, tests, shop)
     if data["hybrid"] and not data["validation"] and known is None:
         hold_out(train)  # refuses a log that is too short before it is trained on
     if shop:
         print(f"simulated shop: {shop.n_items:,} items, seed {shop.seed}")
-    print(report.describe(parts), "", *lines, sep="\n")
-    judged = {} if known is not None else tests  # tomorrow's log may be smaller than its test set
-    for line in advice.cautions(model.hp, train, judged, not data["test"]):
+    print(report.describe(parts, dropped), "", *lines, sep="\n")
+    users = inspection.warning(parts.get("raw", train).durations)
+    # Tomorrow's log may be smaller than its test set.
+    compared = {} if known is not None else tests
+    cautions = advice.cautions(model.hp, train, compared, not data["test"], validation)
+    for line in [users] * bool(users) + cautions:
         cli.say(f"warning: {line}")
     extra = f"{model.n_sample} extra negatives"
     negatives = "all items as negatives" if model.hp.scores_all else extra
@@ -209,12 +219,12 @@ def run(
         )
     interval = runs.parse_interval(data["checkpoint"])
     begin = partial(options.write_config, out / runs.SETTINGS, data, model)
-    keeper = runs.Keeper(out / runs.TRAINING, *interval, begin)
+    keeper = runs.Keeper(out / runs.TRAINING, *interval, begin, list(judged.values()))
     try:
         with keeper:
             train_with_progress(model, train, validation, data, keeper)
     except Diverged as error:
-        if not data["resume"] and keeper.when is None:
+        if not data["resume"] and not keeper.has_written:
             raise
         (out / runs.SETTINGS).replace(out / f"{runs.DIVERGED}.toml")
         keeper.path.replace(out / f"{runs.DIVERGED}.npz")
@@ -225,14 +235,17 @@ def run(
         cli.say(f"stopped; to go on: {_resume(out)}")
         sys.exit(128 + (keeper.asked or 0))
 
+    has_checkpoint = data["resume"] or keeper.has_written
+    go_on = f"; to go on: {_resume(out)}" if has_checkpoint else ""
     # The model comes first. Older results go before it, so that no two runs' files are mixed.
-    for name in runs.FILES[1:]:
+    for name in (*runs.FILES[1:], *[runs.TRAINING] * (not has_checkpoint)):
         with contextlib.suppress(OSError):
             (out / name).unlink(missing_ok=True)
-    with _going_on(out, f"the checkpoint is kept in {out}"):
+    lost = "no checkpoint could be written, so the training is lost"
+    with _going_on(f"the checkpoint is kept in {out}{go_on}" if has_checkpoint else lost):
         best = mixed(data, model, train, validation) if data["hybrid"] else model
         best.save(out / "model.npz")
-    with _going_on(out, f"the model is kept in {out}"):
+    with _going_on(f"the model is kept in {out}{go_on}"):
         options.write_config(out / "config.toml", data, model)
         if validation and len(model.history) < model.n_epochs:
             print(f"no better epoch in {data['patience']}: stopped")
@@ -315,10 +328,23 @@ def finish(
     report.plot_curves(out / "curves.png", model.losses, updates, next(iter(ranks.values()), {}))
 
 
+def _fingerprints(
+    data: dict[str, Any], tests: Mapping[str, Sessions], validation: Sessions | None
+) -> dict[str, str]:
+    """For `runs.require_judged`: what a run's model is judged on."""
+    log = ", ".join(data["train"]) or "the simulated shop"
+    found = {}
+    for name, test in tests.items():
+        source = name.removeprefix("test ") if name != "test" else next(iter(data["test"]), log)
+        found[f"test set than {source} gives now"] = fingerprint(test)
+    if validation:
+        found[f"validation set than {log} gives now"] = fingerprint(validation)
+    return found
+
+
 @contextlib.contextmanager
-def _going_on(out: Path, kept: str) -> Iterator[None]:
+def _going_on(hint: str) -> Iterator[None]:
     """Add to an error what is kept of the run, and how to go on."""
-    hint = f"{kept}; to go on: {_resume(out)}" if (out / runs.TRAINING).exists() else kept
     try:
         yield
     except KeyboardInterrupt:

@@ -586,7 +586,7 @@ def test_evaluate_shows_coverage(run, logs):
 def test_the_options_of_a_table_reach_its_reader(monkeypatch):
     calls = []
 
-    def reads(source, columns, watch, tell, **keywords):
+    def reads(source, columns, watch, tell, dropped, **keywords):
         calls.append((source, columns, keywords))
         return Shop(n_items=40).simulate(200)
 
@@ -673,6 +673,11 @@ def test_what_is_likely_not_meant():
     found = cautions(Hyperparameters(batch_size=256), train, {"test": sized(600, 50)}, True)
     assert found[0].startswith("batch_size: 256 is larger than the 200 training sessions")
     assert "the test set has 38% of the events; --split 0.1" in found[1] and len(found) == 2
+    found = cautions(Hyperparameters(batch_size=9), small, {"test": small}, True, sized(900, 50))
+    assert found == [
+        "validation: the validation set has 90% of the training events; --validation 0.1 makes it "
+        "the last tenth of the sessions"
+    ]
     found = cautions(Hyperparameters(sigma=1e10), train, {"a": small, "b": sized(600, 50)}, False)
     assert found[0].startswith("sigma: 1e+10") and found[1].endswith("b: the test set has 38% of "
                                                                      "the events")  # fmt: skip
@@ -685,6 +690,89 @@ def test_warnings_are_shown(tmp_path):
                    "--learning-rate", "1e-9", cwd=tmp_path)  # fmt: skip
     lines = [line for line in done.stderr.splitlines() if line.startswith("warning: ")]
     assert [line.split()[1] for line in lines] == ["lmbd:", "test:"], done.stderr
+
+
+def test_users_instead_of_sessions(tmp_path):
+    """Said by `train` as by `prepare`, before what follows from it."""
+    rows = [f"{s}\t{s % 7 + t}\t{s * 4000 + t * 90_000}" for s in range(30) for t in range(3)]
+    (tmp_path / "log.tsv").write_text("SessionId\tItemId\tTime\n" + "\n".join(rows) + "\n")
+    done = command("train", "--train", "log.tsv", *QUICK, "--batch-size", 2, cwd=tmp_path)
+    users, test = done.stderr.splitlines()
+    assert users == (
+        "warning: 30 of 30 sessions last longer than a day, the longest 2.1 days: is the session "
+        "column a user's? See --session-gap"
+    )
+    assert test.startswith("warning: test: the test set has 66% of the events; --split 0.1")
+
+
+# --- what of a log has no part in the results -----------------------------------------------------
+
+LEFT_OUT = [
+    "left out  3 rows whose event is not view",
+    "left out  2 exact duplicates",
+]
+EVALUATED = "11 events in 5 sessions; evaluated: 4 in 2 (known items, 2 events or more)"
+
+
+@pytest.fixture
+def partly(tmp_path):
+    """train.tsv, and test.tsv with unknown items; with rows that options leave out."""
+    head = "SessionId\tItemId\tTime\tevent\n"
+    rows = [f"{s}\t{s % 4 + t}\t{s}\tview\n" for s in range(40) for t in range(3)]
+    more = ["7\t4\t9\tcart\n", "8\t4\t9\tcart\n", rows[0]]
+    (tmp_path / "train.tsv").write_text(head + "".join(rows + more))
+    test = [f"{s}\t{item}\t1\tview\n" for s, items in enumerate(("12", "x23", "x1", "yz1", "5"))
+            for item in items]  # fmt: skip
+    (tmp_path / "test.tsv").write_text(head + "".join([*test, "0\t1\t2\tcart\n", test[0]]))
+    return tmp_path
+
+
+FINDS = {
+    "train": [*QUICK, "--baselines", "none"],
+    "compare": ["--models", "POP"],
+    "search": ["--models", "item-knn", "--trials", 1, "--validation", "0.2", "--baselines", "none"],
+}
+
+
+@pytest.mark.parametrize("name", FINDS)
+def test_what_is_left_out_is_said(name, partly):
+    if name == "search":
+        pytest.importorskip("optuna")
+    more = ["--keep", "event=view", "--drop-duplicates", *FINDS[name], "--out", "out"]
+    done = command(name, "--train", "train.tsv", "--test", "test.tsv", *more, cwd=partly)
+    assert done.returncode == 0, done.stderr
+    table, lines = done.stdout.split("\n\n")[0].splitlines(), [*LEFT_OUT, f"test      {EVALUATED}"]
+    sets = ["train", "test", *["search", "validation"] * (name == "search")]
+    assert [line.split()[0] for line in table[1:-3]] == sets and table[-3:] == lines
+    assert table[2].split()[:3] == ["test", "4", "2"]
+
+
+def test_what_is_left_out_is_said_of_a_split_log(partly):
+    done = command("train", "--train", "train.tsv", "--split", "0.2", "--keep", "event=view",
+                   *FINDS["train"], cwd=partly)  # fmt: skip
+    table = done.stdout.split("\n\n")[0].splitlines()
+    assert table[-1] == "left out  2 rows whose event is not view"
+    assert [line.split()[0] for line in table[1:-1]] == ["raw", "train", "test"]
+
+
+def test_of_several_test_logs_each_is_said(partly):
+    (partly / "all.tsv").write_text("SessionId\tItemId\tTime\n1\t1\t1\n1\t2\t1\n")
+    done = command("train", "--train", "train.tsv", "--test", "all.tsv", "test.tsv", *QUICK,
+                   "--baselines", "none", cwd=partly)  # fmt: skip
+    table = done.stdout.split("\n\n")[0].splitlines()
+    names = ["train", "test all.tsv", "test test.tsv", "test test.tsv"]
+    assert [line[: len(name)] for line, name in zip(table[1:], names, strict=True)] == names
+    assert "13 events in 5 sessions; evaluated: 6 in 2 (known" in table[-1]
+
+
+def test_evaluate_says_what_is_left_out(partly):
+    log = ["--train", "train.tsv", "--test", "test.tsv", *FINDS["train"], "--out", "out"]
+    assert command("train", *log, cwd=partly).returncode == 0
+    done = command("evaluate", "out", "--test", "test.tsv", "--keep", "event=view",
+                   "--drop-duplicates", cwd=partly)  # fmt: skip
+    assert done.stdout.splitlines()[:3] == [
+        "left out  1 rows whose event is not view", "left out  1 exact duplicates", EVALUATED
+    ]  # fmt: skip
 
 
 def test_the_same_file_to_train_and_test(logs, tmp_path):

@@ -287,7 +287,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(logs, tmp_path):
         (["--ties", "kind"], ["ties", "'kind'"]),
         (["--backend", "tpu"], ["backend", "'tpu'"]),
         (["--train", tmp_path / "empty.tsv"], ["empty.tsv", "empty"]),
-        (["--train", tmp_path / "one.tsv"], ["one.tsv", "0 of 1 sessions are for training"]),
+        (["--train", tmp_path / "one.tsv"], ["one.tsv", "training gets 0 of 1 sessions"]),
         (["--train", tmp_path / "none.tsv"], ["none.tsv", "no such file"]),
         (["--test", tmp_path / "one.tsv"], ["--train"]),
         (["--split", "0"], ["split", "'0'"]),

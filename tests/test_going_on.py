@@ -358,7 +358,7 @@ REFUSED = {
     "--start-from run --train new.tsv --baselines pop": "baselines: not with --start-from",
     "--start-from run --train new.tsv --params layers=8": "start_from: not with --config or",
     "--start-from run --train new.tsv --out run --overwrite": "--out run: is the run to start",
-    "--start-from run --train ids.tsv": "item ids: those of the model are text, '5' is whole",
+    "--start-from run --train ids.tsv": "ids.tsv: item ids: those of the model are text, '5' is",
     "--resume run": "resume: run: nothing to resume, the run is finished; --n-epochs N trains more",
     "--keep-counts": "keep_counts: has no use without --start-from",
     "--resume run --n-epochs 1": "run/training.npz: cannot resume from this file: it is in epoch 3",

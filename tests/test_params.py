@@ -276,12 +276,26 @@ def test_compiling_says_so_unless_fit_is_quiet(verbose, monkeypatch):
     kernel = mock.Mock(**{"needs.return_value": [], "is_ready.return_value": False})
     bar = mock.Mock(side_effect=lambda new, **how: new)
     monkeypatch.setattr(compiled, "tqdm", bar)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     with progress(1, verbose):
         compiled.prepare([kernel], None)
     assert kernel.load.called
     assert bar.call_args.kwargs["disable"] == (verbose is False)
     compiled.prepare([kernel], None)
     assert not bar.call_args.kwargs["disable"]
+
+
+@pytest.mark.parametrize("seconds", [0.2, 2])
+def test_compiling_without_a_terminal_is_one_plain_line(seconds, monkeypatch, capsys):
+    compiled = pytest.importorskip("gru4rec_np.backends.numba.compiled")
+    some = [mock.Mock(**{"needs.return_value": [], "is_ready.return_value": False})
+            for _ in range(4)]  # fmt: skip
+    now = iter(np.arange(0, 100, seconds))
+    monkeypatch.setattr(compiled.time, "monotonic", lambda: next(now))
+    compiled.prepare(some, None)
+    assert all(k.load.called for k in some)
+    line = "compiling, once: 0 of 4 kernels\n"
+    assert capsys.readouterr().err == line * (seconds > 1)
 
 
 @pytest.mark.parametrize("verbose", [True, False, None])

@@ -276,7 +276,7 @@ def test_what_is_left_out_is_counted(main, tmp_path, capsys):
 def test_a_tables_options_reach_its_reader(main, monkeypatch, tmp_path):
     read = []
 
-    def read_table(path, columns, watch, tell, **more):
+    def read_table(path, columns, watch, tell, dropped, **more):
         read.append((path, columns, more))
         return Sessions.from_lists([["a", "b"]] * 50)
 
@@ -515,6 +515,12 @@ def test_progress_is_for_terminals_only(main, monkeypatch):
         main("rsc15", "clicks.dat", "--out", "out")
         stages = "reading clicks.dat:", "cleaning and splitting:", "writing:"
         assert all((stage in shown.getvalue()) == terminal for stage in stages)
+    monkeypatch.setattr(cli, "SLOW", 0)
+    shown = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", shown)
+    main("rsc15", "clicks.dat", "--out", "out")
+    lines = [f"{stage} {share}%" for stage, share in zip(stages, (100, 50, 75), strict=True)]
+    assert shown.getvalue().splitlines()[:3] == lines  # one each
 
 
 @pytest.mark.parametrize("log", ["rsc15", "table"])

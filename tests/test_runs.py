@@ -20,6 +20,7 @@ from gru4rec_np.console import report, runs
 from gru4rec_np.data.tables import write_table
 from gru4rec_np.models import checkpoint
 from gru4rec_np.models.baselines import POP, Markov
+from gru4rec_np.models.training import Training
 from gru4rec_np.train import settings
 
 KILLS = int(os.environ.get("KILLS", "2"))  # docs/reliability.md: a run of 50
@@ -185,6 +186,24 @@ def test_the_command_holds_its_directory(log, tmp_path):
     assert refused.stderr.strip() == f"error: --out {tmp_path}: another run is at work there"
 
 
+def test_a_run_at_work_is_not_called_unfinished(tmp_path):
+    for name in (runs.TRAINING, runs.SETTINGS):
+        (tmp_path / name).touch()
+    with runs.alone(tmp_path):
+        for args in (["--out", tmp_path], ["--resume", tmp_path]):
+            refused = finish(*args, status=2).stderr.strip()
+            assert refused == f"error: {shlex.join(map(str, args))}: another run is at work there"
+
+
+def test_an_unfinished_run_is_named_as_a_shell_reads_it(tmp_path):
+    out = tmp_path / "my run"
+    out.mkdir()
+    for name in (runs.TRAINING, runs.SETTINGS):
+        (out / name).touch()
+    refused = finish("--out", out, status=2)
+    assert f"--resume '{out}' continues it, or delete '{out}/training.npz'" in refused.stderr
+
+
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [("5m", (0, 300.0)), ("0.5m", (0, 30.0)), ("500", (500, 0.0)), ("0", (0, 0.0))],
@@ -207,7 +226,7 @@ class Standing:
     def __init__(self, error=None):
         self.error, self.saved = error, 0
 
-    def save(self, path):
+    def save(self, path, judged):
         self.saved += 1
         if self.error:
             raise self.error
@@ -221,6 +240,17 @@ def test_a_disk_that_is_full_ends_nothing(tmp_path, capsys):
     assert full.saved == 3  # the first, and every second
     warning = "warning: no checkpoint could be written: training.npz: No space left on device"
     assert capsys.readouterr().err.count(warning) == 3
+
+
+def test_the_settings_are_written_before_the_first_checkpoint_that_can_be(tmp_path):
+    full, begun = Standing(OSError(28, "No space left on device", "training.npz")), []
+    keeper = runs.Keeper(tmp_path / "t.npz", 64, 0, lambda: begun.append(full.error))
+    keeper.after_chunk(full)
+    assert not keeper.has_written
+    full.error = None
+    keeper.after_chunk(full)
+    keeper.after_chunk(full)
+    assert keeper.has_written and len(begun) == 2 and begun[-1] is None
 
 
 def test_minutes(tmp_path, monkeypatch):
@@ -240,6 +270,7 @@ def test_minutes(tmp_path, monkeypatch):
         (["--resume", "x", "--out", "y"], "resume: allows no other option"),
         (["--resume", "x", "--overwrite"], "resume: allows no other option"),
         (["--patience", "2"], "patience: needs --validation"),
+        (["--primary-metric", "mrr@5"], "primary_metric: needs --validation"),
         (
             ["--validation", "1d", "--patience", "-1"],
             "patience: must be a whole number >= 0, not -1",
@@ -333,6 +364,60 @@ def test_runs_of_one_name_are_numbered(tmp_path):
         assert done.returncode == 0 and f"written to runs/{out}/" in done.stdout, done.stderr
         assert before.items() <= contents(tmp_path / "runs").items()
     assert sorted(p.name for p in (tmp_path / "runs").iterdir()) == ["train", "train-2", "train-3"]
+
+
+# --- a resumed run is judged on the same sessions -------------------------------------------------
+
+JUDGED = {
+    "--split 0.2": "test set than {0}/log.tsv",
+    "--test a.tsv": "test set than {0}/a.tsv",
+    "--test b.tsv a.tsv": "test set than {0}/a.tsv",
+    "--split none --validation 0.2": "validation set than {0}/log.tsv",
+    "--start-from old --test a.tsv": "test set than {0}/a.tsv",
+}
+
+
+@pytest.mark.parametrize("options", JUDGED)
+def test_a_run_is_judged_on_what_it_began_with(options, tmp_path, monkeypatch):
+    for name in ("log", "a", "b", "new"):
+        tiny_log(tmp_path / f"{name}.tsv", shift=len(name))
+    tiny = TINY[:-2]  # without --split
+    if "--start-from" in options:
+        assert run_here("train", "--train", "log.tsv", *tiny, "--out", "old", "--split", "none",
+                        cwd=tmp_path).returncode == 0  # fmt: skip
+    with monkeypatch.context() as patch:
+        patch.setattr(runs.Keeper, "__enter__", enter_and_stop)
+        log = "new.tsv" if "--start-from" in options else "log.tsv"
+        begun = run_here("train", "--train", log, *tiny, "--out", "out", *options.split(),
+                         cwd=tmp_path)  # fmt: skip
+    assert begun.returncode == 128 + signal.SIGTERM, begun.stderr
+    before = contents(tmp_path / "out")
+    path = tmp_path / JUDGED[options].rpartition("/")[2]
+    lines = path.read_text().splitlines()
+    session, _, time = lines[-1].split("\t")
+    lines[-1] = "\t".join([session, lines[1].split("\t")[1], time])  # another item
+    path.write_text("\n".join(lines) + "\n")
+    changed = run_here("train", "--resume", tmp_path / "out")
+    refuses(
+        changed, f"{tmp_path}/out/training.npz: cannot resume from this file: the run began with",
+        f"another {JUDGED[options].format(tmp_path)} gives now",
+    )  # fmt: skip
+    assert contents(tmp_path / "out") == before
+
+    # A file of an earlier version does not say what the run was judged on.
+    about, arrays = checkpoint.load(tmp_path / "out/training.npz")
+    assert about.pop("judged")
+    checkpoint.save(tmp_path / "out/training.npz", about, arrays)
+    assert run_here("train", "--resume", tmp_path / "out").returncode == 0
+
+
+def test_another_training_log_is_named_first(tmp_path, monkeypatch):
+    tiny_log(tmp_path / "log.tsv")
+    with monkeypatch.context() as patch:
+        patch.setattr(runs.Keeper, "__enter__", enter_and_stop)
+        run_here("train", "--train", "log.tsv", *TINY, "--out", "out", cwd=tmp_path)
+    tiny_log(tmp_path / "log.tsv", shift=1)
+    refuses(run_here("train", "--resume", tmp_path / "out"), "it was trained with another log")
 
 
 def contents(folder):
@@ -454,6 +539,26 @@ def test_a_full_disk_when_the_model_is_written(log, whole, tmp_path, monkeypatch
     refuses(done, "model.npz: No space left on device; the checkpoint is kept", "--resume")
     assert run_here("train", "--resume", tmp_path).returncode == 0
     same(whole, tmp_path)
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_a_full_disk_without_a_checkpoint(tmp_path, monkeypatch, earlier):
+    """training.npz of an earlier run is none of this one."""
+    args = ["--train", tiny_log(tmp_path / "log.tsv"), *TINY, "--out", tmp_path / "out"]
+    if earlier:
+        finish(*args)
+
+    def full(*_):
+        raise OSError(28, "No space left on device", "x.npz")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "save", full)
+        patch.setattr(GRU4Rec, "save", full)
+        done = finish(*args, "--overwrite", "--loss", "bpr", status=2)
+    assert done.stderr.splitlines()[-1] == (
+        "error: x.npz: No space left on device; no checkpoint could be written, so the training is "
+        "lost"
+    )
 
 
 @pytest.mark.parametrize(

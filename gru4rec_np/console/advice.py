@@ -28,19 +28,37 @@ def unusual(values: Mapping[str, Any]) -> list[str]:
 
 
 def cautions(
-    hp: Hyperparameters, train: Sessions, tests: Mapping[str, Sessions], is_split: bool
+    hp: Hyperparameters,
+    train: Sessions,
+    tests: Mapping[str, Sessions],
+    is_split: bool,
+    validation: Sessions | None = None,
 ) -> list[str]:
-    """What is likely not meant in a run's data and hyperparameters, a line for each."""
+    """What is likely not meant in a run's data and hyperparameters, a line for each.
+
+    Args:
+        tests: name to test set. is_split: they are cut from the training log.
+        validation: sessions that were held out of the training sessions.
+    """
     found = unusual(hp.as_dict())
     if hp.batch_size > train.n_sessions:
         found.append(
             f"batch_size: {hp.batch_size} is larger than the {train.n_sessions:,} training "
             f"sessions, so a step never has as many; try {max(1, train.n_sessions // 10)} or less"
         )
-    for name, test in tests.items():
-        share = test.n_events / (train.n_events + test.n_events)
+    n_events, tenth = train.n_events, " 0.1 makes it the last tenth of the sessions"
+    if validation:
+        n_events += validation.n_events
+        share = validation.n_events / n_events
         if share > LARGE_TEST:
-            advice = "; --split 0.1 makes it the last tenth of the sessions" if is_split else ""
+            found.append(
+                f"validation: the validation set has {share:.0%} of the training events; "
+                f"--validation{tenth}"
+            )
+    for name, test in tests.items():
+        share = test.n_events / (n_events + test.n_events)
+        if share > LARGE_TEST:
+            advice = f"; --split{tenth}" if is_split else ""
             found.append(f"{name}: the test set has {share:.0%} of the events{advice}")
     return found
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
+import math
 import os
 import re
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
@@ -26,6 +28,9 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+
+SLOW = 5.0  # seconds; see `progress`
 
 
 class Parser(argparse.ArgumentParser):
@@ -184,17 +189,24 @@ def surviving_output() -> Iterator[None]:
 
 @contextlib.contextmanager
 def progress(what: str) -> Iterator[Callable[[float, float], None]]:
-    """A progress bar on standard error, only on a terminal; removed at the end.
+    """A progress bar on standard error, removed at the end.
+
+    Without a terminal, a line instead if it takes longer than `SLOW` seconds.
 
     Yields:
         a function that moves it, called with the amount done and the total.
     """
     look = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
     options: dict[str, Any] = {"bar_format": look, "miniters": 0, "leave": False, "disable": None}
+    line_at = time.monotonic() + SLOW
     with tqdm(desc=what, total=1, dynamic_ncols=True, **options) as bar:
 
         def watch(done: float, total: float) -> None:
+            nonlocal line_at
             bar.update(done / total - bar.n)
+            if bar.disable and time.monotonic() > line_at:
+                line_at = math.inf
+                say(f"{what}: {done / total:.0%}")
 
         yield watch
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -277,7 +278,7 @@ def require_one_test(data: dict[str, Any], what: str) -> None:
 
 
 def load_data(
-    data: dict[str, Any], known: np.ndarray | None = None
+    data: dict[str, Any], known: np.ndarray | None = None, dropped: Counter[str] | None = None
 ) -> tuple[dict[str, Sessions], Shop | None]:
     """Training and test sessions over the training catalogue, and the shop if it is simulated.
 
@@ -285,18 +286,19 @@ def load_data(
         data: from `data_settings`.
         known: the item ids of a model to go on from, which the catalogue begins with. The training
             log is then used as it is.
+        dropped: see `read_log`.
 
     Returns:
         {"raw": the log before cleaning and splitting, unless used as it is, "train": ..., "test":
         ...}, the shop or None. With several test files there is a part "test PATH" for each, with
-        split=none and no test files none.
+        split=none and no test files none. A test file is also there as read, as "raw test".
 
     Raises:
         InputError: a file that cannot be used, or nothing to train on or test with.
     """
     shop = None
     if data["train"]:
-        log = read_log(data["train"], data)
+        log = read_log(data["train"], data, dropped)
     else:
         shop = Shop(n_items=data["shop_items"], seed=data["shop_seed"])
         log = shop.simulate(data["shop_sessions"], seed=data["shop_seed"] + 1)
@@ -304,15 +306,16 @@ def load_data(
     if data["test"] or known is not None:
         with naming(where):
             train = _trainable(log)
-        if known is not None:
-            train = train.extend(known)
+            if known is not None:
+                train = train.extend(known)
         parts = {"train": train}
         tests = dict.fromkeys(data["test"])
         for path in tests:
             name = "test" if len(tests) == 1 else f"test {path}"
-            test = read_log([path], data)
+            test = read_log([path], data, dropped)
             with naming(path):
                 parts[name] = test.restrict(train.item_ids)
+            parts[f"raw {name}"] = test
         return parts, None
     with naming(where), cli.progress("cleaning and splitting") as watch:
         cleaned = clean(
@@ -345,17 +348,21 @@ def held_out(
         return split(train, **cli.parse_split(data["validation"], "validation"), known=known)
 
 
-def read_log(paths: list[str], data: dict[str, Any]) -> Sessions:
+def read_log(
+    paths: list[str], data: dict[str, Any], dropped: Counter[str] | None = None
+) -> Sessions:
     """One log from one file or more, behind a progress bar.
 
     Args:
         data: options, of which those in `TABLE_OPTIONS` count; the defaults hold for the others.
+        dropped: counts the rows that the options leave out, by the reason.
     """
     data = {name: data.get(name, DATA_OPTIONS[name][0]) for name in TABLE_OPTIONS}
     columns = data["session_column"], data["item_column"], data["time_column"]
     with cli.progress(f"reading {', '.join(Path(path).name for path in paths)}") as watch:
         tell = partial(print, file=sys.stderr)
-        return read_table(paths, columns, watch, tell=tell, **table_keywords(data))
+        how = table_keywords(data)
+        return read_table(paths, columns, watch, tell=tell, dropped=dropped, **how)
 
 
 def write_config(path: Path, data: dict[str, Any], model: Model) -> None:

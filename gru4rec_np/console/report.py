@@ -35,20 +35,45 @@ COLOURS = {
 LAST_POSITION = 8  # the last group of a plot by position; it takes all later events
 
 
-def describe(parts: Mapping[str, Sessions]) -> str:
-    """Sizes of data sets, as an aligned table."""
+def describe(parts: Mapping[str, Sessions], dropped: Mapping[str, int] | None = None) -> str:
+    """Sizes of data sets, as an aligned table, and below it what of a log has no part in them.
+
+    Args:
+        parts: "raw test" is the test log as read, if that is a log of its own. It has no row; a
+            line says what of it is evaluated, if that is not all.
+        dropped: rows that were left out, by the reason.
+    """
     width = max(9, *map(len, parts)) + 1
     lines = [
         f"{'data':{width}}{'events':>12}{'sessions':>12}{'items':>10}{'events/session':>17}"
         f"{'longest':>10}"
     ]
+    evaluated = []
     for name, s in parts.items():
+        if name.startswith("raw "):
+            continue
         used = int((s.support > 0).sum())
         mean = s.n_events / s.n_sessions
         lines.append(
             f"{name:{width}}{s.n_events:12,}{s.n_sessions:12,}{used:10,}{mean:17.2f}{s.lengths.max():10,}"
         )
-    return "\n".join(lines)
+        log = parts.get(f"raw {name}", s)
+        if log.n_events > s.n_events:
+            evaluated.append(f"{name:9} {about_test(log, s)}")
+    return "\n".join([*lines, *left_out(dropped or {}), *evaluated])
+
+
+def left_out(dropped: Mapping[str, int]) -> list[str]:
+    """A line for each reason for which rows of a log were left out."""
+    return [f"left out  {rows:,} {reason}" for reason, rows in dropped.items()]
+
+
+def about_test(log: Sessions, test: Sessions) -> str:
+    """What of a test log is evaluated: those sessions after `Sessions.restrict`."""
+    return (
+        f"{log.n_events:,} events in {log.n_sessions:,} sessions; evaluated: "
+        f"{test.n_events:,} in {test.n_sessions:,} (known items, 2 events or more)"
+    )
 
 
 def figures(ranks: np.ndarray, k: Sequence[int]) -> dict[str, float]:

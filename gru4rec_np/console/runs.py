@@ -10,14 +10,17 @@ import os
 import re
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from shlex import quote
 from types import FrameType
 
 from gru4rec_np.console.cli import say
+from gru4rec_np.data.sessions import Sessions
 from gru4rec_np.errors import InputError
-from gru4rec_np.models.training import Stopped, Training
+from gru4rec_np.models import checkpoint
+from gru4rec_np.models.training import Stopped, Training, fingerprint
 
 try:
     import fcntl
@@ -58,6 +61,13 @@ def run_of(model: str | Path) -> Path:
     return Path(model) if Path(model).is_dir() else Path(model).parent
 
 
+def require_idle(folder: Path, option: str = "--out") -> None:
+    """Raise InputError if a run is at work in a folder, which need not exist. See `alone`."""
+    if folder.is_dir():
+        with alone(folder, option):
+            pass
+
+
 def require_free(out: Path, overwrite: bool) -> None:
     """Raise InputError if a new run would replace files in its folder that it must not.
 
@@ -66,8 +76,8 @@ def require_free(out: Path, overwrite: bool) -> None:
     """
     if (out / TRAINING).exists() and (out / SETTINGS).exists():
         raise InputError(
-            f"--out {out}: an unfinished run is there; --resume {out} continues it, or delete "
-            f"{out / TRAINING}"
+            f"--out {out}: an unfinished run is there; --resume {quote(str(out))} continues it, "
+            f"or delete {quote(str(out / TRAINING))}"
         )
     there = [out / name for name in FILES if (out / name).is_file()]
     if there and not overwrite:
@@ -86,8 +96,9 @@ def to_resume(folder: Path, finished: bool) -> str:
     """The configuration of a run that can be resumed. finished: also of a finished one.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none, or it is at work.
     """
+    require_idle(folder, "--resume")
     if not (folder / TRAINING).is_file():
         raise InputError(
             f"resume: {folder}: nothing to resume, there is no {TRAINING}; the run was stopped in "
@@ -101,9 +112,31 @@ def to_resume(folder: Path, finished: bool) -> str:
     return str(folder / ("config.toml" if is_finished else SETTINGS))
 
 
+def require_judged(path: Path, train: Sessions, judged: Mapping[str, str]) -> None:
+    """Raise InputError if a run's model is judged on other logs than when the run began.
+
+    Args:
+        path: the run's checkpoint. train: the training sessions; if these are others, the rest
+            cannot be compared, and `Training.load` refuses the checkpoint.
+        judged: what each log is called, to its fingerprint, in the order that `Keeper` was given.
+    """
+    about = checkpoint.load(path)[0]
+    kept = about.get("judged")
+    if about.get("log") != fingerprint(train) or not isinstance(kept, list):  # an older file
+        return
+    for (name, now), before in zip(judged.items(), kept, strict=False):
+        if now != before:
+            raise InputError(
+                f"{path}: cannot resume from this file: the run began with another {name}"
+            )
+
+
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path, option: str = "--out") -> Iterator[None]:
     """Hold a directory, which exists, for as long as the block runs, or until the process dies.
+
+    Args:
+        option: what the message of an error begins with.
 
     Raises:
         InputError: another process holds it. Where the system has no such locks, none is held.
@@ -116,7 +149,7 @@ def alone(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise InputError(f"--out {folder}: another run is at work there") from None
+            raise InputError(f"{option} {folder}: another run is at work there") from None
         yield
     finally:
         os.close(handle)
@@ -153,19 +186,27 @@ class Keeper:
     Args:
         path: the checkpoint file. steps, seconds: see `parse_interval`.
         begin: called before the first checkpoint, to write what else a resumed run needs.
+        judged: see `Training.save`.
 
     Attributes:
         asked: the signal that asked, or None.
-        when: of the last checkpoint, by time.monotonic; None before the first.
+        has_written: whether a checkpoint could be written.
     """
 
     def __init__(
-        self, path: Path, steps: int, seconds: float, begin: Callable[[], None] = lambda: None
+        self,
+        path: Path,
+        steps: int,
+        seconds: float,
+        begin: Callable[[], None] = lambda: None,
+        judged: Sequence[str] = (),
     ) -> None:
-        self.path, self.steps, self.seconds, self._begin = path, steps, seconds, begin
+        self.path, self.steps, self.seconds = path, steps, seconds
+        self._begin, self._judged = begin, judged
         self.asked: int | None = None
+        self.has_written = False
         self._done = self._kept = 0  # steps
-        self.when: float | None = None
+        self._when: float | None = None  # of the last attempt, by time.monotonic
 
     def __enter__(self) -> Keeper:
         names = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
@@ -193,8 +234,8 @@ class Keeper:
         """
         self._done += 1
         due = (
-            self.when is None  # the first chunk, so that there is something to resume from
-            or (self.seconds and time.monotonic() - self.when >= self.seconds)
+            self._when is None  # the first chunk, so that there is something to resume from
+            or (self.seconds and time.monotonic() - self._when >= self.seconds)
             or (self.steps and training.chunk * (self._done - self._kept) >= self.steps)
         )
         if self.asked is not None or due:
@@ -209,11 +250,12 @@ class Keeper:
             OSError: it cannot be written, and a signal asked to stop. Else that is a warning.
         """
         try:
-            if self.when is None:
+            if not self.has_written:
                 self._begin()
-            training.save(self.path)
+            training.save(self.path, self._judged)
+            self.has_written = True
         except OSError as error:
             if self.asked is not None:
                 raise
             say(f"warning: no checkpoint could be written: {error.filename}: {error.strerror}")
-        self._kept, self.when = self._done, time.monotonic()
+        self._kept, self._when = self._done, time.monotonic()

@@ -64,6 +64,8 @@ def settle(given: dict[str, Any], say: Say) -> tuple[dict[str, Any], GRU4Rec, Pa
         values[name] = text
 
     data = options.data_settings(values) | options.run_settings(values)
+    if "primary_metric" in given and not data["validation"]:
+        raise InputError("primary_metric: needs --validation")
     hp = {name: value for name, value in values.items() if name not in data}
     if data["start_from"]:
         if data["baselines"] not in ("auto", "none"):
@@ -91,6 +93,7 @@ def settle(given: dict[str, Any], say: Say) -> tuple[dict[str, Any], GRU4Rec, Pa
     else:
         folder = Path(out)
     if resume is None:
+        runs.require_idle(folder)  # before its files are called those of an unfinished run
         runs.require_free(folder, overwrite)
     if data["start_from"] and folder.resolve() == runs.run_of(data["start_from"]).resolve():
         raise InputError(f"--out {folder}: is the run to start from; choose another folder")

@@ -6,6 +6,7 @@ below; knows no model.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,6 +63,7 @@ def read_table(
     keep: Keep | None = None,
     duplicates: bool = True,
     tell: Callable[[str], None] | None = None,
+    dropped: Counter[str] | None = None,
 ) -> Sessions:
     """Read a click log from text or Parquet files.
 
@@ -102,6 +104,7 @@ def read_table(
         keep: a column and one or more of its values; rows with other values are passed over.
         duplicates: False keeps one of the events that agree in session, item and time.
         tell: called with a sentence about a choice that the file made: the separator.
+        dropped: counts the rows that `keep` and `duplicates` leave out, by the reason.
 
     Returns:
         Sessions in order of first appearance, events by time, equal times by file order.
@@ -148,7 +151,7 @@ def read_table(
 
     columns = COLUMNS if layout == "lists" else columns
     name = ", ".join(map(str, paths[:3])) + (", ..." if len(paths) > 3 else "")
-    return _gather(parts(), columns, name, time_unit, session_gap, keep, duplicates)
+    return _gather(parts(), columns, name, time_unit, session_gap, keep, duplicates, dropped)
 
 
 def _read_parquet(path: Path, columns: Columns) -> Iterator[tuple[Part, float]]:
@@ -261,6 +264,7 @@ def _gather(
     session_gap: float | None = None,
     keep: Keep | None = None,
     duplicates: bool = True,
+    dropped: Counter[str] | None = None,
 ) -> Sessions:
     """Sessions from the parts of one or more tables.
 
@@ -280,6 +284,10 @@ def _gather(
         try:
             if keep:
                 frame, rows, more = _kept(frame, keep, table)
+                if dropped is not None and len(rows) < len(numbers):
+                    values = [keep[1]] if isinstance(keep[1], str) else keep[1]
+                    what = f"rows whose {keep[0]} is not {' or '.join(values)}"
+                    dropped[what] += len(numbers) - len(rows)
                 numbers = first_row + rows
                 others |= dict.fromkeys(more)
             if len(frame) == 0:
@@ -312,18 +320,24 @@ def _gather(
         item_index, seconds = item_index[order], seconds[order]
     log = Sessions(item_index, offsets, seconds, item_ids, session_ids)
     if not duplicates:
-        log = drop_duplicates(log)
+        log = drop_duplicates(log, dropped)
     return log if session_gap is None else cut(log, session_gap)
 
 
-def drop_duplicates(sessions: Sessions) -> Sessions:
-    """Only the first of the events that agree in session, item and time."""
+def drop_duplicates(sessions: Sessions, dropped: Counter[str] | None = None) -> Sessions:
+    """Only the first of the events that agree in session, item and time.
+
+    Args:
+        dropped: counts the others, by the reason.
+    """
     session = np.repeat(np.arange(sessions.n_sessions), sessions.lengths)
     keys = sessions.times, sessions.items, session
     order = np.lexsort(keys)
     same = np.logical_and.reduce([key[order[1:]] == key[order[:-1]] for key in keys])
     first = np.ones(sessions.n_events, bool)
     first[order[1:][same]] = False
+    if dropped is not None:
+        dropped["exact duplicates"] += int(same.sum())
     return sessions.keep_events(first)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -237,11 +237,8 @@ class Training:
 
     @cached_property
     def _log(self) -> str:
-        """A hash of the training log, computed once for all checkpoints."""
-        log = hashlib.sha256()
-        _add_to(log, {"items": self.train.items, "offsets": self.train.offsets})
-        _add_to(log, checkpoint.pack_ids(self.train.item_ids))
-        return log.hexdigest()
+        """The training log's, computed once for all checkpoints."""
+        return fingerprint(self.train)
 
     def _facts(self) -> dict[str, Any]:
         """What a checkpoint and the run that resumes it must share."""
@@ -254,11 +251,15 @@ class Training:
             "start": self._start,
         }
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | Path, judged: Sequence[str] = ()) -> None:
         """Write a checkpoint to one .npz file; see `checkpoint.save`.
 
         State is consistent only at chunk boundaries: call it from `on_chunk`, from `on_epoch`, or
         after `run`.
+
+        Args:
+            judged: the `fingerprint` of each log that the model is judged on. The file keeps them;
+                `load` does not look at them.
         """
         if self._stepper:
             self._stepper.fetch()
@@ -273,6 +274,7 @@ class Training:
             "rng": self.rng.bit_generator.state,
             "epoch_began": self._epoch_began,
             "best": self.best[:2] if self.best else None,
+            "judged": list(judged),
         }
         arrays = {f"weights/{n}": p for n, p in self.weights.items()}
         arrays |= {f"memory/{n}/{k}": a for n, m in self.memory.items() for k, a in m.items()}
@@ -374,6 +376,14 @@ def read_memory(path: str | Path, weights: Weights, hp: Hyperparameters) -> Memo
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: not the optimiser's memory of this model: {error}") from error
     return memory
+
+
+def fingerprint(sessions: Sessions) -> str:
+    """A hash of a log's items, in their order and their sessions, and of its item ids."""
+    found = hashlib.sha256()
+    _add_to(found, {"items": sessions.items, "offsets": sessions.offsets})
+    _add_to(found, checkpoint.pack_ids(sessions.item_ids))
+    return found.hexdigest()
 
 
 def _add_to(found: Any, arrays: Mapping[str, np.ndarray]) -> None:

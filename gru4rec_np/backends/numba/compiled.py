@@ -10,10 +10,12 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import inspect
+import math
 import signal
 import struct
 import sys
 import threading
+import time
 import typing
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -299,8 +301,9 @@ def float_type(dtype: Any) -> Any:
 def prepare(kernels: Iterable[Kernel], f: Any) -> None:
     """Load kernels for a type of floats.
 
-    Where some must be compiled first, a bar on stderr says so unless `base.quiet` is set. Ctrl-C
-    ends at once: a handler that waits for the end of a chunk of steps would wait for the compiler.
+    Where some must be compiled first and that takes longer than a second, stderr says so unless
+    `base.quiet` is set: a bar on a terminal and in a notebook, else a line. Ctrl-C ends at once: a
+    handler that waits for the end of a chunk of steps would wait for the compiler.
     """
     todo: list[Kernel] = []
 
@@ -317,12 +320,17 @@ def prepare(kernels: Iterable[Kernel], f: Any) -> None:
         if k not in new:
             k.load(f)
     if new:
+        what, plain = "compiling, once", not sys.stderr.isatty() and "ipykernel" not in sys.modules
         bar = tqdm(
-            new, desc="compiling, once", unit="kernel", delay=1, mininterval=1, leave=False,
-            file=sys.stderr, disable=quiet.get(),
+            new, desc=what, unit="kernel", delay=1, mininterval=1, leave=False, file=sys.stderr,
+            disable=quiet.get() or plain,
         )  # fmt: skip
+        line_at = time.monotonic() + 1 if plain and not quiet.get() else math.inf
         with _default_signals():
-            for k in bar:
+            for n, k in enumerate(bar):
+                if time.monotonic() > line_at:
+                    tqdm.write(f"{what}: {n} of {len(new)} kernels", file=sys.stderr)
+                    line_at = math.inf
                 k.load(f)
 
 
