@@ -666,6 +666,48 @@ def test_a_run_with_few_baselines(logs, tmp_path, monkeypatch):
 # --- warnings -------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "idle", "used"),
+    [
+        ("cosine", 3.0, {"loss": "bpr-max"}, {}),
+        ("repeat", 0.3, {"loss": "top1-max"}, {}),
+        ("logq", 0.5, {"loss": "bpr-max"}, {}),
+        ("logq", 0.5, {"n_sample": "all"}, {"n_sample": 0}),
+        ("logq_corrected", True, {"logq": 0.0}, {"logq": 1.0}),
+        ("bpreg", 2.0, {}, {"loss": "bpr-max"}),
+        ("sample_alpha", 0.2, {"n_sample": 0}, {}),
+        ("sample_alpha", 0.2, {"n_sample": "all"}, {}),
+        ("skip", True, {"input": "onehot"}, {}),
+        ("fade", 0.5, {"skip": False}, {}),
+        ("reset_after", True, {"unit": "lstm"}, {}),
+        ("discount", 0.5, {}, {"input": "weighted"}),
+    ],
+)
+def test_a_hyperparameter_without_use_is_told(name, value, idle, used):
+    """It changes no bit of the model, and elsewhere it does."""
+    log = Shop(n_items=20).simulate(60)
+    small = {"layers": [4], "n_epochs": 1, "batch_size": 8, "n_sample": 8, "backend": "numpy"}
+    other = not value if isinstance(value, bool) else value / 2
+    for others, is_used in ((idle, False), (used, True)):
+        one, two = (
+            GRU4Rec(**small | others | {name: v}).fit(log, verbose=False) for v in (value, other)
+        )
+        assert bool(one.hp.without_use([name, "layers"])) != is_used
+        arrays = [
+            [*m.weights.values(), m.evaluate(log)["mrr@20"] if name == "repeat" else 0]
+            for m in (one, two)
+        ]
+        assert all(np.array_equal(a, b) for a, b in zip(*arrays, strict=True)) != is_used
+
+
+def test_a_warning_for_an_option_without_use(tmp_path):
+    done = command("train", "--shop-sessions", "200", "--shop-items", "30", "--layers", "4",
+                   "--epochs", "1", "--backend", "numpy", "--baselines", "none", "--no-skip",
+                   "--fade", "0.5", "--out", tmp_path / "run")  # fmt: skip
+    assert done.returncode == 0 and "warning: fade: has no use without skip\n" in done.stderr
+    assert done.stderr.count("has no use") == 1
+
+
 def test_what_is_likely_not_meant():
     train, small = sized(1000, 50), sized(100, 50)
     cautions = advice.cautions

@@ -88,6 +88,8 @@ def settle(given: dict[str, Any], say: Say) -> tuple[dict[str, Any], GRU4Rec, Pa
         model.set_params(**hp)
     else:
         model = GRU4Rec(**hp, backend=data["backend"])
+    for line in model.hp.without_use(given):
+        cli.say(f"warning: {line}")
     if out is None:
         folder = runs.unused_folder(Path("runs", runs.name_of(data["train"] or ["shop"])))
     else:

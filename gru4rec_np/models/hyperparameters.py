@@ -388,6 +388,27 @@ class Hyperparameters(Checked):
         """(kind, a) of the candidate state's activation."""
         return parse_activation(self.hidden_act)
 
+    def without_use(self, names: Iterable[str]) -> list[str]:
+        """A sentence for each of these hyperparameters that is set and that others make idle."""
+        of_loss = self.loss == "cross-entropy"
+        needs: dict[str, tuple[Any, str]] = {
+            "cosine": (self.cosines, "loss=cross-entropy"),
+            "repeat": (self.repeats, "loss=cross-entropy"),
+            "logq": (of_loss and not self.scores_all, "loss=cross-entropy and samples"),
+            "logq_corrected": (self.corrects, "loss=cross-entropy, logq and samples"),
+            "bpreg": (self.loss == "bpr-max", "loss=bpr-max"),
+            "sample_alpha": (self.n_extra, "extra samples, n_sample"),
+            "skip": (self.skips, "an embedding as wide as the vector that scores items"),
+            "fade": (self.fades, "skip"),
+            "reset_after": (self.unit == "gru", "unit=gru"),
+            "discount": (self.input == "weighted", "input=weighted"),
+        }
+        return [
+            f"{name}: has no use without {needs[name][1]}"
+            for name in names
+            if name in needs and getattr(self, name) and not needs[name][0]
+        ]
+
 
 FIELDS = {field.name: field for field in dataclasses.fields(Hyperparameters)}
 NAMES = tuple(FIELDS)
