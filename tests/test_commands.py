@@ -605,6 +605,19 @@ def test_the_options_of_a_table_reach_its_reader(monkeypatch):
     ]  # fmt: skip
 
 
+def test_lists_have_no_days(tmp_path):
+    path = tmp_path / "log.txt"
+    path.write_text("".join(f"{s % 3} {(s + 1) % 3}\n" for s in range(40)))
+    lists = ["--train", str(path), "--layout", "lists"]
+    data, *_ = settings([*lists, "--out", str(tmp_path / "out")])
+    parts, _ = options.load_data(data)
+    assert parts["test"].session_ids.tolist() == [36, 37, 38, 39]
+    for option in ("split", "validation"):
+        done = command("train", *lists, f"--{option}", "1d", "--out", tmp_path / "out")
+        refuses(done, f"{option}: lists have no times", "'1d'")
+    assert not (tmp_path / "out").exists()
+
+
 # --- baselines ------------------------------------------------------------------------------------
 
 
