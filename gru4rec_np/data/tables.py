@@ -33,6 +33,7 @@ from gru4rec_np.data.text import (
     Columns,
     Part,
     ending,
+    how_to_name,
     keys_of,
     read_lists,
     read_text,
@@ -155,7 +156,11 @@ def _read_parquet(path: Path, columns: Columns) -> Iterator[tuple[Part, float]]:
     require_readable(path, ())
     try:
         table = pl.scan_parquet(path, glob=False)
-        keys = keys_of(columns, table.collect_schema().names(), str(path))
+        names = table.collect_schema().names()
+        try:
+            keys = keys_of(columns, names, str(path))
+        except InputError as error:
+            raise InputError(f"{error}{how_to_name(columns, names)}") from None
         table = table.select(list(dict.fromkeys(name for key in keys for name in key)))
         total, row = table.select(pl.len()).collect().item(), 1
         for frame in table.collect_batches(chunk_size=ROWS):
