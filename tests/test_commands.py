@@ -351,7 +351,7 @@ def test_unusable_logs(tmp_path):
         ),
         (
             ["--train", log("short.tsv", head + "1\t2\t3\n2\t2\t4\n")],
-            ["short.tsv", "no session is left", "lower min_item_support?"],
+            ["short.tsv", "no session is left", "items with 5 events or more"],
         ),
         (
             ["--train", log("one.tsv", head + "1\ta\t3\n1\ta\t4\n" * 3)],
