@@ -423,7 +423,7 @@ def test_the_command_says_what_is_wrong(folder, tmp_path, monkeypatch):
     )
 
 
-def test_titles_are_read(tmp_path):
+def test_titles_are_read(folder, ids, tmp_path):
     path = tmp_path / "names.tsv"
     path.write_text('\ufeffid\tname\n007\tThe "new"\n\n8\tÉlan, red\n', encoding="utf-8")
     assert read_titles(path) == {"007": 'The "new"', "8": "Élan, red"}
@@ -438,6 +438,10 @@ def test_titles_are_read(tmp_path):
         with pytest.raises(InputError, match=words):
             read_titles(path)
     refuses(command("serve", tmp_path, "--names", path), path, "not UTF-8")
+    path.write_text(f"{ids[3]}\tJeans\n")
+    with socket.create_server(("127.0.0.1", 0)) as taken:  # so that it does not serve
+        more = ("--port", taken.getsockname()[1], "--names", path)
+        refuses(command("serve", folder / "shop", *more), f"line 1: '{ids[3]}' is an item")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
