@@ -579,7 +579,7 @@ def test_recommend(model):
     assert best == model.recommend(ids[:2], k=7)
     assert len(model.recommend(ids, k=10_000)) == len(model.item_ids)
     for session, k, words in (
-        (["never seen"], 5, "none of the 1 items"), ([], 5, "none of the 0 items"),
+        (["never seen"], 5, "none of the 1 items"), ([], 5, "the session has no items"),
         (ids[0], 5, "session: must be a list"), (ids, 0, "k: must be a whole number >= 1"),
     ):  # fmt: skip
         with pytest.raises(InputError, match=words):

@@ -217,8 +217,12 @@ def from_frame(
     return _gather(parts, columns, name, time_unit, session_gap, keep, duplicates)
 
 
-def as_sessions(data: Any) -> Sessions:
+def as_sessions(data: Any, as_text: bool = False) -> Sessions:
     """`Sessions` unchanged, a frame by `from_frame`, lists of items by `Sessions.from_lists`.
+
+    Args:
+        as_text: take the items of lists as text, by which models compare them, so that their types
+            may differ.
 
     Raises:
         InputError: it is none of these; the message says what to call.
@@ -238,7 +242,12 @@ def as_sessions(data: Any) -> Sessions:
             )
     if not any(len(session) for session in sessions):
         raise InputError("sessions: there are no events")
-    return Sessions.from_lists([[plain(item) for item in session] for session in sessions])
+    read = _text if as_text else plain
+    return Sessions.from_lists([[read(item) for item in session] for session in sessions])
+
+
+def _text(item: Any) -> str:
+    return str(item.item() if isinstance(item, np.generic) else item)
 
 
 def from_parts(parts: Iterable[pl.DataFrame], columns: Sequence[str], name: str) -> Sessions:
