@@ -57,8 +57,8 @@ example:
 
 ARGUMENTS: cli.Arguments = {
     "--out": (cli.DIR,
-              "folder of results, ranks and models (default: runs/compare-<log's name>, with a "
-              "number after it if that is of another log)"),
+              "folder of results, ranks and models, which must not be of another log (default: "
+              "runs/compare-<log's name>, with a number after it if that is of another log)"),
     "--models": (cli.SEVERAL | {"metavar": "NAME"},
                  f"methods to compare: {', '.join((*METHODS, *CONFIGURATION_OF))}, NARM, hybrid, "
                  "or shipped configurations, each with its own size: "
@@ -296,6 +296,23 @@ def folder_for(base: Path, data: str) -> Path:
     return place
 
 
+def require_own(out: Path, data: str) -> None:
+    """Raise InputError if a folder has results that are not of this data.
+
+    Args:
+        data: the `digest`.
+    """
+    if (out / marker(data)).exists():
+        return
+    there = [name for name in FILES if (out / name).exists()]
+    there += [path.name for path in out.glob(marker("?" * 12))]
+    if there:
+        raise InputError(
+            f"--out {out}: {out / there[0]} is of another log or another split; choose another "
+            "folder"
+        )
+
+
 def marker(data: str) -> str:
     """The name of an empty file by which a folder tells of which data its results are."""
     return f"data-{data[:12]}"
@@ -322,6 +339,8 @@ def main() -> None:
         dropped: Counter[str] = Counter()
         parts, _ = options.load_data(data, dropped=dropped)
         content = digest(parts["train"], parts["test"])
+        if "out" in given:
+            require_own(base, content)
         out = base if "out" in given else folder_for(base, content)
         table = report.describe(parts, dropped)
         print(table, "", f"results go to {out}/", "", sep="\n", flush=True)

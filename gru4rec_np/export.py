@@ -53,11 +53,13 @@ def main() -> None:
         proto = onnx_graph.build(model, args.graph, getattr(args, "k", 20), __version__)
     except ImportError as error:
         raise InputError(f"export: {error.name} is not installed; pip install onnx") from None
+    n_items = len(model.item_ids)
+    if getattr(args, "k", 0) > n_items:
+        cli.say(f"-k {args.k}: the model has {n_items:,} items, so the graph returns {n_items:,}")
     data = proto.SerializeToString()
     write_whole(args.out, lambda part: part.write_bytes(data))
     print(
-        f"{args.out}: {model.name}, graph {args.graph}, {len(model.item_ids):,} items, "
-        f"{len(data) / 1e6:.1f} MB"
+        f"{args.out}: {model.name}, graph {args.graph}, {n_items:,} items, {len(data) / 1e6:.1f} MB"
     )
 
 

@@ -15,7 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from gru4rec_np.console import cli, inspection, report
-from gru4rec_np.console.options import DATA_OPTIONS, TABLE_OPTIONS, add_options, read_log
+from gru4rec_np.console.options import (
+    DATA_OPTIONS,
+    TABLE_OPTIONS,
+    add_options,
+    default_split,
+    read_log,
+)
 from gru4rec_np.data.protocols import PROTOCOLS, Protocol, clean, split
 from gru4rec_np.data.rawlogs import CUT_AT_GAPS, READERS
 from gru4rec_np.data.sessions import Sessions
@@ -40,7 +46,8 @@ FORMAT, what FILE is:
   coveo         SIGIR eCom 2021: browsing_train.csv; the views of a product's page
   otto          a .jsonl file; the clicks
   table         a .parquet, .csv or .tsv file with named columns for session, item and time
-  lists         a text file with a session a line, its items separated by blanks; no times
+  lists         a text file with a session a line, its items separated by blanks. It has no times,
+                so the test set is a share of the sessions: the last tenth, unless --split is given
   check         a table, of which nothing is prepared: only what --check does
 
 --protocol, which published data set's rules to follow (docs/data.md names the scripts):
@@ -83,7 +90,8 @@ RULES: cli.Arguments = {
                       "for retailrocket (default: 1h), rees46, coveo, table"),
     "--drop-duplicates": (cli.FLAG, "drop events that repeat session, item and time of another"),
     "--split": ({"metavar": "D|S"},
-                "test set: 2d is the last two days, 0.1 the last tenth of the sessions"),
+                "test set: 2d is the last two days, 0.1 the last tenth of the sessions (default: "
+                "the protocol's days; 0.1 for lists)"),
     "--split-by": ({"choices": ["end", "start"]},
                    "which event of a session decides whether it is a test session. With start, "
                    "training sessions lose their events after the cut"),
@@ -101,6 +109,7 @@ def main() -> None:
     args = parser.parse_args()
     _check_arguments(parser, args)
     protocol, how = _protocol(args)
+    has_times = args.log != "lists"
     only_check = args.log == "check"
     out = args.out or args.files[0].parent
     names = [] if only_check else [f"train.{args.format}", f"test.{args.format}"]
@@ -126,14 +135,15 @@ def main() -> None:
         _write(out, dict(zip(names, (train, test), strict=True)))
         print(report.describe({"raw": raw, "cleaned": cleaned, "train": train, "test": test}))
         print()
-    print(*report.left_out(dropped), f"rules     {_rules(args, protocol)}", sep="\n")
-    if not pictures:  # the check shows them
+    rules = _rules(args, protocol, how.get("share"))
+    print(*report.left_out(dropped), f"rules     {rules}", sep="\n")
+    if has_times and not pictures:  # the check shows them
         print(f"durations {inspection.about_durations(raw.durations)}")
-    if line := inspection.warning(raw.durations):
+    if has_times and (line := inspection.warning(raw.durations)):
         print(f"warning: {line}", file=sys.stderr)
     for picture in pictures:
         with cli.progress("checking"):
-            found = inspection.inspect(cleaned, **how)
+            found = inspection.inspect(cleaned, **how, has_times=has_times)
             inspection.plot(out / picture, found)
         print(f"\n{inspection.table(found)}\n\nplot      {out / picture}")
     if not only_check:
@@ -189,7 +199,10 @@ def _protocol(args: argparse.Namespace) -> tuple[Protocol, dict[str, Any]]:
         given["gap_minutes"] = None
     elif args.log == "retailrocket":  # has no sessions of its own
         given["gap_minutes"] = protocol.gap_minutes or 60.0
-    how = cli.parse_split(args.split) if args.split else {"days": protocol.days}
+    if args.split or args.log == "lists":
+        how = cli.parse_split(args.split or default_split("lists"), layout=args.log)
+    else:
+        how = {"days": protocol.days}
     # A share of the sessions has no use for the hour of the log's end.
     protocol = dataclasses.replace(
         protocol,
@@ -200,19 +213,20 @@ def _protocol(args: argparse.Namespace) -> tuple[Protocol, dict[str, Any]]:
     return protocol, how | {"by": protocol.by, "full_hour": protocol.full_hour}
 
 
-def _rules(args: argparse.Namespace, protocol: Protocol) -> str:
-    """What was done, in a line."""
+def _rules(args: argparse.Namespace, protocol: Protocol, share: float | None) -> str:
+    """What was done, in a line. share: of the sessions that are test sessions, None for days."""
     gap = protocol.gap_minutes
     days = "last day" if protocol.days == 1 else f"last {protocol.days:g} days"
-    share = bool(args.split) and not args.split.endswith("d")
-    window = f"last {args.split} of the sessions" if share else days
+    test = f"sessions that {protocol.by} in the {days}"
+    if share is not None:
+        order = "in the order of the file" if args.log == "lists" else f"by their {protocol.by}"
+        test = f"the last {share:g} of the sessions, {order}"
     rules = [
         f"sessions cut at gaps over {gap:g} min" if gap else "",
         "" if protocol.repeats else "repeats merged",
         f"sessions under {args.min_session_length} and items under {args.min_item_support} events "
         + ("dropped until nothing changes" if protocol.until_stable else "dropped in one pass"),
-        f"test set: sessions that {protocol.by} in the {window}"
-        + (", counted from the full hour" if protocol.full_hour else ""),
+        f"test set: {test}" + (", counted from the full hour" if protocol.full_hour else ""),
     ]
     return "; ".join(rule for rule in rules if rule)
 

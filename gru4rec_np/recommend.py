@@ -20,7 +20,7 @@ from gru4rec_np import models
 from gru4rec_np.backends import BACKENDS
 from gru4rec_np.console import cli
 from gru4rec_np.console.options import TABLE_OPTIONS, add_options, read_log
-from gru4rec_np.console.titles import read_items, read_titles
+from gru4rec_np.console.titles import read_items, read_titles, require_header
 from gru4rec_np.data.sessions import index_of
 from gru4rec_np.data.tables import full_disks
 from gru4rec_np.errors import InputError
@@ -95,6 +95,8 @@ def main() -> None:
     model = models.load(args["model"], args.get("backend", "auto" if files else "numpy"))
     if "candidates" in args and index_of(model.item_ids).keys().isdisjoint(how["candidates"]):
         raise InputError(f"{args['candidates']}: no item of it is known to the model")
+    if "names" in args:
+        require_header(args["names"], index_of(model.item_ids))
     if files:
         many(model, args, how, titles)
     else:
@@ -141,6 +143,13 @@ def many(
         raise InputError(f"out: must end in {', '.join(ENDINGS)}, not {out.name!r}")
     cli.check_output(out.parent, [out.name], args["sessions"])
     sessions = read_log(args["sessions"], args)
+    known = index_of(model.item_ids)
+    if known.keys().isdisjoint(map(str, sessions.item_ids.tolist())):
+        raise InputError(
+            f"{', '.join(args['sessions'])}: none of its items, such as "
+            f"{cli.shown(sessions.item_ids[0], WIDTH)}, is among the model's {len(known):,}, such "
+            f"as {cli.shown(model.item_ids[0], WIDTH)}"
+        )
     empty = 0
 
     def blocks(watch: Callable[[float, float], None]) -> Iterator[pl.DataFrame]:

@@ -84,7 +84,7 @@ ARGUMENTS: cli.Arguments = {
     "--out": (cli.DIR, "folder of the results (default: runs/search-<log's name>)"),
     "--validation": ({"metavar": "D|S"},
                      "hold out a part of the training sessions, written as for --split; trials are "
-                     "judged on it after their last epoch (default: 1d)"),
+                     "judged on it after their last epoch (default: 1d; 0.1 with --layout lists)"),
     "--primary-metric": ({"metavar": "METRIC"},
                          "what trials are judged by: recall@K or mrr@K (default: mrr@20)"),
 }  # fmt: skip
@@ -117,7 +117,13 @@ def main() -> None:
     if seed < 0:
         raise InputError(f"seed: must be a whole number >= 0, not {seed}")
     data = options.data_settings(given)
-    chosen = options.run_settings({"validation": "1d", "primary_metric": "mrr@20", **given})
+    chosen = options.run_settings(
+        {
+            "validation": options.default_split(data["layout"]),
+            "primary_metric": "mrr@20",
+            **given,
+        }
+    )
     options.require_one_test(data, "a search")
     if not chosen["validation"]:
         raise InputError("validation: a search needs one")

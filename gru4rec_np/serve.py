@@ -15,7 +15,7 @@ from pathlib import Path
 from gru4rec_np.backends import BACKENDS
 from gru4rec_np.console import cli
 from gru4rec_np.console.served import load_runs
-from gru4rec_np.console.titles import read_titles
+from gru4rec_np.console.titles import read_titles, require_header
 from gru4rec_np.errors import InputError
 
 DEMO = Path("runs", "demo")  # what `make demo` trains
@@ -86,6 +86,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     titles = read_titles(args.names) if hasattr(args, "names") else {}
     served = load_runs(runs or [str(DEMO)], args.backend, titles)
+    for one in served.values() if hasattr(args, "names") else ():
+        require_header(args.names, one.model._index)
     listening = _listen(args.host, args.port)
     hosts = ["127.0.0.1", "localhost", args.host, *getattr(args, "allow_host", [])]
     config = uvicorn.Config(

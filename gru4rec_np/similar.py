@@ -5,7 +5,8 @@ A command: parses options and prints. Imports the models and what is below it.
 
 from gru4rec_np import models
 from gru4rec_np.console import cli
-from gru4rec_np.console.titles import read_titles
+from gru4rec_np.console.titles import read_titles, require_header
+from gru4rec_np.data.sessions import index_of
 from gru4rec_np.errors import InputError
 from gru4rec_np.models.neural import Network
 
@@ -25,13 +26,19 @@ def main() -> None:
     )
     cli.add_arguments(p, ARGUMENTS)
     args = p.parse_args()
-    titles = read_titles(args.names) if "names" in args else {}
+    titles = read_titles(args.names) if "names" in args else None
     model = models.load(args.model, "numpy")
     if not isinstance(model, Network):
         raise InputError(f"{args.model}: {model.name} has no table of items, as networks have")
-    for rank, (item, cosine) in enumerate(model.similar(args.item, args.k), 1):
-        title = titles.get(str(item), "")
-        print(f"{rank:4}  {cosine:7.4f}  {cli.shown(item)}" + f"  {cli.shown(title)}" * bool(title))
+    if titles is not None:
+        require_header(args.names, index_of(model.item_ids))
+    rows = [(cli.shown(item), cosine, (titles or {}).get(str(item)))
+            for item, cosine in model.similar(args.item, args.k)]  # fmt: skip
+    width = max([len("item"), *(len(item) for item, _, _ in rows)])  # as recommend prints them
+    print(f"rank  {'item':{width}}   cosine" + "  title" * (titles is not None))
+    for rank, (item, cosine, title) in enumerate(rows, 1):
+        line = f"{rank:4}  {item:{width}} {cosine:8.4f}"
+        print(f"{line}  {cli.shown(title)}" if title else line)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """Recommending for many sessions at once, among candidates, without some items; similar items."""
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -65,6 +67,45 @@ def test_many_sessions_get_what_each_gets_alone(name, how):
         assert sorted(i for i, _ in found[:-1]) == sorted(i for i, _ in wanted[:-1]) or len(
             {round(s, 5) for _, s in wanted}
         ) < len(wanted)
+
+
+@given(
+    st.lists(
+        st.lists(st.sampled_from([1, "1", 2, "2", 3.0, "none", np.int64(3), None]), max_size=4),
+        min_size=1, max_size=4,
+    )
+)  # fmt: skip
+def test_a_session_may_mix_numbers_and_text(sessions):
+    """Ids are compared by their text, in `recommend_many` as in `recommend`."""
+    model = Markov().fit(Sessions.from_lists([[1, 2, 3], [2, 1, 3], [3, 1]]))
+    if not any(sessions):
+        return
+    for session, found in zip(
+        sessions, as_lists(model, *model.recommend_many(sessions, 3)), strict=True
+    ):
+        if any(str(item) in ("1", "2", "3") for item in session):
+            assert found == model.recommend(session, 3)
+        else:
+            assert found == []
+
+
+@pytest.mark.parametrize(
+    ("ids", "session", "words"),
+    [
+        ([280, 111], [280.0, 5], "none of the 2 items is known to the model: the first is 280.0 "
+                                 "(float), the model's ids are like 280 (int)"),
+        ([280, 111], [np.float64(280)], "the first is 280.0 (float), the model's ids are like"
+                                         " 280 (int)"),
+        (["a", "b"], [None], "the first is None (NoneType), the model's ids are like 'a' (str)"),
+        (["a", "b"], ["zz"], "the first is 'zz', the model's ids are like 'a'"),
+        ([280, 111], ["28"], "the first is '28', the model's ids are like 280"),
+        (["a", "b"], [], "recommend: the session has no items"),
+    ],
+)  # fmt: skip
+def test_what_no_model_knows_is_shown_beside_what_it_knows(ids, session, words):
+    model = Markov().fit(Sessions.from_lists([ids]))
+    with pytest.raises(InputError, match=re.escape(words) + "$"):
+        model.recommend(session)
 
 
 @pytest.mark.parametrize("backend", ["numba", "cuda-emulated"])

@@ -351,7 +351,7 @@ def test_unusable_logs(tmp_path):
         ),
         (
             ["--train", log("short.tsv", head + "1\t2\t3\n2\t2\t4\n")],
-            ["short.tsv", "no session is left", "lower min_item_support?"],
+            ["short.tsv", "no session is left", "items with 5 events or more"],
         ),
         (
             ["--train", log("one.tsv", head + "1\ta\t3\n1\ta\t4\n" * 3)],
@@ -603,6 +603,19 @@ def test_the_options_of_a_table_reach_its_reader(monkeypatch):
         }),
         (["a.tsv"], ("SessionId", "ItemId", "Time"), {"session_gap": 5400.0}),
     ]  # fmt: skip
+
+
+def test_lists_have_no_days(tmp_path):
+    path = tmp_path / "log.txt"
+    path.write_text("".join(f"{s % 3} {(s + 1) % 3}\n" for s in range(40)))
+    lists = ["--train", str(path), "--layout", "lists"]
+    data, *_ = settings([*lists, "--out", str(tmp_path / "out")])
+    parts, _ = options.load_data(data)
+    assert parts["test"].session_ids.tolist() == [36, 37, 38, 39]
+    for option in ("split", "validation"):
+        done = command("train", *lists, f"--{option}", "1d", "--out", tmp_path / "out")
+        refuses(done, f"{option}: lists have no times", "'1d'")
+    assert not (tmp_path / "out").exists()
 
 
 # --- baselines ------------------------------------------------------------------------------------

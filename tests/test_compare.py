@@ -102,18 +102,28 @@ def test_nothing_is_trained_twice(run, logs):
     assert before.items() <= after.items() and len(after) == len(before) + 2 * (1 + 4)
 
 
-def test_other_data_or_parameters_are_not_mixed_in(run, logs, tmp_path):
+def test_results_of_another_log_are_not_replaced(run, logs, tmp_path):
     out = run[0]
     other = read_table(logs / "train.tsv")
     write_table(dataclasses.replace(other, items=other.items[::-1].copy()), tmp_path / "train.tsv")
     (tmp_path / "test.csv").write_bytes((logs / "test.csv").read_bytes())
-    for where, more in (
-        (tmp_path, []),
-        (logs, ["--params", "n_epochs=2,n_sample=32"]),
-        (logs, ["--ties", "standard"]),
-    ):
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    done = command(*arguments(tmp_path, out, "--models", "POP"))
+    assert (done.returncode, done.stdout) == (2, "")
+    refuses(done, f"--out {out}", "compare.csv", "another log or another split")
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+    # A comparison that was stopped before its tables has only the marker.
+    (tmp_path / "stopped").mkdir()
+    (tmp_path / "stopped" / marker("0" * 64)).touch()
+    done = command(*arguments(logs, tmp_path / "stopped", "--models", "POP"))
+    refuses(done, marker("0" * 64), "another log or another split")
+
+
+def test_other_parameters_are_not_mixed_in(run, logs, tmp_path):
+    out = run[0]
+    for more in (["--params", "n_epochs=2,n_sample=32"], ["--ties", "standard"]):
         before = stamps(out)
-        args = arguments(where, out, *more, "--models", "top1-max", "--seeds", 1, "--sizes", 4)
+        args = arguments(logs, out, *more, "--models", "top1-max", "--seeds", 1, "--sizes", 4)
         done = command(*args)
         assert done.returncode == 0 and "(kept)" not in done.stdout
         assert before.items() < stamps(out).items()

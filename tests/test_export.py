@@ -173,6 +173,15 @@ def test_the_command(trained, tmp_path, graph):
         assert [ids[i] for i in items[0]] == best
 
 
+def test_the_command_says_if_there_are_fewer_items(trained, tmp_path):
+    model, path = trained
+    n = len(model.item_ids)
+    too_many = f"-k {n + 1}: the model has {n} items, so the graph returns {n}\n"
+    for k, said in ((n, ""), (n + 1, too_many)):
+        done = command("export", path, tmp_path / "m.onnx", "--graph", "sessions", "-k", k)
+        assert (done.returncode, done.stderr) == (0, said)
+
+
 def test_what_the_command_refuses(trained, tmp_path, monkeypatch):
     _, path = trained
     POP().fit(Shop(n_items=60).simulate(50)).save(tmp_path / "pop.npz")

@@ -325,7 +325,9 @@ def test_a_form_is_refused(port):
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", ""])
 def test_other_hosts_are_refused(port, host):
     """A name that an attacker lets point here must not read what is served."""
-    assert request(port, "GET", "/models", headers={"Host": host})[0] == 400
+    status, answer = request(port, "GET", "/models", headers={"Host": host})
+    assert status == 400
+    assert answer == {"error": f"Host: {host!r} is not allowed; serve --allow-host adds names"}
 
 
 def test_a_body_of_100_mb_is_not_read(port):
@@ -423,7 +425,7 @@ def test_the_command_says_what_is_wrong(folder, tmp_path, monkeypatch):
     )
 
 
-def test_titles_are_read(tmp_path):
+def test_titles_are_read(folder, ids, tmp_path):
     path = tmp_path / "names.tsv"
     path.write_text('\ufeffid\tname\n007\tThe "new"\n\n8\tÉlan, red\n', encoding="utf-8")
     assert read_titles(path) == {"007": 'The "new"', "8": "Élan, red"}
@@ -438,6 +440,10 @@ def test_titles_are_read(tmp_path):
         with pytest.raises(InputError, match=words):
             read_titles(path)
     refuses(command("serve", tmp_path, "--names", path), path, "not UTF-8")
+    path.write_text(f"{ids[3]}\tJeans\n")
+    with socket.create_server(("127.0.0.1", 0)) as taken:  # so that it does not serve
+        more = ("--port", taken.getsockname()[1], "--names", path)
+        refuses(command("serve", folder / "shop", *more), f"line 1: '{ids[3]}' is an item")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -33,6 +33,9 @@ def folder(tmp_path_factory):
     (place / "titles.tsv").write_text(f"item\ttitle\n{ITEMS[3]}\tJeans, blue\n{ITEMS[4]}\tShirt\n")
     (place / "some.txt").write_text("\n".join(ITEMS[:9]) + "\n")
     (place / "empty.txt").write_text("\n")
+    (place / "bare.tsv").write_text(f"{ITEMS[3]}\tJeans, blue\n{ITEMS[4]}\tShirt\n")
+    (place / "bare.csv").write_text(f'"{ITEMS[3]}","Jeans, blue"\n{ITEMS[4]},Shirt\n')
+    write_table(Sessions.from_lists([["nobody", "none"]]), place / "strangers.tsv")
     return place
 
 
@@ -142,7 +145,8 @@ def test_similar_items(run, folder, capsys):
     run(similar, "model.npz", ITEMS[0], "-k", "60", "--names", "titles.tsv")
     lines = capsys.readouterr().out.splitlines()
     wanted = GRU4Rec.load(folder / "model.npz", backend="numpy").similar(ITEMS[0], 60)
-    assert [line.split()[2] for line in lines] == [item for item, _ in wanted]
+    assert lines[0].split() == ["rank", "item", "cosine", "title"]
+    assert [line.split()[1] for line in lines[1:]] == [item for item, _ in wanted]
     assert any(line.endswith("Shirt") for line in lines)
 
 
@@ -169,6 +173,17 @@ def test_evaluate_among_candidates(run, capsys):
         (recommend, "model.npz a --exclude empty.txt", "empty.txt: names no item"),
         (recommend, "model.npz a --candidates titles.tsv", "titles.tsv: no item of it is known"),
         (recommend, "model.npz a --names some.txt", "some.txt: line 2: must have 2 columns"),
+        (recommend, f"model.npz {ITEMS[0]} --names bare.tsv", f"bare.tsv: line 1: '{ITEMS[3]}' is"),
+        (
+            similar,
+            f"model.npz {ITEMS[0]} --names bare.csv",
+            f"bare.csv: line 1: '{ITEMS[3]}' is an",
+        ),
+        (
+            recommend,
+            "model.npz --sessions strangers.tsv --out r.tsv",
+            "strangers.tsv: none of its items, such as nobody, is among the model's 60, such as",
+        ),
         (similar, "model.npz nobody", "item 'nobody' is not known"),
         (similar, "markov.npz a", "markov.npz: Markov has no table of items"),
         (evaluate, "model.npz --test sessions.tsv --candidates empty.txt", "names no item"),

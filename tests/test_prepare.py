@@ -310,6 +310,21 @@ def test_long_sessions_are_a_warning(main, tmp_path, capsys):
     assert "\ndurations half up to 3.0 days, 99 % up to 3.0 days, the longest 3.0" in out
 
 
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_lists_are_split_by_their_order(name, main, tmp_path, capsys):
+    """A file of one session a line has no times: none are used, and none are printed."""
+    lines = [f"{s % 3} {(s + 1) % 3}\n" for s in range(40)]
+    (tmp_path / "log.txt").write_text("".join(lines))
+    main("lists", "log.txt", "--out", "d", "--protocol", name, "--check")
+    out, err = capsys.readouterr()
+    assert "test set: the last 0.1 of the sessions, in the order of the file" in out
+    assert not err and not any(word in out for word in ("day", "duration", " min", " h\n"))
+    assert read_table(tmp_path / "d/test.tsv").session_ids.tolist() == [36, 37, 38, 39]
+    main("lists", "log.txt", "--out", "d", "--split", "0.25")
+    assert read_table(tmp_path / "d/test.tsv").n_sessions == 10
+    assert "durations" not in capsys.readouterr().out
+
+
 # --- is the log sequential? -----------------------------------------------------------------------
 
 
@@ -350,10 +365,10 @@ def test_what_the_check_counts_by_hand():
     assert (found.unseen_items, found.items) == (1, 4)
     assert (found.unseen_events, found.events) == (1, 7)
     assert (found.unseen_pairs, found.pairs) == (2, 3)
-    assert [days.tolist() for days in found.per_day] == [[2, 2, 1], [0, 2, 1]]
+    assert [days.tolist() for days in found.times.per_day] == [[2, 2, 1], [0, 2, 1]]
     # After a comes b, rank 1. After b comes c; a is one of two that tie behind it. All tie after c.
     assert (found.cases, found.recall, found.mrr) == (3, 1.0, pytest.approx((1 + 2 / 3) / 3))
-    assert found.durations.tolist() == [1, 1, 2, 1, 1]
+    assert found.times.durations.tolist() == [1, 1, 2, 1, 1]
 
 
 def test_many_test_sessions_are_sampled(monkeypatch):
@@ -425,6 +440,7 @@ def test_bad_log_is_refused_and_writes_nothing(arguments, message, run, tmp_path
         ("rsc15 clicks.dat", "required: --out"),
         ("rsc51 clicks.dat --out d", "invalid choice: 'rsc51'"),
         ("rsc15 clicks.dat --out d --split 1", "split: must be days like 1d or a share between"),
+        ("lists clicks.dat --out d --split 1d", "split: lists have no times, so no days; give a"),
         ("rsc15 clicks.dat --out d --split 0d", "like 0.1, not '0d'"),
         ("rsc15 clicks.dat --out d --split x", "like 0.1, not 'x'"),
         ("rsc15 clicks.dat --out d --min-session-length 0", "--min-session-length: must be a whol"),

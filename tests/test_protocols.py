@@ -75,13 +75,31 @@ def test_clean(sessions, support, length, repeats, until_stable):
             lists = naive_short(lists, 2)
         lists = naive_short(naive_rare(lists, support), length)
     if not lists:
-        with one_line_error("no session is left", str(length), str(support)):
+        with one_line_error("no session is left", str(length), str(support)) as error:
             clean(sessions, support, length, repeats, until_stable)
+        for name, how in (("item_support", (1, length)), ("session_length", (support, 2))):
+            if f"min_{name}" in str(error.value):
+                assert clean(sessions, *how, repeats, until_stable).n_sessions
         return
     cleaned = clean(sessions, support, length, repeats, until_stable)
     assert as_lists(cleaned) == lists
     left = {item for _, events in lists for item, _ in events}
     assert cleaned.item_ids.tolist() == [i for i in sessions.item_ids if i in left]
+
+
+def test_what_is_to_be_lowered_helps():
+    lists = Sessions.from_lists([["a", "b", "a"], ["c", "d"]])
+    for sessions, support, length, says in (
+        (lists, 5, 2, "5 events or more; lower min_item_support?"),
+        (lists, 2, 4, "2 events or more; lower min_session_length?"),
+        (lists, 2, 3, "lower min_item_support or min_session_length?"),
+        (lists, 1, 4, "1 events or more; lower min_session_length?"),
+        (Sessions.from_lists([["a"], ["b"]]), 5, 2, "5 events or more"),
+        (Sessions.from_lists([["a"], ["b"]]), 1, 2, "1 events or more"),
+    ):
+        with one_line_error("no session is left") as error:
+            clean(sessions, support, length)
+        assert str(error.value).endswith(says)
 
 
 def test_sessions_of_one_event_give_no_support():

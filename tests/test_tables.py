@@ -6,6 +6,7 @@ import gzip
 import os
 import re
 import uuid
+import zipfile
 from unittest import mock
 
 import numpy as np
@@ -330,6 +331,19 @@ def test_other_compressions_are_named(tmp_path, head, name):
     with one_line_error("log.tsv", f"is compressed by {name}", "unpack it"):
         read(tmp_path, head + b"\n\0\1\2")
     assert read(tmp_path, "PK\tBZh\tTime\n1\ta\t3\n", columns=("PK", "BZh", "Time"))
+
+
+@pytest.mark.parametrize("name", ["log.tsv", "log.csv", "log"])
+def test_parquet_and_workbooks_are_named(tmp_path, name):
+    frame = pl.DataFrame({"SessionId": [1], "ItemId": [2], "Time": [3]})
+    frame.write_parquet(tmp_path / name)
+    with one_line_error(name, "is a Parquet file", "must end in .parquet"):
+        read_table(tmp_path / name)
+    with zipfile.ZipFile(tmp_path / name, "w") as file:
+        file.writestr("[Content_Types].xml", "<Types/>")
+        file.writestr("xl/worksheets/sheet1.xml", "<worksheet/>")
+    with one_line_error(name, "is an Excel workbook; save its sheet as CSV"):
+        read_table(tmp_path / name)
 
 
 @pytest.mark.parametrize("name", ["log.tsv.gz", "log.csv.zst"])

@@ -10,6 +10,7 @@ import gzip
 import io
 import os
 import re
+import shlex
 import threading
 from unittest import mock
 
@@ -292,6 +293,71 @@ def test_a_separator_that_is_given_is_the_only_one(tmp_path):
         read(tmp_path, HEADER + "1,a,3\n", separator=";")
     with one_line_error("no column 'ItemId'; it has 'SessionId', 'Time', separated by ','"):
         read(tmp_path, "SessionId,Time\n1,3\n", "log.tsv")
+
+
+SPELLINGS = st.sampled_from(
+    [str, str.lower, str.upper, lambda n: n[:-2] + "_" + n[-2:], lambda n: n[:-2] + " " + n[-2:]]
+)
+
+
+@given(st.lists(SPELLINGS, min_size=3, max_size=3), st.sampled_from("\t,;|"), st.booleans())
+def test_a_missing_column_names_the_options(tmp_path_factory, spell, mark, more):
+    """Each column that is spelt in another way is named with its option; so is the separator."""
+    tmp_path = tmp_path_factory.mktemp("names")
+    names = [how(name) for how, name in zip(spell, NAMES, strict=True)]
+    header = mark.join([*names, *(["Category"] if more else [])])
+    wrong = [(n, w) for n, w in zip(names, NAMES, strict=True) if n != w]
+    if not wrong:
+        return
+    options = [f"--{o}-column {shlex.quote(n)}" for o, n, w in
+               zip(("session", "item", "time"), names, NAMES, strict=True) if n != w]  # fmt: skip
+    said = {"\t": "tabs"}.get(mark, repr(mark))
+    with one_line_error(
+        f"no column '{wrong[0][1]}'", f"separated by {said}; give {' '.join(options)}"
+    ):
+        read(tmp_path, header + "\n")
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("user;thing;when", "separated by ';'; give --session-column NAME --item-column NAME"),
+        ("Session ID,Item ID,Time of click", "--session-column 'Session ID' --item-column 'Item"),
+        ("sessionid,SESSIONID,item id,Time", "give --session-column NAME --item-column 'item id'"),
+        ("user thing when", "'user', 'thing', 'when', separated by blanks"),
+        ("1,2,3", "separated by ','; the first line must name the columns"),
+        ("1,2014-04-07T10:51:09.277Z,214536502,0", "`python -m gru4rec_np.prepare rsc15` reads"),
+        ("1,2014-04-07T10:51:09.277Z,214536502,S", "`python -m gru4rec_np.prepare rsc15` reads"),
+        ("sessionId;userId;itemId;timeframe;eventdate", "separated by ';'; is it a raw log? `pyt"),
+        ("session_id;user_id;item_id;timeframe;eventdate", "gru4rec_np.prepare diginetica` reads"),
+        ("timestamp,visitorid,event,itemid,transactionid", "gru4rec_np.prepare retailrocket`"),
+        (
+            "event_time,event_type,product_id,category_id,category_code,brand,price,user_id,"
+            "user_session",
+            "gru4rec_np.prepare rees46`",
+        ),
+        (
+            "session_id_hash,event_type,product_action,product_sku_hash,server_timestamp_epoch_ms,"
+            "hashed_url",
+            "gru4rec_np.prepare coveo`",
+        ),
+        ('{"session":0,"events":[{"aid":1,"ts":2,"type":"clicks"}]}', "gru4rec_np.prepare otto`"),
+    ],
+)
+@pytest.mark.parametrize("name", ["log.tsv", "log.csv"])
+def test_what_a_first_line_may_be(tmp_path, line, words, name):
+    with one_line_error(name, "no column 'SessionId'", words):
+        read(tmp_path, line + "\n", name)
+
+
+def test_a_missing_column_of_parquet_names_the_options(tmp_path):
+    pl.DataFrame({"user": [1], "Session Id": [1], "Time": [3]}).write_parquet(
+        tmp_path / "a.parquet"
+    )
+    with one_line_error("no column 'session_id'; it has", "--session-column 'user,Session Id' --i"):
+        read_table(tmp_path / "a.parquet", ("user,session_id", "ItemId", "Time"))
+    with one_line_error("no column 'kind'; it has 'user', 'Session Id', 'Time'"):
+        read_table(tmp_path / "a.parquet", ("user", "Session Id", "Time"), keep=("kind", "view"))
 
 
 # --- pipes and paths ------------------------------------------------------------------------------

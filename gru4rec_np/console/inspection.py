@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +25,21 @@ IN_ORDER, SHUFFLED, PLAIN, TEST = "#009E73", "#999999", "#56B4E9", "#D55E00"
 
 
 @dataclasses.dataclass(frozen=True)
+class Times:
+    """How sessions are spread over time.
+
+    Attributes:
+        first_day: of the log, in days since 1970.
+        per_day: (days,) sessions that start on each day, (days,) of them test sessions.
+        durations: (sessions,) seconds.
+    """
+
+    first_day: int
+    per_day: tuple[np.ndarray, np.ndarray]
+    durations: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
 class Inspection:
     """What `inspect` finds.
 
@@ -35,9 +51,7 @@ class Inspection:
         events, unseen_events: the test set's events, and those of unseen items.
         pairs: consecutive events of the test set, unseen items dropped; unseen_pairs: those whose
             two items never follow each other in training.
-        first_day: of the log, in days since 1970.
-        per_day: (days,) sessions that start on each day, (days,) of them test sessions.
-        durations: (sessions,) seconds.
+        times: None for a log without times.
     """
 
     recall: float
@@ -51,9 +65,7 @@ class Inspection:
     unseen_events: int
     pairs: int
     unseen_pairs: int
-    first_day: int
-    per_day: tuple[np.ndarray, np.ndarray]
-    durations: np.ndarray
+    times: Times | None
 
     @property
     def verdict(self) -> str:
@@ -88,6 +100,7 @@ def inspect(
     share: float | None = None,
     by: By = "end",
     full_hour: bool = False,
+    has_times: bool = True,
 ) -> Inspection:
     """Compare a log with itself shuffled, and its test set with its training set.
 
@@ -98,6 +111,7 @@ def inspect(
 
     Args:
         log: a cleaned log. days, share, by, full_hour: as for `protocols.split`.
+        has_times: False leaves out what tells of times, for a log whose times are made up.
 
     Raises:
         InputError: as `protocols.split`.
@@ -114,8 +128,6 @@ def inspect(
     used, known = whole_test.support, whole_train.support > 0
     followed = np.unique(_pairs(train))
     pairs = _pairs(test)
-    start, test_start = (np.floor(part.starts / DAY).astype(int) for part in (log, whole_test))
-    first, n = start.min(), np.ptp(start) + 1
     return Inspection(
         recall=accuracy[0][f"recall@{K}"],
         recall_shuffled=accuracy[1][f"recall@{K}"],
@@ -128,13 +140,18 @@ def inspect(
         unseen_events=int(used[~known].sum()),
         pairs=len(pairs),
         unseen_pairs=int((~np.isin(pairs, followed)).sum()),
-        first_day=int(first),
-        per_day=(
-            np.bincount(start - first, minlength=n),
-            np.bincount(test_start - first, minlength=n),
-        ),
-        durations=log.durations,
+        times=_times(log, whole_test) if has_times else None,
     )
+
+
+def _times(log: Sessions, test: Sessions) -> Times:
+    start, test_start = (np.floor(part.starts / DAY).astype(int) for part in (log, test))
+    first, n = start.min(), np.ptp(start) + 1
+    per_day = (
+        np.bincount(start - first, minlength=n),
+        np.bincount(test_start - first, minlength=n),
+    )
+    return Times(int(first), per_day, log.durations)
 
 
 def _pairs(sessions: Sessions) -> np.ndarray:
@@ -145,7 +162,6 @@ def _pairs(sessions: Sessions) -> np.ndarray:
 
 def table(found: Inspection) -> str:
     """What was found, as an aligned table and a sentence."""
-    per_day = found.per_day[0]
     rows = [
         (f"Recall@{K} of a Markov chain, clicks in order", f"{found.recall:.4f}"),
         (f"Recall@{K} of a Markov chain, clicks shuffled", f"{found.recall_shuffled:.4f}"),
@@ -154,10 +170,16 @@ def table(found: Inspection) -> str:
         ("test items that training lacks", _of(found.unseen_items, found.items)),
         ("test events of such items, not evaluated", _of(found.unseen_events, found.events)),
         ("test steps from one item to the next, unseen", _of(found.unseen_pairs, found.pairs)),
-        ("sessions a day, on average", f"{per_day.mean():,.1f}"),
-        ("sessions a day, fewest and most", f"{per_day.min():,} and {per_day.max():,}"),
-        *(("session duration, " + name, text) for name, text in _durations(found.durations)),
     ]
+    if found.times:
+        per_day = found.times.per_day[0]
+        rows += [
+            ("sessions a day, on average", f"{per_day.mean():,.1f}"),
+            ("sessions a day, fewest and most", f"{per_day.min():,} and {per_day.max():,}"),
+        ]
+        rows += [
+            (f"session duration, {name}", text) for name, text in _durations(found.times.durations)
+        ]
     return report.aligned(("what", "found"), rows) + "\n\n" + found.verdict
 
 
@@ -197,8 +219,9 @@ def duration(seconds: float) -> str:
 
 def plot(path: Path, found: Inspection) -> None:
     """Accuracy in order and shuffled, sessions per day, durations; to a .png or .svg file."""
-    figure = report.new_figure(figsize=(13, 4))
-    accuracy, days, durations = figure.subplots(1, 3)
+    figure = report.new_figure(figsize=(13 if found.times else 4.5, 4))
+    axes = figure.subplots(1, 3 if found.times else 1, squeeze=False)[0]
+    accuracy = axes[0]
 
     names = [f"Recall@{K}", f"MRR@{K}"]
     in_order, shuffled = (found.recall, found.mrr), (found.recall_shuffled, found.mrr_shuffled)
@@ -212,8 +235,18 @@ def plot(path: Path, found: Inspection) -> None:
     accuracy.set_ylim(0, 1.25 * max(*in_order, *shuffled, 1e-9))
     accuracy.legend(frameon=False, loc="upper right")
 
-    whole, test = found.per_day
-    date = (found.first_day + np.arange(len(whole) + 1)).astype("datetime64[D]")
+    if found.times:
+        _plot_times(axes[1], axes[2], found.times)
+    for axis in axes:
+        axis.grid(alpha=0.3, axis="y")
+        axis.set_axisbelow(True)
+        axis.spines[["top", "right"]].set_visible(False)
+    write_whole(path, lambda part: figure.savefig(part, dpi=110))
+
+
+def _plot_times(days: Any, durations: Any, times: Times) -> None:
+    whole, test = times.per_day
+    date = (times.first_day + np.arange(len(whole) + 1)).astype("datetime64[D]")
     # One shape for all days: a log with a stray date in 1970 has thousands.
     whole, test = (np.append(count, count[-1]) for count in (whole, test))
     shape = {"step": "post", "linewidth": 0}
@@ -226,16 +259,10 @@ def plot(path: Path, found: Inspection) -> None:
     days.set_xticks(some, [f"{day:{form}}" for day in some.astype(object)])
     days.legend(frameon=False, loc="upper right", ncols=2)
 
-    seconds = np.maximum(found.durations, 1)
+    seconds = np.maximum(times.durations, 1)
     durations.hist(seconds, np.geomspace(1, max(seconds.max(), 2 * LONG), 40), color=PLAIN)
     durations.set(title="Durations of sessions", ylabel="sessions", xscale="log")
     ticks = {1: "1 s", 60: "1 min", 3600: "1 h", DAY: "1 day", 30 * DAY: "30 days"}
     shown = [second for second in ticks if second <= max(seconds.max(), DAY)]
     durations.set_xticks(shown, [ticks[second] for second in shown])
     durations.minorticks_off()
-
-    for axis in (accuracy, days, durations):
-        axis.grid(alpha=0.3, axis="y")
-        axis.set_axisbelow(True)
-        axis.spines[["top", "right"]].set_visible(False)
-    write_whole(path, lambda part: figure.savefig(part, dpi=110))

@@ -39,7 +39,8 @@ DATA_OPTIONS: dict[str, tuple[Any, str]] = {
     "test": ([], "test log, used as it is; train and evaluate take several, one by one. Without it "
                  "--split cuts the training log"),
     "split": ("1d", "test set: 2d is the last two days, 0.1 the last tenth of the sessions; train "
-                    "takes none, too: it trains on the whole log"),
+                    "takes none, too: it trains on the whole log. With --layout lists it is a "
+                    "share, 0.1 unless given"),
     "session_column": (COLUMNS[0], "name of the session id column; two names like user,session "
                                    "make one key"),
     "item_column": (COLUMNS[1], "name of the item id column"),
@@ -48,7 +49,8 @@ DATA_OPTIONS: dict[str, tuple[Any, str]] = {
     "time_unit": ("", "unit of numeric times: s, ms or us (default: s)"),
     "session_gap": ("", "cut the session column's events into sessions at gaps longer than this, "
                         "such as 30m or 1h"),
-    "layout": ("", "lists: a text file without a header, one session of items a line"),
+    "layout": ("", "lists: a text file without a header, one session of items a line; such a file "
+                   "has no times"),
     "keep": ("", "keep only rows with a value in a column, such as event=view"),
     "drop_duplicates": (False, "drop rows that repeat session, item and time of another"),
     "min_item_support": (5, "before a split, drop items with fewer events; >= 1"),
@@ -130,7 +132,7 @@ def run_settings(given: dict[str, Any]) -> dict[str, Any]:
     """The options of `RUN_OPTIONS`; see `data_settings`."""
     run = {n: _value(n, given.get(n, default)) for n, (default, _) in RUN_OPTIONS.items()}
     if run["validation"]:
-        cli.parse_split(run["validation"], "validation")
+        cli.parse_split(run["validation"], "validation", given.get("layout", ""))
     if run["patience"] < 0:
         raise InputError(f"patience: must be a whole number >= 0, not {run['patience']}")
     if run["patience"] and not run["validation"]:
@@ -170,6 +172,8 @@ def data_settings(given: dict[str, Any]) -> dict[str, Any]:
         InputError: a value or a combination that cannot be used.
     """
     data = {n: _value(n, given.get(n, default)) for n, (default, _) in DATA_OPTIONS.items()}
+    if "split" not in given:
+        data["split"] = default_split(data["layout"])
     if data["ties"] == "tiebreaking":
         raise InputError(
             "ties: tiebreaking, which adds random noise to the scores, is not offered; median "
@@ -190,13 +194,18 @@ def data_settings(given: dict[str, Any]) -> dict[str, Any]:
     if data["shop_seed"] < 0:
         raise InputError(f"shop_seed: must be a whole number >= 0, not {data['shop_seed']}")
     if data["split"] != "none":
-        cli.parse_split(data["split"])
+        cli.parse_split(data["split"], layout=data["layout"])
     table_keywords(data)
     for test in data["test"]:
         for train in data["train"]:
             if same_file(test, train):
                 raise InputError(f"test: {test} is the training log itself")
     return data
+
+
+def default_split(layout: str) -> str:
+    """What is held out of a log unless an option says it: of lists, which have no days, a share."""
+    return "0.1" if layout == "lists" else DATA_OPTIONS["split"][0]
 
 
 def unused(data: dict[str, Any]) -> dict[str, str]:

@@ -20,12 +20,14 @@ from typing import Any, TypeVar
 import anyio
 import anyio.to_thread
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gru4rec_np.console.served import Served
 from gru4rec_np.errors import InputError
@@ -190,6 +192,35 @@ async def _refuse(request: Request, error: Exception) -> Response:
     # What is left of the body is not read.
     headers = {"Connection": "close"} if status in (408, 413, 415) else {}
     return _json({"error": " ".join(str(error).split())}, status, headers)
+
+
+class _Hosts:
+    """Middleware that refuses requests whose Host header has another name, as JSON.
+
+    The names are compared by Starlette's middleware, whose own answer is plain text and goes
+    nowhere.
+    """
+
+    def __init__(self, app: ASGIApp, hosts: Sequence[str]) -> None:
+        self.app, self.hosts = app, list(hosts)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        allowed = False
+
+        async def inner(*_: Any) -> None:
+            nonlocal allowed
+            allowed = True
+
+        async def nowhere(message: Message) -> None:
+            pass
+
+        await TrustedHostMiddleware(inner, self.hosts)(scope, receive, nowhere)
+        if allowed:
+            await self.app(scope, receive, send)
+            return
+        host = _shown(Headers(scope=scope).get("host", ""))
+        answer = {"error": f"Host: {host} is not allowed; serve --allow-host adds names"}
+        await _json(answer, 400)(scope, receive, send)
 
 
 # --- the application ------------------------------------------------------------------------------
@@ -362,7 +393,7 @@ def application(
             Route("/sessions/{name}/recommend", service.recommend_live),
             Route("/sessions/{name}", service.forget, methods=["DELETE"]),
         ],
-        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))],
+        middleware=[Middleware(_Hosts, hosts=hosts)],
         exception_handlers={
             error: _refuse for error in (Refused, InputError, HTTPException, ClientDisconnect)
         },

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Container
 from pathlib import Path
 
 from gru4rec_np.errors import InputError
@@ -47,6 +48,22 @@ def read_titles(path: str | Path) -> dict[str, str]:
     except csv.Error as error:
         raise InputError(f"{path}: line {rows.line_num + 1}: {error}") from None
     return titles
+
+
+def require_header(path: str | Path, known: Container[str]) -> None:
+    """Raise InputError if the first line of a file of titles is no header but an item.
+
+    Args:
+        path: a file that `read_titles` has read. known: the ids of the model, as text.
+    """
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        line = file.readline().rstrip("\r\n")
+    first = line.split("\t" if "\t" in line else ",")[0].strip('"')
+    if first in known:
+        raise InputError(
+            f"{path}: line 1: {first[:60]!r} is an item of the model where a header is expected, "
+            "such as item and title"
+        )
 
 
 def read_items(path: str | Path) -> list[str]:

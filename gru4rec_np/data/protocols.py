@@ -84,21 +84,32 @@ def clean(
     Source: hidasib/GRU4Rec, examples/rsc15/preprocess.py; Hidasi and Czapp 2023, arXiv 2307.14956.
     """
     sessions = as_sessions(data)
-    kept = sessions if repeats else merge_repeats(sessions)
-    # One pass first drops only sessions without a next event, whatever the shortest length is.
-    kept = _long(kept, min_session_length if until_stable else min(2, min_session_length))
-    while True:
-        before = kept.n_events
-        kept = kept.keep_events(kept.support[kept.items] >= min_item_support)
-        kept = _long(kept, min_session_length)
-        if not until_stable or kept.n_events == before:
-            break
+    merged = sessions if repeats else merge_repeats(sessions)
+    kept = _filtered(merged, min_item_support, min_session_length, until_stable)
     if kept.n_sessions == 0:
+        lowest = {
+            "min_item_support": (1, min_session_length),
+            "min_session_length": (min_item_support, min(2, min_session_length)),
+        }
+        helps = [n for n, how in lowest.items() if _filtered(merged, *how, until_stable).n_sessions]
         raise InputError(
             f"no session is left: none of {sessions.n_sessions} has {min_session_length} or more "
-            f"events of items with {min_item_support} events or more; lower min_item_support?"
+            f"events of items with {min_item_support} events or more"
+            + (f"; lower {' or '.join(helps)}?" if helps else "")
         )
     return kept.compact()
+
+
+def _filtered(sessions: Sessions, support: int, length: int, until_stable: bool) -> Sessions:
+    """What `clean` leaves of sessions."""
+    # One pass first drops only sessions without a next event, whatever the shortest length is.
+    kept = _long(sessions, length if until_stable else min(2, length))
+    while True:
+        before = kept.n_events
+        kept = kept.keep_events(kept.support[kept.items] >= support)
+        kept = _long(kept, length)
+        if not until_stable or kept.n_events == before:
+            return kept
 
 
 def _long(sessions: Sessions, length: int) -> Sessions:

@@ -35,6 +35,7 @@ from gru4rec_np.data.text import (
     Columns,
     Part,
     ending,
+    how_to_name,
     keys_of,
     read_lists,
     read_text,
@@ -159,7 +160,11 @@ def _read_parquet(path: Path, columns: Columns) -> Iterator[tuple[Part, float]]:
     require_readable(path, ())
     try:
         table = pl.scan_parquet(path, glob=False)
-        keys = keys_of(columns, table.collect_schema().names(), str(path))
+        names = table.collect_schema().names()
+        try:
+            keys = keys_of(columns, names, str(path))
+        except InputError as error:
+            raise InputError(f"{error}{how_to_name(columns, names)}") from None
         table = table.select(list(dict.fromkeys(name for key in keys for name in key)))
         total, row = table.select(pl.len()).collect().item(), 1
         for frame in table.collect_batches(chunk_size=ROWS):
@@ -216,8 +221,12 @@ def from_frame(
     return _gather(parts, columns, name, time_unit, session_gap, keep, duplicates)
 
 
-def as_sessions(data: Any) -> Sessions:
+def as_sessions(data: Any, as_text: bool = False) -> Sessions:
     """`Sessions` unchanged, a frame by `from_frame`, lists of items by `Sessions.from_lists`.
+
+    Args:
+        as_text: take the items of lists as text, by which models compare them, so that their types
+            may differ.
 
     Raises:
         InputError: it is none of these; the message says what to call.
@@ -237,7 +246,12 @@ def as_sessions(data: Any) -> Sessions:
             )
     if not any(len(session) for session in sessions):
         raise InputError("sessions: there are no events")
-    return Sessions.from_lists([[plain(item) for item in session] for session in sessions])
+    read = _text if as_text else plain
+    return Sessions.from_lists([[read(item) for item in session] for session in sessions])
+
+
+def _text(item: Any) -> str:
+    return str(item.item() if isinstance(item, np.generic) else item)
 
 
 def from_parts(parts: Iterable[pl.DataFrame], columns: Sequence[str], name: str) -> Sessions:

@@ -13,6 +13,8 @@ import csv
 import gzip
 import io
 import re
+import shlex
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -97,11 +99,22 @@ def _compression(path: Path, head: bytes, readable: Sequence[str]) -> str | None
     for name, beginning in _BEGINNINGS.items():
         if re.match(beginning, head, re.DOTALL):
             if name not in readable:
+                if name == "zip" and _is_workbook(path):
+                    raise InputError(f"{path}: is an Excel workbook; save its sheet as CSV")
                 raise InputError(
                     f"{path}: is compressed by {name}, which is not read here; unpack it first"
                 )
             return name
     return None
+
+
+def _is_workbook(path: Path) -> bool:
+    """Whether a zip file is an Excel workbook."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            return any(name.startswith("xl/") for name in file.namelist())
+    except (OSError, zipfile.BadZipFile):  # of a pipe, too
+        return False
 
 
 def blocks(path: Path, watch: Callable[[int], None] | None = None) -> Iterator[bytes]:
@@ -138,7 +151,10 @@ def blocks(path: Path, watch: Callable[[int], None] | None = None) -> Iterator[b
 def whole_lines(path: Path, file: IO[bytes], size: int) -> Iterator[bytes]:
     """A file, open for reading, as blocks of whole lines of about `size` bytes; see `blocks`."""
     assert isinstance(file, io.BufferedReader)
-    kind = _compression(path, file.peek(16), ("gzip", "Zstandard"))
+    head = file.peek(16)
+    if head.startswith(b"PAR1"):
+        raise InputError(f"{path}: is a Parquet file; such a file's name must end in .parquet")
+    kind = _compression(path, head, ("gzip", "Zstandard"))
     if kind == "Zstandard":
         # Python's own comes with 3.14. Polars gives a line as one value of a table of one column;
         # it removes a carriage return before each line feed.
@@ -185,10 +201,7 @@ def keys_of(columns: Columns, found: Sequence[str], name: str) -> list[tuple[str
     """
     keys = []
     for column in columns:
-        if isinstance(column, str):
-            key = (column,) if column in found or "," not in column else tuple(column.split(","))
-        else:
-            key = tuple(column)
+        key = _key(column, found)
         for part in key:
             if part not in found:
                 has = ", ".join(map(repr, found))
@@ -198,6 +211,57 @@ def keys_of(columns: Columns, found: Sequence[str], name: str) -> list[tuple[str
                 raise InputError(f"{name}: two columns are named {part!r}")
         keys.append(key)
     return keys
+
+
+def _key(column: str | Sequence[str], found: Sequence[str]) -> tuple[str, ...]:
+    if not isinstance(column, str):
+        return tuple(column)
+    return (column,) if column in found or "," not in column else tuple(column.split(","))
+
+
+ROLES = ("session", "item", "time")  # of a table's columns, in this order
+# How the first line of a public raw log looks, by the name that `prepare` has for it.
+RAW_LOGS = {
+    "rsc15": r"\d+,\d{4}-\d\d-\d\dT[\d:.]+Z,\d+,\w+$",
+    "diginetica": r"session_?id;user_?id;item_?id;timeframe;eventdate$",
+    "retailrocket": r"timestamp,visitorid,event,itemid,transactionid$",
+    "rees46": r"event_time,event_type,product_id,category_id,",
+    "coveo": r"session_id_hash,event_type,product_action,",
+    "otto": r'\{"session": ?\d+, ?"events": ?\[',
+}
+
+
+def _spelling(name: str) -> str:
+    """A column's name without what is easily written in another way: case, blanks, underscores."""
+    return re.sub(r"[\s_-]", "", name).casefold()
+
+
+def _guess(column: str, found: Sequence[str]) -> str | None:
+    """The only column whose name is spelt in another way, None if there is none."""
+    like = [name for name in found if _spelling(name) == _spelling(column)]
+    return like[0] if len(like) == 1 else None
+
+
+def how_to_name(columns: Columns, found: Sequence[str], line: str = "") -> str:
+    """The end of a message about columns that a file lacks: which options name them.
+
+    Args:
+        columns: those that are read, see `keys_of`. found: those of the file.
+        line: the first line of a text file.
+    """
+    options = []
+    for role, column in zip(ROLES, columns, strict=False):
+        key = _key(column, found)
+        if not set(key) <= set(found):
+            names = [part if part in found else _guess(part, found) or "NAME" for part in key]
+            options.append(f"--{role}-column {shlex.quote(','.join(names))}")
+    if len(options) == len(ROLES):
+        for log, beginning in RAW_LOGS.items():
+            if re.match(beginning, line, re.IGNORECASE):
+                return f"; is it a raw log? `python -m gru4rec_np.prepare {log}` reads it"
+        if any(re.fullmatch(r"[\d.]+", name) for name in found):
+            return "; the first line must name the columns"
+    return f"; give {' '.join(options)}" if options else ""
 
 
 def read_text(
@@ -269,7 +333,7 @@ def _header(path: Path, text: bytes, columns: Columns, separator: str | None) ->
             f"separator: must be one ASCII character other than a quotation mark or a line break, "
             f"not {separator!r}"
         )
-    problem, most = "", -1
+    faults: list[tuple[tuple[float, ...], str]] = []
     for mark in [separator] if separator else [_usual_separator(path), *SEPARATORS]:
         quoted = mark not in "\t " or ending(path) == ".csv"
         lines = (line.decode(errors="surrogateescape") for line in io.BytesIO(text))
@@ -282,16 +346,18 @@ def _header(path: Path, text: bytes, columns: Columns, separator: str | None) ->
             fault = f"{path}, row 1: {_words(error)}"
         except InputError as error:
             fault = f"{error}, separated by {SEPARATORS.get(mark, repr(mark))}"
+            fault += how_to_name(columns, names, text.partition(b"\n")[0].decode(errors="replace"))
             if not names:
                 fault = f"{path}, row 1: a blank line where names of columns are expected"
         else:
             wanted = list(dict.fromkeys(name for key in keys for name in key))
             used = len(text) - len(text.split(b"\n", reader.line_num)[-1])
             return Format(mark, quoted, names, wanted), used
-        found = sum(column in names for column in columns)
-        if found > most:
-            problem, most = fault, found
-    raise InputError(problem)
+        known = set(map(_spelling, names))
+        found = sum(_spelling(part) in known for column in columns for part in _key(column, names))
+        # A blank also stands between the words of a name.
+        faults.append(((found, len(names) > 1, mark != " ", len(names)), fault))
+    raise InputError(max(faults, key=lambda fault: fault[0])[1])
 
 
 def _read_fast(text: bytes, form: Format, last: bool) -> tuple[pl.DataFrame, int, int] | None:

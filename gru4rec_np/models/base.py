@@ -163,12 +163,16 @@ class Model(Estimator, ABC):
                 catalogue has none of them.
         """
         self._require_fit()
-        found = [self._index.get(str(item), -1) for item in item_list(session)]
-        indices = np.array(found, np.int32)
+        items = item_list(session)
+        if not items:
+            raise InputError("recommend: the session has no items")
+        indices = np.array([self._index.get(str(item), -1) for item in items], np.int32)
         places = np.flatnonzero(indices >= 0)
         if len(places) == 0:
-            known = f"none of the {len(found)} items is known to the model"
-            raise InputError(f"recommend: {known if found else 'the session has no items'}")
+            raise InputError(
+                f"recommend: none of the {len(items)} items is known to the model: "
+                f"{_side_by_side(items[0], self.item_ids[0])}"
+            )
         return places, indices[places]
 
     def recommend(
@@ -251,7 +255,7 @@ class Model(Estimator, ABC):
             InputError: the model is not trained, or these are no sessions.
         """
         self._require_fit()
-        log = as_sessions(sessions)
+        log = as_sessions(sessions, as_text=True)
         new = np.array([self._index.get(str(i), -1) for i in log.item_ids.tolist()], np.int32)
         log = log.keep_events(new[log.items] >= 0)
         answerable = log.lengths > 0
@@ -389,6 +393,16 @@ def rank_blocks(
         if watch:
             watch(block.stop, len(targets))
     return np.concatenate(found)
+
+
+def _side_by_side(item: Any, known: Any) -> str:
+    """An unknown item and one that a model knows, with their types where these matter."""
+    pair = [v.item() if isinstance(v, np.generic) else v for v in (item, known)]
+    kinds = {type(value) for value in pair}
+    # A number and its text are one id. Other types are not: pandas turns 280 into 280.0.
+    typed = len(kinds) > 1 and not kinds <= {int, str}
+    first, other = (f"{v!r:.60}" + f" ({type(v).__name__})" * typed for v in pair)
+    return f"the first is {first}, the model's ids are like {other}"
 
 
 def places_in(rows: np.ndarray, items: np.ndarray) -> np.ndarray:
