@@ -1,7 +1,6 @@
 """python -m gru4rec_np.compare: all methods on one log, several seeds, in the papers' tables.
 
-A command: prints and writes files. Results are kept, so that nothing is trained twice. Imports the
-options, comparison.py for the tables, the models and what is below them.
+A command: prints and writes files. Results are kept, so that nothing is trained twice.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """`python -m gru4rec_np.course`: the course's notebooks, which exercises are done, what is next.
 
 The notebooks and their checks are in tutorials/ of a checkout. An installed package has a copy of
-that folder, which `--copy` puts where one can write. Imports cli.
+that folder, which `--copy` puts where one can write.
 """
 
 from __future__ import annotations

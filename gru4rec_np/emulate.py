@@ -1,6 +1,6 @@
 """python -m gru4rec_np.emulate: run a CUDA program without a GPU, with checks for faults.
 
-A command: parses options and prints. Imports the emulator and what is below it.
+A command: parses options and prints.
 """
 
 import argparse

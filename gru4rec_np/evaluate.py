@@ -1,6 +1,6 @@
 """python -m gru4rec_np.evaluate: Recall, MRR and NDCG of a trained model on test logs.
 
-A command: parses options and prints. Imports the models and what is below it.
+A command: parses options and prints.
 """
 
 import argparse

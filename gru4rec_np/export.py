@@ -1,6 +1,6 @@
 """python -m gru4rec_np.export: a trained network as an ONNX file, for other programs.
 
-A command: parses options, reads the model, writes the file. Imports the graphs.
+A command: parses options, reads the model, writes the file.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """python -m gru4rec_np.recommend: the next items of one session, or of all sessions in a file.
 
-A command: parses options, prints, writes a file. Imports the models and what is below it.
+A command: parses options, prints, writes a file.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """python -m gru4rec_np.search: the best hyperparameters for a log, by many trials.
 
-A command: prints and writes files. Imports the search, the options and the models.
+A command: prints and writes files.
 """
 
 from __future__ import annotations

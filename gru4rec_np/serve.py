@@ -1,6 +1,6 @@
 """python -m gru4rec_np.serve: recommendations over HTTP, and a page that shows a model at work.
 
-A command: parses options, reads the models, runs the server. Imports the service.
+A command: parses options, reads the models, runs the server.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """python -m gru4rec_np.similar: the items that a network takes for the most similar to one.
 
-A command: parses options and prints. Imports the models and what is below it.
+A command: parses options and prints.
 """
 
 from gru4rec_np import models

@@ -1,6 +1,6 @@
 """python -m gru4rec_np.train: from a click log to a trained model, its results and a plot.
 
-A command: prints and writes files. Imports the options, the models and what is below them.
+A command: prints and writes files.
 """
 
 from __future__ import annotations

@@ -5,8 +5,6 @@ outputs.
     python tutorials/run.py 4 5        these
     python tutorials/run.py --solve    with the exercises' holes filled from tutorials/solutions
     python tutorials/run.py --write    and keep the outputs in the files (exercises open)
-
-Imports nbformat and nbclient.
 """
 
 from __future__ import annotations

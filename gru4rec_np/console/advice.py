@@ -1,7 +1,4 @@
-"""What is likely not meant in a run, and which shipped configuration would fit it.
-
-Imports the options, the hyperparameters and the data layer.
-"""
+"""What is likely not meant in a run, and which shipped configuration would fit it."""
 
 from __future__ import annotations
 

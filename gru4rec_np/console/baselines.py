@@ -1,7 +1,4 @@
-"""Which simple methods a training is compared with, and about how long each takes.
-
-Imports the models.
-"""
+"""Which simple methods a training is compared with, and about how long each takes."""
 
 from __future__ import annotations
 

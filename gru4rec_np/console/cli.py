@@ -1,7 +1,4 @@
-"""What the commands share: one-line errors, streams, progress bars, checks of the output folder.
-
-Imports errors and files only.
-"""
+"""What the commands share: one-line errors, streams, progress bars, checks of the output folder."""
 
 from __future__ import annotations
 

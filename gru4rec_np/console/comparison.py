@@ -1,6 +1,6 @@
 """Figures of many methods on one log: means, differences beyond noise, and their tables.
 
-compare.py prints and writes them. Imports bootstrap and the backends.
+compare.py prints and writes them.
 """
 
 from __future__ import annotations

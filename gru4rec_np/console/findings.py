@@ -1,7 +1,4 @@
-"""What a search shows while it runs, and what it leaves: trials.csv, pictures, what tuning brought.
-
-Imports trials.py and comparison.py; Optuna where it is used.
-"""
+"""What a search shows while it runs, and leaves: trials.csv, pictures, what tuning brought."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """Is a log sequential at all, and does its test set resemble its training set?
 
-Figures, a table and a plot for the command `prepare`. Imports report.py, the baselines and the data
-layer.
+Figures, a table and a plot for the command `prepare`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """The options of a run except its hyperparameters: the log, the split, how it is watched.
 
-One list serves the command line, TOML files and `config.toml`. Imports cli, the hyperparameters and
-the data layer.
+One list serves the command line, TOML files and `config.toml`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Tables and plots of data and results.
-
-Imports NumPy, Matplotlib and the data layer.
-"""
+"""Tables and plots of data and results."""
 
 from __future__ import annotations
 

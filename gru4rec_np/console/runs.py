@@ -1,6 +1,6 @@
 """A run's directory: name, files, lock, checkpoints, and how a run is stopped and continued.
 
-For commands. Imports training.
+For commands.
 """
 
 from __future__ import annotations

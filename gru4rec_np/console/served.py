@@ -1,6 +1,6 @@
 """Models in memory, ready to answer: what service.py sends, as JSON.
 
-Imports the models. Knows nothing of HTTP.
+Knows nothing of HTTP.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What a training is to do: from options, --params, --config and an earlier run to a model.
 
-For train.py. Imports the options, a run's directory and the models.
+For train.py.
 """
 
 from __future__ import annotations

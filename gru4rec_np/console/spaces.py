@@ -11,8 +11,7 @@
     [input]
     values = ["shared"]         # one of these; a single value is fixed
 
-`base = "gru4rec"` before all of it takes what the file leaves out from another space. Imports cli
-and the models.
+`base = "gru4rec"` before all of it takes what the file leaves out from another space.
 """
 
 from __future__ import annotations

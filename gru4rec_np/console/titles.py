@@ -1,4 +1,4 @@
-"""Items in files: their titles, and lists of them. Imports errors only."""
+"""Items in files: their titles, and lists of them."""
 
 from __future__ import annotations
 

@@ -2,8 +2,7 @@
 
 A study is one model's search. A *trial* trains the model with some hyperparameters. Workers share
 the trials through a journal file, or through a database. A worker may die: then its trial is run
-again by another, and counts once. tuning.py runs the trials. Imports spaces.py; Optuna where it is
-used.
+again by another, and counts once. tuning.py runs the trials.
 """
 
 from __future__ import annotations

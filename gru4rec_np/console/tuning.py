@@ -1,8 +1,7 @@
 """A hyperparameter search: what a worker does, and many workers at once. Optuna does the searching.
 
 A trial's value is the metric of the validation set after the last epoch. Workers are processes,
-here or on other machines. `search.py` prints and writes what they find. Imports trials.py and the
-models; Optuna where it is used.
+here or on other machines. `search.py` prints and writes what they find.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Session-parallel mini-batches, laid out as arrays for a whole epoch, and the negative sampler.
 
-Imports sessions.py and NumPy; knows no model.
+Knows no model.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Columns of session ids, item ids and times as numbers.
 
-Imports errors.py; knows no files and no sessions.
+Knows no files and no sessions.
 """
 
 from __future__ import annotations

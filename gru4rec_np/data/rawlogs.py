@@ -1,7 +1,7 @@
 """The public click logs in the formats they are published in, read into `Sessions`.
 
 A file is read in blocks of whole lines. So only the numbers of a log stay in memory, and an error
-names the line. Imports sessions.py and tables.py.
+names the line.
 
 All readers take
     files: a path, or several that together are one log: a session may go on in the next file.

@@ -1,6 +1,6 @@
 """Click sessions as flat arrays, and the ids of items.
 
-tables.py and rawlogs.py read them, protocols.py cleans and splits them. Imports errors.py.
+tables.py and rawlogs.py read them, protocols.py cleans and splits them.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ Before each click except the first, the intent changes with probability `change`
 One item leaves two ladders and two directions possible; the order of a session tells which it is. A
 first-order Markov chain cannot use that, a recurrent network can. Intents follow a hidden Markov
 chain with known probabilities, so filtering gives the exact distribution of the next item. Ranking
-by it is optimal for Recall@K and for MRR@K: the oracle. Imports sessions.py; knows no model.
+by it is optimal for Recall@K and for MRR@K: the oracle. Knows no model.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Click logs as tables: files and frames read into `Sessions`, and written.
 
-Tables are read in parts, of which only numbers are kept. Imports text.py, sessions.py and what is
-below; knows no model.
+Tables are read in parts, of which only numbers are kept. Knows no model.
 """
 
 from __future__ import annotations

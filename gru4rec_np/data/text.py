@@ -2,7 +2,7 @@
 
 Python's csv module, strict, defines what a file holds. A block of lines goes to Polars instead if
 NumPy has shown that both must read the same rows: Polars' own scan loses rows around a stray
-quotation mark (its issues #21519 and #22395). Imports errors.py; knows no sessions.
+quotation mark (its issues #21519 and #22395). Knows no sessions.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """The course's exercises: what an answer must do, the mistakes that have names, and the verdict.
 
 A notebook calls `check` and `hint`; each chapter's exercises stand in a file of their own, ch04.py
-for notebook 4, and what several chapters use in common.py. Imports NumPy and the package's file
-writer; the chapters import the package and the solutions.
+for notebook 4, and what several chapters use in common.py.
 """
 
 from __future__ import annotations

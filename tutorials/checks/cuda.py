@@ -1,7 +1,6 @@
 """CUDA puzzles: the answer is a kernel's text, which the emulator compiles, runs and counts.
 
 `Launch` is the `run` of an exercise of notebook 11. `cost` shows the memory traffic of an answer.
-Imports the emulator, the kernels' options and the checks.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
 
 `Module` and its kernels are called as CuPy's `RawModule` and `RawKernel` are. With `checks`, a
 launch looks for faults and raises the first as a `Fault`: see kernels/emulator/README.md.
-`run_program` runs a file that has a main. Imports the errors.
+`run_program` runs a file that has a main.
 """
 
 from __future__ import annotations

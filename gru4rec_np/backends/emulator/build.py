@@ -1,7 +1,4 @@
-"""Compiles a .cu file to a library or a program with g++, cached in the user's cache folder.
-
-Imports the errors and where the emulator's C++ is.
-"""
+"""Compiles a .cu file to a library or a program with g++, cached in the user's cache folder."""
 
 from __future__ import annotations
 

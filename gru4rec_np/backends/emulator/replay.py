@@ -1,6 +1,6 @@
 """A kernel's run as a web page: threads, the memory that they touch, and who waits, step by step.
 
-The page needs no server and loads nothing. Imports report.py.
+The page needs no server and loads nothing.
 """
 
 from __future__ import annotations

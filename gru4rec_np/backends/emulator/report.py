@@ -1,7 +1,4 @@
-"""What the emulator finds out about a kernel: its faults, and what its memory traffic costs.
-
-Imports where the emulator's C++ is.
-"""
+"""What the emulator finds out about a kernel: its faults, and what its memory traffic costs."""
 
 from __future__ import annotations
 
