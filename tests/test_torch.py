@@ -308,12 +308,15 @@ def naive_narm(hp, P, problem):
     out = torch.stack(outputs)[there]  # (E, X)
     if problem["samples"] is None:
         return F.cross_entropy(out @ P["emb"].T, y[there])
-    samples, log_support = problem["samples"], torch.from_numpy(problem["log_support"])
-    items = torch.cat([y[there], torch.from_numpy(samples)])
-    strength = torch.ones(len(items), dtype=torch.float64)
-    strength[len(out) :] = hp.sample_alpha
-    scores = out @ F.embedding(items, P["emb"]).T - strength * log_support[items]
-    return F.cross_entropy(scores, torch.arange(len(out)))
+    # Column by column: those that are not the case's own target estimate the sum over all others.
+    samples, drawn = torch.from_numpy(problem["samples"]), torch.from_numpy(problem["drawn"])
+    y = y[there]
+    items = torch.cat([y, samples])
+    expected = (len(y) - 1) * drawn[0] + len(samples) * drawn[1]
+    scores = out @ F.embedding(items, P["emb"]).T - expected.log()[items]
+    scores = scores.masked_fill(items == y[:, None], -torch.inf)
+    own = (out * F.embedding(y, P["emb"])).sum(dim=1)
+    return (torch.logsumexp(torch.cat([own[:, None], scores], dim=1), dim=1) - own).mean()
 
 
 @pytest.mark.parametrize("normalise", [False, True])
