@@ -123,6 +123,8 @@ def table(results: Mapping[str, Mapping[str, float]], k: Sequence[int]) -> str:
             star = "*" if name != "oracle" and len(results) > 1 and row[c] == best[c] else " "
             cells.append(f"{row[c]:.4f}{star}".rjust(width + 1)[1:])
         lines.append(name.ljust(names) + "".join(cells))
+    if len(results) > 1:
+        lines.append("(*: the best" + (" but the oracle)" if "oracle" in results else ")"))
     return "\n".join(line.rstrip() for line in lines)
 
 
