@@ -321,6 +321,7 @@ def main() -> None:
     """Run the command on sys.argv."""
     given = options.parse(parser(), sys.argv[1:])
     data = options.data_settings(given)
+    options.require_no_days(given, data["layout"])
     options.require_one_test(data, "a comparison")
     k = given.get("k", 20)
     shop = None if data["train"] else Shop(n_items=data["shop_items"], seed=data["shop_seed"])

@@ -21,6 +21,7 @@ from gru4rec_np.console.options import (
     add_options,
     default_split,
     read_log,
+    require_no_days,
 )
 from gru4rec_np.data.protocols import PROTOCOLS, Protocol, clean, split
 from gru4rec_np.data.rawlogs import CUT_AT_GAPS, READERS
@@ -200,7 +201,8 @@ def _protocol(args: argparse.Namespace) -> tuple[Protocol, dict[str, Any]]:
     elif args.log == "retailrocket":  # has no sessions of its own
         given["gap_minutes"] = protocol.gap_minutes or 60.0
     if args.split or args.log == "lists":
-        how = cli.parse_split(args.split or default_split("lists"), layout=args.log)
+        require_no_days({"split": args.split}, args.log)
+        how = cli.parse_split(args.split or default_split("lists"))
     else:
         how = {"days": protocol.days}
     # A share of the sessions has no use for the hour of the log's end.

@@ -91,12 +91,12 @@ def main() -> None:
         "exclude": exclude if exclude in ("seen", ()) else read_items(exclude),
         "candidates": read_items(args["candidates"]) if "candidates" in args else None,
     }
-    titles = read_titles(args["names"]) if "names" in args else None
+    titles, header = read_titles(args["names"]) if "names" in args else (None, "")
     model = models.load(args["model"], args.get("backend", "auto" if files else "numpy"))
     if "candidates" in args and index_of(model.item_ids).keys().isdisjoint(how["candidates"]):
         raise InputError(f"{args['candidates']}: no item of it is known to the model")
     if "names" in args:
-        require_header(args["names"], index_of(model.item_ids))
+        require_header(args["names"], header, index_of(model.item_ids))
     if files:
         many(model, args, how, titles)
     else:

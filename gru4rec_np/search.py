@@ -117,6 +117,7 @@ def main() -> None:
     if seed < 0:
         raise InputError(f"seed: must be a whole number >= 0, not {seed}")
     data = options.data_settings(given)
+    options.require_no_days(given, data["layout"])
     chosen = options.run_settings(
         {
             "validation": options.default_split(data["layout"]),

@@ -84,10 +84,13 @@ def main() -> None:
 
     # Uvicorn finishes what is running, then calls the handler that it found.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    titles = read_titles(args.names) if hasattr(args, "names") else {}
+    hang_up = getattr(signal, "SIGHUP", None)  # Windows has none
+    if hang_up is not None and signal.getsignal(hang_up) is not signal.SIG_IGN:
+        signal.signal(hang_up, lambda *_: signal.raise_signal(signal.SIGTERM))
+    titles, header = read_titles(args.names) if hasattr(args, "names") else ({}, "")
     served = load_runs(runs or [str(DEMO)], args.backend, titles)
     for one in served.values() if hasattr(args, "names") else ():
-        require_header(args.names, one.model._index)
+        require_header(args.names, header, one.model._index)
     listening = _listen(args.host, args.port)
     hosts = ["127.0.0.1", "localhost", args.host, *getattr(args, "allow_host", [])]
     config = uvicorn.Config(

@@ -26,12 +26,12 @@ def main() -> None:
     )
     cli.add_arguments(p, ARGUMENTS)
     args = p.parse_args()
-    titles = read_titles(args.names) if "names" in args else None
+    titles, header = read_titles(args.names) if "names" in args else (None, "")
     model = models.load(args.model, "numpy")
     if not isinstance(model, Network):
         raise InputError(f"{args.model}: {model.name} has no table of items, as networks have")
     if titles is not None:
-        require_header(args.names, index_of(model.item_ids))
+        require_header(args.names, header, index_of(model.item_ids))
     rows = [(cli.shown(item), cosine, (titles or {}).get(str(item)))
             for item, cosine in model.similar(args.item, args.k)]  # fmt: skip
     width = max([len("item"), *(len(item) for item, _, _ in rows)])  # as recommend prints them

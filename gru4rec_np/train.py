@@ -347,9 +347,9 @@ def _going_on(hint: str) -> Iterator[None]:
     """Add to an error what is kept of the run, and how to go on."""
     try:
         yield
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         cli.say(f"stopped; {hint}")
-        sys.exit(130)
+        sys.exit(cli.status_of(stop))
     except (MemoryError, OSError) as error:
         raise InputError(f"{cli.in_words(error, 'file')}; {hint}") from None
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import resource
 import signal
 from pathlib import Path
 
@@ -44,6 +43,7 @@ def shared(name: str) -> Path:
 @contextlib.contextmanager
 def files_of_at_most(size: int):
     """Nothing can write a file larger than `size` bytes in the block, as on a full disk."""
+    resource = pytest.importorskip("resource")  # Windows has none
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:

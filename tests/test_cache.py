@@ -134,7 +134,10 @@ def test_changed_sources_are_compiled_again(tmp_path):
 
 
 class Interrupting:
-    """A kernel during whose compiling somebody presses Ctrl-C."""
+    """A kernel during whose compiling a signal comes, such as that of Ctrl-C."""
+
+    def __init__(self, number):
+        self.number = number
 
     def needs(self):
         return []
@@ -143,20 +146,23 @@ class Interrupting:
         return False
 
     def load(self, f):
-        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(self.number)
 
 
-def test_ctrl_c_ends_compiling_at_once(places):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_compiling_at_once(places, number):
     """Although a training's own handler would wait for the end of a chunk of steps."""
     asked = []
-    before = signal.signal(signal.SIGINT, lambda *of: asked.append(of))
+    before = signal.signal(number, lambda *of: asked.append(of))
     try:
-        with pytest.raises(KeyboardInterrupt):
-            compiled.prepare([Interrupting()], None)
-        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt) as stop:
+            compiled.prepare([Interrupting(number)], None)
+        signal.raise_signal(number)
+        signal.signal(number, signal.SIG_IGN)
+        compiled.prepare([Interrupting(number)], None)
     finally:
-        signal.signal(signal.SIGINT, before)
-    assert len(asked) == 1
+        signal.signal(number, before)
+    assert stop.value.args == (number,) and len(asked) == 1
 
 
 def test_nothing_is_left_to_compile_when_an_epoch_begins():

@@ -154,6 +154,12 @@ def test_frames_and_the_progress():
     assert seen[-1] == (len(SESSIONS) - 1, len(SESSIONS) - 1)
 
 
+@pytest.mark.parametrize("item", [["a"], ("a",), b"a", {"a": 1}, np.array(["a"])], ids=repr)
+def test_what_is_no_id_is_refused(item):
+    with pytest.raises(InputError, match="an item id is a number or a text, not "):
+        MODELS["gru"].recommend_many([["a", item], ["b"]])
+
+
 @pytest.mark.parametrize("name", ["gru", "lstm", "weighted", "narm"])
 def test_the_vector_of_a_session(name):
     model = MODELS[name]

@@ -509,6 +509,26 @@ def test_negatives_are_drawn_by_support(log, monkeypatch, alpha):
     np.testing.assert_allclose(share, support**alpha / (support**alpha).sum(), atol=0.003)
 
 
+@pytest.mark.parametrize("keep_counts", [False, True])
+def test_a_training_knows_how_often_items_are_drawn(log, monkeypatch, keep_counts):
+    """Targets come from the new sessions, samples by the counts that are kept."""
+    given = []
+
+    def spy(out, emb, y, samples, drawn, *more):
+        given.append(drawn)
+        return decode(out, emb, y, samples, drawn, *more)
+
+    model = NARM(**SMALL, n_sample=4, sample_alpha=0.5).fit(log)
+    monkeypatch.setattr(narm, "decode", spy)
+    few = log.keep_sessions(np.arange(log.n_sessions) < 40)
+    model.fit_more(few, keep_counts=keep_counts)
+    old, new = log.compact().support, few.compact().extend(model.item_ids).support
+    of_samples = np.sqrt(old + new if keep_counts else new)
+    for drawn in given:
+        np.testing.assert_allclose(drawn[0], new / new.sum(), rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(drawn[1], of_samples / of_samples.sum(), rtol=1e-9, atol=1e-12)
+
+
 def test_the_same_seed_gives_the_same_bits(log, model):
     assert same_weights(model, NARM(**SMALL).fit(log))
     assert not same_weights(model, NARM(**SMALL, seed=1).fit(log))

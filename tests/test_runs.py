@@ -559,6 +559,15 @@ def test_a_full_disk_without_a_checkpoint(tmp_path, monkeypatch, earlier):
         "error: x.npz: No space left on device; no checkpoint could be written, so the training is "
         "lost"
     )
+    assert not (tmp_path / "out" / "training.npz").exists()
+
+
+def test_what_a_killed_writer_left_is_removed(tmp_path):
+    left = tmp_path / "training.part-0123abcd.npz"
+    left.touch()
+    (tmp_path / "my.part-1.npz").touch()
+    with runs.alone(tmp_path):
+        assert [p.name for p in tmp_path.iterdir()] == ["my.part-1.npz"]
 
 
 @pytest.mark.parametrize(

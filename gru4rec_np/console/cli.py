@@ -97,9 +97,14 @@ def run(main: Callable[[], None]) -> NoReturn:
         status = in_words(error, "standard output")
     except KeyboardInterrupt as stop:
         say("stopped")
-        sys.exit(128 + (stop.args[0] if stop.args else signal.SIGINT))
+        sys.exit(status_of(stop))
     say(f"error: {status}")
     sys.exit(2)
+
+
+def status_of(stop: KeyboardInterrupt) -> int:
+    """The exit status of a command that a signal stopped: 128 and its number."""
+    return 128 + (stop.args[0] if stop.args else signal.SIGINT)
 
 
 def _stop(number: int, frame: object) -> NoReturn:
@@ -238,11 +243,8 @@ def check_output(folder: Path, files: Sequence[str], sources: Sequence[str | Pat
         raise InputError(f"--out {folder}: {nearest} is not writable: {error.strerror}") from None
 
 
-def parse_split(text: str, option: str = "split", layout: str = "") -> dict[str, Any]:
+def parse_split(text: str, option: str = "split") -> dict[str, Any]:
     """Keyword arguments of `protocols.split` for `1d` (the last day) or `0.1` (the last tenth).
-
-    Args:
-        layout: of the log. "lists" has no times, so no days.
 
     Raises:
         InputError: the text is neither. The message begins with `option`.
@@ -255,11 +257,6 @@ def parse_split(text: str, option: str = "split", layout: str = "") -> dict[str,
     if not (value > 0 if days else 0 < value < 1) or value == float("inf"):
         raise InputError(
             f"{option}: must be days like 1d or a share between 0 and 1 like 0.1, not {text!r}"
-        )
-    if days and layout == "lists":
-        raise InputError(
-            f"{option}: lists have no times, so no days; give a share of the sessions like 0.1, "
-            f"not {text!r}"
         )
     return {"days": value} if days else {"share": value}
 

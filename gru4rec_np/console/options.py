@@ -9,7 +9,7 @@ import argparse
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -131,7 +131,7 @@ def run_settings(given: dict[str, Any]) -> dict[str, Any]:
     """The options of `RUN_OPTIONS`; see `data_settings`."""
     run = {n: _value(n, given.get(n, default)) for n, (default, _) in RUN_OPTIONS.items()}
     if run["validation"]:
-        cli.parse_split(run["validation"], "validation", given.get("layout", ""))
+        cli.parse_split(run["validation"], "validation")
     if run["patience"] < 0:
         raise InputError(f"patience: must be a whole number >= 0, not {run['patience']}")
     if run["patience"] and not run["validation"]:
@@ -193,13 +193,26 @@ def data_settings(given: dict[str, Any]) -> dict[str, Any]:
     if data["shop_seed"] < 0:
         raise InputError(f"shop_seed: must be a whole number >= 0, not {data['shop_seed']}")
     if data["split"] != "none":
-        cli.parse_split(data["split"], layout=data["layout"])
+        cli.parse_split(data["split"])
     table_keywords(data)
     for test in data["test"]:
         for train in data["train"]:
             if same_file(test, train):
                 raise InputError(f"test: {test} is the training log itself")
     return data
+
+
+def require_no_days(given: Mapping[str, Any], layout: str) -> None:
+    """Raise InputError if options on the command line cut lists by days.
+
+    A run of an earlier version may have cut them so, and goes on.
+    """
+    for name in ("split", "validation"):
+        if layout == "lists" and (given.get(name) or "").endswith("d"):
+            raise InputError(
+                f"{name}: lists have no times, so no days; give a share of the sessions like 0.1, "
+                f"not {given[name]!r}"
+            )
 
 
 def default_split(layout: str) -> str:

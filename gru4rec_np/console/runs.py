@@ -150,6 +150,8 @@ def alone(folder: Path, option: str = "--out") -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InputError(f"{option} {folder}: another run is at work there") from None
+        for part in folder.glob("*.part-????????.*"):  # of a run that was killed while it wrote
+            part.unlink(missing_ok=True)
         yield
     finally:
         os.close(handle)

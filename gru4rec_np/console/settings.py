@@ -63,6 +63,7 @@ def settle(given: dict[str, Any], say: Say) -> tuple[dict[str, Any], GRU4Rec, Pa
             text = hyperparameters.parse_value(name, text)
         values[name] = text
 
+    options.require_no_days(given, values.get("layout", ""))
     data = options.data_settings(values) | options.run_settings(values)
     if "primary_metric" in given and not data["validation"]:
         raise InputError("primary_metric: needs --validation")

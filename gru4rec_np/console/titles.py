@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
+import itertools
 from collections.abc import Container
 from pathlib import Path
 
 from gru4rec_np.errors import InputError
 
 
-def read_titles(path: str | Path) -> dict[str, str]:
+def read_titles(path: str | Path) -> tuple[dict[str, str], str]:
     """Read what items are called.
 
     Args:
@@ -17,22 +18,25 @@ def read_titles(path: str | Path) -> dict[str, str]:
             them. The first line is a header.
 
     Returns:
-        item id, as text, to title.
+        item id, as text, to title; and the first field of the header, see `require_header`.
 
     Raises:
         InputError: the file is not UTF-8, or a row has another number of columns or an item that
             was there before. OSError: it cannot be read.
     """
     titles: dict[str, str] = {}
+    header = ""
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            header = file.readline()
-            if "\t" in header:  # a quotation mark is a character as any other
-                rows = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+            first = file.readline()
+            lines = itertools.chain([first], file)
+            if "\t" in first:  # a quotation mark is a character as any other
+                rows = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
             else:
-                rows = csv.reader(file)
+                rows = csv.reader(lines)
+            header = next(iter(next(rows, [])), "")
             for row in rows:
-                line = rows.line_num + 1
+                line = rows.line_num
                 if not row:
                     continue
                 if len(row) != 2:
@@ -46,22 +50,19 @@ def read_titles(path: str | Path) -> dict[str, str]:
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8: {error.reason}") from None
     except csv.Error as error:
-        raise InputError(f"{path}: line {rows.line_num + 1}: {error}") from None
-    return titles
+        raise InputError(f"{path}: line {rows.line_num}: {error}") from None
+    return titles, header
 
 
-def require_header(path: str | Path, known: Container[str]) -> None:
+def require_header(path: str | Path, header: str, known: Container[str]) -> None:
     """Raise InputError if the first line of a file of titles is no header but an item.
 
     Args:
-        path: a file that `read_titles` has read. known: the ids of the model, as text.
+        path: for the message. header: from `read_titles`. known: the ids of the model, as text.
     """
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        line = file.readline().rstrip("\r\n")
-    first = line.split("\t" if "\t" in line else ",")[0].strip('"')
-    if first in known:
+    if header in known:
         raise InputError(
-            f"{path}: line 1: {first[:60]!r} is an item of the model where a header is expected, "
+            f"{path}: line 1: {header[:60]!r} is an item of the model where a header is expected, "
             "such as item and title"
         )
 

@@ -250,6 +250,8 @@ def as_sessions(data: Any, as_text: bool = False) -> Sessions:
 
 
 def _text(item: Any) -> str:
+    if isinstance(item, list | tuple | dict | set | np.ndarray | bytes):
+        raise InputError(f"sessions: an item id is a number or a text, not {str(item)[:60]!r}")
     return str(item.item() if isinstance(item, np.generic) else item)
 
 
@@ -349,7 +351,7 @@ def drop_duplicates(sessions: Sessions, dropped: Counter[str] | None = None) -> 
     same = np.logical_and.reduce([key[order[1:]] == key[order[:-1]] for key in keys])
     first = np.ones(sessions.n_events, bool)
     first[order[1:][same]] = False
-    if dropped is not None:
+    if dropped is not None and same.any():
         dropped["exact duplicates"] += int(same.sum())
     return sessions.keep_events(first)
 

@@ -396,9 +396,9 @@ class NARM(Network):
         self.memory = {name: init_state(p, "adam", 0) for name, p in self.weights.items()}
         if old is not None:
             going_on.start_from(self.weights, self.memory, *old, train)
-        distributions = [negative_distribution(support, alpha) for alpha in (1, hp.sample_alpha)]
-        drawn = np.diff(distributions, prepend=0)
-        guide = guide_table(distributions[1])
+        negatives = negative_distribution(support, hp.sample_alpha)
+        drawn = np.diff([negative_distribution(train.support, 1), negatives], prepend=0)
+        guide = guide_table(negatives)
         session, first, n = pieces(train.lengths - 1, LONGEST)
         first += train.offsets[session]
         n_updates, total = hp.n_epochs * -(-len(first) // hp.batch_size), int(n.sum())
@@ -427,7 +427,7 @@ class NARM(Network):
                     n_cases = int(n[batch].sum())
                     samples = None
                     if hp.n_sample:
-                        samples = draw_negatives(rng, distributions[1], (hp.n_sample,), guide)
+                        samples = draw_negatives(rng, negatives, (hp.n_sample,), guide)
                     batch = batch[np.argsort(-n[batch], kind="stable")]
                     parts = [
                         (*side_by_side(first[own], n[own]), samples, rngs[i], n_cases)

@@ -82,7 +82,8 @@ def update(
 
     A row that is not listed keeps its weight and its state, momentum and means included. Adam's t
     counts the updates of each row. With a global step count, a row seen late would get almost no
-    bias correction: its first step would be 0.1 / sqrt(0.001) = 3 times too large.
+    bias correction: its first step would be 0.1 / sqrt(0.001) = 3 times too large. Only where
+    `adam_catch_up` is called first, t is that count, as if all rows had been updated.
 
     Args:
         p: the weight, changed in place. g: its gradient, p's shape, or (m, ...) for m listed rows.

@@ -20,7 +20,7 @@ import typing
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache as once
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import llvmlite.binding as llvm
 import numba
@@ -326,7 +326,7 @@ def prepare(kernels: Iterable[Kernel], f: Any) -> None:
             disable=quiet.get() or plain,
         )  # fmt: skip
         line_at = time.monotonic() + 1 if plain and not quiet.get() else math.inf
-        with _default_signals():
+        with _stopping_at_once():
             for n, k in enumerate(bar):
                 if time.monotonic() > line_at:
                     tqdm.write(f"{what}: {n} of {len(new)} kernels", file=sys.stderr)
@@ -335,16 +335,18 @@ def prepare(kernels: Iterable[Kernel], f: Any) -> None:
 
 
 @contextmanager
-def _default_signals() -> Iterator[None]:
-    """Python's own handlers of SIGINT and SIGTERM, in the one thread that can set them."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    usual: dict[Any, Any] = {
-        signal.SIGINT: signal.default_int_handler,
-        signal.SIGTERM: signal.SIG_DFL,
-    }
-    before = {s: signal.signal(s, handler) for s, handler in usual.items()}
+def _stopping_at_once() -> Iterator[None]:
+    """Signals that ask to stop do so at once, in the one thread that can heed them."""
+
+    def stop(number: int, frame: object) -> NoReturn:
+        raise KeyboardInterrupt(number)
+
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, signal.SIGINT)  # Windows has no SIGHUP
+            if signal.getsignal(number) not in (signal.SIG_IGN, None, stop):
+                before[number] = signal.signal(number, stop)
     try:
         yield
     finally:
