@@ -1,6 +1,6 @@
 """python -m gru4rec_np.compare: all methods on one log, several seeds, in the papers' tables.
 
-A command: prints and writes files. Results are kept, so that nothing is trained twice.
+Results are kept, so that nothing is trained twice.
 """
 
 from __future__ import annotations

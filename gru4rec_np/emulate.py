@@ -1,7 +1,4 @@
-"""python -m gru4rec_np.emulate: run a CUDA program without a GPU, with checks for faults.
-
-A command: parses options and prints.
-"""
+"""python -m gru4rec_np.emulate: run a CUDA program without a GPU, with checks for faults."""
 
 import argparse
 import signal

@@ -1,7 +1,4 @@
-"""python -m gru4rec_np.evaluate: Recall, MRR and NDCG of a trained model on test logs.
-
-A command: parses options and prints.
-"""
+"""python -m gru4rec_np.evaluate: Recall, MRR and NDCG of a trained model on test logs."""
 
 import argparse
 import sys

@@ -1,7 +1,4 @@
-"""python -m gru4rec_np.export: a trained network as an ONNX file, for other programs.
-
-A command: parses options, reads the model, writes the file.
-"""
+"""python -m gru4rec_np.export: a trained network as an ONNX file, for other programs."""
 
 from __future__ import annotations
 

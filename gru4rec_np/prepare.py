@@ -1,7 +1,4 @@
-"""python -m gru4rec_np.prepare: from a raw click log to a training and a test set.
-
-A command: parses options, prints, writes files.
-"""
+"""python -m gru4rec_np.prepare: from a raw click log to a training and a test set."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""python -m gru4rec_np.recommend: the next items of one session, or of all sessions in a file.
-
-A command: parses options, prints, writes a file.
-"""
+"""python -m gru4rec_np.recommend: the next items of one session, or of all sessions in a file."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""python -m gru4rec_np.search: the best hyperparameters for a log, by many trials.
-
-A command: prints and writes files.
-"""
+"""python -m gru4rec_np.search: the best hyperparameters for a log, by many trials."""
 
 from __future__ import annotations
 

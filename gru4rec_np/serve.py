@@ -1,7 +1,4 @@
-"""python -m gru4rec_np.serve: recommendations over HTTP, and a page that shows a model at work.
-
-A command: parses options, reads the models, runs the server.
-"""
+"""python -m gru4rec_np.serve: recommendations over HTTP, and a page that shows a model at work."""
 
 from __future__ import annotations
 

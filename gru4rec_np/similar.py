@@ -1,7 +1,4 @@
-"""python -m gru4rec_np.similar: the items that a network takes for the most similar to one.
-
-A command: parses options and prints.
-"""
+"""python -m gru4rec_np.similar: the items that a network takes for the most similar to one."""
 
 from gru4rec_np import models
 from gru4rec_np.console import cli

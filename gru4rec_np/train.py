@@ -1,7 +1,4 @@
-"""python -m gru4rec_np.train: from a click log to a trained model, its results and a plot.
-
-A command: prints and writes files.
-"""
+"""python -m gru4rec_np.train: from a click log to a trained model, its results and a plot."""
 
 from __future__ import annotations
 

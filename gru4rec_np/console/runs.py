@@ -1,7 +1,4 @@
-"""A run's directory: name, files, lock, checkpoints, and how a run is stopped and continued.
-
-For commands.
-"""
+"""A run's directory: name, files, lock, checkpoints, and how a run is stopped and continued."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What a training is to do: from options, --params, --config and an earlier run to a model.
-
-For train.py.
-"""
+"""What a training is to do: from options, --params, --config and an earlier run to a model."""
 
 from __future__ import annotations
 

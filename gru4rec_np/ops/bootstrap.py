@@ -58,14 +58,13 @@ def resampled_means(
     return out
 
 
-def interval(differences: np.ndarray, level: float = 0.95) -> np.ndarray:
-    """Percentile interval (Efron 1979) of resampled differences.
+def interval(differences: np.ndarray) -> np.ndarray:
+    """The 95 % percentile interval (Efron 1979) of resampled differences.
 
     Args:
         differences: (R, ...), such as one column of `resampled_means` minus another.
-        level: the interval's coverage.
 
     Returns:
         (2, ...) float64, low and high.
     """
-    return np.quantile(differences, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return np.quantile(differences, [0.025, 0.975], axis=0)
