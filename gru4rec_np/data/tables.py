@@ -28,14 +28,12 @@ from gru4rec_np.data.columns import (
     time_kind,
     to_seconds,
 )
+from gru4rec_np.data.headers import Columns, how_to_name, keys_of
 from gru4rec_np.data.sessions import Sessions
 from gru4rec_np.data.text import (
     COMPRESSED,
-    Columns,
     Part,
     ending,
-    how_to_name,
-    keys_of,
     read_lists,
     read_text,
     require_file,

@@ -13,7 +13,6 @@ import csv
 import gzip
 import io
 import re
-import shlex
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +22,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 import polars as pl
 
+from gru4rec_np.data.headers import Columns, how_to_name, key_of, keys_of, spelling
 from gru4rec_np.errors import InputError
 
 BLOCK = 1 << 24  # bytes read at a time
@@ -30,7 +30,6 @@ SEPARATORS = {"\t": "tabs", ",": "','", ";": "';'", " ": "blanks", "|": "'|'"}
 QUOTE = '"'
 LF, CR = b"\n\r"
 _NOT_UTF8 = re.compile("[\udc80-\udcff]")  # what other bytes are decoded to
-Columns = Sequence["str | Sequence[str]"]  # of the session, of which there may be several, ...
 Watch = Callable[[int, int], None]  # called with how much of a file is read, and of how much
 
 
@@ -191,79 +190,6 @@ def ending(path: Path) -> str:
 # --- tables ---------------------------------------------------------------------------------------
 
 
-def keys_of(columns: Columns, found: Sequence[str], name: str) -> list[tuple[str, ...]]:
-    """The columns of a table that each of `columns` stands for.
-
-    One of them may be several: a sequence, or names with commas between them.
-
-    Raises:
-        InputError: a column is missing, or a name stands there twice.
-    """
-    keys = []
-    for column in columns:
-        key = _key(column, found)
-        for part in key:
-            if part not in found:
-                has = ", ".join(map(repr, found))
-                has = has if len(has) <= 200 else has[:200] + " ..."
-                raise InputError(f"{name}: no column {part!r}; it has {has}")
-            if list(found).count(part) > 1:
-                raise InputError(f"{name}: two columns are named {part!r}")
-        keys.append(key)
-    return keys
-
-
-def _key(column: str | Sequence[str], found: Sequence[str]) -> tuple[str, ...]:
-    if not isinstance(column, str):
-        return tuple(column)
-    return (column,) if column in found or "," not in column else tuple(column.split(","))
-
-
-ROLES = ("session", "item", "time")  # of a table's columns, in this order
-# How the first line of a public raw log looks, by the name that `prepare` has for it.
-RAW_LOGS = {
-    "rsc15": r"\d+,\d{4}-\d\d-\d\dT[\d:.]+Z,\d+,\w+$",
-    "diginetica": r"session_?id;user_?id;item_?id;timeframe;eventdate$",
-    "retailrocket": r"timestamp,visitorid,event,itemid,transactionid$",
-    "rees46": r"event_time,event_type,product_id,category_id,",
-    "coveo": r"session_id_hash,event_type,product_action,",
-    "otto": r'\{"session": ?\d+, ?"events": ?\[',
-}
-
-
-def _spelling(name: str) -> str:
-    """A column's name without what is easily written in another way: case, blanks, underscores."""
-    return re.sub(r"[\s_-]", "", name).casefold()
-
-
-def _guess(column: str, found: Sequence[str]) -> str | None:
-    """The only column whose name is spelt in another way, None if there is none."""
-    like = [name for name in found if _spelling(name) == _spelling(column)]
-    return like[0] if len(like) == 1 else None
-
-
-def how_to_name(columns: Columns, found: Sequence[str], line: str = "") -> str:
-    """The end of a message about columns that a file lacks: which options name them.
-
-    Args:
-        columns: those that are read, see `keys_of`. found: those of the file.
-        line: the first line of a text file.
-    """
-    options = []
-    for role, column in zip(ROLES, columns, strict=False):
-        key = _key(column, found)
-        if not set(key) <= set(found):
-            names = [part if part in found else _guess(part, found) or "NAME" for part in key]
-            options.append(f"--{role}-column {shlex.quote(','.join(names))}")
-    if len(options) == len(ROLES):
-        for log, beginning in RAW_LOGS.items():
-            if re.match(beginning, line, re.IGNORECASE):
-                return f"; is it a raw log? `python -m gru4rec_np.prepare {log}` reads it"
-        if any(re.fullmatch(r"[\d.]+", name) for name in found):
-            return "; the first line must name the columns"
-    return f"; give {' '.join(options)}" if options else ""
-
-
 def read_text(
     path: Path,
     columns: Columns,
@@ -353,8 +279,8 @@ def _header(path: Path, text: bytes, columns: Columns, separator: str | None) ->
             wanted = list(dict.fromkeys(name for key in keys for name in key))
             used = len(text) - len(text.split(b"\n", reader.line_num)[-1])
             return Format(mark, quoted, names, wanted), used
-        known = set(map(_spelling, names))
-        found = sum(_spelling(part) in known for column in columns for part in _key(column, names))
+        known = set(map(spelling, names))
+        found = sum(spelling(part) in known for column in columns for part in key_of(column, names))
         # A blank also stands between the words of a name.
         faults.append(((found, len(names) > 1, mark != " ", len(names)), fault))
     raise InputError(max(faults, key=lambda fault: fault[0])[1])
