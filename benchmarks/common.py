@@ -20,7 +20,7 @@ from gru4rec_np import GRU4Rec, Sessions
 from gru4rec_np.models import network
 from gru4rec_np.models.hyperparameters import Hyperparameters
 
-UNITS = 100  # of the models of random weights
+H = 100  # of the models of random weights
 _libraries = ThreadpoolController()
 
 
@@ -113,7 +113,7 @@ def trained(label: str, models: Iterable[GRU4Rec], train: Sessions, test: Sessio
 
 def random_model(item_ids: np.ndarray, backend: str) -> GRU4Rec:
     """A model of random weights, as if it had been fit on these items."""
-    model = GRU4Rec.published(layers=[UNITS], backend=backend)
+    model = GRU4Rec.published(layers=[H], backend=backend)
     model.weights = network.init_weights(model.hp, len(item_ids), np.random.default_rng(0))
     model._set_catalogue(item_ids)
     return model

@@ -12,7 +12,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from common import UNITS, in_turns, name_of, peak, random_model, table, threads
+from common import H, in_turns, name_of, peak, random_model, table, threads
 
 from gru4rec_np import GRU4Rec, Sessions
 from gru4rec_np.backends import load, one_blas_thread
@@ -76,7 +76,7 @@ def rank_table(sessions: Sessions, n_items: int, rounds: int, backends: list[str
     V, b = W["V_y"], W["b_y"]
     rng = np.random.default_rng(0)
     b += rng.normal(scale=0.1, size=n_items).astype(b.dtype)
-    h = np.tanh(rng.normal(size=(len(sessions.cases), UNITS))).astype(V.dtype)
+    h = np.tanh(rng.normal(size=(len(sessions.cases), H))).astype(V.dtype)
     targets, shape = sessions.items[sessions.cases + 1], fastest_shape(h, V)
     calls = {}
     for backend in backends:
@@ -144,7 +144,7 @@ def large(args: argparse.Namespace) -> dict[str, str]:
     """Evaluation among LARGE items beside the product alone, piece by piece in turns."""
     model = random_model(np.arange(LARGE), "numba")
     V, rng, before = model.weights["V_y"], np.random.default_rng(0), peak()
-    h = np.tanh(rng.normal(size=(LARGE_CASES // PIECES, UNITS))).astype(V.dtype)
+    h = np.tanh(rng.normal(size=(LARGE_CASES // PIECES, H))).astype(V.dtype)
     seconds, cases = np.zeros((2, PIECES)), 0
     with threads(1):
         shape = fastest_shape(h[:1024], V)

@@ -24,7 +24,7 @@ LOSSES = {
     "cross-entropy, 1-of-N input, in-batch negatives": "rsc15-100k-onehot",
 }
 # Unit, configuration, size: 87 and 174 have as many weights as the GRU, 150 takes its time.
-UNITS = [
+OF_UNITS = [
     ("GRU", "rsc15-100k-top1-max", 100),
     ("LSTM", "rsc15-100k-lstm", 100),
     ("LSTM", "rsc15-100k-lstm", 87),
@@ -45,7 +45,7 @@ def main() -> None:
     if len(args.seeds) < 2:
         p.error("--seeds: must be at least 2, for a standard deviation")
     train, test = read_table(args.train), read_table(args.test)
-    rows = UNITS if args.units else [(name, config, None) for name, config in LOSSES.items()]
+    rows = OF_UNITS if args.units else [(name, config, None) for name, config in LOSSES.items()]
     lines = []
     for name, config, size in rows:
         values = read_config(config) | ({"layers": [size]} if size else {})

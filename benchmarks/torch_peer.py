@@ -92,7 +92,7 @@ class Peer:
         self.static = compiled or graph
         if hp.reset_after != self.shared or hp.input not in ("shared", "onehot"):
             raise ValueError("input must be shared, or onehot with reset_after=False")
-        if hp.skips or hp.cosines:
+        if hp.skips or hp.cosine_in_use:
             raise ValueError("skip and cosine must be off: see PUBLISHED in hyperparameters.py")
         if (hp.loss, hp.final_activation[0]) not in (
             ("cross-entropy", "linear"),

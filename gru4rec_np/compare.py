@@ -41,8 +41,8 @@ from gru4rec_np.ops.losses import LOSSES
 METHODS = ("POP", "S-POP", "Markov", "Item-KNN", "BPR-MF", "V-SKNN", "oracle")
 # The configuration of each row of GRU4Rec: the defaults, the papers' by loss, then other units.
 ALL_SIZES = ("cosine", *LOSSES)
-UNITS = {"RNN": "rsc15-100k-rnn", "LSTM": "rsc15-100k-lstm"}
-CONFIGURATION_OF = {name: f"rsc15-100k-{name}" for name in ALL_SIZES} | UNITS
+OTHER_UNITS = {"RNN": "rsc15-100k-rnn", "LSTM": "rsc15-100k-lstm"}
+CONFIGURATION_OF = {name: f"rsc15-100k-{name}" for name in ALL_SIZES} | OTHER_UNITS
 FILES = ("compare.csv", "compare.md", "compare.png")
 
 DESCRIPTION = """\

@@ -20,10 +20,10 @@ extern "C" __global__ void row_inverses(
     if (in_warp == 0) inverse[u] = 1 / sqrt(square + real(TINY));
 }
 
-// unit = cosine * top / |top|, and 1 / |top| of each lane. 1.7 us. Grid n, block a multiple of
+// scaled = cosine * top / |top|, and 1 / |top| of each lane. 1.7 us. Grid n, block a multiple of
 // WARP.
-extern "C" __global__ void unit(
-    const int *now, const real *top, int H, real cosine, real *unit, real *inverse
+extern "C" __global__ void of_length(
+    const int *now, const real *top, int H, real cosine, real *scaled, real *inverse
 ) {
     const int lane = blockIdx.x;
     if (lane >= now[NOW_LANES]) return;
@@ -33,7 +33,7 @@ extern "C" __global__ void unit(
     square = block_sum(square);
     const real of_lane = 1 / sqrt(square + real(TINY));
     for (int k = threadIdx.x; k < H; k += blockDim.x)
-        unit[lane * H + k] = cosine * of_lane * top[lane * H + k];
+        scaled[lane * H + k] = cosine * of_lane * top[lane * H + k];
     if (threadIdx.x == 0) inverse[lane] = of_lane;
 }
 
@@ -45,20 +45,20 @@ extern "C" __global__ void cosines(const int *now, const real *inverse, int stri
     y[lane * stride + u] = r[lane * stride + u] = y[lane * stride + u] * inverse[u];
 }
 
-// From the gradient of the scores to that of the products, in place. pull (U,): times V_u it is the
-// part of the gradient of V_u that would only change the length. A warp takes every PULL_LANES-th
-// lane, each of its threads an item; the warps' sums are added in order. 2.0 us; one thread for
-// all lanes of an item took 11.1. Grid ceil(U / WARP), block (WARP, PULL_LANES).
+// From the gradient of the scores to that of the products, in place. along_rows (U,): times V_u it
+// is the part of the gradient of V_u that would only change the length. A warp takes every
+// COSINE_LANES-th lane, each of its threads an item; the warps' sums are added in order. 2.0 us; one
+// thread for all lanes of an item took 11.1. Grid ceil(U / WARP), block (WARP, COSINE_LANES).
 extern "C" __global__ void cosines_backward(
-    const int *now, const real *inverse, const real *r, int stride, real *dy, real *pull
+    const int *now, const real *inverse, const real *r, int stride, real *dy, real *along_rows
 ) {
-    __shared__ real of_warp[PULL_LANES][WARP];
+    __shared__ real of_warp[COSINE_LANES][WARP];
     const int x = threadIdx.x, y = threadIdx.y, u = blockIdx.x * WARP + x, n = now[NOW_LANES];
     const bool mine = u < now[NOW_SCORED];
     const real of_row = mine ? inverse[u] : real(0);
     real sum = 0;
 #pragma unroll 4
-    for (int lane = y; lane < n && mine; lane += PULL_LANES) {
+    for (int lane = y; lane < n && mine; lane += COSINE_LANES) {
         const int at = lane * stride + u;
         const real d = dy[at];
         sum += d * r[at];
@@ -67,14 +67,14 @@ extern "C" __global__ void cosines_backward(
     of_warp[y][x] = sum;
     __syncthreads();
     if (y > 0 || !mine) return;
-    for (int other = 1; other < PULL_LANES; other++) sum += of_warp[other][x];
-    pull[u] = sum * of_row * of_row;
+    for (int other = 1; other < COSINE_LANES; other++) sum += of_warp[other][x];
+    along_rows[u] = sum * of_row * of_row;
 }
 
-// The gradient of top from that of unit, which is the sum of n_parts parts; it replaces the first.
+// The gradient of top from that of `scaled`, the sum of n_parts parts; it replaces the first part.
 // 2.9 us. Grid n, block a multiple of WARP.
-extern "C" __global__ void unit_backward(
-    const int *now, const real *unit, const real *inverse, int n_parts, int part_size, int H,
+extern "C" __global__ void of_length_backward(
+    const int *now, const real *scaled, const real *inverse, int n_parts, int part_size, int H,
     real cosine, real *parts
 ) {
     const int lane = blockIdx.x;
@@ -85,12 +85,12 @@ extern "C" __global__ void unit_backward(
         real d = 0;
 #pragma unroll 16
         for (int part = 0; part < n_parts; part++) d += parts[part * part_size + at];
-        along += d * unit[at];
+        along += d * scaled[at];
         parts[at] = d;  // no other thread reads it
     }
     along = block_sum(along) / (cosine * cosine);
     for (int k = threadIdx.x; k < H; k += blockDim.x) {
         const int at = lane * H + k;
-        parts[at] = cosine * inverse[lane] * (parts[at] - along * unit[at]);
+        parts[at] = cosine * inverse[lane] * (parts[at] - along * scaled[at]);
     }
 }

@@ -29,25 +29,25 @@ __device__ inline real plain_score(const real *x, const real *v, real b, int H) 
 
 extern "C" __global__ void cut_plain_loss(
     const real *h, const real *V, const real *b, const int *y, int n, int N, int H, real *losses,
-    real *tops, real *inverses
+    real *maxima, real *inverses
 ) {
     const int lane = blockIdx.x * blockDim.x + threadIdx.x;
     if (lane >= n) return;
-    real top = real(-3e38), total = 0, of_target = 0;
+    real so_far = real(-3e38), total = 0, of_target = 0;
     for (int u = 0; u < N; u++) {
         const real r = plain_score(h + (long long)lane * H, V + (long long)u * H, b[u], H);
-        const real higher = fmax(top, r);
-        total = total * exp(top - higher) + exp(r - higher);
-        top = higher;
+        const real higher = fmax(so_far, r);
+        total = total * exp(so_far - higher) + exp(r - higher);
+        so_far = higher;
         if (u == y[lane]) of_target = r;
     }
-    losses[lane] = log(total) - (of_target - top);
-    tops[lane] = top;
+    losses[lane] = log(total) - (of_target - so_far);
+    maxima[lane] = so_far;
     inverses[lane] = 1 / total;
 }
 
 extern "C" __global__ void cut_plain_h(
-    const real *h, const real *V, const real *b, const int *y, const real *tops,
+    const real *h, const real *V, const real *b, const int *y, const real *maxima,
     const real *inverses, int n, int N, int H, real *dh
 ) {
     const int lane = blockIdx.x * blockDim.x + threadIdx.x;
@@ -57,13 +57,13 @@ extern "C" __global__ void cut_plain_h(
     for (int u = 0; u < N; u++) {
         const real *row = V + (long long)u * H;
         const real r = plain_score(h + (long long)lane * H, row, b[u], H);
-        const real g = exp(r - tops[lane]) * inverses[lane] - (u == y[lane] ? 1 : 0);
+        const real g = exp(r - maxima[lane]) * inverses[lane] - (u == y[lane] ? 1 : 0);
         for (int k = 0; k < H; k++) mine[k] += g * row[k];
     }
 }
 
 extern "C" __global__ void cut_plain_rows(
-    const real *h, const real *V, const real *b, const int *y, const real *tops,
+    const real *h, const real *V, const real *b, const int *y, const real *maxima,
     const real *inverses, int n, int N, int H, real *dV, real *db
 ) {
     const int u = blockIdx.x * blockDim.x + threadIdx.x;
@@ -73,7 +73,7 @@ extern "C" __global__ void cut_plain_rows(
     for (int lane = 0; lane < n; lane++) {
         const real *row = h + (long long)lane * H;
         const real r = plain_score(row, V + (long long)u * H, b[u], H);
-        const real g = exp(r - tops[lane]) * inverses[lane] - (u == y[lane] ? 1 : 0);
+        const real g = exp(r - maxima[lane]) * inverses[lane] - (u == y[lane] ? 1 : 0);
         for (int k = 0; k < H; k++) mine[k] += g * row[k];
         sum += g;
     }
@@ -181,11 +181,11 @@ __device__ inline void add_product(
 
 // Gradient of the loss with respect to lane's score r + b of item u; 0 past their ends.
 __device__ inline real gradient(
-    real r, int u, int end, int lane, int n, const real *b, const int *y, const real *top,
+    real r, int u, int end, int lane, int n, const real *b, const int *y, const real *highest,
     const real *inverse
 ) {
     if (u >= end || lane >= n) return 0;
-    return exp(r + b[u] - top[lane]) * inverse[lane] - (u == y[lane] ? 1 : 0);
+    return exp(r + b[u] - highest[lane]) * inverse[lane] - (u == y[lane] ? 1 : 0);
 }
 
 // Items of a part, whole tiles.
@@ -194,17 +194,17 @@ __device__ inline int items_of_part(int N) {
     return (tiles + gridDim.x - 1) / gridDim.x * CUT_SIDE;
 }
 
-// Writes tops, totals (parts, n), and of_targets (n,). Grid (parts, ceil(n / CUT_SIDE)).
+// Writes maxima, totals (parts, n), and of_targets (n,). Grid (parts, ceil(n / CUT_SIDE)).
 extern "C" __global__ void cut_loss(
-    const real *h, const real *V, const real *b, const int *y, int n, int N, int H, real *tops,
+    const real *h, const real *V, const real *b, const int *y, int n, int N, int H, real *maxima,
     real *totals, real *of_targets
 ) {
     const int first_lane = blockIdx.y * CUT_SIDE, in_warp = threadIdx.x % WARP;
     const int lane0 = first_lane + THREAD_ROWS * (threadIdx.x / WARP);
     const int each = items_of_part(N), begin = blockIdx.x * each, end = min(begin + each, N);
-    real top[THREAD_ROWS], total[THREAD_ROWS] = {};
+    real so_far[THREAD_ROWS], total[THREAD_ROWS] = {};
 #pragma unroll
-    for (int i = 0; i < THREAD_ROWS; i++) top[i] = real(-3e38);
+    for (int i = 0; i < THREAD_ROWS; i++) so_far[i] = real(-3e38);
     for (int u0 = begin; u0 < end; u0 += CUT_SIDE) {
         real r[THREAD_ROWS];
         products(h, first_lane, n, V, u0, end, H, r);
@@ -213,17 +213,18 @@ extern "C" __global__ void cut_loss(
 #pragma unroll
         for (int i = 0; i < THREAD_ROWS; i++) {
             r[i] += b[u];
-            const real higher = fmax(top[i], r[i]);
-            total[i] = total[i] * exp(top[i] - higher) + exp(r[i] - higher);
-            top[i] = higher;
+            const real higher = fmax(so_far[i], r[i]);
+            total[i] = total[i] * exp(so_far[i] - higher) + exp(r[i] - higher);
+            so_far[i] = higher;
             if (lane0 + i < n && u == y[lane0 + i]) of_targets[lane0 + i] = r[i];
         }
     }
 #pragma unroll
     for (int i = 0; i < THREAD_ROWS; i++) {
-        const real highest = warp_max(top[i]), sum = warp_sum(total[i] * exp(top[i] - highest));
+        const real highest = warp_max(so_far[i]);
+        const real sum = warp_sum(total[i] * exp(so_far[i] - highest));
         if (in_warp == 0 && lane0 + i < n) {
-            tops[blockIdx.x * n + lane0 + i] = highest;
+            maxima[blockIdx.x * n + lane0 + i] = highest;
             totals[blockIdx.x * n + lane0 + i] = sum;
         }
     }
@@ -232,24 +233,24 @@ extern "C" __global__ void cut_loss(
 // The loss of each lane, and what the backward kernels need: the maximum of its scores and
 // 1 / Σ e^(r - maximum). Grid ceil(n / block).
 extern "C" __global__ void cut_join(
-    const real *tops, const real *totals, const real *of_targets, int n, int parts, real *losses,
-    real *top, real *inverse
+    const real *maxima, const real *totals, const real *of_targets, int n, int parts, real *losses,
+    real *highest, real *inverse
 ) {
     const int lane = blockIdx.x * blockDim.x + threadIdx.x;
     if (lane >= n) return;
-    real highest = real(-3e38), total = 0;
-    for (int part = 0; part < parts; part++) highest = fmax(highest, tops[part * n + lane]);
+    real of_lane = real(-3e38), total = 0;
+    for (int part = 0; part < parts; part++) of_lane = fmax(of_lane, maxima[part * n + lane]);
     for (int part = 0; part < parts; part++)
-        total += totals[part * n + lane] * exp(tops[part * n + lane] - highest);
-    losses[lane] = log(total) - (of_targets[lane] - highest);
-    top[lane] = highest;
+        total += totals[part * n + lane] * exp(maxima[part * n + lane] - of_lane);
+    losses[lane] = log(total) - (of_targets[lane] - of_lane);
+    highest[lane] = of_lane;
     inverse[lane] = 1 / total;
 }
 
 // Writes dh_parts (parts, n, H); no part may be empty. Grid (parts, ceil(n / CUT_SIDE)).
 extern "C" __global__ void cut_backward_h(
-    const real *h, const real *V, const real *b, const int *y, const real *top, const real *inverse,
-    int n, int N, int H, real *dh_parts
+    const real *h, const real *V, const real *b, const int *y, const real *highest,
+    const real *inverse, int n, int N, int H, real *dh_parts
 ) {
     __shared__ Columns g;
     const int first_lane = blockIdx.y * CUT_SIDE, in_warp = threadIdx.x % WARP;
@@ -264,7 +265,7 @@ extern "C" __global__ void cut_backward_h(
             ThreadRows of_u;
 #pragma unroll
             for (int i = 0; i < THREAD_ROWS; i++)
-                of_u.of[i] = gradient(r[i], u, end, lane0 + i, n, b, y, top, inverse);
+                of_u.of[i] = gradient(r[i], u, end, lane0 + i, n, b, y, highest, inverse);
             g[u0 + in_warp][warp] = of_u;
         }
         __syncwarp();
@@ -284,8 +285,8 @@ extern "C" __global__ void cut_join_h(const real *dh_parts, int size, int parts,
 
 // Writes dV and db. Grid ceil(N / CUT_SIDE).
 extern "C" __global__ void cut_backward_rows(
-    const real *h, const real *V, const real *b, const int *y, const real *top, const real *inverse,
-    int n, int N, int H, real *dV, real *db
+    const real *h, const real *V, const real *b, const int *y, const real *highest,
+    const real *inverse, int n, int N, int H, real *dV, real *db
 ) {
     __shared__ Columns g;
     const int first_u = blockIdx.x * CUT_SIDE, in_warp = threadIdx.x % WARP;
@@ -300,7 +301,7 @@ extern "C" __global__ void cut_backward_rows(
             ThreadRows of_lane;
 #pragma unroll
             for (int i = 0; i < THREAD_ROWS; i++) {
-                of_lane.of[i] = gradient(r[i], u0 + i, N, lane, n, b, y, top, inverse);
+                of_lane.of[i] = gradient(r[i], u0 + i, N, lane, n, b, y, highest, inverse);
                 sum[i] += of_lane.of[i];
             }
             g[lane0 + in_warp][warp] = of_lane;

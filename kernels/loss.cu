@@ -19,12 +19,12 @@ extern "C" __global__ void cross_entropy_plain(
     const int lane = blockIdx.x * blockDim.x + threadIdx.x, U = now[NOW_SCORED];
     if (lane >= now[NOW_LANES]) return;
     const real *row = y + lane * stride;
-    real top = row[0], total = 0;
-    for (int u = 1; u < U; u++) top = fmax(top, row[u]);
-    for (int u = 0; u < U; u++) total += exp(row[u] - top);
+    real highest = row[0], total = 0;
+    for (int u = 1; u < U; u++) highest = fmax(highest, row[u]);
+    for (int u = 0; u < U; u++) total += exp(row[u] - highest);
     for (int u = 0; u < U; u++)
-        g[lane * stride + u] = exp(row[u] - top) / total - (u == target[lane] ? 1 : 0);
-    losses[lane] = log(total) - (row[target[lane]] - top);
+        g[lane * stride + u] = exp(row[u] - highest) / total - (u == target[lane] ? 1 : 0);
+    losses[lane] = log(total) - (row[target[lane]] - highest);
 }
 
 // === Version 2: one block, one lane; sums by a tree in shared memory =============================
@@ -46,11 +46,11 @@ extern "C" __global__ void cross_entropy_tree(
         if (t < half) part[t] = fmax(part[t], part[t + half]);
         __syncthreads();
     }
-    const real top = part[0];
+    const real highest = part[0];
     __syncthreads();
 
     part[t] = 0;
-    for (int u = t; u < U; u += TREE_THREADS) part[t] += exp(row[u] - top);
+    for (int u = t; u < U; u += TREE_THREADS) part[t] += exp(row[u] - highest);
     __syncthreads();
     for (int half = TREE_THREADS / 2; half > 0; half /= 2) {
         if (t < half) part[t] += part[t + half];
@@ -59,8 +59,8 @@ extern "C" __global__ void cross_entropy_tree(
     const real total = part[0];
 
     for (int u = t; u < U; u += TREE_THREADS)
-        g[lane * stride + u] = exp(row[u] - top) / total - (u == target[lane] ? 1 : 0);
-    if (t == 0) losses[lane] = log(total) - (row[target[lane]] - top);
+        g[lane * stride + u] = exp(row[u] - highest) / total - (u == target[lane] ? 1 : 0);
+    if (t == 0) losses[lane] = log(total) - (row[target[lane]] - highest);
 }
 
 // === Version 3: maximum and sum in one pass, reductions by shuffles ==============================
@@ -76,14 +76,14 @@ extern "C" __global__ void cross_entropy_online(
     const int lane = blockIdx.x, U = now[NOW_SCORED];
     if (lane >= now[NOW_LANES]) return;
     const real *row = y + lane * stride;
-    real top = row[0], total = 0;
+    real so_far = row[0], total = 0;
     for (int u = threadIdx.x; u < U; u += blockDim.x) {
-        const real higher = fmax(top, row[u]);
-        total = total * exp(top - higher) + exp(row[u] - higher);
-        top = higher;
+        const real higher = fmax(so_far, row[u]);
+        total = total * exp(so_far - higher) + exp(row[u] - higher);
+        so_far = higher;
     }
-    const real highest = block_max(top);
-    total = block_sum(total * exp(top - highest));
+    const real highest = block_max(so_far);
+    total = block_sum(total * exp(so_far - highest));
     const real log_total = log(total);
     for (int u = threadIdx.x; u < U; u += blockDim.x)
         g[lane * stride + u] = exp(row[u] - highest) / total - (u == target[lane] ? 1 : 0);
@@ -112,9 +112,9 @@ struct Row {
 
 // The highest score of the items that have a negative.
 __device__ inline real highest_negative(const Row &row) {
-    real top = real(-3e38);
-    EACH(u, row) if (row.negatives(u) > 0) top = fmax(top, row.y[u]);
-    return block_max(top);
+    real so_far = real(-3e38);
+    EACH(u, row) if (row.negatives(u) > 0) so_far = fmax(so_far, row.y[u]);
+    return block_max(so_far);
 }
 
 // Each of the five writes g and returns the loss. `pull` is still to be subtracted from g at the
@@ -123,23 +123,23 @@ __device__ inline real highest_negative(const Row &row) {
 __device__ inline real cross_entropy(
     const Row &row, real smoothing, real own, real log_weights, real n, real *pull
 ) {
-    real top = real(-3e38);
-    EACH(u, row) top = fmax(top, row.y[u]);
-    top = block_max(top);
+    real highest = real(-3e38);
+    EACH(u, row) highest = fmax(highest, row.y[u]);
+    highest = block_max(highest);
     real total = 0;
     EACH(u, row) {
         const real weight = row.corrects && u == row.t ? 1 : row.weight[u];
-        total += row.g[u] = weight * exp(row.y[u] - top);
+        total += row.g[u] = weight * exp(row.y[u] - highest);
     }
     total = block_sum(total);
     const real log_total = log(total), share = smoothing / fmax(real(1), n);
     real log_p = 0;
     EACH(u, row) {
-        log_p += row.count[u] * (row.y[u] - top - log_total);
+        log_p += row.count[u] * (row.y[u] - highest - log_total);
         row.g[u] = row.g[u] / total - share * row.count[u];
     }
     *pull = 1 - smoothing - share;
-    real loss = -*pull * (log(own) + row.y[row.t] - top - log_total);
+    real loss = -*pull * (log(own) + row.y[row.t] - highest - log_total);
     if (smoothing > 0) loss -= share * (block_sum(log_p) + log_weights);
     return loss;
 }
@@ -174,15 +174,15 @@ __device__ inline real top1(const Row &row, real n, real *pull) {
 __device__ inline real bpr_max(const Row &row, real bpreg, real *pull) {
     // log Σ s_j σ(r_i - r_j) as a logsumexp. y - softplus(y - y_t) grows with y, so the highest y
     // has the largest term.
-    const real of_target = row.y[row.t], top = highest_negative(row);
-    const real lift = softplus(top - of_target);
+    const real of_target = row.y[row.t], highest = highest_negative(row);
+    const real lift = softplus(highest - of_target);
     real total = 0, chosen = 0, size = 0;
     EACH(u, row) {
         const real c = row.negatives(u), y = row.y[u];
-        const real e = c > 0 ? c * exp(y - top) : 0;
+        const real e = c > 0 ? c * exp(y - highest) : 0;
         total += e;
         size += e * y * y;
-        chosen += c > 0 ? c * exp((y - top) + (lift - softplus(y - of_target))) : 0;
+        chosen += c > 0 ? c * exp((y - highest) + (lift - softplus(y - of_target))) : 0;
     }
     total = block_sum(total);
     chosen = block_sum(chosen);
@@ -190,9 +190,9 @@ __device__ inline real bpr_max(const Row &row, real bpreg, real *pull) {
     real sum = 0;
     EACH(u, row) {
         const real c = row.negatives(u), y = row.y[u], above = sigmoid(y - of_target);
-        const real s = c > 0 ? c * exp(y - top) / total : 0;
+        const real s = c > 0 ? c * exp(y - highest) / total : 0;
         const real p =
-            c > 0 ? c * exp((y - top) + (lift - softplus(y - of_target))) / chosen : 0;
+            c > 0 ? c * exp((y - highest) + (lift - softplus(y - of_target))) / chosen : 0;
         sum += p * above;
         row.g[u] = s + bpreg * s * (2 * y + y * y - size) - p * (1 - above);
     }
@@ -201,11 +201,11 @@ __device__ inline real bpr_max(const Row &row, real bpreg, real *pull) {
 }
 
 __device__ inline real top1_max(const Row &row, real *pull) {
-    const real of_target = row.y[row.t], top = highest_negative(row);
+    const real of_target = row.y[row.t], highest = highest_negative(row);
     real total = 0, loss = 0;
     EACH(u, row) {
         const real c = row.negatives(u), y = row.y[u];
-        const real e = c > 0 ? c * exp(y - top) : 0;
+        const real e = c > 0 ? c * exp(y - highest) : 0;
         total += row.g[u] = e;
         loss += e * (sigmoid(y - of_target) + sigmoid(y * y));
     }

@@ -82,7 +82,8 @@ extern "C" __global__ void update_rows(
 // lane's de is added; else it is -1. Rows past the scored ones are input items only. k = H is a
 // row's bias, whose input is 1.
 //
-// With cosine, biases stay, and pull[u] times the row is taken out of its gradient (cosine.cu).
+// With cosine, biases stay, and along_rows[u] times the row is taken out of its gradient: see
+// cosine.cu.
 //
 // All weights are read first. The compiler must assume that two rows may be the same, so a thread
 // that alternates reads and writes waits for each of them. 7.6 us in a step of setting B of
@@ -91,8 +92,8 @@ extern "C" __global__ void update_rows(
 
 extern "C" __global__ void update_scored(
     const int *now, const int *rows, const real *dy, const real *h, const int *fed, const real *de,
-    const real *pull, int cosine, int H, int y_stride, int adagrad, const real *rates, real momentum,
-    real *V_y, real *a_V, real *v_V, real *b_y, real *a_b, real *v_b
+    const real *along_rows, int cosine, int H, int y_stride, int adagrad, const real *rates,
+    real momentum, real *V_y, real *a_V, real *v_V, real *b_y, real *a_b, real *v_b
 ) {
     __shared__ __align__(16) real dy_tile[WARP][UPDATE_ROWS];
     const int n = now[NOW_LANES], scored = now[NOW_SCORED], U = now[NOW_DISTINCT];
@@ -144,7 +145,7 @@ extern "C" __global__ void update_scored(
 #pragma unroll
         for (int row = 0; row < UPDATE_ROWS; row++) {
             const int u = first + row;
-            if (cosine && at[row] >= 0 && u < scored) sum[row] -= pull[u] * old[row].p;
+            if (cosine && at[row] >= 0 && u < scored) sum[row] -= along_rows[u] * old[row].p;
             if (at[row] >= 0) write(old[row], p, a, v, at[row], sum[row], how);
         }
     }

@@ -28,10 +28,10 @@ from gru4rec_np.ops.scoring import (
     corrected,
     log_columns,
     log_proposal,
+    of_length,
+    of_length_backward,
     scores,
     scores_backward,
-    unit,
-    unit_backward,
 )
 
 lanes, units, seeds = st.integers(1, 6), st.integers(1, 5), st.integers(0, 2**32)
@@ -291,13 +291,13 @@ def test_scores(B, H, N, seed):
 def test_unit(B, D, length, seed):
     rng = np.random.default_rng(seed)
     x, du = rng.normal(size=(2, B, D))
-    u, inverse = unit(x, length)
+    u, inverse = of_length(x, length)
     norms = np.sqrt(np.linalg.norm(x, axis=1, keepdims=True) ** 2 + TINY)
     np.testing.assert_allclose(u * norms, length * x, rtol=1e-12)
     np.testing.assert_allclose(inverse * norms, np.ones((B, 1)), rtol=1e-12)
-    dx = unit_backward(du, x, inverse, length)
-    gradcheck(lambda: (unit(x, length)[0] * du).sum(), {"x": x}, {"x": dx})
-    assert (unit(np.zeros((1, D)), length)[0] == 0).all()
+    dx = of_length_backward(du, x, inverse, length)
+    gradcheck(lambda: (of_length(x, length)[0] * du).sum(), {"x": x}, {"x": dx})
+    assert (of_length(np.zeros((1, D)), length)[0] == 0).all()
 
 
 def test_log_proposal():

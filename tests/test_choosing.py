@@ -12,7 +12,7 @@ from gru4rec_np import NARM, GRU4Rec, InputError, Sessions, Shop
 from gru4rec_np.models import BASELINES
 from gru4rec_np.models.baselines import Markov
 from gru4rec_np.models.hybrid import Hybrid
-from gru4rec_np.ops.ranking import top, top_rows
+from gru4rec_np.ops.ranking import top_k, top_k_rows
 
 LOG = Shop(n_items=90).simulate(300)
 SMALL = {"n_epochs": 1, "batch_size": 16, "backend": "numpy"}
@@ -225,15 +225,15 @@ def test_ranks_among_candidates(name):
     st.integers(0, 2**32 - 1), st.integers(1, 700), st.integers(1, 12),
     st.sampled_from([2, 5, 10**6]), st.booleans(),
 )  # fmt: skip
-def test_top_rows_is_top_of_each_row(seed, n_items, k, values, holes):
+def test_top_k_rows_is_top_k_of_each_row(seed, n_items, k, values, holes):
     """With ties and items that must not be given."""
     rng = np.random.default_rng(seed)
     scores = rng.integers(0, values, (3, n_items)).astype(np.float32)
     if holes:
         scores[rng.random(scores.shape) < 0.3] = -np.inf
-    items, best = top_rows(scores, k)
+    items, best = top_k_rows(scores, k)
     for row, of, s in zip(items, best, scores, strict=True):
-        wanted = [(i, v) for i, v in top(s, np.arange(n_items), k) if v > -np.inf]
+        wanted = [(i, v) for i, v in top_k(s, np.arange(n_items), k) if v > -np.inf]
         assert [(i, v) for i, v in zip(row, of, strict=True) if i >= 0] == wanted
 
 

@@ -98,7 +98,7 @@ def random_network(hp):
     for name in W:
         if name[0] in "bcfs":
             W[name] += rng.normal(size=W[name].shape) / 2
-    if hp.cosines:
+    if hp.cosine_in_use:
         W["b_y"][:] = 0
     return W, random_window(hp, rng), random_state(hp, rng, hp.batch_size)
 
@@ -129,7 +129,7 @@ def gradients(hp, W, window, state):
 def test_gradient_of_the_whole_network(hp):
     W, window, state = random_network(hp)
     full, loss = gradients(hp, W, window, state)
-    assert full.keys() == W.keys() - ({"b_y"} if hp.cosines else set())
+    assert full.keys() == W.keys() - ({"b_y"} if hp.cosine_in_use else set())
     gradcheck(loss, W, full, entries=3, seed=hp.seed)
 
 

@@ -15,7 +15,7 @@ from gru4rec_np.ops.ranking import (
     metrics,
     rank_targets,
     ranks,
-    top,
+    top_k,
 )
 
 FEW = st.sampled_from([-np.inf, -1.0, 0.0, 1.0, 2.0, np.inf])  # few values: many ties
@@ -128,11 +128,11 @@ def test_metrics_against_a_loop(drawn, k):
 def test_top_is_sorted_and_keeps_the_order_of_equal_scores(scores, k):
     ids = np.array([f"i{i}" for i in range(len(scores))], object)
     ordered = sorted(zip(ids, scores.tolist(), strict=True), key=lambda pair: -pair[1])
-    assert top(scores, ids, k) == ordered[:k]
+    assert top_k(scores, ids, k) == ordered[:k]
 
 
 @examples(200)
 @given(arrays(np.float32, st.integers(1, 12), elements=FEW | st.just(np.nan)), st.integers(1, 14))
-def test_top_puts_nan_last(scores, k):
-    found = [item for item, _ in top(scores, np.arange(len(scores)), k)]
+def test_top_k_puts_nan_last(scores, k):
+    found = [item for item, _ in top_k(scores, np.arange(len(scores)), k)]
     assert found == np.argsort(-scores, kind="stable")[:k].tolist()

@@ -95,7 +95,7 @@ def require_rows_alike(model):
 def test_what_is_served_is_what_the_evaluation_ranks_by(served, log, backend, kind):
     """To the bit, for every case: the state, the scores of all items, and so the rank."""
     model = served(kind, backend)
-    if model.ops.fed_rows != ranking.PADDED_ROWS:
+    if model.ops.fed_lanes != ranking.PADDED_ROWS:
         pytest.skip("a GPU feeds more sessions at once than serving, equal up to rounding")
     one_blas_thread(require_rows_alike)(model)
     n = 600 if backend in FAST else 60
@@ -124,7 +124,7 @@ def test_evaluation_of_more_sessions_side_by_side(served, log, monkeypatch):
     model = served("usual", "numpy")
     some = log.keep_sessions(np.arange(log.n_sessions) < 100).restrict(model.item_ids)
     vectors = model._last_vectors(some)
-    monkeypatch.setattr(model.ops, "fed_rows", 30)
+    monkeypatch.setattr(model.ops, "fed_lanes", 30)
     np.testing.assert_allclose(model._last_vectors(some), vectors, atol=1e-5)
 
 

@@ -231,14 +231,14 @@ def naive_network(hp, P, window, state):
             out = h[i][:, : hp.layers[i]]
         if hp.skips:
             out = out + P["s"] * inputs
-        if hp.fades:
+        if hp.fade_in_use:
             out = out + P["s_m"] * h[-1]
             h[-1] = hp.fade * (h[-1] + inputs)
         columns = np.arange(ITEMS) if hp.scores_all else items
         V = F.embedding(torch.from_numpy(columns), P["V_y"])
-        if hp.cosines:
+        if hp.cosine_in_use:
             out, V = (x / (x.square().sum(dim=1, keepdim=True) + TINY).sqrt() for x in (out, V))
-            scores = hp.cosines * out @ V.T
+            scores = hp.cosine_in_use * out @ V.T
         else:
             scores = out @ V.T + P["b_y"][columns]
         if hp.scores_all:
@@ -279,7 +279,7 @@ def test_network(encoding, layers, bptt, unit, loss, skip, fade, cosine, n_sampl
     loss = naive_network(hp, P, window, state)
     loss.backward()
     close(our_loss(), loss)
-    assert ours.keys() == P.keys() - ({"b_y"} if hp.cosines else set())
+    assert ours.keys() == P.keys() - ({"b_y"} if hp.cosine_in_use else set())
     for name, gradient in ours.items():
         close(gradient, P[name].grad)
 

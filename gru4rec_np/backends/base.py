@@ -83,7 +83,7 @@ class Ops:
         name: the backend's name. why: why it was chosen, for messages.
         parts: in how many parts `each` is given a batch of whole sessions. The same on all
             machines: results depend on it.
-        fed_rows: sessions that evaluation feeds side by side. With `ranking.PADDED_ROWS`, as many
+        fed_lanes: sessions that evaluation feeds side by side. With `ranking.PADDED_ROWS`, as many
             as serving feeds, the vectors are bit-identical to those of serving.
         lock: held by a thread while it calls the backend, where one at a time may.
         chunk_work: about how many multiplications a stepper's call may take.
@@ -91,7 +91,7 @@ class Ops:
 
     name = "numpy"
     parts = 1
-    fed_rows = ranking.PADDED_ROWS
+    fed_lanes = ranking.PADDED_ROWS
     chunk_work = 2**33
     lock: AbstractContextManager[Any] = nullcontext()
 

@@ -23,7 +23,7 @@ from gru4rec_np.errors import InputError
 from gru4rec_np.models.base import Model
 from gru4rec_np.models.baselines import Oracle
 from gru4rec_np.models.inside import Plane, inside, intents, plane
-from gru4rec_np.ops.ranking import top
+from gru4rec_np.ops.ranking import top_k
 
 BELIEF_K = 10  # the model's best items that are compared with the belief
 EXAMPLES_FROM = 200  # simulated sessions
@@ -98,7 +98,7 @@ class Served:
         model = self.model
         places, items = model._known(session)
         scores = model._scores_after(items)
-        best = top(scores, model.item_ids, k)
+        best = top_k(scores, model.item_ids, k)
         answer: dict[str, Any] = {
             "model": self.name,
             "items": self.ranked(best),

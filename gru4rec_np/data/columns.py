@@ -14,7 +14,7 @@ import polars as pl
 
 from gru4rec_np.errors import InputError
 
-UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000}  # of times that are numbers, in a second
+TIME_UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000}  # of times that are numbers, in a second
 TOO_LATE = 1e11  # seconds, in the year 5138; milliseconds pass it in 1973
 Numbers = Sequence[int] | np.ndarray  # of a table's rows, for messages
 
@@ -175,7 +175,7 @@ def to_seconds(column: pl.Series, kind: str, unit: str, name: str, numbers: Numb
     if kind == "numbers":
         values = column.cast(pl.Float64, strict=False)
         bad = values.is_null() | ~values.is_finite()
-        seconds = values.to_numpy() / UNITS[unit]
+        seconds = values.to_numpy() / TIME_UNITS[unit]
     else:
         text = column
         if text.str.contains(rf"{NAMED_ZONE}|{BLANK_BEFORE_ZONE}").any():
@@ -207,7 +207,7 @@ def _refuse_other_units(
     column: str,
 ) -> None:
     """Raise InputError for numbers that can hardly be of this unit."""
-    late = np.abs(times / UNITS[unit]) >= TOO_LATE
+    late = np.abs(times / TIME_UNITS[unit]) >= TOO_LATE
     if late.any():
         row = int(late.argmax())
         # Microseconds pass 1e14 in 1973, milliseconds do in 5138.

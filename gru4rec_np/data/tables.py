@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from gru4rec_np.data.columns import (
-    UNITS,
+    TIME_UNITS,
     Numbers,
     as_text,
     distinct,
@@ -283,8 +283,8 @@ def _gather(
 
     Of each part only numbers are kept: 16 bytes a row, and its distinct ids.
     """
-    if time_unit not in UNITS:
-        raise InputError(f"time_unit: must be one of {', '.join(UNITS)}, not {time_unit!r}")
+    if time_unit not in TIME_UNITS:
+        raise InputError(f"time_unit: must be one of {', '.join(TIME_UNITS)}, not {time_unit!r}")
     if session_gap is not None and not 0 < session_gap < float("inf"):
         raise InputError(f"session_gap: must be a number of seconds above 0, not {session_gap}")
     sessions: list[tuple[pl.Series, np.ndarray]] = []

@@ -25,7 +25,7 @@ from gru4rec_np.data.tables import Watch, as_sessions
 from gru4rec_np.errors import InputError
 from gru4rec_np.models import checkpoint
 from gru4rec_np.models.estimator import Estimator
-from gru4rec_np.ops.ranking import MAX_SCORES, metrics, ranks, top, top_rows
+from gru4rec_np.ops.ranking import MAX_SCORES, metrics, ranks, top_k, top_k_rows
 
 MANY = 256  # sessions that `recommend_many` computes side by side
 
@@ -211,12 +211,12 @@ class Model(Estimator, ABC):
     ) -> list[tuple[Any, float]]:
         """What `recommend` returns, from scores (I,) and the indices of the session's items."""
         if candidates is None and isinstance(exclude, tuple) and not exclude:
-            return top(scores, self.item_ids, k)  # the usual case, without a copy of the scores
+            return top_k(scores, self.item_ids, k)  # the usual case, without a copy of the scores
         allowed, is_seen = self._allowed(exclude, candidates)
         if is_seen:
             allowed[list(seen)] = False
         rows = np.flatnonzero(allowed)
-        best = top(scores[rows], rows, k) if len(rows) else []
+        best = top_k(scores[rows], rows, k) if len(rows) else []
         ids = self.item_ids[np.array([row for row, _ in best], np.int64)].tolist()
         return [(item, score) for item, (_, score) in zip(ids, best, strict=True)]
 
@@ -309,7 +309,7 @@ class Model(Estimator, ABC):
                 place = places_in(rows, seen.items)
                 there = rows[place] == seen.items
                 scores[row[there], place[there]] = -np.inf
-            return block, *top_rows(scores, k)
+            return block, *top_k_rows(scores, k)
 
         size = max(1, min(MANY, MAX_SCORES // 4 // len(self.item_ids)))
         # BLAS and NumPy run without the GIL. Each block has one thread, so the bits stay the same.

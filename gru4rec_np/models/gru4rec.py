@@ -24,7 +24,7 @@ from gru4rec_np.models.neural import Network, OnChunk, progress
 from gru4rec_np.models.training import Stopped, Training, read_memory
 from gru4rec_np.ops.cells import State
 from gru4rec_np.ops.ranking import PADDED_ROWS, Lifted, lift, padded
-from gru4rec_np.ops.scoring import unit
+from gru4rec_np.ops.scoring import of_length
 
 LONG = 1000  # clicks; a longer session is fed by itself, not among MANY lanes
 # Of a training: the last cases in which repeats are counted, with fewer items than which `fit_more`
@@ -62,7 +62,7 @@ class GRU4Rec(Network):
     hp: hyperparameters.Hyperparameters
     repeat_scores: np.ndarray | None = None
     lifts: bool = True
-    _units: tuple[np.ndarray, np.ndarray] | None = None  # with cosine: V_y and its units
+    _of_length_1: tuple[np.ndarray, np.ndarray] | None = None  # with cosine: V_y, and divided
 
     @classmethod
     def published(cls, **values: Any) -> GRU4Rec:
@@ -169,7 +169,7 @@ class GRU4Rec(Network):
         """As `Network.set_params`. Another optimiser forgets the memory of the one before."""
         before = self.hp.adapt
         loss = values.get("loss", self.hp.loss)
-        if self._is_trained() and self.hp.cosines and loss != self.hp.loss:
+        if self._is_trained() and self.hp.cosine_in_use and loss != self.hp.loss:
             raise InputError(
                 f"loss: cannot become {loss!r}, the model is trained to score by cosines, which "
                 f"goes with {self.hp.loss!r}; make a new model instead"
@@ -256,8 +256,8 @@ class GRU4Rec(Network):
         log_totals = []
         for i in range(0, len(h), PADDED_ROWS):
             scores = self.ops.catalogue_scores(h[i : i + PADDED_ROWS], V, b).astype(np.float64)
-            top = scores.max(axis=1, keepdims=True)
-            log_totals.append(top[:, 0] + np.log(np.exp(scores - top).sum(axis=1)))
+            highest = scores.max(axis=1, keepdims=True)
+            log_totals.append(highest[:, 0] + np.log(np.exp(scores - highest).sum(axis=1)))
         log_total = np.concatenate(log_totals).mean()
         if any(rates) and np.isfinite(log_total):
             self.repeat_scores = np.array(
@@ -270,9 +270,9 @@ class GRU4Rec(Network):
 
         None where no score is lifted.
         """
-        if self.repeat_scores is None or not self.hp.repeats or not self.lifts:
+        if self.repeat_scores is None or not self.hp.repeat_in_use or not self.lifts:
             return None
-        return self.repeat_scores + math.log(self.hp.repeats)
+        return self.repeat_scores + math.log(self.hp.repeat_in_use)
 
     def _lifted(
         self, sessions: Sessions, events: np.ndarray, rows: np.ndarray | None
@@ -306,14 +306,14 @@ class GRU4Rec(Network):
     def _last_vectors(self, sessions: Sessions) -> np.ndarray:
         D = self.weights["V_y"].shape[1]
         at_event = np.empty((sessions.n_events, D), self.weights["V_y"].dtype)
-        for block in blocks(sessions.lengths, self.ops.fed_rows):
-            first, questions = sessions.offsets[block], sessions.lengths[block] - 1
+        for block in blocks(sessions.lengths, self.ops.fed_lanes):
+            first, n_cases = sessions.offsets[block], sessions.lengths[block] - 1
             state = self._zero_state(len(block))
-            for t in range(max(questions, default=0)):
-                n = int(np.count_nonzero(questions > t))
+            for t in range(max(n_cases, default=0)):
+                n = int(np.count_nonzero(n_cases > t))
                 state = State([h[:n] for h in state.h], state.history[:n])
                 x = sessions.items[first[:n] + t]
-                at_event[first[:n] + t], state = self._feed(x, state, self.ops.fed_rows)
+                at_event[first[:n] + t], state = self._feed(x, state, self.ops.fed_lanes)
         return at_event[sessions.cases]
 
     def _feed(
@@ -330,10 +330,10 @@ class GRU4Rec(Network):
             the vectors that score items (n, D), and the new state.
         """
         n = len(x)
-        lanes = State([padded(h, rows) for h in state.h], padded(state.history, rows))
-        out, lanes, _ = network.recurrent(self.weights, self.hp, self.ops, padded(x, rows), lanes)
+        all_ = State([padded(h, rows) for h in state.h], padded(state.history, rows))
+        out, all_, _ = network.recurrent(self.weights, self.hp, self.ops, padded(x, rows), all_)
         # Copies, so that a waiting session does not keep the idle lanes in memory.
-        state = State([h[:n].copy() for h in lanes.h], lanes.history[:n].copy())
+        state = State([h[:n].copy() for h in all_.h], all_.history[:n].copy())
         return out[:n].copy(), state
 
     def _vectors(self, sessions: Sessions, which: np.ndarray) -> np.ndarray:
@@ -358,13 +358,13 @@ class GRU4Rec(Network):
 
     def _output(self) -> tuple[np.ndarray, np.ndarray]:
         V_y, b_y = self.weights["V_y"], self.weights["b_y"]
-        if not self.hp.cosines:
+        if not self.hp.cosine_in_use:
             return V_y, b_y
         if hasattr(self, "training"):  # the weights change between two calls
-            return unit(V_y)[0], b_y
-        if self._units is None or self._units[0] is not V_y:
-            self._units = V_y, unit(V_y)[0]
-        return self._units[1], b_y
+            return of_length(V_y)[0], b_y
+        if self._of_length_1 is None or self._of_length_1[0] is not V_y:
+            self._of_length_1 = V_y, of_length(V_y)[0]
+        return self._of_length_1[1], b_y
 
     def _scores_after(self, items: np.ndarray) -> np.ndarray:
         live = self.session()

@@ -355,7 +355,7 @@ class Hyperparameters(Checked):
         return self.skip and fits
 
     @property
-    def fades(self) -> float:
+    def fade_in_use(self) -> float:
         """`fade` where `skip` is in use, else 0."""
         return self.fade if self.skips else 0.0
 
@@ -366,12 +366,12 @@ class Hyperparameters(Checked):
         return self.logq_corrected and self.logq > 0 and is_used
 
     @property
-    def cosines(self) -> float:
+    def cosine_in_use(self) -> float:
         """The factor of scores that are cosines, 0 for products: `cosine` is cross-entropy's."""
         return self.cosine if self.loss == "cross-entropy" else 0.0
 
     @property
-    def repeats(self) -> float:
+    def repeat_in_use(self) -> float:
         """`repeat` where the network's scores give probabilities, else 0."""
         return self.repeat if self.loss == "cross-entropy" else 0.0
 
@@ -392,14 +392,14 @@ class Hyperparameters(Checked):
         """A sentence for each of these hyperparameters that is set and that others make idle."""
         of_loss = self.loss == "cross-entropy"
         needs: dict[str, tuple[Any, str]] = {
-            "cosine": (self.cosines, "loss=cross-entropy"),
-            "repeat": (self.repeats, "loss=cross-entropy"),
+            "cosine": (self.cosine_in_use, "loss=cross-entropy"),
+            "repeat": (self.repeat_in_use, "loss=cross-entropy"),
             "logq": (of_loss and not self.scores_all, "loss=cross-entropy and samples"),
             "logq_corrected": (self.corrects, "loss=cross-entropy, logq and samples"),
             "bpreg": (self.loss == "bpr-max", "loss=bpr-max"),
             "sample_alpha": (self.n_extra, "extra samples, n_sample"),
             "skip": (self.skips, "an embedding as wide as the vector that scores items"),
-            "fade": (self.fades, "skip"),
+            "fade": (self.fade_in_use, "skip"),
             "reset_after": (self.unit == "gru", "unit=gru"),
             "discount": (self.input == "weighted", "input=weighted"),
         }

@@ -41,7 +41,7 @@ from gru4rec_np.ops.cells import (
     rnn_backward,
 )
 from gru4rec_np.ops.optim import clip, sum_rows
-from gru4rec_np.ops.scoring import across, corrected, log_proposal, unit, unit_backward
+from gru4rec_np.ops.scoring import across, corrected, log_proposal, of_length, of_length_backward
 
 # The table of the encodings that embed an item.
 EMBEDDING_TABLE = {"embedding": "E", "shared": "V_y"}
@@ -78,7 +78,7 @@ def blocks(hp: Hyperparameters, n_items: int) -> dict[str, tuple[int, ...]]:
         W[f"f{i}"] = (width,)
     if hp.skips:
         W["s"] = (D[-1],)
-    if hp.fades:
+    if hp.fade_in_use:
         W["s_m"] = (D[-1],)
     W["V_y"] = n_items, D[-1]
     W["b_y"] = (n_items,)
@@ -133,7 +133,7 @@ def zero_state(hp: Hyperparameters, n_lanes: int, dtype: DTypeLike = np.float32)
     L = inputs.history_length(hp.discount) if hp.input == "weighted" else 0
     _, S = UNITS[hp.unit]
     widths = [S * width for width in hp.layers]
-    if hp.fades:
+    if hp.fade_in_use:
         widths.append([*hp.layers, *hp.feedforward][-1])
     return State(
         [np.zeros((n_lanes, width), dtype) for width in widths],
@@ -364,13 +364,13 @@ def recurrent(
     if hp.skips:
         _, embedded, _ = encode_cache
         out = out + W["s"] * embedded
-        if hp.fades:
+        if hp.fade_in_use:
             m = state.h[-1]
             out = out + W["s_m"] * m
-            new_h.append(hp.fades * (m + embedded))
+            new_h.append(hp.fade_in_use * (m + embedded))
     top, inverse = out, np.empty(0)
-    if hp.cosines:
-        out, inverse = unit(top, hp.cosines)
+    if hp.cosine_in_use:
+        out, inverse = of_length(top, hp.cosine_in_use)
     cache = encode_cache, new_h, cells, masks, denses, top, inverse, state.h[-1]
     return out, State(new_h, history), cache
 
@@ -394,17 +394,17 @@ def recurrent_backward(
         the gradient with respect to each array of the state at the start of the step.
     """
     encode_cache, new_h, cells, masks, denses, top, inverse, m = cache
-    if hp.cosines:
-        dout = unit_backward(dout, top, inverse, hp.cosines)
+    if hp.cosine_in_use:
+        dout = of_length_backward(dout, top, inverse, hp.cosine_in_use)
     de_skip: Any = None
     if hp.skips:
         _, embedded, _ = encode_cache
         g.add("s", (dout * embedded).sum(axis=0))
         de_skip = dout * W["s"]
     dm = []
-    if hp.fades:
+    if hp.fade_in_use:
         g.add("s_m", (dout * m).sum(axis=0))
-        of_next = hp.fades * dh_next[-1]
+        of_next = hp.fade_in_use * dh_next[-1]
         de_skip += of_next
         dm = [dout * W["s_m"] + of_next]
     for i in reversed(range(len(hp.feedforward))):
@@ -496,12 +496,12 @@ def compare_sampled(
     """
     r, V = ops.scores(out, W["V_y"], W["b_y"], items)
     inverse = None
-    if hp.cosines:  # b_y stays 0, and out has the length `cosine`: r / |V_j| is the cosine, scaled
-        _, inverse = unit(V)
+    if hp.cosine_in_use:  # b_y stays 0; out has the length `cosine`: r / |V_j| is the scaled cosine
+        _, inverse = of_length(V)
         r *= inverse.T
     act = hp.final_activation
-    lanes, dr = ops.loss_and_gradient(r, hp.loss, act, hp.bpreg, hp.smoothing, log_q)
-    return lanes, (out, V, inverse, dr, items)
+    losses, dr = ops.loss_and_gradient(r, hp.loss, act, hp.bpreg, hp.smoothing, log_q)
+    return losses, (out, V, inverse, dr, items)
 
 
 def compare_sampled_backward(
@@ -515,7 +515,7 @@ def compare_sampled_backward(
         g.add_rows("b_y", items, db)
     else:
         dout, dV, _ = ops.scores_backward(dr * inverse.T, out, V)
-        dV = across(dV, V, inverse)  # as in `unit_backward`; dr has had its 1 / |V_j|
+        dV = across(dV, V, inverse)  # as in `of_length_backward`; dr has had its 1 / |V_j|
     g.add_rows("V_y", items, dV)
     return dout
 
@@ -524,9 +524,9 @@ def compare_all(
     W: Weights, hp: Hyperparameters, ops: Ops, out: np.ndarray, targets: np.ndarray, _: object
 ) -> tuple[np.ndarray, tuple]:
     """As `compare_sampled`, with all items: n_sample=all. targets: (B,). It needs no log_q."""
-    V, inverse = unit(W["V_y"]) if hp.cosines else (W["V_y"], None)
-    lanes, *gradients = ops.cut_cross_entropy(out, V, W["b_y"], targets)
-    return lanes, (inverse, *gradients)
+    V, inverse = of_length(W["V_y"]) if hp.cosine_in_use else (W["V_y"], None)
+    losses, *gradients = ops.cut_cross_entropy(out, V, W["b_y"], targets)
+    return losses, (inverse, *gradients)
 
 
 def compare_all_backward(
@@ -537,7 +537,7 @@ def compare_all_backward(
     if inverse is None:
         g.add("b_y", db / hp.batch_size)
     else:
-        dV = unit_backward(dV, W["V_y"], inverse)
+        dV = of_length_backward(dV, W["V_y"], inverse)
     dV /= hp.batch_size
     g.add("V_y", dV)
     return dout / hp.batch_size
@@ -565,8 +565,8 @@ def forward(
         state = enter_step(state, keep, reset)
         out, state, cache = recurrent(W, hp, ops, x, state, rng)
         compare = compare_all if hp.scores_all else compare_sampled
-        lanes, compared = compare(W, hp, ops, out, items, log_q)
-        loss += float(lanes.sum()) / hp.batch_size
+        losses, compared = compare(W, hp, ops, out, items, log_q)
+        loss += float(losses.sum()) / hp.batch_size
         steps.append((cache, compared, keep, reset))
     return loss, state, steps
 

@@ -25,7 +25,7 @@ from gru4rec_np.models.narm import LONGEST, NARM
 from gru4rec_np.models.network import EMBEDDING_TABLE
 from gru4rec_np.ops.activations import SELU_ALPHA, SELU_SCALE, TANH, Activation
 from gru4rec_np.ops.cells import UNITS
-from gru4rec_np.ops.scoring import TINY, unit
+from gru4rec_np.ops.scoring import TINY, of_length
 
 GRAPHS = ("step", "sessions")
 OPSET, IR_VERSION = 17, 8  # read by ONNX Runtime from 1.12 on
@@ -163,7 +163,7 @@ def state_widths(hp: Hyperparameters) -> list[int]:
     under a millionth of the newest; here they count.
     """
     sums = [sum(gate_widths(hp)), 1] if hp.input == "weighted" else []
-    last = [[*hp.layers, *hp.feedforward][-1]] * (hp.skips + (hp.fades > 0))
+    last = [[*hp.layers, *hp.feedforward][-1]] * (hp.skips + (hp.fade_in_use > 0))
     return [UNITS[hp.unit][1] * H for H in hp.layers] + sums + last
 
 
@@ -177,8 +177,8 @@ def recurrent(g: Nodes, hp: Hyperparameters, item: str, state: str) -> str:
         xW = g("MatMul", e, "W_x")
         if hp.skips:
             more = [e]
-        if hp.fades:
-            more = [g("Mul", g("Add", *old[-2:]), hp.fades), e]
+        if hp.fade_in_use:
+            more = [g("Mul", g("Add", *old[-2:]), hp.fade_in_use), e]
     else:
         xW = g("Gather", "W_x", item)
     if hp.input == "weighted":
@@ -211,12 +211,12 @@ def scores(g: Nodes, hp: Hyperparameters, state: str) -> str:
         out = activate(g, a, *hp.hidden_activation)
     if hp.skips:
         out = g("Add", out, g("Mul", "s", parts[-1]))
-    if hp.fades:
+    if hp.fade_in_use:
         out = g("Add", out, g("Mul", "s_m", parts[-2]))
-    if not hp.cosines:
+    if not hp.cosine_in_use:
         return g("Gemm", out, "V_y", "b_y", transB=1)
     square = g("ReduceSum", g("Mul", out, out), [1])
-    out = g("Mul", g("Div", out, g("Sqrt", g("Add", square, TINY))), hp.cosines)
+    out = g("Mul", g("Div", out, g("Sqrt", g("Add", square, TINY))), hp.cosine_in_use)
     return g("Add", g("Mul", g("Gemm", out, "V_y", transB=1), "inverse"), "b_y")
 
 
@@ -362,8 +362,8 @@ def build(model: Model, graph: str, k: int, version: str) -> Any:
     g, n_items = Nodes(), len(model.item_ids)
     for name, array in model.weights.items():
         g.constant(array, name)
-    if isinstance(model, GRU4Rec) and model.hp.cosines:
-        _, inverse = unit(model.weights["V_y"])
+    if isinstance(model, GRU4Rec) and model.hp.cosine_in_use:
+        _, inverse = of_length(model.weights["V_y"])
         g.constant(inverse[:, 0], "inverse")
     if isinstance(model, NARM):
         found = narm_scores(g, model)

@@ -27,8 +27,8 @@ def _target(r: np.ndarray) -> np.ndarray:
 
 def _add_to_target(dr: np.ndarray, g: np.ndarray) -> None:
     """dr[b, b] += g[b], in place."""
-    lanes = np.arange(len(dr))
-    dr[lanes, lanes] += g
+    own = np.arange(len(dr))
+    dr[own, own] += g
 
 
 def _without_target(x: np.ndarray, fill: float) -> np.ndarray:
@@ -46,8 +46,8 @@ def _softmax(r: np.ndarray) -> np.ndarray:
 
 def _logsumexp(r: np.ndarray) -> np.ndarray:
     """log Σ e^r over each row, (B, 1)."""
-    top = r.max(axis=1, keepdims=True)
-    return top + np.log(exp_or_zero(r - top).sum(axis=1, keepdims=True))
+    highest = r.max(axis=1, keepdims=True)
+    return highest + np.log(exp_or_zero(r - highest).sum(axis=1, keepdims=True))
 
 
 def _softplus(x: np.ndarray) -> np.ndarray:
@@ -254,23 +254,23 @@ def loss_and_gradient(
     r = activated if log_q is None else activated - log_q
     match loss:
         case "cross-entropy":
-            lanes, p = cross_entropy(r, smoothing)
+            losses, p = cross_entropy(r, smoothing)
             dr = cross_entropy_backward(p, smoothing)
         case "bpr":
-            lanes, d = bpr(r)
+            losses, d = bpr(r)
             dr = bpr_backward(d)
         case "top1":
-            lanes, of_top1 = top1(r)
+            losses, of_top1 = top1(r)
             dr = top1_backward(of_top1)
         case "bpr-max":
-            lanes, of_max = bpr_max(r, bpreg)
+            losses, of_max = bpr_max(r, bpreg)
             dr = bpr_max_backward(of_max, bpreg)
         case "top1-max":
-            lanes, of_max = top1_max(r)
+            losses, of_max = top1_max(r)
             dr = top1_max_backward(of_max)
         case _:
             raise ValueError(f"loss must be one of {', '.join(LOSSES)}, not {loss!r}")
-    return lanes, activate_backward(dr, activated, *final_act)
+    return losses, activate_backward(dr, activated, *final_act)
 
 
 def softmax_loss(r: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -323,11 +323,11 @@ def cut_cross_entropy(
     dV, db = np.zeros_like(V), np.zeros_like(b)
     size = max(1, SCORES // len(V))
     for first in range(0, len(h), size):
-        lanes = slice(first, first + size)
-        r = h[lanes] @ V.T
+        some = slice(first, first + size)
+        r = h[some] @ V.T
         r += b
-        loss[lanes], dr = softmax(r, y[lanes])
-        dh[lanes] = dr @ V
-        dV += dr.T @ h[lanes]
+        loss[some], dr = softmax(r, y[some])
+        dh[some] = dr @ V
+        dV += dr.T @ h[some]
         db += dr.sum(axis=0)
     return loss, dh, dV, db

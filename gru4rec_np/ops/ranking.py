@@ -225,8 +225,8 @@ def ndcg(ranks: np.ndarray, k: int) -> float:
     return float(np.where(ranks <= k, 1 / np.log2(1 + ranks), 0).mean())
 
 
-def top_rows(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k best items of each row and their scores, as `top` orders them.
+def top_k_rows(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k best items of each row and their scores, as `top_k` orders them.
 
     The k-th best of the maxima of groups of items bounds the k-th best item from below. Few items
     reach that bound, so few are sorted.
@@ -245,14 +245,14 @@ def top_rows(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     maxima = scores[:, : groups * size].reshape(n, size, groups).max(axis=1)
     bound = np.partition(maxima, groups - k, axis=1)[:, groups - k]
     for row in range(n):
-        few = np.flatnonzero(~(scores[row] < bound[row]))  # NaN is kept: it comes last, as in top
+        few = np.flatnonzero(~(scores[row] < bound[row]))  # NaN is kept: it comes last, as in top_k
         order = few[np.argsort(-scores[row, few], kind="stable")[:k]]
         order = order[scores[row, order] > -np.inf]
         items[row, : len(order)], best[row, : len(order)] = order, scores[row, order]
     return items, best
 
 
-def top(scores: np.ndarray, item_ids: np.ndarray, k: int) -> list[tuple[Any, float]]:
+def top_k(scores: np.ndarray, item_ids: np.ndarray, k: int) -> list[tuple[Any, float]]:
     """The k best items and their scores, best first. Equal scores keep their order, NaN is last.
 
     Args:

@@ -45,7 +45,7 @@ def scores_backward(
 TINY = 1e-8  # added to a squared length, so that a vector of zeros has one
 
 
-def unit(x: np.ndarray, length: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+def of_length(x: np.ndarray, length: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
     """length x / |x|, row by row: between such vectors a product is a cosine, times the lengths.
 
     Gupta et al. 2019 (arXiv 1909.04276, NISER), §3: scores by cosine do not grow with an item's
@@ -55,13 +55,13 @@ def unit(x: np.ndarray, length: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
         x: (n, D).
 
     Returns:
-        (n, D), and 1 / |x| (n, 1), which `unit_backward` takes.
+        (n, D), and 1 / |x| (n, 1), which `of_length_backward` takes.
     """
     inverse = 1 / np.sqrt((x * x).sum(axis=1, keepdims=True) + x.dtype.type(TINY))
     return x * (inverse * x.dtype.type(length)), inverse
 
 
-def unit_backward(
+def of_length_backward(
     du: np.ndarray, x: np.ndarray, inverse: np.ndarray, length: float = 1.0
 ) -> np.ndarray:
     """dx = length / |x| (du - x (x·du) / |x|²), (n, D)."""

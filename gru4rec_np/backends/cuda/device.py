@@ -43,7 +43,7 @@ class Size:
     RANK_THREADS = 64  # of it
     UPDATE_ROWS = 8  # rows of a block of update_scored and of update_dense
     SKIP_LANES = 32  # lanes of a block of skip_backward at a time, a warp each
-    PULL_LANES = 8  # the same of cosines_backward
+    COSINE_LANES = 8  # the same of cosines_backward
     DRAWS = 8  # negatives that a thread of draw_negatives draws
 
 

@@ -172,8 +172,8 @@ class CudaOps(Device, Ops):
         (B, H), N, dtype = h.shape, len(V), h.dtype
         parts, lane_tiles = cut_parts(B, N), blocks(B, Size.CUT_SIDE)
         args, sizes, block = self.to_device(h, V, b, y), (B, N, H), (Size.CUT_THREADS,)
-        tops, totals = (self.empty((parts, B), dtype) for _ in range(2))
-        of_targets, losses, top, inverse = (self.empty((B,), dtype) for _ in range(4))
+        maxima, totals = (self.empty((parts, B), dtype) for _ in range(2))
+        of_targets, losses, highest, inverse = (self.empty((B,), dtype) for _ in range(4))
         dh_parts = self.empty((parts, B, H), dtype)
         dh, dV, db = self.empty((B, H), dtype), self.empty((N, H), dtype), self.empty((N,), dtype)
 
@@ -181,13 +181,13 @@ class CudaOps(Device, Ops):
             self.launch("cut", name, grid, *args, **how)
 
         grid = parts, lane_tiles
-        launch("cut_loss", grid, *args, *sizes, tops, totals, of_targets, block=block)
-        launch("cut_join", (blocks(B, THREADS),), tops, totals, of_targets, B, parts, losses, top,
-               inverse)  # fmt: skip
-        launch("cut_backward_h", grid, *args, top, inverse, *sizes, dh_parts, block=block)
+        launch("cut_loss", grid, *args, *sizes, maxima, totals, of_targets, block=block)
+        launch("cut_join", (blocks(B, THREADS),), maxima, totals, of_targets, B, parts, losses,
+               highest, inverse)  # fmt: skip
+        launch("cut_backward_h", grid, *args, highest, inverse, *sizes, dh_parts, block=block)
         launch("cut_join_h", (blocks(B * H, THREADS),), dh_parts, B * H, parts, dh)
-        launch("cut_backward_rows", (blocks(N, Size.CUT_SIDE),), *args, top, inverse, *sizes, dV,
-               db, block=block)  # fmt: skip
+        launch("cut_backward_rows", (blocks(N, Size.CUT_SIDE),), *args, highest, inverse, *sizes,
+               dV, db, block=block)  # fmt: skip
         return self.to_host(losses), self.to_host(dh), self.to_host(dV), self.to_host(db)
 
     # --- the optimiser and ranks ------------------------------------------------------------------
@@ -320,7 +320,7 @@ def on_gpu(why: str) -> CudaOps:
 
     ops = CudaOps("cuda", why, cupy, compile, capture)
     # A launch costs more than the work of a few sessions or steps: see docs/performance.md.
-    ops.fed_rows, ops.chunk_work = 256, 2**37
+    ops.fed_lanes, ops.chunk_work = 256, 2**37
     return ops
 
 

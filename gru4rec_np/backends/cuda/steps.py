@@ -74,9 +74,10 @@ class DeviceSteps:
                 "y": B * most, "dy": B * most, "losses": B,
                 "dh_parts": dh_parts(self.scored) * B * H, "dh": 1,
                 "top": B * H if hp.skips else 1,
-                **dict.fromkeys(("m", "m_out"), B * H if hp.fades else 1),
-                "unit": B * H if hp.cosines else 1, "cosines": B * most if hp.cosines else 1,
-                "of_rows": most, "of_lanes": B, "pull": most,  # cosine.cu's inverses, and pull
+                **dict.fromkeys(("m", "m_out"), B * H if hp.fade_in_use else 1),
+                "scaled": B * H if hp.cosine_in_use else 1,
+                "cosines": B * most if hp.cosine_in_use else 1,
+                "of_rows": most, "of_lanes": B, "along_rows": most,  # of cosine.cu
             },
         )  # fmt: skip
         self.sampler: tuple[Any, list[Any]] | None = None  # a distribution; it and its guide, sent
@@ -178,7 +179,7 @@ class DeviceSteps:
         launch(
             "step", "begin_step", (blocks(max(most, B * H), THREADS),), now,
             self.epoch["lanes"], self.epoch["x"], self.epoch["source"], at["state"], at["m_out"],
-            hp.fades > 0, B, H, most,
+            hp.fade_in_use > 0, B, H, most,
             *(self.chunk[name] for name in (*LISTS, "sizes", "log_weights")), at["x"], at["h"],
             at["m"], *(at[name] for name in (*LISTS, "log_weights")),
         )  # fmt: skip
@@ -201,16 +202,16 @@ class DeviceSteps:
             top = at["top"]
             launch(
                 "encode", "skip", (blocks(B * H, THREADS),), now, at["state"], at["e"], at["m"],
-                W["s"], self._weight("s_m")[0], H, float(hp.fades), at["m_out"], top,
+                W["s"], self._weight("s_m")[0], H, float(hp.fade_in_use), at["m_out"], top,
             )  # fmt: skip
-        if hp.cosines:
+        if hp.cosine_in_use:
             launch(
-                "cosine", "unit", (B,), now, top, H, float(hp.cosines), at["unit"], at["of_lanes"],
-                block=block_for(H),
+                "cosine", "of_length", (B,), now, top, H, float(hp.cosine_in_use), at["scaled"],
+                at["of_lanes"], block=block_for(H),
             )  # fmt: skip
-            top = at["unit"]
+            top = at["scaled"]
         ops.launch_scores(B, scored, now, top, W["V_y"], W["b_y"], at["rows"], H, most, at["y"])
-        if hp.cosines:
+        if hp.cosine_in_use:
             launch(
                 "cosine", "row_inverses", (blocks(Size.WARP * scored, THREADS),), now, at["rows"],
                 W["V_y"], H, at["of_rows"],
@@ -228,18 +229,19 @@ class DeviceSteps:
 
         # Backward pass.
         n_parts = dh_parts(scored)
-        if hp.cosines:
+        if hp.cosine_in_use:
             launch(
                 "cosine", "cosines_backward", (blocks(scored, Size.WARP),), now, at["of_rows"],
-                at["cosines"], most, at["dy"], at["pull"], block=(Size.WARP, Size.PULL_LANES),
+                at["cosines"], most, at["dy"], at["along_rows"],
+                block=(Size.WARP, Size.COSINE_LANES),
             )  # fmt: skip
         ops.launch_scores_backward_h(
             B, scored, H, now, at["dy"], W["V_y"], at["rows"], H, most, B * H, at["dh_parts"]
         )
-        if hp.cosines:
+        if hp.cosine_in_use:
             launch(
-                "cosine", "unit_backward", (B,), now, at["unit"], at["of_lanes"], n_parts, B * H, H,
-                float(hp.cosines), at["dh_parts"], block=block_for(H),
+                "cosine", "of_length_backward", (B,), now, at["scaled"], at["of_lanes"], n_parts,
+                B * H, H, float(hp.cosine_in_use), at["dh_parts"], block=block_for(H),
             )  # fmt: skip
             n_parts = 1
         ops.launch_gru_backward(
@@ -255,7 +257,7 @@ class DeviceSteps:
         if hp.skips:
             launch(
                 "update", "skip_backward", (blocks(H, Size.WARP),), now, at["dh_parts"],
-                n_parts, B * H, at["e"], at["m"], H, p_embed, hp.fades > 0, *how,
+                n_parts, B * H, at["e"], at["m"], H, p_embed, hp.fade_in_use > 0, *how,
                 at["de"], *self._weight("s"), *self._weight("s_m"),
                 block=(Size.WARP, Size.SKIP_LANES),
             )  # fmt: skip
@@ -263,8 +265,8 @@ class DeviceSteps:
         # Update.
         launch(
             "update", "update_scored", (blocks(most, Size.UPDATE_ROWS),), now, at["rows"],
-            at["dy"], top, at["fed"], at["de"], at["pull"], hp.cosines > 0, H, most, *how,
-            *self._weight("V_y"),
+            at["dy"], top, at["fed"], at["de"], at["along_rows"], hp.cosine_in_use > 0, H, most,
+            *how, *self._weight("V_y"),
             *self._weight("b_y"), block=block_for(H + 1, UPDATE_THREADS),
         )  # fmt: skip
         if not self.shared:  # the input's own table: a 1-of-N input looks up W_x itself
@@ -305,7 +307,8 @@ class DeviceSteps:
         drops = self.hp.dropout_p_embed > 0 or self.hp.dropout_p_hidden > 0
         # Without dropout no seed is drawn, so that all backends draw the same negatives.
         self.send_now(steps.start, int(rng.integers(2**32)) if drops else 0)
-        kept = ("state", "m_out") if self.hp.fades else ("state",)  # where a step leaves `State.h`
+        # Where a step leaves the arrays of `State.h`.
+        kept = ("state", "m_out") if self.hp.fade_in_use else ("state",)
         for name, before in zip(kept, state.h, strict=True):
             self.arrays[name][: before.size] = self.ops.xp.array(before.ravel())
         if samples.size:

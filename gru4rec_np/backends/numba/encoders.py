@@ -128,11 +128,11 @@ def unroll_backward(
 @inner
 def _softmax(a, n):
     """The first n numbers of a <- their softmax."""
-    top, total = a[0], type_of(a[0])(0)
+    highest, total = a[0], type_of(a[0])(0)
     for j in range(n):
-        top = max(top, a[j])
+        highest = max(highest, a[j])
     for j in range(n):
-        a[j] = exp(a[j] - top)
+        a[j] = exp(a[j] - highest)
     for j in range(n):
         total += a[j]
     for j in range(n):

@@ -107,9 +107,9 @@ def softplus(x):
 
 
 @inner(fastmath=False)
-def shifted(y, top, x):
-    """(y - top) + x in this order: y and top may be large and close."""
-    return (y - top) + x
+def shifted(y, by, x):
+    """(y - by) + x in this order: y and `by` may be large and close."""
+    return (y - by) + x
 
 
 def type_of(x):
@@ -223,12 +223,12 @@ def largest(y, count):
     which NaN would have to be told from the rest.
     """
     lowest = ordered(type_of(y[0])(-3e38))
-    top = lowest
+    highest = lowest
     for j in range(len(y)):
         place = ordered(y[j])  # by itself: what is only read at times fills no vector
         place = place if count[j] > 0 else lowest
-        top = place if place > top else top
-    return unordered(top)
+        highest = place if place > highest else highest
+    return unordered(highest)
 
 
 # --- the losses of one lane -----------------------------------------------------------------------
@@ -238,7 +238,7 @@ CROSS_ENTROPY, BPR, TOP1, BPR_MAX, TOP1_MAX = range(len(LOSSES))
 
 @kernel
 def lane_losses(
-    raw: Matrix, draw: Matrix, scored: int, term: Vector, targets: Ints, count: Vector,
+    raw: Matrix, d_raw: Matrix, scored: int, term: Vector, targets: Ints, count: Vector,
     weight: Vector, log_own: Vector, log_weights: float, kind: int, act: Doubles, bpreg: float,
     smoothing: float, corrects: bool, losses: Vector,
 ) -> None:  # fmt: skip
@@ -250,7 +250,7 @@ def lane_losses(
 
     Args:
         raw: (n, >= scored) scores before the activation; activated on return.
-        draw: as raw; on return, the gradient of each lane's loss with respect to its scores.
+        d_raw: as raw; on return, the gradient of each lane's loss with respect to its scores.
         scored: U, the number of distinct items. term: (U,) scratch.
         targets: (n,) each lane's t, the place of its target among the items.
         count: (U,) how many columns each item has; 0 leaves it out. Changed and restored.
@@ -268,7 +268,7 @@ def lane_losses(
     width = raw.shape[1]
     for b in range(len(raw)):
         t = targets[b]
-        y, g = vector_at(raw, b * width, U), vector_at(draw, b * width, U)
+        y, g = vector_at(raw, b * width, U), vector_at(d_raw, b * width, U)
         activate(y, act)
         loss = zero
         pull = zero  # what the negatives together do to the target's score
@@ -277,11 +277,11 @@ def lane_losses(
             n += count[j]
         n -= one
 
-        top = zero
+        highest = zero
         if kind != CROSS_ENTROPY:
             count[t] -= one
         if kind != BPR and kind != TOP1:
-            top = largest(y, count)
+            highest = largest(y, count)
 
         if kind == CROSS_ENTROPY:
             of_target = weight[t]
@@ -289,23 +289,23 @@ def lane_losses(
                 weight[t] = one
             total = zero
             for j in range(U):
-                g[j] = weight[j] * exp(y[j] - top)
+                g[j] = weight[j] * exp(y[j] - highest)
                 total += g[j]
             inverse = one / total
-            log_total = f(math.log(total))  # beside the shift by top, which would cost it digits
+            log_total = f(math.log(total))  # apart from the shift, which would cost it digits
             share = f(smoothing) / max(one, n)
             log_p = zero
             if smoothing > 0:
                 for j in range(U):
                     g[j] = g[j] * inverse - share * count[j]
-                    log_p += count[j] * shifted(y[j], top, -log_total)
+                    log_p += count[j] * shifted(y[j], highest, -log_total)
                 log_p += f(log_weights)
             else:
                 for j in range(U):
                     g[j] *= inverse
             weight[t] = of_target
             hit = one - f(smoothing) - share
-            loss = -hit * (log_own[b] + shifted(y[t], top, -log_total)) - share * log_p
+            loss = -hit * (log_own[b] + shifted(y[t], highest, -log_total)) - share * log_p
             pull = hit
         elif kind == BPR or kind == TOP1:
             inverse = one / n
@@ -326,22 +326,22 @@ def lane_losses(
         else:
             total = zero
             for j in range(U):
-                term[j] = exp(y[j] - top)
+                term[j] = exp(y[j] - highest)
                 g[j] = count[j] * term[j] if count[j] > 0 else zero
                 total += g[j]
             inverse = one / total
             # σ(y_j - y_t) is e^y_j / (e^y_j + e^y_t), of exponentials that are there already;
-            # unless y_t is so far below top that both may be 0, or so far above that σ may be
-            # denormal.
+            # unless y_t is so far below the highest that both may be 0, or so far above that σ may
+            # be denormal.
             target = y[t]
-            near = f(-40) < target - top and target - top < f(7)
-            e_t = exp(target - top)
+            near = f(-40) < target - highest and target - highest < f(7)
+            e_t = exp(target - highest)
             if kind == BPR_MAX:
                 # Σ s_j σ(y_t - y_j), and the p_j by which its terms share it. Its terms are e^y_j
-                # σ(y_t - y_j), the same as e^y_t σ(y_j - y_t): the first form, less e^top, keeps
-                # its largest term near 1 where the target is on top, the second, less e^y_t, where
-                # it is not.
-                first = one if target > top else zero
+                # σ(y_t - y_j), the same as e^y_t σ(y_j - y_t): the first form, less e^highest,
+                # keeps its largest term near 1 where the target is above all, the second, less
+                # e^y_t, where it is not.
+                first = one if target > highest else zero
                 second = one - first
                 chosen = zero
                 size = zero
@@ -352,7 +352,7 @@ def lane_losses(
                     term[j] = above  # kept: an exponential costs more than a look
                 size *= inverse
                 reg = f(bpreg)
-                below = second * (top - target)
+                below = second * (highest - target)
                 loss = f(math.log(total)) - f(math.log(chosen)) + below + reg * size
                 first /= chosen
                 second /= chosen
@@ -394,10 +394,10 @@ def softmax_loss(r: Matrix, y: Ints, losses: Vector) -> None:
         for j in range(I):
             place = ordered(p[j])
             highest = place if place > highest else highest
-        top, total = unordered(highest), zero
-        target = p[y[i]] - top
+        highest, total = unordered(highest), zero
+        target = p[y[i]] - highest
         for j in range(I):
-            p[j] = exp(p[j] - top)
+            p[j] = exp(p[j] - highest)
             total += p[j]
         inverse = one / total
         for j in range(I):

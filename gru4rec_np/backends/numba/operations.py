@@ -239,21 +239,21 @@ class NumbaOps(Ops):
             return super().loss_and_gradient(raw, loss, final_act, bpreg, smoothing, log_q)
         B, N = raw.shape
         shapes = ((B, N), (B, N), (N,), (N,), (N,), (N,), (B,))
-        y, g, term, count, weight, logs, lanes = (apart(shape, raw.dtype) for shape in shapes)
+        y, g, term, count, weight, logs, losses = (apart(shape, raw.dtype) for shape in shapes)
         y[:], count[:] = raw, 1
         logs[:] = 0 if log_q is None else -log_q
         weight[:] = np.exp(logs)
         lane_losses(
             y, g, N, term, np.arange(B), count, weight, logs, float(logs.sum()),
-            LOSSES.index(loss), _coded(final_act), bpreg, smoothing, False, lanes,
+            LOSSES.index(loss), _coded(final_act), bpreg, smoothing, False, losses,
         )  # fmt: skip
-        return lanes, g
+        return losses, g
 
     def softmax_loss(self, r: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """As `losses.softmax_loss`."""
-        lanes = np.empty(len(r), r.dtype)
-        softmax_loss(r, y.astype(np.int64, copy=False), lanes)
-        return lanes, r
+        losses = np.empty(len(r), r.dtype)
+        softmax_loss(r, y.astype(np.int64, copy=False), losses)
+        return losses, r
 
     def update(
         self,

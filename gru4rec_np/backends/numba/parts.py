@@ -3,7 +3,8 @@
 A part owns some of the units, from lo to hi, and some of the items, with their weights. Every
 kernel of step.py computes what one part owns. It knows nothing of threads. `distinct_items` finds
 the items of a step that a part owns. An item that was drawn several times is scored once and
-weighted.
+weighted. count, weight and inverse have a row for each part, of its own items; counts, weights and
+inverses are one part's copies of those of all items.
 """
 
 from __future__ import annotations
@@ -43,10 +44,10 @@ def shared_arrays(B: int, S: int, H: int, X: int, parts: int) -> dict[str, tuple
         "m": (H * B,), "m_out": (H * B,),  # with fade: the sum of earlier embeddings, and the next
         "top": (H * B,),  # what scores items: out, with the skip out + s e + s_m m
         # With cosine: 1 / |V| of a part's items, cosine / |top| of a lane, and its top·dtop.
-        "inverse": (parts, B + S), "lane_scale": (B,), "pull": (parts, B),
+        "inverse": (parts, B + S), "lane_scale": (B,), "top_dtop": (parts, B),
         "log_own": (B,), "bias": (parts, B + S), "count": (parts, B + S), "weight": (parts, B + S),
         "log_weights": (parts,), "scores": (parts, (B + S) * B),  # of each part's items
-        "raw": (B, B + S), "draw": (B, B + S), "db": (parts, B + S), "part_loss": (parts,),
+        "raw": (B, B + S), "d_raw": (B, B + S), "db": (parts, B + S), "part_loss": (parts,),
         "dout_T": (parts, B, H), "drh": (parts, H * B), "de_T": (parts, B, X),  # what parts add
     }  # fmt: skip
 

@@ -8,7 +8,7 @@ ops/cells.py, ops/losses.py and ops/scoring.py.
 
 Matrices are (units, n) or (items, n) for n lanes, so that a part's rows are contiguous and lanes
 fill vectors: h, out, m, top, xW, rz, dxW, dout, scores. _T marks a transpose. Lanes come first
-without it in e and e_mask (n, X), raw and its gradient draw (n, items); V is (items, H). Letters
+without it in e and e_mask (n, X), raw and its gradient d_raw (n, items); V is (items, H). Letters
 are those of network.py: B lanes, S samples, H units, I items, X width of the input; K the units of
 a part. r is the reset gate; scores are y, and `scores` holds their gradient dy after `loss`. a_ and
 v_ are Adagrad's sums and the velocities of a weight.
@@ -84,17 +84,17 @@ def enter_step(
 def _enter(step, keep, reset, old, new):
     """new: the columns of old whose lanes stay, 0 where a session starts."""
     (K, n), n_old = new.shape, old.shape[1]
-    zero = type_of(old[0, 0])(0)
+    start = type_of(old[0, 0])(0)
     if n_old == n:  # all lanes stay, as nearly always
         for k in range(K):
             for i in range(n):
-                new[k, i] = zero if reset[step, i] else old[k, i]
+                new[k, i] = start if reset[step, i] else old[k, i]
         return
     lane = 0
     for i in range(n_old):
         if keep[step, i]:
             for k in range(K):
-                new[k, lane] = zero if reset[step, lane] else old[k, i]
+                new[k, lane] = start if reset[step, lane] else old[k, i]
             lane += 1
 
 
@@ -212,7 +212,7 @@ def scores(
 def loss(
     step, part, parts, H, cosine, tiny, loss_kind, final_act, bpreg, smoothing, corrects,
     batch_size, lanes, y, sizes, target, log_own, count, weight, log_weights, bias, inverse, counts,
-    weights, inverses, top, lane_scale, term, raw, draw, scores, db, lane_loss, part_loss,
+    weights, inverses, top, lane_scale, term, raw, d_raw, scores, db, lane_loss, part_loss,
 ):  # fmt: skip
     """The loss of the part's lanes, and the gradient of their scores, which replaces the scores.
 
@@ -223,7 +223,7 @@ def loss(
     scored = sizes[parts - 1, FIRST] + sizes[parts - 1, SCORED]
     lo, hi = part * n // parts, (part + 1) * n // parts
     scale = f(1 / batch_size)
-    y_T, dy = rows_of(raw, lo, hi), rows_of(draw, lo, hi)
+    y_T, dy = rows_of(raw, lo, hi), rows_of(d_raw, lo, hi)
     if cosine > 0:
         of_lane = matrix_at(top, 0, H, n)
         for i in range(lo, hi):
@@ -278,7 +278,7 @@ def loss(
 
 @phase
 def scores_backward(
-    step, part, parts, H, cosine, small, lanes, sizes, scores, V, top, part_loss, dout_T, pull,
+    step, part, parts, H, cosine, small, lanes, sizes, scores, V, top, part_loss, dout_T, top_dtop,
     losses,
 ):  # fmt: skip
     """What the part's items add to dout, and to top·dout; the loss of all lanes."""
@@ -294,15 +294,15 @@ def scores_backward(
     if cosine > 0:
         of_lane = matrix_at(top, 0, H, n)
         for i in range(n):
-            pull[part, i] = 0
+            top_dtop[part, i] = 0
             for k in range(H):
-                pull[part, i] += dout_T[i, k] * of_lane[k, i]
+                top_dtop[part, i] += dout_T[i, k] * of_lane[k, i]
 
 
 @phase
 def state_backward(
     step, part, parts, lo, hi, H, reset_after, skip, fade, cosine, hidden_act, dropout_hidden,
-    lanes, dout_T, top, lane_scale, pull, e, h, m, rz, n_gate, h_mask, U_n, s, dout_own_T, dout,
+    lanes, dout_T, top, lane_scale, top_dtop, e, h, m, rz, n_gate, h_mask, U_n, s, dout_own_T, dout,
     dxW, drh, skip_de, ds, ds_m,
 ):  # fmt: skip
     """From dout to the z and n rows of dxW, ds and ds_m; what the part's units add to drh.
@@ -316,12 +316,12 @@ def state_backward(
         for i in range(n):
             for k in range(K):
                 sums_T[i, k] += dout_T[q, i, at(lo + k)]
-    if cosine > 0:  # scoring.unit_backward
+    if cosine > 0:  # scoring.of_length_backward
         own_top = matrix_at(top, lo * n, K, n)
         for i in range(n):
-            along = type_of(pull[0, 0])(0)
+            along = type_of(top_dtop[0, 0])(0)
             for q in range(parts):
-                along += pull[q, i]
+                along += top_dtop[q, i]
             along *= (lane_scale[i] / type_of(along)(cosine)) ** 2
             for k in range(K):
                 sums_T[i, k] -= along * own_top[k, i]
@@ -433,7 +433,7 @@ def _add_de(i, parts, de_T, e_mask, total, row):
 
 @inner
 def _without_length(V, part, start, inverse, dV):
-    """Take out of dV what would only change the lengths of the rows V: scoring.unit_backward."""
+    """Take out of dV what would only change the lengths of the rows V: scoring.across."""
     for j in range(len(V)):
         along = type_of(dV[0, 0])(0)
         for k in range(V.shape[1]):

@@ -85,7 +85,7 @@ class FusedSteps:
         shared: dict[str, Any] = {
             "parts": n_parts, "H": H, "small": _small(), "onehot": self.onehot,
             "tied": hp.input == "shared", "reset_after": hp.reset_after, "skip": hp.skips,
-            "fade": hp.fades, "cosine": hp.cosines, "tiny": scoring.TINY,
+            "fade": hp.fade_in_use, "cosine": hp.cosine_in_use, "tiny": scoring.TINY,
             "hidden_act": np.array(coded(hp.hidden_activation)),
             "final_act": np.array(coded(hp.final_activation)), "loss_kind": LOSSES.index(hp.loss),
             "bpreg": hp.bpreg, "smoothing": hp.smoothing, "corrects": hp.corrects,
@@ -101,7 +101,7 @@ class FusedSteps:
         shared["e_mask"][:] = 1  # and so it stays where nothing is dropped
         shared["de_T"][:] = 0  # of a 1-of-N input each part writes its units' columns only
         # Where a step leaves the arrays of `State.h`.
-        self.state = [shared["out"], shared["m_out"]] if hp.fades else [shared["out"]]
+        self.state = [shared["out"], shared["m_out"]] if hp.fade_in_use else [shared["out"]]
         self._copies: list[tuple[np.ndarray, np.ndarray]] = []  # (a part's copy, its original)
         parts = []
         for part in range(n_parts):
