@@ -122,7 +122,7 @@ def random_model(item_ids: np.ndarray, backend: str) -> GRU4Rec:
 def item_weights(hp: Hyperparameters) -> list[str]:
     """The weights that have a row for each item."""
     items = -1  # a number that no other weight has
-    return [name for name, (rows, *_) in network.blocks(hp, items).items() if rows == items]
+    return [name for name, (rows, *_) in network.gate_blocks(hp, items).items() if rows == items]
 
 
 def bytes_of_rows(hp: Hyperparameters, W: network.Weights, rows: dict[str, int]) -> int:

@@ -17,7 +17,7 @@ from common import device, table
 
 from gru4rec_np import backends
 from gru4rec_np.backends.cuda import operations as cuda
-from gru4rec_np.backends.cuda.device import Size, blocks
+from gru4rec_np.backends.cuda.device import Size, n_blocks
 from gru4rec_np.ops import optim, ranking
 
 B, H, N_SCORED, N_ITEMS, CASES = 32, 100, 1_100, 37_483, 2_048  # as in the comments
@@ -32,7 +32,7 @@ ONE_WARP = (Size.WARP,)  # the block of most first versions
 
 def warps(n):
     """How many warps cover n threads."""
-    return blocks(n, Size.WARP)
+    return n_blocks(n, Size.WARP)
 
 
 def gru_rung(ops, version, xW, h, U, b, act=("tanh", 0.0)):
@@ -42,7 +42,7 @@ def gru_rung(ops, version, xW, h, U, b, act=("tanh", 0.0)):
     grid, block = {
         "plain": ((H, warps(B)), ONE_WARP),
         "coalesced": ((warps(H), B), ONE_WARP),
-        "tiled": ((blocks(B, Size.TILE_LANES),), (64,)),
+        "tiled": ((n_blocks(B, Size.TILE_LANES),), (64,)),
     }[version]
     how = {"block": block, "shared": Size.TILE_LANES * H if version == "tiled" else 0}
     args = ops.now(B), *ops.to_device(xW, h, U, b), H
@@ -72,8 +72,8 @@ def scores_rung(ops, version, h, V_y, b_y, items):
     y = ops.xp.full((B, N), np.nan, h.dtype)
     grid, block = {
         "plain": ((warps(N), B), ONE_WARP),
-        "coalesced": ((blocks(N, 2), B), (2 * Size.WARP,)),
-        "tiled": ((blocks(N, side), blocks(B, side)), (side, side)),
+        "coalesced": ((n_blocks(N, 2), B), (2 * Size.WARP,)),
+        "tiled": ((n_blocks(N, side), n_blocks(B, side)), (side, side)),
     }[version]
     args = ops.to_device(h, V_y, b_y, items)
     ops.launch("scores", f"scores_{version}", grid, ops.now(B, N), *args, H, N, y, block=block)
@@ -219,7 +219,7 @@ def ladders(ops: cuda.CudaOps) -> list[tuple]:
     back = draw(B, H), ops.gru(*gru)[1], U
     catalogue, rows = (draw(N_ITEMS, H), draw(N_ITEMS)), rng.permutation(N_ITEMS)[:N_SCORED]
     y, V = ops.scores(h, *catalogue, rows)
-    state = optim.init_state(catalogue[0], "adagrad", 0.0)
+    state = optim.init_memory(catalogue[0], "adagrad", 0.0)
     update = catalogue[0], draw(N_SCORED, H), state, "adagrad", 0.1, 0.0, rows
     cases = draw(CASES, H), *catalogue, rng.integers(0, N_ITEMS, CASES)
     return [

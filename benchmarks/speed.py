@@ -26,7 +26,7 @@ from gru4rec_np.data.batches import Batches, guide_table, negative_distribution,
 from gru4rec_np.models import network
 from gru4rec_np.models.hyperparameters import Hyperparameters
 from gru4rec_np.models.training import chunk_of
-from gru4rec_np.ops.optim import init_state
+from gru4rec_np.ops.optim import init_memory
 
 STEPS = {"A": 512, "B": 376, "C": 64}  # of a round: a chunk
 WHOLE, EPOCHS = "B", 5  # what is trained from start to end
@@ -75,7 +75,7 @@ class Ours:
         self.state = network.zero_state(hp, hp.batch_size)
         self.negatives = negative_distribution(train.support, hp.sample_alpha)
         self.guide = guide_table(self.negatives)
-        memory = {name: init_state(p, hp.adapt, hp.momentum) for name, p in W.items()}
+        memory = {name: init_memory(p, hp.adapt, hp.momentum) for name, p in W.items()}
         log_support = np.log(train.support).astype(np.float32)
         self.run = ops.stepper(hp, W, memory, log_support)
         self.run = self.run or network.StepByStep(hp, W, memory, ops, log_support)

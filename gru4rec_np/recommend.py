@@ -17,7 +17,7 @@ from gru4rec_np import models
 from gru4rec_np.backends import BACKENDS
 from gru4rec_np.console import cli
 from gru4rec_np.console.options import TABLE_OPTIONS, add_options, read_log
-from gru4rec_np.console.titles import read_items, read_titles, require_header
+from gru4rec_np.console.titles import print_ranking, read_items, read_titles, require_header
 from gru4rec_np.data.sessions import index_of
 from gru4rec_np.data.tables import full_disks
 from gru4rec_np.errors import InputError
@@ -25,7 +25,6 @@ from gru4rec_np.files import write_whole
 from gru4rec_np.models.base import Model
 from gru4rec_np.models.narm import NARM
 
-WIDTH = 60  # characters of an id that are shown
 AT_ONCE = 20_000  # sessions whose recommendations are in memory
 ENDINGS = (".tsv", ".jsonl", ".parquet")
 
@@ -106,24 +105,18 @@ def one(
     """Print the ranking of one session."""
     items, known = args["items"], index_of(model.item_ids)
     unknown = list(dict.fromkeys(text for text in items if text not in known))
-    names = ", ".join(cli.shown(text, WIDTH) for text in unknown)
+    names = ", ".join(cli.shown(text) for text in unknown)
     if all(text not in known for text in items):
         raise InputError(
             f"{args['model']}: none of the given items is among the model's "
-            f"{len(model.item_ids):,}, such as {cli.shown(model.item_ids[0], WIDTH)}: {names}"
+            f"{len(model.item_ids):,}, such as {cli.shown(model.item_ids[0])}: {names}"
         )
     if unknown:
         cli.say(f"ignored, unknown to the model: {names}")
-    best = model.recommend(items, **how)
-    rows = [(cli.shown(item, WIDTH), score, (titles or {}).get(str(item))) for item, score in best]
-    width = max([len("item"), *(len(item) for item, _, _ in rows)])
-    print(f"rank  {'item':{width}}    score" + "  title" * (titles is not None))
-    for rank, (item, score, title) in enumerate(rows, 1):
-        line = f"{rank:4}  {item:{width}} {score:8.4f}"
-        print(f"{line}  {cli.shown(title, WIDTH)}" if title else line)
+    print_ranking(model.recommend(items, **how), "score", titles)
     if isinstance(model, NARM):
         clicks = zip(items, model.attention(items).tolist(), strict=True)
-        print("attention: " + ", ".join(f"{cli.shown(i, WIDTH)} {a:.3f}" for i, a in clicks))
+        print("attention: " + ", ".join(f"{cli.shown(i)} {a:.3f}" for i, a in clicks))
 
 
 # --- many sessions --------------------------------------------------------------------------------
@@ -144,8 +137,8 @@ def many(
     if known.keys().isdisjoint(map(str, sessions.item_ids.tolist())):
         raise InputError(
             f"{', '.join(args['sessions'])}: none of its items, such as "
-            f"{cli.shown(sessions.item_ids[0], WIDTH)}, is among the model's {len(known):,}, such "
-            f"as {cli.shown(model.item_ids[0], WIDTH)}"
+            f"{cli.shown(sessions.item_ids[0])}, is among the model's {len(known):,}, such "
+            f"as {cli.shown(model.item_ids[0])}"
         )
     empty = 0
 

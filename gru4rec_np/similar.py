@@ -2,7 +2,7 @@
 
 from gru4rec_np import models
 from gru4rec_np.console import cli
-from gru4rec_np.console.titles import read_titles, require_header
+from gru4rec_np.console.titles import print_ranking, read_titles, require_header
 from gru4rec_np.data.sessions import index_of
 from gru4rec_np.errors import InputError
 from gru4rec_np.models.neural import Network
@@ -29,13 +29,7 @@ def main() -> None:
         raise InputError(f"{args.model}: {model.name} has no table of items, as networks have")
     if titles is not None:
         require_header(args.names, header, index_of(model.item_ids))
-    rows = [(cli.shown(item), cosine, (titles or {}).get(str(item)))
-            for item, cosine in model.similar(args.item, args.k)]  # fmt: skip
-    width = max([len("item"), *(len(item) for item, _, _ in rows)])  # as recommend prints them
-    print(f"rank  {'item':{width}}   cosine" + "  title" * (titles is not None))
-    for rank, (item, cosine, title) in enumerate(rows, 1):
-        line = f"{rank:4}  {item:{width}} {cosine:8.4f}"
-        print(f"{line}  {cli.shown(title)}" if title else line)
+    print_ranking(model.similar(args.item, args.k), "cosine", titles)
 
 
 if __name__ == "__main__":

@@ -277,7 +277,7 @@ __device__ inline void gru_step_backward(
     real p, int want_dh, real *dxW, real *dhU, real *dh
 ) {
     extern __shared__ Lanes shared[];
-    Lanes *d_rzn = shared;            // (3H,): gradients of h U + c
+    Lanes *dhU_tile = shared;            // (3H,): gradients of h U + c
     Lanes *drh_r = shared + 3 * H;    // (H,): what reaches h through r*h
     const int lanes = now[NOW_LANES], first = blockIdx.x * TILE_LANES;
     const int warp = threadIdx.x / WARP, n_warps = blockDim.x / WARP;
@@ -286,24 +286,24 @@ __device__ inline void gru_step_backward(
     // h' = (1-z) h + z n, and with reset after also r*(h U_n + c_n): these need no product.
     for (int i = threadIdx.x; i < TILE_LANES * H; i += blockDim.x) {
         const int tile_lane = i / H, k = i % H, lane = first + tile_lane, at = lane * H + k;
-        real d_r = 0, d_z = 0, d_n = 0;
+        real da_r = 0, da_z = 0, dhU_n = 0;
         if (lane < lanes) {
             const real z_k = z[at], r_k = r[at], n_k = n[at];
             real dh_new = 0;
 #pragma unroll 16
             for (int part = 0; part < n_parts; part++) dh_new += dh_parts[part * part_size + at];
             dh_new *= dropout(p, now[NOW_SEED], 2 * now[NOW_PLACE] + 1, at);
-            d_z = dh_new * (n_k - h[at]) * z_k * (1 - z_k);
-            const real dn = dh_new * z_k * slope(n_k, act, act_a);
-            dxW[lane * 3 * H + H + k] = d_z;
-            dxW[lane * 3 * H + 2 * H + k] = dn;
-            d_n = RESET_AFTER ? dn * r_k : dn;
-            if (RESET_AFTER) d_r = dxW[lane * 3 * H + k] = dn * kept[at] * r_k * (1 - r_k);
+            da_z = dh_new * (n_k - h[at]) * z_k * (1 - z_k);
+            const real da_n = dh_new * z_k * slope(n_k, act, act_a);
+            dxW[lane * 3 * H + H + k] = da_z;
+            dxW[lane * 3 * H + 2 * H + k] = da_n;
+            dhU_n = RESET_AFTER ? da_n * r_k : da_n;
+            if (RESET_AFTER) da_r = dxW[lane * 3 * H + k] = da_n * kept[at] * r_k * (1 - r_k);
             if (want_dh) dh[at] = dh_new * (1 - z_k);
         }
-        d_rzn[k].of[tile_lane] = d_r;  // without RESET_AFTER it is set below
-        d_rzn[H + k].of[tile_lane] = d_z;
-        d_rzn[2 * H + k].of[tile_lane] = d_n;
+        dhU_tile[k].of[tile_lane] = da_r;  // without RESET_AFTER it is set below
+        dhU_tile[H + k].of[tile_lane] = da_z;
+        dhU_tile[2 * H + k].of[tile_lane] = dhU_n;
     }
     __syncthreads();
 
@@ -311,13 +311,13 @@ __device__ inline void gru_step_backward(
         // n = act(... + (r*h) U_n)
         for (int k = warp; k < H; k += n_warps) {
             real sums[TILE_LANES];
-            times_row(d_rzn + 2 * H, H, U + k * 3 * H + 2 * H, sums);
+            times_row(dhU_tile + 2 * H, H, U + k * 3 * H + 2 * H, sums);
             const int in_warp = threadIdx.x % WARP, lane = first + in_warp, at = lane * H + k;
             if (in_warp < TILE_LANES) {
                 const real drh = of_lane(sums, in_warp), r_k = lane < lanes ? r[at] : real(0);
-                const real d_r = lane < lanes ? drh * h[at] * r_k * (1 - r_k) : real(0);
-                if (lane < lanes) dxW[lane * 3 * H + k] = d_r;
-                d_rzn[k].of[in_warp] = d_r;
+                const real da_r = lane < lanes ? drh * h[at] * r_k * (1 - r_k) : real(0);
+                if (lane < lanes) dxW[lane * 3 * H + k] = da_r;
+                dhU_tile[k].of[in_warp] = da_r;
                 drh_r[k].of[in_warp] = drh * r_k;
             }
         }
@@ -326,11 +326,11 @@ __device__ inline void gru_step_backward(
 
     const int size = TILE_LANES * 3 * H;
     for (int i = threadIdx.x; i < size && first + i / (3 * H) < lanes; i += blockDim.x)
-        dhU[first * 3 * H + i] = d_rzn[i % (3 * H)].of[i / (3 * H)];
+        dhU[first * 3 * H + i] = dhU_tile[i % (3 * H)].of[i / (3 * H)];
     if (!want_dh) return;
     for (int k = warp; k < H; k += n_warps) {
         real sums[TILE_LANES];
-        times_row(d_rzn, RESET_AFTER ? 3 * H : 2 * H, U + k * 3 * H, sums);
+        times_row(dhU_tile, RESET_AFTER ? 3 * H : 2 * H, U + k * 3 * H, sums);
         const int in_warp = threadIdx.x % WARP, lane = first + in_warp;
         if (in_warp < TILE_LANES && lane < lanes)
             dh[lane * H + k] +=

@@ -162,10 +162,10 @@ __device__ inline real top1(const Row &row, real n, real *pull) {
     EACH(u, row) {
         const real c = row.negatives(u) / n, y = row.y[u];
         const real above = sigmoid(y - of_target), size = sigmoid(y * y);
-        const real slope = c * above * (1 - above);
+        const real d_above = c * above * (1 - above);
         loss += c * (above + size);
-        sum += slope;
-        row.g[u] = slope + c * 2 * y * size * (1 - size);
+        sum += d_above;
+        row.g[u] = d_above + c * 2 * y * size * (1 - size);
     }
     *pull = block_sum(sum);
     return block_sum(loss);
@@ -215,9 +215,9 @@ __device__ inline real top1_max(const Row &row, real *pull) {
     EACH(u, row) {
         const real s = row.g[u] / total, y = row.y[u];
         const real above = sigmoid(y - of_target), size = sigmoid(y * y);
-        const real slope = s * above * (1 - above);
-        sum += slope;
-        row.g[u] = s * (above + size - loss + 2 * y * size * (1 - size)) + slope;
+        const real d_above = s * above * (1 - above);
+        sum += d_above;
+        row.g[u] = s * (above + size - loss + 2 * y * size * (1 - size)) + d_above;
     }
     *pull = block_sum(sum);
     return loss;

@@ -11,6 +11,15 @@
 // bit-identical wherever it is computed, or an item could fail to tie with itself.
 __device__ inline real add_product(real sum, real a, real b) { return fma(a, b, sum); }
 
+__device__ inline real score(
+    const real *h, const real *V_y, const real *b_y, int c, int item, int H
+) {
+    real sum = 0;
+    for (int k = 0; k < H; k++)
+        sum = add_product(sum, h[(long long)c * H + k], V_y[(long long)item * H + k]);
+    return sum + b_y[item];
+}
+
 // === The scores themselves =======================================================================
 // For serving: bit-identical to the scores that all versions below compare. One thread computes one
 // score and, as in version 2, reads its own row of V_y. Grid (ceil(I / block), n).
@@ -20,10 +29,7 @@ extern "C" __global__ void catalogue_scores(
 ) {
     const int c = blockIdx.y, item = blockIdx.x * blockDim.x + threadIdx.x;
     if (item >= I) return;
-    real sum = 0;
-    for (int k = 0; k < H; k++)
-        sum = add_product(sum, h[(long long)c * H + k], V_y[(long long)item * H + k]);
-    scores[(long long)c * I + item] = sum + b_y[item];
+    scores[(long long)c * I + item] = score(h, V_y, b_y, c, item, H);
 }
 
 // === Version 1, plain: one thread, one case ======================================================
@@ -37,19 +43,12 @@ extern "C" __global__ void rank_plain(
 ) {
     const int c = blockIdx.x * blockDim.x + threadIdx.x;
     if (c >= n) return;
-    real of_target = 0;
-    for (int k = 0; k < H; k++)
-        of_target = add_product(of_target, h[(long long)c * H + k],
-                                V_y[(long long)targets[c] * H + k]);
-    of_target += b_y[targets[c]];
+    const real of_target = score(h, V_y, b_y, c, targets[c], H);
     int less = 0, same = 0;
     for (int item = 0; item < I; item++) {
-        real score = 0;
-        for (int k = 0; k < H; k++)
-            score = add_product(score, h[(long long)c * H + k], V_y[(long long)item * H + k]);
-        score += b_y[item];
-        less += score < of_target;
-        same += score == of_target;
+        const real of_item = score(h, V_y, b_y, c, item, H);
+        less += of_item < of_target;
+        same += of_item == of_target;
     }
     below[c] = less;
     level[c] = same;
@@ -66,19 +65,12 @@ extern "C" __global__ void rank_spread(
     int *below, int *level
 ) {
     const int c = blockIdx.y;
-    real of_target = 0;
-    for (int k = 0; k < H; k++)
-        of_target = add_product(of_target, h[(long long)c * H + k],
-                                V_y[(long long)targets[c] * H + k]);
-    of_target += b_y[targets[c]];
+    const real of_target = score(h, V_y, b_y, c, targets[c], H);
     int less = 0, same = 0;
     for (int item = blockIdx.x * WARP + threadIdx.x; item < I; item += gridDim.x * WARP) {
-        real score = 0;
-        for (int k = 0; k < H; k++)
-            score = add_product(score, h[(long long)c * H + k], V_y[(long long)item * H + k]);
-        score += b_y[item];
-        less += score < of_target;
-        same += score == of_target;
+        const real of_item = score(h, V_y, b_y, c, item, H);
+        less += of_item < of_target;
+        same += of_item == of_target;
     }
     for (int distance = WARP / 2; distance > 0; distance /= 2) {
         less += __shfl_xor_sync(FULL_WARP, less, distance);
@@ -107,11 +99,7 @@ extern "C" __global__ void target_scores(
     const real *h, const real *V_y, const real *b_y, const int *targets, int n, int H, real *scores
 ) {
     const int c = blockIdx.x * blockDim.x + threadIdx.x;
-    if (c >= n) return;
-    real sum = 0;
-    for (int k = 0; k < H; k++)
-        sum = add_product(sum, h[(long long)c * H + k], V_y[(long long)targets[c] * H + k]);
-    scores[c] = sum + b_y[targets[c]];
+    if (c < n) scores[c] = score(h, V_y, b_y, c, targets[c], H);
 }
 
 extern "C" __global__ void rank(
@@ -158,9 +146,9 @@ extern "C" __global__ void rank(
 #pragma unroll
             for (int l = 0; l < RANK_PER_THREAD; l++) {
                 const int item = item0 + tx + RANK_STRIDE * l;
-                const real score = item < I ? sum[i][l] + b_y[item] : real(0);
-                less[i] += item < I && score < of_target[i];
-                same[i] += item < I && score == of_target[i];
+                const real of_item = item < I ? sum[i][l] + b_y[item] : real(0);
+                less[i] += item < I && of_item < of_target[i];
+                same[i] += item < I && of_item == of_target[i];
             }
     }
     // The RANK_STRIDE threads of a case are neighbours in a warp.

@@ -4,7 +4,7 @@
 #include "common.cuh"
 
 #define EMPTY -1  // the item of an empty bucket
-#define FIELD(bucket, name) table[(bucket) * BUCKET_SIZE + BUCKET_##name]
+#define FIELD(bucket, name) buckets[(bucket) * BUCKET_SIZE + BUCKET_##name]
 
 // --- the distinct items of each step -------------------------------------------------------------
 // A block takes a step. Its columns are the n targets, the S samples and, where the input shares
@@ -25,21 +25,21 @@
 //
 // xs, ys (T, B) of the epoch, lanes (T,); samples (C, S) of the chunk, whose first step is `first`.
 // Per step of the chunk: rows, count, weight (most,); target, own, fed (B,), fed is -1 if the input
-// has its own table; sizes (2,): scored and distinct. Scratch: table (n_buckets, BUCKET_SIZE), with
-// n_buckets a power of two > 2B + S, and bucket_of (2B + S,), each column's bucket. Grid C.
+// has its own table; sizes (2,): scored and distinct. Scratch: buckets (n_buckets,
+// BUCKET_SIZE), with n_buckets a power of two > 2B + S, and bucket_of (2B + S,), each column's
+// bucket. Grid C.
 
 extern "C" __global__ void collect(
     const int *xs, const int *ys, const int *lanes, const int *samples, const real *log_support,
-    int first, int B, int S, int most, int shared_input, real logq, int corrects, real alpha,
-    int n_buckets,
-    int *table, int *bucket_of, int *rows, real *count, real *weight, int *target, real *own,
-    int *fed, int *sizes, real *log_weights
+    int first, int B, int S, int most, int tied, real logq, int corrects, real alpha,
+    int n_buckets, int *buckets, int *bucket_of, int *rows, real *count, real *weight, int *target,
+    real *own, int *fed, int *sizes, real *log_weights
 ) {
     __shared__ int of_warp[WARP];
     const int place = blockIdx.x, step = first + place, n = lanes[step];
-    const int scored_columns = n + S, columns = scored_columns + (shared_input ? n : 0);
+    const int scored_columns = n + S, columns = scored_columns + (tied ? n : 0);
     const int thread = threadIdx.x, in_warp = thread % WARP, warp = thread / WARP;
-    table += (long long)place * n_buckets * BUCKET_SIZE;
+    buckets += (long long)place * n_buckets * BUCKET_SIZE;
     bucket_of += place * most;
     rows += place * most;
     count += place * most;
@@ -107,7 +107,7 @@ extern "C" __global__ void collect(
     for (int i = thread; i < n; i += blockDim.x) {
         target[i] = FIELD(bucket_of[i], SLOT);
         own[i] = logq > 0 && !corrects ? exp(-logq * log_support[ys[step * B + i]]) : real(1);
-        fed[i] = shared_input ? FIELD(bucket_of[scored_columns + i], SLOT) : -1;
+        fed[i] = tied ? FIELD(bucket_of[scored_columns + i], SLOT) : -1;
     }
     log_weight = block_sum(log_weight);
     if (thread == 0) {

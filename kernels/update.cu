@@ -75,7 +75,7 @@ extern "C" __global__ void update_rows(
 
 // === Version 3, fused: the gradient of the scored rows is computed where it is used ==============
 // dV = dy^T h stays in registers: 880 KB and a launch less than scores_backward_rows and
-// update_rows. A block takes UPDATE_ROWS rows, so h is read U / UPDATE_ROWS times. Lanes are added
+// update_rows. A block takes UPDATE_ROWS rows, so h is read once for each block. Lanes are added
 // in order, so results are bit-identical from run to run.
 //
 // Where the input shares the table, fed[lane] is the row of the lane's input item, to which the
@@ -88,7 +88,7 @@ extern "C" __global__ void update_rows(
 // All weights are read first. The compiler must assume that two rows may be the same, so a thread
 // that alternates reads and writes waits for each of them. 7.6 us in a step of setting B of
 // docs/performance.md; 14.1 in C, with 80 lanes, 224 units and momentum.
-// Grid ceil(U / UPDATE_ROWS).
+// Grid ceil(distinct / UPDATE_ROWS).
 
 extern "C" __global__ void update_scored(
     const int *now, const int *rows, const real *dy, const real *h, const int *fed, const real *de,
@@ -96,9 +96,9 @@ extern "C" __global__ void update_scored(
     real momentum, real *V_y, real *a_V, real *v_V, real *b_y, real *a_b, real *v_b
 ) {
     __shared__ __align__(16) real dy_tile[WARP][UPDATE_ROWS];
-    const int n = now[NOW_LANES], scored = now[NOW_SCORED], U = now[NOW_DISTINCT];
+    const int n = now[NOW_LANES], scored = now[NOW_SCORED], distinct = now[NOW_DISTINCT];
     const int first = blockIdx.x * UPDATE_ROWS;
-    if (first >= U) return;
+    if (first >= distinct) return;
     const How how = {adagrad, rates[now[NOW_PLACE]], momentum};
 
     for (int k0 = 0; k0 <= H; k0 += blockDim.x) {  // every thread, for the barriers
@@ -110,7 +110,7 @@ extern "C" __global__ void update_scored(
         for (int row = 0; row < UPDATE_ROWS; row++) {
             const int u = first + row;
             at[row] = -1;
-            if (k < H && u < U) at[row] = (long long)rows[u] * H + k;
+            if (k < H && u < distinct) at[row] = (long long)rows[u] * H + k;
             if (k == H && u < scored && !cosine) at[row] = rows[u];
             if (at[row] >= 0) old[row] = read(p, a, v, at[row], how);
         }

@@ -23,7 +23,7 @@ from conftest import examples
 from gru4rec_np import GRU4Rec, InputError, Shop, backends
 from gru4rec_np.backends import emulator
 from gru4rec_np.backends.cuda import operations as cuda
-from gru4rec_np.backends.cuda.device import Size, blocks, compiler_options, cut_parts
+from gru4rec_np.backends.cuda.device import Size, compiler_options, n_blocks, n_cut_parts
 from gru4rec_np.data.batches import draw_negatives, guide_table, negative_distribution
 from gru4rec_np.files import KERNELS
 from gru4rec_np.ops import cells, losses, optim, ranking, scoring
@@ -132,7 +132,7 @@ def test_parts_of_more_than_a_tile(device, monkeypatch):
     h, V, b = (rng.normal(size=s).astype(np.float32) for s in [(70, 40), (900, 40), 900])
     args = h / np.float32(6), V, b, rng.integers(0, 900, 70)
     monkeypatch.setattr("gru4rec_np.backends.cuda.device.CUT_BLOCKS", 12)
-    assert cut_parts(70, 900) == 4
+    assert n_cut_parts(70, 900) == 4
     wanted = losses.cut_cross_entropy(*args)
     for a, same in zip(ops_of(device).cut_cross_entropy(*args), wanted, strict=True):
         close(a, same, 900)
@@ -141,8 +141,8 @@ def test_parts_of_more_than_a_tile(device, monkeypatch):
 @given(lanes=st.integers(1, 10**4), columns=st.integers(1, 10**6))
 def test_no_part_is_empty(lanes, columns):
     """As items_of_part of cut.cu cuts them."""
-    parts = cut_parts(lanes, columns)
-    each = Size.CUT_SIDE * blocks(blocks(columns, Size.CUT_SIDE), parts)
+    parts = n_cut_parts(lanes, columns)
+    each = Size.CUT_SIDE * n_blocks(n_blocks(columns, Size.CUT_SIDE), parts)
     assert (parts - 1) * each < columns <= parts * each
 
 
@@ -160,7 +160,7 @@ def test_first_rung_of_the_update(device, rows, width, adapt, momentum, dtype, s
     g = rng.normal(size=(len(pick), width)).astype(dtype)
     found = []
     for update in (optim.update, functools.partial(update_plain, ops_of(device))):
-        q, state = p.copy(), optim.init_state(p, adapt, momentum)
+        q, state = p.copy(), optim.init_memory(p, adapt, momentum)
         for _ in range(2):
             update(q, g, state, adapt, 0.1, momentum, pick)
         found.append([q, *state.values()])
@@ -292,7 +292,7 @@ def exercise(ops, file):
         ops.cut_cross_entropy(draw(3, 5), draw(9000, 5), draw(9000), args[3][:3])
     elif file == "update":
         p, rows = draw(70, 37), rng.permutation(70)[:40]
-        state = optim.init_state(p, "adagrad", 0.1)
+        state = optim.init_memory(p, "adagrad", 0.1)
         for update in (ops.update, functools.partial(update_plain, ops)):
             update(p, draw(40, 37), state, "adagrad", 0.1, 0.1, rows)
         steps_of(ops)

@@ -11,7 +11,7 @@ from gru4rec_np import GRU4Rec, read_table
 from gru4rec_np.data.batches import session_parallel
 from gru4rec_np.models import network
 from gru4rec_np.ops.losses import LOSSES, loss_and_gradient
-from gru4rec_np.ops.optim import init_state
+from gru4rec_np.ops.optim import init_memory
 from gru4rec_np.ops.ranking import metrics
 from gru4rec_np.ops.scoring import log_proposal
 
@@ -83,7 +83,7 @@ def test_iterator_gives_the_recorded_order(name):
 def test_training_run_replayed(name):
     run, hp = open_run(name)
     W = weights(run, "init", hp)
-    memory = {n: init_state(p, hp.adapt, hp.momentum) for n, p in W.items()}
+    memory = {n: init_memory(p, hp.adapt, hp.momentum) for n, p in W.items()}
     train = read_table(shared("golden/train.tsv"))
     log_support = np.log(train.support)
     batches = session_parallel(train, hp.batch_size, min_lanes=1 if hp.n_sample else 2)

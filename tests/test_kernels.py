@@ -325,7 +325,7 @@ def test_update(backend, rows, columns, sparse, adapt, momentum, dtype, seed):
     pick = rng.permutation(rows)[: 1 + rows // 2] if sparse else ...
     runs = []
     for update in (NUMPY.update, ops.update):
-        q, state = p.copy(), optim.init_state(p, adapt, momentum)
+        q, state = p.copy(), optim.init_memory(p, adapt, momentum)
         grads = np.random.default_rng(seed)
         for _ in range(3):
             g = grads.normal(size=p[pick].shape).astype(dtype)

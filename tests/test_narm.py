@@ -37,7 +37,7 @@ from gru4rec_np.ops.encoders import (
     unroll_backward,
 )
 from gru4rec_np.ops.losses import softmax_loss
-from gru4rec_np.ops.optim import init_state
+from gru4rec_np.ops.optim import init_memory
 
 NUMPY = load("numpy")
 ITEMS = 6
@@ -152,7 +152,7 @@ def random_problem(hp, n):
         "y": rng.integers(0, ITEMS, sum(n)),
         "there": grid(n),
         "samples": rng.integers(0, ITEMS, hp.n_sample) if hp.n_sample else None,
-        "drawn": rng.dirichlet(np.ones(ITEMS), 2),
+        "chances": rng.dirichlet(np.ones(ITEMS), 2),
     }
 
 
@@ -278,7 +278,7 @@ def test_a_batch_is_the_sum_of_its_sessions(hp, n):
             "y": problem["y"][own],
             "there": np.ones((own.sum(), 1), bool),
             "samples": None,
-            "drawn": None,
+            "chances": None,
         }
         full, loss_of_one = gradients(hp, W, one)
         total += own.sum() * loss_of_one()
@@ -300,7 +300,7 @@ def test_a_batch_in_parts(hp, n):
         own = lane % 2 == i
         part = {name: problem[name][own] for name in "xy"}
         there = problem["there"][:, i::2]
-        part |= {"there": there[there.any(axis=1)], "samples": None, "drawn": None}
+        part |= {"there": there[there.any(axis=1)], "samples": None, "chances": None}
         part_loss, g = loss_and_gradients(W, hp, NUMPY, n_cases=sum(n), **part)
         losses.append(part_loss)
         parts.append(g)
@@ -351,11 +351,11 @@ def test_cases_are_scored_in_blocks(monkeypatch, n_sample):
     rng = np.random.default_rng(0)
     emb, out, y = rng.normal(size=(ITEMS, 3)), rng.normal(size=(7, 3)), rng.integers(0, ITEMS, 7)
     samples = rng.integers(0, ITEMS, n_sample) if n_sample else None
-    drawn = rng.dirichlet(np.ones(ITEMS), 2)
+    chances = rng.dirichlet(np.ones(ITEMS), 2)
 
     def run(out, y):
         g = Gradients()
-        loss, dout = decode(out, emb, y, samples, drawn, NUMPY, g)
+        loss, dout = decode(out, emb, y, samples, chances, NUMPY, g)
         g.sum_rows()
         return loss * len(y), dout * len(y), whole(g, emb)["emb"] * len(y)
 
@@ -378,7 +378,8 @@ def test_cases_are_scored_in_blocks(monkeypatch, n_sample):
 def test_samples_estimate_the_sum_over_all_items_without_bias(seed, n):
     """Over all draws, of the other targets and of a sample, by their probabilities."""
     rng = np.random.default_rng(seed)
-    emb, out, drawn = rng.normal(size=(4, 2)), rng.normal(size=(n, 2)), rng.dirichlet(np.ones(4), 2)
+    emb, out = rng.normal(size=(4, 2)), rng.normal(size=(n, 2))
+    chances = rng.dirichlet(np.ones(4), 2)
     mean, found = 0.0, []
 
     def keep(r, column):
@@ -387,8 +388,8 @@ def test_samples_estimate_the_sum_over_all_items_without_bias(seed, n):
 
     for *others, sample in itertools.product(range(4), repeat=n):
         y, ops = np.array([2, *others]), SimpleNamespace(softmax_loss=keep)
-        decode(out, emb, y, np.array([sample]), drawn, ops, Gradients())
-        p = drawn[0, others].prod() * drawn[1, sample]
+        decode(out, emb, y, np.array([sample]), chances, ops, Gradients())
+        p = chances[0, others].prod() * chances[1, sample]
         mean += p * np.exp(found[-1][0][0] + emb[2] @ out[0])
     np.testing.assert_allclose(mean, np.exp(emb @ out[0]).sum(), rtol=1e-10)
 
@@ -418,7 +419,7 @@ def test_a_step_touches_only_its_rows():
     rng = np.random.default_rng(0)
     hp.item_ids, hp.weights = np.arange(1000), init_weights(hp, 1000, rng)
     before = hp.weights["emb"].copy()
-    hp.memory = {name: init_state(p, "adam", 0) for name, p in hp.weights.items()}
+    hp.memory = {name: init_memory(p, "adam", 0) for name, p in hp.weights.items()}
     _, g = loss_and_gradients(
         hp.weights, hp, NUMPY, np.array([5, 9, 5]), np.array([9, 5, 7]), grid([2, 1]),
         np.array([20, 20]), np.full((2, 1000), 0.001), rng,
@@ -514,9 +515,9 @@ def test_a_training_knows_how_often_items_are_drawn(log, monkeypatch, keep_count
     """Targets come from the new sessions, samples by the counts that are kept."""
     given = []
 
-    def spy(out, emb, y, samples, drawn, *more):
-        given.append(drawn)
-        return decode(out, emb, y, samples, drawn, *more)
+    def spy(out, emb, y, samples, chances, *more):
+        given.append(chances)
+        return decode(out, emb, y, samples, chances, *more)
 
     model = NARM(**SMALL, n_sample=4, sample_alpha=0.5).fit(log)
     monkeypatch.setattr(narm, "decode", spy)
@@ -524,9 +525,9 @@ def test_a_training_knows_how_often_items_are_drawn(log, monkeypatch, keep_count
     model.fit_more(few, keep_counts=keep_counts)
     old, new = log.compact().support, few.compact().extend(model.item_ids).support
     of_samples = np.sqrt(old + new if keep_counts else new)
-    for drawn in given:
-        np.testing.assert_allclose(drawn[0], new / new.sum(), rtol=1e-9, atol=1e-12)
-        np.testing.assert_allclose(drawn[1], of_samples / of_samples.sum(), rtol=1e-9, atol=1e-12)
+    for chances in given:
+        np.testing.assert_allclose(chances[0], new / new.sum(), rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(chances[1], of_samples / of_samples.sum(), rtol=1e-9, atol=1e-12)
 
 
 def test_the_same_seed_gives_the_same_bits(log, model):

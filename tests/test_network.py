@@ -15,7 +15,7 @@ from gru4rec_np.models import network
 from gru4rec_np.models.hyperparameters import INPUTS
 from gru4rec_np.ops.cells import UNITS
 from gru4rec_np.ops.losses import LOSSES
-from gru4rec_np.ops.optim import OPTIMISERS, init_state
+from gru4rec_np.ops.optim import OPTIMISERS, init_memory
 from gru4rec_np.ops.scoring import corrected
 
 ITEMS = 6
@@ -292,7 +292,7 @@ def test_a_step_touches_only_its_rows(encoding, adapt):
     rng = np.random.default_rng(0)
     W = network.init_weights(hp, 1000, rng)
     before = {name: array.copy() for name, array in W.items()}
-    memory = {n: init_state(p, hp.adapt, hp.momentum) for n, p in W.items()}
+    memory = {n: init_memory(p, hp.adapt, hp.momentum) for n, p in W.items()}
     window = network.Window(
         [np.array([5, 9])], [np.zeros(2, bool)], [np.ones(2, bool)],
         [np.array([7, 8, 20, 20, 30])], [None],

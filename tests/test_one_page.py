@@ -12,7 +12,7 @@ from gru4rec_np.backends import Ops
 from gru4rec_np.data.batches import session_parallel
 from gru4rec_np.models import network
 from gru4rec_np.ops.cells import State
-from gru4rec_np.ops.optim import init_state
+from gru4rec_np.ops.optim import init_memory
 
 LOG = Shop(n_items=50).simulate(150).compact()
 
@@ -40,7 +40,7 @@ def test_the_weights_after_an_epoch_are_the_packages():
     a = {name: np.zeros_like(p) for name, p in w.items()}
     names = {"V_y": "V", "b_y": "b_y", "W_x": "W", "U0": "U", "b0": "b"}
     W = {ours: w[theirs].copy() for ours, theirs in names.items()}
-    memory = {name: init_state(p, "adagrad", 0) for name, p in W.items()}
+    memory = {name: init_memory(p, "adagrad", 0) for name, p in W.items()}
     log_support = np.log(LOG.support)
     batches = session_parallel(LOG, page.B, min_lanes=1)
     samples = rng.integers(0, LOG.n_items, (len(batches), 20))

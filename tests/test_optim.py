@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 
 from conftest import examples
 from gru4rec_np.backends import load
-from gru4rec_np.ops.optim import OPTIMISERS, adam_waits, clip, init_state, sum_rows, update
+from gru4rec_np.ops.optim import OPTIMISERS, adam_waits, clip, init_memory, sum_rows, update
 
 FLOATS = st.floats(-100, 100, allow_subnormal=False)
 SEEDS = st.integers(0, 2**32 - 1)
@@ -62,7 +62,7 @@ def test_sum_rows_leaves_its_arguments_alone():
 
 def run(sparse, adapt, momentum, gradients, p):
     """p and its state after some steps on distinct rows of it, listed or in a dense gradient."""
-    p, state = p.copy(), init_state(p, adapt, momentum)
+    p, state = p.copy(), init_memory(p, adapt, momentum)
     for rows, g in gradients:
         if sparse:
             update(p, g, state, adapt, 0.1, momentum, rows)
@@ -163,7 +163,7 @@ def test_update_against_scalars(gradients, learning_rate, momentum, adapt):
         for step in scalar_steps(adapt, gradients[:, k].tolist()):
             v = momentum * v - learning_rate * step
             expected[k] += v
-    state = init_state(p, adapt, momentum)
+    state = init_memory(p, adapt, momentum)
     for g in gradients:
         update(p, g, state, adapt, learning_rate, momentum)
     np.testing.assert_allclose(p, expected, rtol=1e-12, atol=1e-12)
@@ -172,7 +172,7 @@ def test_update_against_scalars(gradients, learning_rate, momentum, adapt):
 def test_adams_first_update_of_a_late_row_has_full_size():
     """The bias correction uses the row's number of updates, not the global step count."""
     p = np.zeros((2, 3))
-    state = init_state(p, "adam", 0.0)
+    state = init_memory(p, "adam", 0.0)
     assert state["t"].shape == (2, 1)
     for _ in range(1000):
         update(p, np.ones((1, 3)), state, "adam", 0.01, rows=np.array([0]))
@@ -188,7 +188,7 @@ def test_rows_that_wait_catch_up_with_adam_on_all_rows(seed, steps, backend):
     """Rows without a gradient wait, for one step or for some hundred."""
     rng, ops = np.random.default_rng(seed), load(backend)
     p = rng.normal(size=(4, 3))
-    all_rows, state, of_all = p.copy(), init_state(p, "adam", 0), init_state(p, "adam", 0)
+    all_rows, state, of_all = p.copy(), init_memory(p, "adam", 0), init_memory(p, "adam", 0)
     step, moved = 0, np.zeros(500 * steps)
     for _ in range(steps):
         rows = rng.permutation(4)[: rng.integers(1, 4)]
@@ -214,7 +214,7 @@ def test_rows_that_wait_catch_up_with_adam_on_all_rows(seed, steps, backend):
 @pytest.mark.parametrize("adapt", OPTIMISERS)
 def test_float32_stays_float32_and_changes_in_place(adapt, momentum, rows):
     p = np.ones((3, 2), np.float32)
-    same, state = p, init_state(p, adapt, momentum)
+    same, state = p, init_memory(p, adapt, momentum)
     arrays_before = dict(state)
     g = np.full_like(p, 0.5)[rows]
     update(p, g, state, adapt, 0.1, momentum, rows)
@@ -228,7 +228,7 @@ def test_float32_stays_float32_and_changes_in_place(adapt, momentum, rows):
 def test_zero_gradients_are_harmless(adapt):
     """The epsilon prevents 0/0 for a first gradient of 0."""
     p = np.ones(3)
-    update(p, np.zeros(3), init_state(p, adapt, 0.5), adapt, 0.1, 0.5)
+    update(p, np.zeros(3), init_memory(p, adapt, 0.5), adapt, 0.1, 0.5)
     assert p.tolist() == [1, 1, 1]
 
 

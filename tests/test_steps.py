@@ -59,7 +59,7 @@ def run_steps(hp, log, make_stepper, dtype, chunks, epochs=1):
     """Weights, losses and last state after `epochs` of the log, in chunks of steps."""
     rng = np.random.default_rng(hp.seed)
     W = network.init_weights(hp, log.n_items, rng, dtype)
-    memory = {n: optim.init_state(p, hp.adapt, hp.momentum) for n, p in W.items()}
+    memory = {n: optim.init_memory(p, hp.adapt, hp.momentum) for n, p in W.items()}
     run = make_stepper(W, memory, np.log(log.support).astype(dtype))
     negatives = negative_distribution(log.support, hp.sample_alpha)
     found = []

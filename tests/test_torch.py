@@ -36,7 +36,7 @@ from gru4rec_np.ops.cells import (
 )
 from gru4rec_np.ops.inputs import history_length
 from gru4rec_np.ops.losses import LOSSES, loss_and_gradient
-from gru4rec_np.ops.optim import EPSILON, init_state, update
+from gru4rec_np.ops.optim import EPSILON, init_memory, update
 from gru4rec_np.ops.scoring import TINY
 
 torch = pytest.importorskip("torch")
@@ -309,10 +309,10 @@ def naive_narm(hp, P, problem):
     if problem["samples"] is None:
         return F.cross_entropy(out @ P["emb"].T, y[there])
     # Column by column: those that are not the case's own target estimate the sum over all others.
-    samples, drawn = torch.from_numpy(problem["samples"]), torch.from_numpy(problem["drawn"])
+    samples, chances = torch.from_numpy(problem["samples"]), torch.from_numpy(problem["chances"])
     y = y[there]
     items = torch.cat([y, samples])
-    expected = (len(y) - 1) * drawn[0] + len(samples) * drawn[1]
+    expected = (len(y) - 1) * chances[0] + len(samples) * chances[1]
     scores = out @ F.embedding(items, P["emb"]).T - expected.log()[items]
     scores = scores.masked_fill(items == y[:, None], -torch.inf)
     own = (out * F.embedding(y, P["emb"])).sum(dim=1)
@@ -362,7 +362,7 @@ def test_optimisers(ours, theirs, sizes):
     rng = np.random.default_rng(0)
     p = rng.normal(size=(5, 3))
     q = leaf(p)
-    memory = init_state(p, ours["adapt"], ours.get("momentum", 0))
+    memory = init_memory(p, ours["adapt"], ours.get("momentum", 0))
     optimiser = theirs([q], lr=0.1)
     for _ in range(20):
         g = rng.normal(size=p.shape) * 10.0 ** rng.integers(*sizes)
@@ -431,7 +431,7 @@ def test_an_epoch(peer, name):
     steps = len(batches)
     if peer in ("graph", "compiled"):
         steps = int(np.count_nonzero(batches.lanes == model.batch_size))
-    memory = {name: init_state(p, model.adapt, model.momentum) for name, p in W.items()}
+    memory = {name: init_memory(p, model.adapt, model.momentum) for name, p in W.items()}
     state = network.zero_state(model, batches.x.shape[1], np.float64)
     distribution = negative_distribution(train.support, model.sample_alpha)
     samples = draw_negatives(rng, distribution, (steps, model.n_sample))

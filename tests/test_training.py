@@ -13,7 +13,7 @@ from gru4rec_np.models.training import chunk_of
 from gru4rec_np.ops.activations import activate
 from gru4rec_np.ops.cells import UNITS
 from gru4rec_np.ops.losses import loss_and_gradient
-from gru4rec_np.ops.optim import OPTIMISERS, init_state
+from gru4rec_np.ops.optim import OPTIMISERS, init_memory
 
 STEP = {"layers": [4, 3], "n_sample": 5, "batch_size": 3, "dropout_p_embed": 0, "logq": 0,
         "backend": "numpy"}  # fmt: skip
@@ -35,7 +35,7 @@ def one_step(hp, n_items=9, seed=0):
 def trained(hp, W, window, state, rng=None):
     """The loss of one update, and what it added to each weight."""
     new = {name: array.copy() for name, array in W.items()}
-    memory = {name: init_state(p, hp.adapt, hp.momentum) for name, p in W.items()}
+    memory = {name: init_memory(p, hp.adapt, hp.momentum) for name, p in W.items()}
     loss, _ = network.train_window(new, memory, hp, hp.ops, window, state, rng)
     return loss, {name: new[name] - W[name] for name in W}
 

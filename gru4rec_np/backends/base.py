@@ -25,7 +25,7 @@ quiet: ContextVar[bool] = ContextVar("quiet", default=False)
 Part = TypeVar("Part")
 Result = TypeVar("Result")
 Weights = dict[str, np.ndarray]
-Memory = dict[str, dict[str, np.ndarray]]  # weight name -> the optimiser's arrays, see optim.STATE
+Memory = dict[str, dict[str, np.ndarray]]  # weight name -> the optimiser's arrays, see optim.MEMORY
 
 # The optimisers that backends implement. For the others they use ops/optim.py.
 OWN_OPTIMISERS = ("adagrad", "sgd")

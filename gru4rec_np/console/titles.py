@@ -1,12 +1,14 @@
-"""Items in files: their titles, and lists of them."""
+"""Items in files: their titles, and lists of them; a ranking with titles, printed."""
 
 from __future__ import annotations
 
 import csv
 import itertools
-from collections.abc import Container
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
+from gru4rec_np.console import cli
 from gru4rec_np.errors import InputError
 
 
@@ -65,6 +67,18 @@ def require_header(path: str | Path, header: str, known: Container[str]) -> None
             f"{path}: line 1: {header[:60]!r} is an item of the model where a header is expected, "
             "such as item and title"
         )
+
+
+def print_ranking(
+    best: Iterable[tuple[Any, float]], value: str, titles: Mapping[str, str] | None
+) -> None:
+    """Print items with their rank, value and title; `value` says what is above the numbers."""
+    rows = [(cli.shown(item), x, (titles or {}).get(str(item))) for item, x in best]
+    width = max([len("item"), *(len(item) for item, _, _ in rows)])
+    print(f"rank  {'item':{width}} {value:>8}" + "  title" * (titles is not None))
+    for rank, (item, x, title) in enumerate(rows, 1):
+        line = f"{rank:4}  {item:{width}} {x:8.4f}"
+        print(f"{line}  {cli.shown(title)}" if title else line)
 
 
 def read_items(path: str | Path) -> list[str]:

@@ -103,17 +103,13 @@ def clean(
 def _filtered(sessions: Sessions, support: int, length: int, until_stable: bool) -> Sessions:
     """What `clean` leaves of sessions."""
     # One pass first drops only sessions without a next event, whatever the shortest length is.
-    kept = _long(sessions, length if until_stable else min(2, length))
+    kept = sessions.keep_sessions(sessions.lengths >= (length if until_stable else min(2, length)))
     while True:
         before = kept.n_events
         kept = kept.keep_events(kept.support[kept.items] >= support)
-        kept = _long(kept, length)
+        kept = kept.keep_sessions(kept.lengths >= length)
         if not until_stable or kept.n_events == before:
             return kept
-
-
-def _long(sessions: Sessions, length: int) -> Sessions:
-    return sessions.keep_sessions(sessions.lengths >= length)
 
 
 def cut_by_time(
@@ -189,6 +185,6 @@ def split(
     """
     train, test = cut_by_time(data, days, share, by, full_hour)
     # A session of one event trains no network. Dropped, so that all methods have the same items.
-    train = _long(train, 2).compact()
+    train = train.keep_sessions(train.lengths >= 2).compact()
     train = train if known is None else train.extend(known)
     return train, test.restrict(train.item_ids)

@@ -359,13 +359,8 @@ def cut(sessions: Sessions, gap: float) -> Sessions:
     starts = np.diff(sessions.times, prepend=-np.inf) > gap
     starts[sessions.offsets[:-1][sessions.lengths > 0]] = True
     offsets = np.append(np.flatnonzero(starts), sessions.n_events)
-    return Sessions(
-        sessions.items,
-        offsets,
-        sessions.times,
-        sessions.item_ids,
-        np.arange(1, len(offsets), dtype=np.int64),
-    )
+    numbers = np.arange(1, len(offsets), dtype=np.int64)
+    return Sessions(sessions.items, offsets, sessions.times, sessions.item_ids, numbers)
 
 
 def _kept(frame: pl.DataFrame, keep: Keep, name: str) -> tuple[pl.DataFrame, np.ndarray, list[str]]:
@@ -422,13 +417,8 @@ def write_table(sessions: Sessions, path: str | Path) -> None:
                         f"{path}: the id {text[:60]!r} is empty or has a tab or a line break, "
                         "which a tab-separated file cannot hold; write .csv or .parquet"
                     )
-    frame = pl.DataFrame(
-        {
-            "SessionId": np.repeat(session_ids, sessions.lengths),
-            "ItemId": item_ids[sessions.items],
-            "Time": sessions.times,
-        }
-    )
+    of_events = np.repeat(session_ids, sessions.lengths), item_ids[sessions.items], sessions.times
+    frame = pl.DataFrame(dict(zip(COLUMNS, of_events, strict=True)))
 
     def save(part: Path) -> None:
         if kind == ".parquet":

@@ -314,7 +314,7 @@ class Model(Estimator, ABC):
         size = max(1, min(MANY, MAX_SCORES // 4 // len(self.item_ids)))
         # BLAS and NumPy run without the GIL. Each block has one thread, so the bits stay the same.
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-            for block, found, scores in pool.map(answer, blocks(known.lengths, size)):
+            for block, found, scores in pool.map(answer, by_length(known.lengths, size)):
                 n = found.shape[1]
                 items[where[block], :n] = np.where(found < 0, -1, rows[found])
                 best[where[block], :n] = scores
@@ -410,7 +410,7 @@ def places_in(rows: np.ndarray, items: np.ndarray) -> np.ndarray:
     return np.searchsorted(rows, items).clip(max=len(rows) - 1)
 
 
-def blocks(lengths: np.ndarray, size: int = MANY) -> list[np.ndarray]:
+def by_length(lengths: np.ndarray, size: int = MANY) -> list[np.ndarray]:
     """The numbers of all sessions, in blocks of similar lengths, the longest first."""
     longest_first = np.argsort(-lengths, kind="stable")
     return np.split(longest_first, range(size, len(longest_first), size))

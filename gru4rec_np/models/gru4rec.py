@@ -19,7 +19,7 @@ from gru4rec_np.data.sessions import CLICKS, Sessions, check_k, own_items
 from gru4rec_np.data.tables import as_sessions
 from gru4rec_np.errors import InputError
 from gru4rec_np.models import hyperparameters, network
-from gru4rec_np.models.base import MANY, blocks, places_in
+from gru4rec_np.models.base import MANY, by_length, places_in
 from gru4rec_np.models.neural import Network, OnChunk, progress
 from gru4rec_np.models.training import Stopped, Training, read_memory
 from gru4rec_np.ops.cells import State
@@ -306,11 +306,11 @@ class GRU4Rec(Network):
     def _last_vectors(self, sessions: Sessions) -> np.ndarray:
         D = self.weights["V_y"].shape[1]
         at_event = np.empty((sessions.n_events, D), self.weights["V_y"].dtype)
-        for block in blocks(sessions.lengths, self.ops.fed_lanes):
-            first, n_cases = sessions.offsets[block], sessions.lengths[block] - 1
+        for block in by_length(sessions.lengths, self.ops.fed_lanes):
+            first, left = sessions.offsets[block], sessions.lengths[block] - 1
             state = self._zero_state(len(block))
-            for t in range(max(n_cases, default=0)):
-                n = int(np.count_nonzero(n_cases > t))
+            for t in range(max(left, default=0)):
+                n = int(np.count_nonzero(left > t))
                 state = State([h[:n] for h in state.h], state.history[:n])
                 x = sessions.items[first[:n] + t]
                 at_event[first[:n] + t], state = self._feed(x, state, self.ops.fed_lanes)

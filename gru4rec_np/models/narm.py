@@ -28,12 +28,12 @@ from gru4rec_np.data.sessions import Sessions
 from gru4rec_np.data.tables import as_sessions
 from gru4rec_np.errors import InputError
 from gru4rec_np.models import going_on
-from gru4rec_np.models.base import blocks
+from gru4rec_np.models.base import by_length
 from gru4rec_np.models.hyperparameters import WIDEST, Checked, declare, flag, number, whole
 from gru4rec_np.models.network import Gradients, drop, dropout_mask
 from gru4rec_np.models.neural import Network, history_row, progress
 from gru4rec_np.ops.encoders import attend
-from gru4rec_np.ops.optim import adam_waits, init_state
+from gru4rec_np.ops.optim import adam_waits, init_memory
 
 LONGEST = 200  # events of a session in one piece, see `pieces`
 EVAL_PIECES = 256  # pieces to evaluate side by side
@@ -207,7 +207,7 @@ def decode(
     emb: np.ndarray,
     y: np.ndarray,
     samples: np.ndarray | None,
-    drawn: np.ndarray,
+    chances: np.ndarray,
     ops: Ops,
     g: Gradients,
     n_cases: int | None = None,
@@ -221,7 +221,7 @@ def decode(
 
     Args:
         out: (E, X) from `encode`. y: (E,) targets. samples: (S,) items; None to score all items.
-        drawn: (2, I) each item's probability as a case's target, and as a sample.
+        chances: (2, I) each item's probability as a case's target, and as a sample.
         g: the gradient of emb is added to it.
         n_cases: what the sum is divided by; None for E.
 
@@ -245,12 +245,12 @@ def decode(
                 np.concatenate([y[part], samples]), return_inverse=True, return_counts=True
             )
             own = np.arange(n), column[:n]
-            expected = (n - 1) * drawn[0, items] + len(samples) * drawn[1, items]
-            weight = np.log(count / expected).astype(emb.dtype)
+            expected = (n - 1) * chances[0, items] + len(samples) * chances[1, items]
+            log_weight = np.log(count / expected).astype(emb.dtype)
             V = emb[items]
             r = out[part] @ V.T
             of_targets = r[own]
-            r += weight
+            r += log_weight
             r[own] = of_targets
             losses, dr = ops.softmax_loss(r, column[:n])
             g.add_rows("emb", items, dr.T @ share[part])
@@ -268,7 +268,7 @@ def loss_and_gradients(
     y: np.ndarray,
     there: np.ndarray,
     samples: np.ndarray | None,
-    drawn: np.ndarray,
+    chances: np.ndarray,
     rng: np.random.Generator | None = None,
     n_cases: int | None = None,
 ) -> tuple[float, Gradients]:
@@ -283,7 +283,7 @@ def loss_and_gradients(
     """
     g = Gradients()
     out, cache = encode(W, hp, ops, x, there, rng)
-    loss, dout = decode(out, W["emb"], y, samples, drawn, ops, g, n_cases)
+    loss, dout = decode(out, W["emb"], y, samples, chances, ops, g, n_cases)
     encode_backward(dout, cache, W, hp, ops, g)
     g.sum_rows()
     return loss, g
@@ -393,11 +393,11 @@ class NARM(Network):
         self._set_catalogue(train.item_ids)
         self.support, self.history = support, []
         self.weights = init_weights(hp, train.n_items, rng)
-        self.memory = {name: init_state(p, "adam", 0) for name, p in self.weights.items()}
+        self.memory = {name: init_memory(p, "adam", 0) for name, p in self.weights.items()}
         if old is not None:
             going_on.start_from(self.weights, self.memory, *old, train)
         negatives = negative_distribution(support, hp.sample_alpha)
-        drawn = np.diff([negative_distribution(train.support, 1), negatives], prepend=0)
+        chances = np.diff([negative_distribution(train.support, 1), negatives], prepend=0)
         guide = guide_table(negatives)
         session, first, n = pieces(train.lengths - 1, LONGEST)
         first += train.offsets[session]
@@ -415,7 +415,7 @@ class NARM(Network):
             with np.errstate(**LOSS_IS_CHECKED):  # of this thread
                 return loss_and_gradients(
                     self.weights, hp, self.ops, train.items[events], train.items[events + 1],
-                    there, samples, drawn, rng, n_cases,
+                    there, samples, chances, rng, n_cases,
                 )  # fmt: skip
 
         with progress(hp.n_epochs, verbose) as show:
@@ -486,7 +486,7 @@ class NARM(Network):
         # Where two pieces overlap, the outputs of the first one have seen more events.
         answers_from = first + np.where(start > 0, LONGEST - LONGEST // 2, 0)
         at_event = np.empty((test.n_events, self.hp.embedding), self.weights["emb"].dtype)
-        for block in blocks(n, EVAL_PIECES):
+        for block in by_length(n, EVAL_PIECES):
             events, there = side_by_side(first[block], n[block])
             out, _ = encode(self.weights, self.hp, self.ops, test.items[events], there)
             answers = events >= np.broadcast_to(answers_from[block], there.shape)[there]

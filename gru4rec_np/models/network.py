@@ -49,7 +49,7 @@ EMBEDDING_TABLE = {"embedding": "E", "shared": "V_y"}
 # --- the weights ----------------------------------------------------------------------------------
 
 
-def blocks(hp: Hyperparameters, n_items: int) -> dict[str, tuple[int, ...]]:
+def gate_blocks(hp: Hyperparameters, n_items: int) -> dict[str, tuple[int, ...]]:
     """Each weight's blocks: a matrix's rows and the widths of its blocks, or a vector's length.
 
     Nothing is allocated, however large the weights would be.
@@ -89,7 +89,7 @@ def shapes(hp: Hyperparameters, n_items: int) -> dict[str, tuple[int, ...]]:
     """The shape of each weight, by name."""
     return {
         name: (rows, sum(columns)) if columns else (rows,)
-        for name, (rows, *columns) in blocks(hp, n_items).items()
+        for name, (rows, *columns) in gate_blocks(hp, n_items).items()
     }
 
 
@@ -122,7 +122,7 @@ def init_weights(
             at += width
         return out
 
-    return {name: draw(*sizes) for name, sizes in blocks(hp, n_items).items()}
+    return {name: draw(*sizes) for name, sizes in gate_blocks(hp, n_items).items()}
 
 
 # --- the state that sessions carry ----------------------------------------------------------------
@@ -560,18 +560,18 @@ def forward(
     Returns:
         loss, the state at the end, and the cache of `backward`.
     """
-    loss, steps = 0.0, []
+    loss, caches = 0.0, []
     for x, reset, keep, items, log_q in zip(*window, strict=True):
         state = enter_step(state, keep, reset)
         out, state, cache = recurrent(W, hp, ops, x, state, rng)
         compare = compare_all if hp.scores_all else compare_sampled
         losses, compared = compare(W, hp, ops, out, items, log_q)
         loss += float(losses.sum()) / hp.batch_size
-        steps.append((cache, compared, keep, reset))
-    return loss, state, steps
+        caches.append((cache, compared, keep, reset))
+    return loss, state, caches
 
 
-def backward(W: Weights, hp: Hyperparameters, ops: Ops, steps: list[tuple]) -> Gradients:
+def backward(W: Weights, hp: Hyperparameters, ops: Ops, caches: list[tuple]) -> Gradients:
     """Gradient of `forward`'s loss with respect to every weight, through all steps of the window.
 
     The state at the start of the window is a constant; with bptt = 1 this is the reference's rule.
@@ -581,7 +581,7 @@ def backward(W: Weights, hp: Hyperparameters, ops: Ops, steps: list[tuple]) -> G
     """
     g = Gradients()
     dh = None
-    for cache, compared, keep, reset in reversed(steps):
+    for cache, compared, keep, reset in reversed(caches):
         compare_backward = compare_all_backward if hp.scores_all else compare_sampled_backward
         dout = compare_backward(compared, W, hp, ops, g)
         if dh is None:
@@ -625,14 +625,14 @@ def train_window(
     """One update of the weights, in place: forward, backward, regularise, clip, optimise.
 
     Args:
-        memory: weight name to the optimiser's state, see `optim.init_state`.
+        memory: weight name to the optimiser's, see `optim.init_memory`.
         rate: the learning rate; None: hp.learning_rate.
 
     Returns:
         the window's loss before the update, and the state at its end.
     """
-    loss, state, steps = forward(W, hp, ops, window, state, rng)
-    g = backward(W, hp, ops, steps)
+    loss, state, caches = forward(W, hp, ops, window, state, rng)
+    g = backward(W, hp, ops, caches)
     if hp.lmbd:
         loss += l2(W, g, hp.lmbd)
     g.clip(hp.grad_cap)

@@ -20,7 +20,7 @@ from gru4rec_np.data.sessions import Sessions, check_k
 from gru4rec_np.data.tables import Watch, as_sessions
 from gru4rec_np.errors import InputError
 from gru4rec_np.models import checkpoint
-from gru4rec_np.models.base import Model, Scorer, blocks, places_in
+from gru4rec_np.models.base import Model, Scorer, by_length, places_in
 from gru4rec_np.ops.ranking import Lifted
 
 # `ranks` reports its progress after about so many scores (half a second), and so many cases.
@@ -44,7 +44,7 @@ class Network(Model):
             events_per_second.
         support: (I,) int64, the events of each item that the last training counted, for its
             sampler and logQ. None in a model from an older file, which has no counts.
-        memory: the optimiser's, after `fit`, see `optim.init_state`; None in a model from a file.
+        memory: the optimiser's, after `fit`, see `optim.init_memory`; None in a model from a file.
     """
 
     ops: Ops
@@ -141,7 +141,7 @@ class Network(Model):
         V = self._output()[0]
         out = np.full((len(answerable), V.shape[1]), np.nan, V.dtype)
         where = np.flatnonzero(answerable)
-        for block in blocks(known.lengths):
+        for block in by_length(known.lengths):
             out[where[block]] = self._vectors(known, block)
         return out
 

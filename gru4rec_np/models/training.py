@@ -23,7 +23,7 @@ from gru4rec_np.errors import InputError
 from gru4rec_np.models import checkpoint, going_on, network
 from gru4rec_np.models.hyperparameters import Hyperparameters
 from gru4rec_np.models.neural import OnChunk, history_row
-from gru4rec_np.ops.optim import init_state
+from gru4rec_np.ops.optim import init_memory
 from gru4rec_np.ops.scoring import log_columns
 
 CHUNK = (64, 512)  # the fewest and the most steps, see chunk_of
@@ -61,7 +61,7 @@ class Training:
         support: (I,) events of each item, for the sampler and logQ; those of `train` if None.
 
     Attributes:
-        weights: name to array, see network.py. memory: the optimiser's, see `optim.init_state`.
+        weights: name to array, see network.py. memory: the optimiser's, see `optim.init_memory`.
         losses: list of (updates,) arrays, the mean loss over the events of every update, in order.
         history: one dict for each finished epoch.
         epoch, step: the current epoch, from 1, and how many of its steps are done.
@@ -88,13 +88,13 @@ class Training:
         self.chunk = chunk_of(hp, ops)
         self.rng = np.random.default_rng(hp.seed)
         self.weights = network.init_weights(hp, train.n_items, self.rng)
-        self.memory = {n: init_state(p, hp.adapt, hp.momentum) for n, p in self.weights.items()}
+        self.memory = {n: init_memory(p, hp.adapt, hp.momentum) for n, p in self.weights.items()}
         self.losses: list[np.ndarray] = []
         self.history: list[dict[str, float]] = []
         self.epoch, self.step = 1, 0
         self.best: tuple[float, int, dict[str, np.ndarray]] | None = None
         self._loss = self._seconds = 0.0  # of this epoch so far: the sum over its events, and time
-        self._lanes: network.State | None = None
+        self._state: network.State | None = None
         self._epoch_began: Mapping[str, Any] = {}  # the generator's state then
         self._stepper: Stepper | None = None
 
@@ -139,9 +139,9 @@ class Training:
             log_support = log_columns(log_support, hp.sample_alpha, hp.batch_size, hp.n_extra)
         negatives = negative_distribution(self.support, hp.sample_alpha)
         guide = guide_table(negatives)
-        state = self.weights, self.memory
-        stepper = self.ops.stepper(hp, *state, log_support)
-        stepper = stepper or network.StepByStep(hp, *state, self.ops, log_support)
+        of_model = hp, self.weights, self.memory
+        stepper = self.ops.stepper(*of_model, log_support)
+        stepper = stepper or network.StepByStep(*of_model, self.ops, log_support)
         self._stepper = stepper
 
         try:
@@ -154,9 +154,9 @@ class Training:
                     steps = range(first, min(first + chunk, len(batches)))
                     shape = len(steps), hp.n_extra
                     samples = stepper.draw_negatives(rng, negatives, shape, guide)
-                    assert self._lanes is not None  # since _begin_epoch
+                    assert self._state is not None  # since _begin_epoch
                     rates = self._rates(steps, len(batches))
-                    losses, self._lanes = stepper(batches, steps, samples, self._lanes, rng, rates)
+                    losses, self._state = stepper(batches, steps, samples, self._state, rng, rates)
                     self._keep(losses, batches.lanes, steps)
                     self._seconds = time.perf_counter() - began
                     if on_chunk:
@@ -188,7 +188,7 @@ class Training:
             rng.bit_generator.state = now
         batches = session_parallel(self.train, hp.batch_size, self.min_lanes, order)
         if not self.step:
-            self._lanes = network.zero_state(hp, batches.x.shape[1])
+            self._state = network.zero_state(hp, batches.x.shape[1])
         return batches
 
     def _rates(self, steps: range, n_steps: int) -> np.ndarray | None:
@@ -279,9 +279,9 @@ class Training:
         arrays = {f"weights/{n}": p for n, p in self.weights.items()}
         arrays |= {f"memory/{n}/{k}": a for n, m in self.memory.items() for k, a in m.items()}
         arrays["losses"] = np.concatenate([np.empty(0), *self.losses])
-        if self._lanes:
-            arrays |= {f"h/{i}": h for i, h in enumerate(self._lanes.h)}
-            arrays["lane_history"] = self._lanes.history
+        if self._state:
+            arrays |= {f"h/{i}": h for i, h in enumerate(self._state.h)}
+            arrays["lane_history"] = self._state.history
         if self.best:
             arrays |= {f"best/{n}": p for n, p in self.best[2].items()}
         checkpoint.save(path, about, arrays)
@@ -336,7 +336,7 @@ class Training:
                 _take(zero.history, arrays["lane_history"], "the lanes' history")
                 if not ((zero.history >= -1) & (zero.history < self.train.n_items)).all():
                     raise ValueError("the lanes' history has items that are none")
-                self._lanes = zero
+                self._state = zero
             if self.epoch - (self.step == 0) > self.hp.n_epochs:
                 raise ValueError(f"it is in epoch {self.epoch}, n_epochs is {self.hp.n_epochs}")
             if about["best"]:
@@ -369,7 +369,7 @@ def read_memory(path: str | Path, weights: Weights, hp: Hyperparameters) -> Memo
         for name in ("adapt", "momentum"):
             if about["hyperparameters"][name] != hp.as_dict()[name]:
                 raise ValueError(f"it was trained with {name}={about['hyperparameters'][name]}")
-        memory = {n: init_state(p, hp.adapt, hp.momentum) for n, p in weights.items()}
+        memory = {n: init_memory(p, hp.adapt, hp.momentum) for n, p in weights.items()}
         for n, m in memory.items():
             for k, a in m.items():
                 _take(a, arrays[f"memory/{n}/{k}"], f"{n}'s {k}")

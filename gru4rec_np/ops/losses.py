@@ -140,9 +140,9 @@ def top1_backward(cache: tuple) -> np.ndarray:
     """dr_j = [σ'(r_j - r_i) + 2 r_j σ'(r_j²)] / n, and dr_i = -(1/n) Σ_j σ'(r_j - r_i). (B, N)."""
     r, above, size = cache
     n = r.shape[1] - 1
-    slope = _without_target(above * (1 - above), 0)
-    dr = slope + _without_target(2 * r * size * (1 - size), 0)
-    _add_to_target(dr, -slope.sum(axis=1))
+    d_above = _without_target(above * (1 - above), 0)
+    dr = d_above + _without_target(2 * r * size * (1 - size), 0)
+    _add_to_target(dr, -d_above.sum(axis=1))
     return dr / n
 
 
@@ -214,9 +214,9 @@ def top1_max_backward(cache: tuple) -> np.ndarray:
     dr_j = s_j [t_j - L + σ'(r_j - r_i) + 2 r_j σ'(r_j²)], dr_i = -Σ_j s_j σ'(r_j - r_i).
     """
     r, s, above, size, loss = cache
-    slope = s * above * (1 - above)
-    dr = s * (above + size - loss[:, None]) + slope + s * (2 * r * size * (1 - size))
-    _add_to_target(dr, -slope.sum(axis=1))
+    d_above = s * above * (1 - above)
+    dr = s * (above + size - loss[:, None]) + d_above + s * (2 * r * size * (1 - size))
+    _add_to_target(dr, -d_above.sum(axis=1))
     return dr
 
 
@@ -291,7 +291,7 @@ def softmax_loss(r: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.log(total[:, 0]) - target, p
 
 
-SCORES = 2**24  # scores that `cut_cross_entropy` holds at once
+MAX_SCORES = 2**24  # scores that `cut_cross_entropy` holds at once
 
 
 def cut_cross_entropy(
@@ -305,7 +305,7 @@ def cut_cross_entropy(
 
     Wijmans et al. 2024, "Cut Your Losses in Large-Vocabulary Language Models" (arXiv 2411.09009).
     A caller never sees the scores, so a backend need not store them. This form holds at most
-    `SCORES` of them, for as many lanes as that allows.
+    `MAX_SCORES` of them, for as many lanes as that allows.
 
     With V_y and b_y it is the loss over all items. With V_y[items], b_y[items] - log_q and
     y = arange(B) it is the sampled cross-entropy of `loss_and_gradient`, with a linear output and
@@ -321,7 +321,7 @@ def cut_cross_entropy(
     """
     loss, dh = np.empty(len(h), h.dtype), np.empty_like(h)
     dV, db = np.zeros_like(V), np.zeros_like(b)
-    size = max(1, SCORES // len(V))
+    size = max(1, MAX_SCORES // len(V))
     for first in range(0, len(h), size):
         some = slice(first, first + size)
         r = h[some] @ V.T

@@ -1,7 +1,7 @@
 """Optimisers, dense and row-sparse, and the sum of duplicate rows that a sparse update needs.
 
 One function does both: `rows` says which rows of the weight the gradient g belongs to.
-Weights and state change in place.
+Weights and memory change in place.
 """
 
 from types import EllipsisType
@@ -15,9 +15,9 @@ EPSILON = 1e-6
 RMSPROP_DECAY, ADADELTA_DECAY = 0.9, 0.95
 ADAM_DECAY_M, ADAM_DECAY_A, ADAM_EPSILON = 0.9, 0.999, 1e-8
 
-# Optimiser -> names of the arrays that it keeps for each weight, see `init_state`.
-STATE = {"adagrad": "a", "sgd": "", "rmsprop": "a", "adam": "mat", "adadelta": "ad"}
-OPTIMISERS = tuple(STATE)
+# Optimiser -> names of the arrays that it keeps for each weight, see `init_memory`.
+MEMORY = {"adagrad": "a", "sgd": "", "rmsprop": "a", "adam": "mat", "adadelta": "ad"}
+OPTIMISERS = tuple(MEMORY)
 
 
 def sum_rows(rows: np.ndarray, g: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -45,7 +45,7 @@ def sum_rows(rows: np.ndarray, g: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return rows[ends[:-1]], sums.reshape(len(sums), *g.shape[1:])
 
 
-def init_state(p: np.ndarray, adapt: str, momentum: float) -> dict[str, np.ndarray]:
+def init_memory(p: np.ndarray, adapt: str, momentum: float) -> dict[str, np.ndarray]:
     """The optimiser's memory for the weight p: arrays of zeros, of p's dtype and, except t, shape.
 
     Args:
@@ -56,14 +56,14 @@ def init_state(p: np.ndarray, adapt: str, momentum: float) -> dict[str, np.ndarr
         mean of the gradients; "d", mean of the squared steps; "t", the number of updates of each
         row, (rows, 1, ...); "v", the velocity, if momentum is not 0.
     """
-    names = STATE[adapt] + ("v" if momentum else "")
+    names = MEMORY[adapt] + ("v" if momentum else "")
     return {name: np.zeros_like(p[:, :1] if name == "t" and p.ndim > 1 else p) for name in names}
 
 
 def update(
     p: np.ndarray,
     g: np.ndarray,
-    state: dict[str, np.ndarray],
+    memory: dict[str, np.ndarray],
     adapt: str,
     learning_rate: float,
     momentum: float = 0.0,
@@ -80,14 +80,14 @@ def update(
               d = 0.95 d + 0.05 step²                                      (Zeiler 2012, alg. 1)
     then p -= learning_rate step, or with momentum v = momentum v - learning_rate step, p += v.
 
-    A row that is not listed keeps its weight and its state, momentum and means included. Adam's t
+    A row that is not listed keeps its weight and its memory, momentum and means included. Adam's t
     counts the updates of each row. With a global step count, a row seen late would get almost no
     bias correction: its first step would be 0.1 / sqrt(0.001) = 3 times too large. Only where
     `adam_catch_up` is called first, t is that count, as if all rows had been updated.
 
     Args:
         p: the weight, changed in place. g: its gradient, p's shape, or (m, ...) for m listed rows.
-        state: from `init_state`; changed in place.
+        memory: from `init_memory`; changed in place.
         adapt: one of `OPTIMISERS`. learning_rate: > 0. momentum: in [0, 1), Polyak 1964.
         rows: (m,) distinct row numbers, or `...` for all.
 
@@ -96,30 +96,30 @@ def update(
     """
     match adapt:
         case "adagrad":
-            a = state["a"][rows] + g * g
-            state["a"][rows] = a
+            a = memory["a"][rows] + g * g
+            memory["a"][rows] = a
             step = learning_rate * g / np.sqrt(a + EPSILON)
         case "sgd":
             step = learning_rate * g
         case "rmsprop":
-            a = _mean(state["a"], rows, g * g, RMSPROP_DECAY)
+            a = _mean(memory["a"], rows, g * g, RMSPROP_DECAY)
             step = learning_rate * g / np.sqrt(a + EPSILON)
         case "adam":
-            state["t"][rows] += 1
-            t = state["t"][rows]
-            m = _mean(state["m"], rows, g, ADAM_DECAY_M) / (1 - ADAM_DECAY_M**t)
-            a = _mean(state["a"], rows, g * g, ADAM_DECAY_A) / (1 - ADAM_DECAY_A**t)
+            memory["t"][rows] += 1
+            t = memory["t"][rows]
+            m = _mean(memory["m"], rows, g, ADAM_DECAY_M) / (1 - ADAM_DECAY_M**t)
+            a = _mean(memory["a"], rows, g * g, ADAM_DECAY_A) / (1 - ADAM_DECAY_A**t)
             step = learning_rate * m / (np.sqrt(a) + ADAM_EPSILON)
         case "adadelta":
-            a = _mean(state["a"], rows, g * g, ADADELTA_DECAY)
-            step = g * np.sqrt((state["d"][rows] + EPSILON) / (a + EPSILON))
-            _mean(state["d"], rows, step * step, ADADELTA_DECAY)
+            a = _mean(memory["a"], rows, g * g, ADADELTA_DECAY)
+            step = g * np.sqrt((memory["d"][rows] + EPSILON) / (a + EPSILON))
+            _mean(memory["d"], rows, step * step, ADADELTA_DECAY)
             step = learning_rate * step
         case _:
             raise ValueError(f"adapt must be one of {', '.join(OPTIMISERS)}, not {adapt!r}")
     if momentum:
-        v = momentum * state["v"][rows] - step
-        state["v"][rows] = v
+        v = momentum * memory["v"][rows] - step
+        memory["v"][rows] = v
         p[rows] += v
     else:
         p[rows] -= step
@@ -151,7 +151,7 @@ def adam_waits(moved: np.ndarray, step: int, learning_rate: float) -> None:
 
 
 def adam_catch_up(
-    p: np.ndarray, state: dict[str, np.ndarray], rows: np.ndarray, step: int, moved: np.ndarray
+    p: np.ndarray, memory: dict[str, np.ndarray], rows: np.ndarray, step: int, moved: np.ndarray
 ) -> None:
     """Bring rows to where Adam's first `step` steps would have brought them, in place.
 
@@ -160,15 +160,15 @@ def adam_catch_up(
     update here.
 
     Args:
-        p: (I, D) the weight. state: from `init_state`. rows: (m,) distinct row numbers.
+        p: (I, D) the weight. memory: from `init_memory`. rows: (m,) distinct row numbers.
         moved: see `adam_waits`.
     """
-    t, m, a = (state[name][rows] for name in "tma")
+    t, m, a = (memory[name][rows] for name in "tma")
     waits = step - t
     p[rows] -= moved[t.astype(np.int64)].astype(p.dtype) * m / (np.sqrt(a) + ADAM_EPSILON)
-    state["m"][rows] = m * ADAM_DECAY_M**waits
-    state["a"][rows] = a * ADAM_DECAY_A**waits
-    state["t"][rows] = step
+    memory["m"][rows] = m * ADAM_DECAY_M**waits
+    memory["a"][rows] = a * ADAM_DECAY_A**waits
+    memory["t"][rows] = step
 
 
 def _mean(

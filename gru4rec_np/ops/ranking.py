@@ -23,17 +23,17 @@ class Lifted(NamedTuple):
     """Some cases' items whose scores are lifted before they are ranked, see `lift`.
 
     Attributes:
-        row: (p,) each one's case, ascending. items: (p,) item indices, distinct within a case.
+        case: (p,) each one's case, ascending. items: (p,) item indices, distinct within a case.
         floors: (p,) float64.
     """
 
-    row: np.ndarray
+    case: np.ndarray
     items: np.ndarray
     floors: np.ndarray
 
     def apply(self, scores: np.ndarray) -> None:
         """Lift their scores, of all items' (cases, I), in place."""
-        at = self.row, self.items
+        at = self.case, self.items
         scores[at] = lift(scores[at], self.floors)
 
 
@@ -154,8 +154,8 @@ def rank_targets(
         part = slice(i, i + PADDED_ROWS)
         scores = _scores_of_rows(h[part], V_y, b_y)
         if lifted is not None:
-            some = slice(*np.searchsorted(lifted.row, [i, i + PADDED_ROWS]))
-            Lifted(lifted.row[some] - i, lifted.items[some], lifted.floors[some]).apply(scores)
+            some = slice(*np.searchsorted(lifted.case, [i, i + PADDED_ROWS]))
+            Lifted(lifted.case[some] - i, lifted.items[some], lifted.floors[some]).apply(scores)
         found.append(ranks(scores, targets[part], ties))
     return np.concatenate(found)
 
@@ -172,7 +172,7 @@ def rank_by_counts(
 
     Args:
         score_pairs: takes cases (p,) and items (p,), returns their scores (p,).
-        count: takes a level for each case (n,), returns how many items score below it, and how many
+        count: takes a score for each case (n,), returns how many items score below it, and how many
             the same, (n,) integers; without lifting. Its scores have the bits of `score_pairs`.
         targets, ties, lifted: as for `rank_targets`. n_items: of the catalogue.
 
@@ -180,17 +180,17 @@ def rank_by_counts(
         (n,) float64.
     """
     n = len(targets)
-    levels = score_pairs(np.arange(n), targets)
-    if lifted is None or len(lifted.row) == 0:
-        return from_counts(*count(levels), n_items, ties)
-    row = lifted.row
-    before = score_pairs(row, lifted.items)
-    after, is_target = lift(before, lifted.floors), lifted.items == targets[row]
-    levels[row[is_target]] = after[is_target]
-    below, level = (counts.astype(np.int64) for counts in count(levels))
+    of_targets = score_pairs(np.arange(n), targets)
+    if lifted is None or len(lifted.case) == 0:
+        return from_counts(*count(of_targets), n_items, ties)
+    case = lifted.case
+    before = score_pairs(case, lifted.items)
+    after, is_target = lift(before, lifted.floors), lifted.items == targets[case]
+    of_targets[case[is_target]] = after[is_target]
+    below, level = (counts.astype(np.int64) for counts in count(of_targets))
     for scores, change in ((before, -1), (after, 1)):
-        below += change * np.bincount(row[scores < levels[row]], minlength=n)
-        level += change * np.bincount(row[scores == levels[row]], minlength=n)
+        below += change * np.bincount(case[scores < of_targets[case]], minlength=n)
+        level += change * np.bincount(case[scores == of_targets[case]], minlength=n)
     return from_counts(below, level, n_items, ties)
 
 

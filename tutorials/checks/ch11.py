@@ -8,7 +8,7 @@ import numpy as np
 from checks import Exercise
 from checks.common import softmax
 from checks.cuda import Launch, nothing
-from gru4rec_np.backends.cuda.device import blocks
+from gru4rec_np.backends.cuda.device import n_blocks
 from gru4rec_np.ops.activations import sigmoid
 from gru4rec_np.ops.cells import gru_reset_after
 from gru4rec_np.ops.losses import bpr, bpr_backward
@@ -38,7 +38,7 @@ def _sgd(p, g, rate):
 def _launch_sgd(p, g, rate):
     n, out = len(p), nothing(len(p))
     arguments = (p, g, np.float32(rate), np.int32(n), out)
-    return (blocks(n, THREADS),), (THREADS,), arguments, (out,)
+    return (n_blocks(n, THREADS),), (THREADS,), arguments, (out,)
 
 
 # --- gather ---------------------------------------------------------------------------------------
@@ -116,7 +116,7 @@ def _tiles_turned(A, B, of):
     (M, K), N = A.shape, B.shape[1]
 
     def up(n):
-        return blocks(n, SIDE) * SIDE
+        return n_blocks(n, SIDE) * SIDE
 
     A = np.pad(A, ((0, up(M) - M), (0, up(K) - K)))
     B = np.pad(B, ((0, up(K) - K), (0, up(N) - N)))
@@ -131,7 +131,7 @@ def _tiles_turned(A, B, of):
 def _launch_product(A, B):
     (M, K), N = A.shape, B.shape[1]
     C = nothing(M, N)
-    grid = (blocks(N, SIDE), blocks(M, SIDE))
+    grid = (n_blocks(N, SIDE), n_blocks(M, SIDE))
     return grid, (SIDE, SIDE), (A, B, np.int32(M), np.int32(K), np.int32(N), C), (C,)
 
 
@@ -195,7 +195,7 @@ def _launch_gates(xW, hU, h):
     B, H = h.shape
     h_new = nothing(B, H)
     arguments = (xW, hU, h, np.int32(B), np.int32(H), h_new)
-    return (blocks(B * H, THREADS),), (THREADS,), arguments, (h_new,)
+    return (n_blocks(B * H, THREADS),), (THREADS,), arguments, (h_new,)
 
 
 def _gates_cases(rng):

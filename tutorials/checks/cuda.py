@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from gru4rec_np.backends.cuda.device import blocks, compiler_options
+from gru4rec_np.backends.cuda.device import compiler_options, n_blocks
 from gru4rec_np.backends.emulator import Fault, Module, Report, build
 from gru4rec_np.backends.emulator.replay import page
 from gru4rec_np.errors import InputError
@@ -166,7 +166,7 @@ class Launch:
         asked = sum(report.total(sort).sectors for sort in ("loads", "stores", "atomics"))
         arrays = [a for a in self.setup(*args)[2] if isinstance(a, np.ndarray)]
         least = self.least(*args) if self.least else sum(a.nbytes for a in arrays)
-        return asked / blocks(least, SECTOR)
+        return asked / n_blocks(least, SECTOR)
 
 
 @lru_cache(64)

@@ -101,26 +101,26 @@ def compiler_options(dtype: DTypeLike) -> tuple[str, ...]:
     return tuple(f"-D{name}={value}" for name, value in values.items())
 
 
-def blocks(n: int, size: int) -> int:
+def n_blocks(n: int, size: int) -> int:
     """How many blocks of `size` cover n."""
     return -(-n // size)
 
 
-def dh_parts(columns: int) -> int:
+def n_dh_parts(columns: int) -> int:
     """Into how many parts scores_backward_h cuts the sum over items: a tile each, up to a limit."""
-    return min(MAX_DH_PARTS, blocks(columns, Size.SCORES_SIDE))
+    return min(MAX_DH_PARTS, n_blocks(columns, Size.SCORES_SIDE))
 
 
-def cut_parts(lanes: int, columns: int) -> int:
+def n_cut_parts(lanes: int, columns: int) -> int:
     """Into how many parts cut_loss and cut_backward_h cut the columns: whole tiles, none empty."""
-    tiles = blocks(columns, Size.CUT_SIDE)
-    wanted = max(1, CUT_BLOCKS // blocks(lanes, Size.CUT_SIDE))
-    return blocks(tiles, blocks(tiles, wanted))
+    tiles = n_blocks(columns, Size.CUT_SIDE)
+    wanted = max(1, CUT_BLOCKS // n_blocks(lanes, Size.CUT_SIDE))
+    return n_blocks(tiles, n_blocks(tiles, wanted))
 
 
 def block_for(n: int, most: int = Size.MAX_THREADS) -> tuple[int]:
     """A block of whole warps with a thread for each of n, or with `most` threads."""
-    return (min(most, Size.WARP * blocks(n, Size.WARP)),)
+    return (min(most, Size.WARP * n_blocks(n, Size.WARP)),)
 
 
 class Device:
@@ -224,14 +224,14 @@ class Device:
     def launch_gru(self, cell: str, B: int, H: int, *args: Any) -> None:
         """`gru` or `gru_reset_after` of B lanes."""
         self.launch(
-            "gru", cell, (blocks(B, Size.TILE_LANES),), *args,
+            "gru", cell, (n_blocks(B, Size.TILE_LANES),), *args,
             block=(Size.TILE_COLUMNS, Size.TILE_PARTS), shared=2 * Size.TILE_LANES * H,
         )  # fmt: skip
 
     def launch_gru_backward(self, cell: str, B: int, H: int, *args: Any) -> None:
         """Its backward pass, with a warp for each row of U, as far as a block has warps."""
         self.launch(
-            "gru", f"{cell}_backward", (blocks(B, Size.TILE_LANES),), *args,
+            "gru", f"{cell}_backward", (n_blocks(B, Size.TILE_LANES),), *args,
             block=block_for(Size.WARP * H), shared=4 * Size.TILE_LANES * H,
         )  # fmt: skip
 
@@ -239,16 +239,16 @@ class Device:
         """`scores` of at most N items for B lanes."""
         side = Size.SCORES_SIDE
         self.launch(
-            "scores", "scores", (blocks(N, side), blocks(B, side)), *args,
+            "scores", "scores", (n_blocks(N, side), n_blocks(B, side)), *args,
             block=(Size.SCORES_THREADS,),
         )  # fmt: skip
 
     def launch_scores_backward_h(self, B: int, N: int, H: int, *args: Any) -> None:
-        """`scores_backward_h` in dh_parts(N) parts."""
+        """`scores_backward_h` in n_dh_parts(N) parts."""
         side = Size.SCORES_SIDE
         self.launch(
-            "scores", "scores_backward_h", (blocks(H, side), blocks(B, side), dh_parts(N)), *args,
-            block=(side, Size.SCORES_THREADS // side),
+            "scores", "scores_backward_h", (n_blocks(H, side), n_blocks(B, side), n_dh_parts(N)),
+            *args, block=(side, Size.SCORES_THREADS // side),
         )  # fmt: skip
 
     def launch_loss(self, B: int, N: int, *args: Any) -> None:
@@ -273,7 +273,7 @@ class Device:
         halves = [number >> bits & 2**64 - 1 for number in (state, inc) for bits in (64, 0)]
         if drawn.size:
             self.launch(
-                "draw", "draw_negatives", (blocks(drawn.size, Size.DRAWS * THREADS),),
+                "draw", "draw_negatives", (n_blocks(drawn.size, Size.DRAWS * THREADS),),
                 self.xp.array(np.array(halves, np.uint64)), distribution, guide, len(guide) - 1,
                 len(distribution), drawn.size, drawn,
             )  # fmt: skip

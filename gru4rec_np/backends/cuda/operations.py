@@ -22,7 +22,7 @@ from gru4rec_np.backends.base import (
     can_fuse_steps,
     coded,
 )
-from gru4rec_np.backends.cuda.device import THREADS, Device, Size, blocks, cut_parts, dh_parts
+from gru4rec_np.backends.cuda.device import THREADS, Device, Size, n_blocks, n_cut_parts, n_dh_parts
 from gru4rec_np.errors import InputError
 from gru4rec_np.ops import ranking
 from gru4rec_np.ops.activations import LINEAR, TANH, Activation
@@ -132,7 +132,7 @@ class CudaOps(Device, Ops):
         (B, N), H, dtype = dr.shape, h.shape[1], dr.dtype
         dy, h, V = self.to_device(dr, h, V)
         now, rows = self.now(B, N), self.xp.arange(N, dtype=np.int32)
-        parts = self.empty((dh_parts(N), B, H), dtype)
+        parts = self.empty((n_dh_parts(N), B, H), dtype)
         self.launch_scores_backward_h(B, N, H, now, dy, V, rows, H, N, B * H, parts)
         dV, db = self.empty((N, H), dtype), self.empty((N,), dtype)
         self.launch("scores", "scores_backward_rows", (N,), now, dy, h, H, N, dV, db)
@@ -170,7 +170,7 @@ class CudaOps(Device, Ops):
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """As `losses.cut_cross_entropy`; the scores stay in registers."""
         (B, H), N, dtype = h.shape, len(V), h.dtype
-        parts, lane_tiles = cut_parts(B, N), blocks(B, Size.CUT_SIDE)
+        parts, lane_tiles = n_cut_parts(B, N), n_blocks(B, Size.CUT_SIDE)
         args, sizes, block = self.to_device(h, V, b, y), (B, N, H), (Size.CUT_THREADS,)
         maxima, totals = (self.empty((parts, B), dtype) for _ in range(2))
         of_targets, losses, highest, inverse = (self.empty((B,), dtype) for _ in range(4))
@@ -182,11 +182,11 @@ class CudaOps(Device, Ops):
 
         grid = parts, lane_tiles
         launch("cut_loss", grid, *args, *sizes, maxima, totals, of_targets, block=block)
-        launch("cut_join", (blocks(B, THREADS),), maxima, totals, of_targets, B, parts, losses,
+        launch("cut_join", (n_blocks(B, THREADS),), maxima, totals, of_targets, B, parts, losses,
                highest, inverse)  # fmt: skip
         launch("cut_backward_h", grid, *args, highest, inverse, *sizes, dh_parts, block=block)
-        launch("cut_join_h", (blocks(B * H, THREADS),), dh_parts, B * H, parts, dh)
-        launch("cut_backward_rows", (blocks(N, Size.CUT_SIDE),), *args, highest, inverse, *sizes,
+        launch("cut_join_h", (n_blocks(B * H, THREADS),), dh_parts, B * H, parts, dh)
+        launch("cut_backward_rows", (n_blocks(N, Size.CUT_SIDE),), *args, highest, inverse, *sizes,
                dV, db, block=block)  # fmt: skip
         return self.to_host(losses), self.to_host(dh), self.to_host(dV), self.to_host(db)
 
@@ -212,7 +212,7 @@ class CudaOps(Device, Ops):
         memory = dict(zip(state, there[1:], strict=True))
         a, v = (memory.get(name, there[0]) for name in "av")  # any array, if it is not used
         self.launch(
-            "update", "update_rows", (blocks(n * width, THREADS),),
+            "update", "update_rows", (n_blocks(n * width, THREADS),),
             self.xp.arange(n, dtype=np.int32), g, n, width, adapt == "adagrad",
             float(learning_rate), float(momentum), there[0], a, v,
         )  # fmt: skip
@@ -225,7 +225,7 @@ class CudaOps(Device, Ops):
         scores = self.empty((n, I), V_y.dtype)
         if n:
             self.launch(
-                "rank", "catalogue_scores", (blocks(I, THREADS), n), *self.to_device(h, V_y, b_y),
+                "rank", "catalogue_scores", (n_blocks(I, THREADS), n), *self.to_device(h, V_y, b_y),
                 I, H, scores,
             )  # fmt: skip
         return self.to_host(scores)
@@ -253,21 +253,23 @@ class CudaOps(Device, Ops):
                 part = slice(first, first + MAX_CASES)
                 n, out = len(row[part]), self.empty((len(row[part]),), dtype)
                 self.launch(
-                    "rank", "target_scores", (blocks(n, THREADS),),
+                    "rank", "target_scores", (n_blocks(n, THREADS),),
                     *self.to_device(h[row[part]]), *table, *self.to_device(items[part]), n, H, out,
                 )  # fmt: skip
                 scores[part] = self.to_host(out)
             return scores
 
-        def count(levels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        def count(of_targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             counts = np.empty((2, len(h)), np.int64)
             for first in range(0, len(h), MAX_CASES):
                 part = slice(first, first + MAX_CASES)
-                n, there = len(levels[part]), self.xp.zeros((2, len(levels[part])), np.int32)
+                n = len(of_targets[part])
+                there = self.xp.zeros((2, n), np.int32)
+                grid = min(MAX_CATALOGUE_BLOCKS, n_blocks(I, side)), n_blocks(n, side)
                 self.launch(
-                    "rank", "rank", (min(MAX_CATALOGUE_BLOCKS, blocks(I, side)), blocks(n, side)),
-                    *self.to_device(h[part]), *table, *self.to_device(levels[part]), n, I, H,
-                    there[0], there[1], block=(Size.RANK_THREADS,),
+                    "rank", "rank", grid, *self.to_device(h[part]), *table,
+                    *self.to_device(of_targets[part]), n, I, H, there[0], there[1],
+                    block=(Size.RANK_THREADS,),
                 )  # fmt: skip
                 counts[:, part] = self.to_host(there)
             return counts[0], counts[1]

@@ -20,8 +20,8 @@ from gru4rec_np.backends.cuda.device import (
     Now,
     Size,
     block_for,
-    blocks,
-    dh_parts,
+    n_blocks,
+    n_dh_parts,
 )
 from gru4rec_np.data.batches import Batches
 from gru4rec_np.ops.cells import State
@@ -53,10 +53,10 @@ class DeviceSteps:
         self.ops, self.hp, self.hosts = ops, hp, (W, memory)
         self.dtype = W["V_y"].dtype
         self.B, self.H = hp.batch_size, hp.layers[0]
-        self.onehot, self.shared = hp.input == "onehot", hp.input == "shared"
+        self.onehot, self.tied = hp.input == "onehot", hp.input == "shared"
         self.X = 0 if self.onehot else len(W["W_x"])
-        self.scored = self.B + hp.n_extra  # columns of a step
-        self.most = self.scored + self.B  # distinct items of a step, at most
+        self.columns = self.B + hp.n_extra  # columns of a step
+        self.most = self.columns + self.B  # distinct items of a step, at most
         self.none = ops.empty((1,), self.dtype)  # for an array that the model does not have
         self.weights = {name: ops.to_device(p)[0] for name, p in W.items()}
         self.memory = {
@@ -72,7 +72,7 @@ class DeviceSteps:
                 "log_weights": 1, "e": B * X, "de": B * X, "xW": B * 3 * H, "dxW": B * 3 * H,
                 "dhU": B * 3 * H, "r": B * H, "z": B * H, "n": B * H, "kept": B * H,
                 "y": B * most, "dy": B * most, "losses": B,
-                "dh_parts": dh_parts(self.scored) * B * H, "dh": 1,
+                "dh_parts": n_dh_parts(self.columns) * B * H, "dh": 1,
                 "top": B * H if hp.skips else 1,
                 **dict.fromkeys(("m", "m_out"), B * H if hp.fade_in_use else 1),
                 "scaled": B * H if hp.cosine_in_use else 1,
@@ -136,7 +136,7 @@ class DeviceSteps:
         self.n_buckets = 1 << (2 * most - 1).bit_length()
         self.chunk = self._empty(
             ints={
-                "samples": max(1, n * self.hp.n_extra), "table": n * self.n_buckets * len(Bucket),
+                "samples": max(1, n * self.hp.n_extra), "buckets": n * self.n_buckets * len(Bucket),
                 "bucket_of": n * most, "rows": n * most, "target": n * B, "fed": n * B,
                 "sizes": 2 * n,
             },
@@ -153,9 +153,9 @@ class DeviceSteps:
         logq = hp.logq if hp.loss == "cross-entropy" else 0
         self.ops.launch(
             "step", "collect", (n,), epoch["x"], epoch["y"], epoch["lanes"], chunk["samples"],
-            self.log_support, first, self.B, hp.n_extra, self.most, self.shared, float(logq),
+            self.log_support, first, self.B, hp.n_extra, self.most, self.tied, float(logq),
             hp.corrects, 1.0 if hp.corrects else float(hp.sample_alpha), self.n_buckets,
-            chunk["table"], chunk["bucket_of"],
+            chunk["buckets"], chunk["bucket_of"],
             *(chunk[name] for name in (*LISTS, "sizes", "log_weights")), block=(COLLECT_THREADS,),
         )  # fmt: skip
 
@@ -168,8 +168,8 @@ class DeviceSteps:
     def launch_step(self) -> None:
         """The launches of one step, in order. All that differs between steps is in `now`."""
         ops, hp, at, W = self.ops, self.hp, self.arrays, self.weights
-        B, H, X, most, scored = self.B, self.H, self.X, self.most, self.scored
-        now, launch, tiles = at["now"], ops.launch, blocks(B, Size.TILE_LANES)
+        B, H, X, most, scored = self.B, self.H, self.X, self.most, self.columns
+        now, launch, tiles = at["now"], ops.launch, n_blocks(B, Size.TILE_LANES)
         how = hp.adapt == "adagrad", self.chunk["rates"], float(hp.momentum)
         hidden = *coded(hp.hidden_activation), float(hp.dropout_p_hidden)
         cell = "gru_reset_after" if hp.reset_after else "gru"
@@ -177,7 +177,7 @@ class DeviceSteps:
         p_embed = float(hp.dropout_p_embed)
 
         launch(
-            "step", "begin_step", (blocks(max(most, B * H), THREADS),), now,
+            "step", "begin_step", (n_blocks(max(most, B * H), THREADS),), now,
             self.epoch["lanes"], self.epoch["x"], self.epoch["source"], at["state"], at["m_out"],
             hp.fade_in_use > 0, B, H, most,
             *(self.chunk[name] for name in (*LISTS, "sizes", "log_weights")), at["x"], at["h"],
@@ -189,8 +189,8 @@ class DeviceSteps:
             launch("encode", "encode_onehot", (B,), now, at["x"], W["W_x"], H, p_embed, at["xW"])
         else:
             launch(
-                "encode", "encode", (tiles, blocks(3 * H, Size.TILE_COLUMNS)), now, at["x"],
-                W["V_y" if self.shared else "E"], W["W_x"], X, H, p_embed, at["e"], at["xW"],
+                "encode", "encode", (tiles, n_blocks(3 * H, Size.TILE_COLUMNS)), now, at["x"],
+                W["V_y" if self.tied else "E"], W["W_x"], X, H, p_embed, at["e"], at["xW"],
                 block=(Size.TILE_COLUMNS, Size.TILE_PARTS), shared=Size.TILE_LANES * X,
             )  # fmt: skip
         gates = at["r"], at["z"], at["n"], at["kept"]
@@ -201,7 +201,7 @@ class DeviceSteps:
         if hp.skips:
             top = at["top"]
             launch(
-                "encode", "skip", (blocks(B * H, THREADS),), now, at["state"], at["e"], at["m"],
+                "encode", "skip", (n_blocks(B * H, THREADS),), now, at["state"], at["e"], at["m"],
                 W["s"], self._weight("s_m")[0], H, float(hp.fade_in_use), at["m_out"], top,
             )  # fmt: skip
         if hp.cosine_in_use:
@@ -213,11 +213,11 @@ class DeviceSteps:
         ops.launch_scores(B, scored, now, top, W["V_y"], W["b_y"], at["rows"], H, most, at["y"])
         if hp.cosine_in_use:
             launch(
-                "cosine", "row_inverses", (blocks(Size.WARP * scored, THREADS),), now, at["rows"],
+                "cosine", "row_inverses", (n_blocks(Size.WARP * scored, THREADS),), now, at["rows"],
                 W["V_y"], H, at["of_rows"],
             )  # fmt: skip
             launch(
-                "cosine", "cosines", (blocks(scored, THREADS), B), now, at["of_rows"], most,
+                "cosine", "cosines", (n_blocks(scored, THREADS), B), now, at["of_rows"], most,
                 at["y"], at["cosines"],
             )  # fmt: skip
         ops.launch_loss(
@@ -228,10 +228,10 @@ class DeviceSteps:
         )  # fmt: skip
 
         # Backward pass.
-        n_parts = dh_parts(scored)
+        n_parts = n_dh_parts(scored)
         if hp.cosine_in_use:
             launch(
-                "cosine", "cosines_backward", (blocks(scored, Size.WARP),), now, at["of_rows"],
+                "cosine", "cosines_backward", (n_blocks(scored, Size.WARP),), now, at["of_rows"],
                 at["cosines"], most, at["dy"], at["along_rows"],
                 block=(Size.WARP, Size.COSINE_LANES),
             )  # fmt: skip
@@ -249,14 +249,14 @@ class DeviceSteps:
             *hidden, False, at["dxW"], at["dhU"], at["dh"],
         )  # fmt: skip
         if not self.onehot:
-            shares = blocks(X, 2 * THREADS // Size.WARP)  # two rows a warp
+            shares = n_blocks(X, 2 * THREADS // Size.WARP)  # two rows a warp
             launch(
                 "encode", "encode_backward", (tiles, shares), now, at["dxW"], W["W_x"], X, H,
                 p_embed, at["de"], shared=Size.TILE_LANES * 3 * H,
             )  # fmt: skip
         if hp.skips:
             launch(
-                "update", "skip_backward", (blocks(H, Size.WARP),), now, at["dh_parts"],
+                "update", "skip_backward", (n_blocks(H, Size.WARP),), now, at["dh_parts"],
                 n_parts, B * H, at["e"], at["m"], H, p_embed, hp.fade_in_use > 0, *how,
                 at["de"], *self._weight("s"), *self._weight("s_m"),
                 block=(Size.WARP, Size.SKIP_LANES),
@@ -264,12 +264,12 @@ class DeviceSteps:
 
         # Update.
         launch(
-            "update", "update_scored", (blocks(most, Size.UPDATE_ROWS),), now, at["rows"],
+            "update", "update_scored", (n_blocks(most, Size.UPDATE_ROWS),), now, at["rows"],
             at["dy"], top, at["fed"], at["de"], at["along_rows"], hp.cosine_in_use > 0, H, most,
             *how, *self._weight("V_y"),
             *self._weight("b_y"), block=block_for(H + 1, UPDATE_THREADS),
         )  # fmt: skip
-        if not self.shared:  # the input's own table: a 1-of-N input looks up W_x itself
+        if not self.tied:  # the input's own table: a 1-of-N input looks up W_x itself
             table, d, width, p = (
                 ("W_x", at["dxW"], 3 * H, p_embed) if self.onehot else ("E", at["de"], X, 0.0)
             )
@@ -277,11 +277,11 @@ class DeviceSteps:
                 "update", "update_fed", (B,), now, at["x"], d, width, p, *how,
                 *self._weight(table), block=block_for(width),
             )  # fmt: skip
+        rows = n_blocks(X, Size.UPDATE_ROWS) + n_blocks(H, Size.UPDATE_ROWS) + 1
         launch(
-            "update", "update_dense",
-            (blocks(X, Size.UPDATE_ROWS) + blocks(H, Size.UPDATE_ROWS) + 1, 3 * blocks(H, THREADS)),
-            now, at["e"], at["h"], at["kept"], at["dxW"], at["dhU"], X, H, hp.reset_after,
-            *how, *(x for name in ("W_x", "U0", "b0", "c0") for x in self._weight(name)),
+            "update", "update_dense", (rows, 3 * n_blocks(H, THREADS)), now, at["e"],
+            at["h"], at["kept"], at["dxW"], at["dhU"], X, H, hp.reset_after, *how,
+            *(x for name in ("W_x", "U0", "b0", "c0") for x in self._weight(name)),
         )  # fmt: skip
         launch("step", "end_step", (1,), now, at["losses"], 1 / B, self.chunk["losses"])
 

@@ -393,11 +393,11 @@ def score_pairs(
 
 @kernel(fastmath=False)
 def count_scores(
-    cases: Matrix, V_T: Matrix, s: Matrix, V: Matrix, b: Vector, levels: Vector, below: Ints,
+    cases: Matrix, V_T: Matrix, s: Matrix, V: Matrix, b: Vector, of_targets: Vector, below: Ints,
     level: Ints,
 ) -> None:  # fmt: skip
     """below and level (n,) <- items that score less than each case's level (n,), and as much."""
-    n = len(levels)
+    n = len(of_targets)
     for i in range(n):
         below[i] = level[i] = 0
     for start in range(0, len(V), COLUMNS):
@@ -405,6 +405,6 @@ def count_scores(
         products(cases, rows_of(V, start, start + size), V_T, s)
         for i in range(n):
             scores = vector_at(s, i * COLUMNS, size)
-            less, same = _count(scores, vector_at(b, start, size), levels[i])
+            less, same = _count(scores, vector_at(b, start, size), of_targets[i])
             below[i] += less
             level[i] += same

@@ -139,7 +139,7 @@ LINEAR, TANH, SIGMOID, RELU, LEAKY, ELU, SELU = range(len(ACTIVATIONS))
 def activate(y: Vector, act: Doubles) -> None:
     """y <- f(y) in place, y (n,). act: an index into ACTIVATIONS, and the activation's a."""
     kind, f = int(act[0]), type_of(y[0])
-    zero, one, slope = f(0), f(1), f(act[1])
+    zero, one, a = f(0), f(1), f(act[1])
     if kind == TANH:
         for j in range(len(y)):
             y[j] = tanh(y[j])
@@ -151,9 +151,9 @@ def activate(y: Vector, act: Doubles) -> None:
             y[j] = zero if y[j] < zero else y[j]
     elif kind == LEAKY:
         for j in range(len(y)):
-            y[j] = y[j] if y[j] > zero else slope * y[j]
+            y[j] = y[j] if y[j] > zero else a * y[j]
     elif kind != LINEAR:
-        alpha = slope if kind == ELU else f(SELU_ALPHA)
+        alpha = a if kind == ELU else f(SELU_ALPHA)
         scale = one if kind == ELU else f(SELU_SCALE)
         for j in range(len(y)):
             below = alpha * (exp(zero if y[j] > zero else y[j]) - one)
@@ -164,7 +164,7 @@ def activate(y: Vector, act: Doubles) -> None:
 def activate_backward(g: Vector, y: Vector, act: Doubles) -> None:
     """g <- g * f'(x) in place, from the output y = f(x); both (n,)."""
     kind, f = int(act[0]), type_of(y[0])
-    zero, one, slope = f(0), f(1), f(act[1])
+    zero, one, a = f(0), f(1), f(act[1])
     if kind == TANH:
         for j in range(len(y)):
             g[j] *= one - y[j] * y[j]
@@ -176,9 +176,9 @@ def activate_backward(g: Vector, y: Vector, act: Doubles) -> None:
             g[j] = g[j] if y[j] > zero else zero
     elif kind == LEAKY:
         for j in range(len(y)):
-            g[j] = g[j] if y[j] > zero else slope * g[j]
+            g[j] = g[j] if y[j] > zero else a * g[j]
     elif kind != LINEAR:
-        alpha = slope if kind == ELU else f(SELU_SCALE * SELU_ALPHA)
+        alpha = a if kind == ELU else f(SELU_SCALE * SELU_ALPHA)
         scale = one if kind == ELU else f(SELU_SCALE)
         for j in range(len(y)):
             g[j] *= scale if y[j] > zero else y[j] + alpha
@@ -319,9 +319,9 @@ def lane_losses(
                 else:
                     size = sigmoid(y[j] * y[j])
                     loss += count[j] * (above + size)
-                    slope = count[j] * above * (one - above) * inverse
-                    pull += slope
-                    g[j] = slope + count[j] * two * y[j] * size * (one - size) * inverse
+                    d_above = count[j] * above * (one - above) * inverse
+                    pull += d_above
+                    g[j] = d_above + count[j] * two * y[j] * size * (one - size) * inverse
             loss *= inverse
         else:
             total = zero
@@ -369,10 +369,10 @@ def lane_losses(
                     loss += g[j] * (above + sigmoid(y[j] * y[j]))
                 for j in range(U):
                     above, size = term[j], sigmoid(y[j] * y[j])
-                    slope = g[j] * above * (one - above)
-                    pull += slope
+                    d_above = g[j] * above * (one - above)
+                    pull += d_above
                     s = g[j]
-                    g[j] = s * (above + size - loss + two * y[j] * size * (one - size)) + slope
+                    g[j] = s * (above + size - loss + two * y[j] * size * (one - size)) + d_above
         if kind != CROSS_ENTROPY:
             count[t] += one
         g[t] -= pull

@@ -327,11 +327,11 @@ class NumbaOps(Ops):
             in_blocks(work, len(row))
             return scores
 
-        def count(levels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        def count(of_targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             below, level = np.empty(len(h), np.int64), np.empty(len(h), np.int64)
 
             def work(block: slice) -> None:
-                of = levels[block], below[block], level[block]
+                of = of_targets[block], below[block], level[block]
                 count_scores(*scratch(h[block]), V_y, b_y, *of)
 
             in_blocks(work, len(h))

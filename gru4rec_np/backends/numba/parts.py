@@ -29,7 +29,7 @@ from gru4rec_np.backends.numba.matrices import TILE_ROWS, vector_at, zero
 
 # --- the arrays of a step -------------------------------------------------------------------------
 
-WEIGHTS = ("W_x", "U_rz", "U_n", "b", "c", "s", "s_m", "E", "V_y", "b_y")  # see FusedSteps
+WEIGHTS = ("W_x", "U_rz", "U_n", "b", "c", "s", "s_m", "table", "V_y", "b_y")  # see FusedSteps
 
 # Of the items that a part owns, in `sizes`: those scored; those scored or fed; rows fed of a table
 # of the input's own; and the place of the first scored item among those of all parts.
@@ -40,15 +40,15 @@ def shared_arrays(B: int, S: int, H: int, X: int, parts: int) -> dict[str, tuple
     """Shapes of what all parts read."""
     return {
         "e": (B, X), "e_mask": (B, X),  # what the lanes feed in
-        "h": (H * B,), "rh": (H * B,), "out": (H * B,),  # the state before, r * h, and after
-        "m": (H * B,), "m_out": (H * B,),  # with fade: the sum of earlier embeddings, and the next
-        "top": (H * B,),  # what scores items: out, with the skip out + s e + s_m m
+        "h": (H * B,), "rh": (H * B,), "h_new": (H * B,),  # the state before, r * h, and after
+        "m": (H * B,), "m_new": (H * B,),  # with fade: the sum of earlier embeddings, and the next
+        "top": (H * B,),  # what scores items: h_new, with the skip h_new + s e + s_m m
         # With cosine: 1 / |V| of a part's items, cosine / |top| of a lane, and its top·dtop.
         "inverse": (parts, B + S), "lane_scale": (B,), "top_dtop": (parts, B),
         "log_own": (B,), "bias": (parts, B + S), "count": (parts, B + S), "weight": (parts, B + S),
         "log_weights": (parts,), "scores": (parts, (B + S) * B),  # of each part's items
         "raw": (B, B + S), "d_raw": (B, B + S), "db": (parts, B + S), "part_loss": (parts,),
-        "dout_T": (parts, B, H), "drh": (parts, H * B), "de_T": (parts, B, X),  # what parts add
+        "dtop_T": (parts, B, H), "drh": (parts, H * B), "de_T": (parts, B, X),  # what parts add
     }  # fmt: skip
 
 
@@ -60,7 +60,7 @@ def own_arrays(B: int, S: int, H: int, X: int, K: int) -> dict[str, tuple[int, .
         "lane_loss": (B,),
         "e_T": (X * B,), "xW": (3 * K * B,), "hU_rz": (2 * K * B,), "hU_n": (K * B,),
         "rz": (2 * K * B,), "n_gate": (K * B,), "h_mask": (K * B,),
-        "dout_own_T": (B * K,), "dout": (K * B,), "dxW": (3 * K * B,), "dr": (K * B,),
+        "dtop_own_T": (B * K,), "dtop": (K * B,), "dxW": (3 * K * B,), "dr": (K * B,),
         "g_n": (K * B,), "skip_de": (K * B,), "ds": (1, K), "ds_m": (1, K), "h_T": (B * H,),
         "rh_T": (B * H,), "top_T": (B * H,), "fed_sums": (B * X,),
         "tile": (TILE_ROWS * max(H, X),), "db_gates": (1, 3 * K),

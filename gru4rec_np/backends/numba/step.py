@@ -7,7 +7,7 @@ parameter's name is its key there, and its shape stands beside it. Formulas are 
 ops/cells.py, ops/losses.py and ops/scoring.py.
 
 Matrices are (units, n) or (items, n) for n lanes, so that a part's rows are contiguous and lanes
-fill vectors: h, out, m, top, xW, rz, dxW, dout, scores. _T marks a transpose. Lanes come first
+fill vectors: h, h_new, m, top, xW, rz, dxW, dtop, scores. _T marks a transpose. Lanes come first
 without it in e and e_mask (n, X), raw and its gradient d_raw (n, items); V is (items, H). Letters
 are those of network.py: B lanes, S samples, H units, I items, X width of the input; K the units of
 a part. r is the reset gate; scores are y, and `scores` holds their gradient dy after `loss`. a_ and
@@ -63,7 +63,7 @@ from gru4rec_np.backends.numba.parts import (
 
 @phase
 def enter_step(
-    step, part, lo, hi, fade, lanes, before, keep, reset, rates, how, out, h, m_out, m
+    step, part, lo, hi, fade, lanes, before, keep, reset, rates, how, h_new, h, m_new, m
 ):  # fmt: skip
     """h and m of the part's units, from what the lanes of the last step put out.
 
@@ -73,10 +73,10 @@ def enter_step(
     if part == 0:
         how[1] = rates[step]
     n, n_old, K = lanes[step], before[step], hi - lo
-    _enter(step, keep, reset, matrix_at(out, lo * n_old, K, n_old), matrix_at(h, lo * n, K, n))
+    _enter(step, keep, reset, matrix_at(h_new, lo * n_old, K, n_old), matrix_at(h, lo * n, K, n))
     if fade > 0:
         _enter(
-            step, keep, reset, matrix_at(m_out, lo * n_old, K, n_old), matrix_at(m, lo * n, K, n)
+            step, keep, reset, matrix_at(m_new, lo * n_old, K, n_old), matrix_at(m, lo * n, K, n)
         )
 
 
@@ -99,10 +99,10 @@ def _enter(step, keep, reset, old, new):
 
 
 @phase
-def encode(step, seed, dropout_embed, lanes, x, fed, E, e, e_mask):
-    """e: the rows of E of the items that are fed and that the part owns, after dropout.
+def encode(step, seed, dropout_embed, lanes, x, fed, table, e, e_mask):
+    """e: the table's rows of the items that are fed and that the part owns, after dropout.
 
-    E is W_x for a 1-of-N input, and V_y for a tied one.
+    The table is the input's: W_x for a 1-of-N input, V_y for a tied one, else E.
     """
     X = e.shape[1]
     for i in range(lanes[step]):
@@ -111,7 +111,7 @@ def encode(step, seed, dropout_embed, lanes, x, fed, E, e, e_mask):
             if dropout_embed > 0:
                 dropout_mask(rows_of(e_mask, i, i + 1), i * X, X, 1, seed, 2 * step, dropout_embed)
             for k in range(X):
-                e[i, k] = E[item, k] * e_mask[i, k]
+                e[i, k] = table[item, k] * e_mask[i, k]
 
 
 # --- forward --------------------------------------------------------------------------------------
@@ -129,9 +129,9 @@ def gates(
         for g in range(3):
             transpose(rows_of(e, 0, n), g * H + lo, K, rows_of(x, g * K, g * K + K), 0)
     else:
-        x_T = matrix_at(e_T, 0, X, n)
-        transpose(rows_of(e, 0, n), 0, X, x_T, 0)
-        product(W_x, x_T, x, small)
+        own_e_T = matrix_at(e_T, 0, X, n)
+        transpose(rows_of(e, 0, n), 0, X, own_e_T, 0)
+        product(W_x, own_e_T, x, small)
     add_columns(x, b)
     hU, rz = matrix_at(hU_rz, 0, 2 * K, n), matrix_at(rz, 0, 2 * K, n)
     product(U_rz, matrix_at(h, 0, H, n), hU, small)
@@ -148,34 +148,34 @@ def gates(
 @phase
 def new_state(
     step, lo, hi, H, reset_after, skip, fade, hidden_act, dropout_hidden, seed, small, lanes, e, h,
-    m, rh, xW, rz, U_n, c, s, s_m, hU_n, n_gate, h_mask, out, m_out, top,
+    m, rh, xW, rz, U_n, c, s, s_m, hU_n, n_gate, h_mask, h_new, m_new, top,
 ):  # fmt: skip
     """The candidate and the new state of the part's units, after dropout; what scores items."""
     n, K = lanes[step], hi - lo
-    hU, own_out = matrix_at(hU_n, 0, K, n), matrix_at(out, lo * n, K, n)
+    hU, own_new = matrix_at(hU_n, 0, K, n), matrix_at(h_new, lo * n, K, n)
     product(U_n, matrix_at(h if reset_after else rh, 0, H, n), hU, small)
     if reset_after:
         add_columns(hU, rows_of(c, 2 * K, 3 * K))
     candidate(
         vector_at(xW, 2 * K * n, K * n), flat(hU), vector_at(rz, 0, K * n),
         vector_at(rz, K * n, K * n), vector_at(h, lo * n, K * n), reset_after, hidden_act,
-        vector_at(n_gate, 0, K * n), flat(own_out),
+        vector_at(n_gate, 0, K * n), flat(own_new),
     )  # fmt: skip
     if dropout_hidden > 0:
         mask = matrix_at(h_mask, 0, K, n)
         dropout_mask(mask, lo, 1, H, seed, 2 * step + 1, dropout_hidden)
-        times(flat(own_out), flat(mask))
+        times(flat(own_new), flat(mask))
     own_top = matrix_at(top, lo * n, K, n)
     for k in range(K):
         for i in range(n):
-            own_top[k, i] = own_out[k, i] + s[k, 0] * e[i, at(lo + k)] if skip else own_out[k, i]
+            own_top[k, i] = own_new[k, i] + s[k, 0] * e[i, at(lo + k)] if skip else own_new[k, i]
     if fade > 0:
-        own_m, new_m = matrix_at(m, lo * n, K, n), matrix_at(m_out, lo * n, K, n)
-        factor = type_of(out[0])(fade)
+        own_m, own_new_m = matrix_at(m, lo * n, K, n), matrix_at(m_new, lo * n, K, n)
+        factor = type_of(h_new[0])(fade)
         for k in range(K):
             for i in range(n):
                 own_top[k, i] += s_m[k, 0] * own_m[k, i]
-                new_m[k, i] = factor * (own_m[k, i] + e[i, at(lo + k)])
+                own_new_m[k, i] = factor * (own_m[k, i] + e[i, at(lo + k)])
 
 
 @phase
@@ -223,7 +223,7 @@ def loss(
     scored = sizes[parts - 1, FIRST] + sizes[parts - 1, SCORED]
     lo, hi = part * n // parts, (part + 1) * n // parts
     scale = f(1 / batch_size)
-    y_T, dy = rows_of(raw, lo, hi), rows_of(d_raw, lo, hi)
+    own_raw, dy = rows_of(raw, lo, hi), rows_of(d_raw, lo, hi)
     if cosine > 0:
         of_lane = matrix_at(top, 0, H, n)
         for i in range(lo, hi):
@@ -235,13 +235,13 @@ def loss(
             lane_scale[i] = f(cosine) / f(math.sqrt(lane_scale[i]))
     for q in range(parts):
         first, size = sizes[q, FIRST], sizes[q, SCORED]
-        transpose(matrix_at(scores, q * width, size, n), lo, hi - lo, y_T, first)
+        transpose(matrix_at(scores, q * width, size, n), lo, hi - lo, own_raw, first)
         for i in range(hi - lo):
             for j in range(size):
                 if cosine > 0:
-                    y_T[i, at(first + j)] *= inverse[q, j] * lane_scale[lo + i]
+                    own_raw[i, at(first + j)] *= inverse[q, j] * lane_scale[lo + i]
                 else:
-                    y_T[i, at(first + j)] += bias[q, j]
+                    own_raw[i, at(first + j)] += bias[q, j]
         for j in range(size):
             counts[at(first + j)], weights[at(first + j)] = count[q, j], weight[q, j]
             inverses[at(first + j)] = inverse[q, j]
@@ -250,7 +250,7 @@ def loss(
             if owner(y[step, i], parts) == q:
                 target[i] += first
     lane_losses(
-        y_T, dy, scored, term, vector_at(target, lo, hi - lo), counts, weights,
+        own_raw, dy, scored, term, vector_at(target, lo, hi - lo), counts, weights,
         vector_at(log_own, lo, hi - lo), total, loss_kind, final_act, bpreg, smoothing, corrects,
         lane_loss,
     )  # fmt: skip
@@ -278,44 +278,44 @@ def loss(
 
 @phase
 def scores_backward(
-    step, part, parts, H, cosine, small, lanes, sizes, scores, V, top, part_loss, dout_T, top_dtop,
+    step, part, parts, H, cosine, small, lanes, sizes, scores, V, top, part_loss, dtop_T, top_dtop,
     losses,
 ):  # fmt: skip
-    """What the part's items add to dout, and to top·dout; the loss of all lanes."""
+    """What the part's items add to dtop, and to top·dtop; the loss of all lanes."""
     n, scored = lanes[step], sizes[part, SCORED]
     if part == 0:
         losses[step] = 0
         for q in range(parts):
             losses[step] += part_loss[q]
     dy = matrix_at(scores, part * scores.shape[1], scored, n)
-    dout_T = rows_of(page(dout_T, part), 0, n)
-    zero(dout_T)
-    add_product_T(dy, rows_of(V, 0, scored), dout_T, small)
+    dtop_T = rows_of(page(dtop_T, part), 0, n)
+    zero(dtop_T)
+    add_product_T(dy, rows_of(V, 0, scored), dtop_T, small)
     if cosine > 0:
         of_lane = matrix_at(top, 0, H, n)
         for i in range(n):
             top_dtop[part, i] = 0
             for k in range(H):
-                top_dtop[part, i] += dout_T[i, k] * of_lane[k, i]
+                top_dtop[part, i] += dtop_T[i, k] * of_lane[k, i]
 
 
 @phase
 def state_backward(
     step, part, parts, lo, hi, H, reset_after, skip, fade, cosine, hidden_act, dropout_hidden,
-    lanes, dout_T, top, lane_scale, top_dtop, e, h, m, rz, n_gate, h_mask, U_n, s, dout_own_T, dout,
+    lanes, dtop_T, top, lane_scale, top_dtop, e, h, m, rz, n_gate, h_mask, U_n, s, dtop_own_T, dtop,
     dxW, drh, skip_de, ds, ds_m,
 ):  # fmt: skip
-    """From dout to the z and n rows of dxW, ds and ds_m; what the part's units add to drh.
+    """From dtop to the z and n rows of dxW, ds and ds_m; what the part's units add to drh.
 
-    The old state and m are constants, for bptt = 1.
+    Past the skip, dtop is the gradient of h_new. The old state and m are constants, for bptt = 1.
     """
     n, K = lanes[step], hi - lo
-    sums_T, dout = matrix_at(dout_own_T, 0, n, K), matrix_at(dout, 0, K, n)
+    sums_T, dtop = matrix_at(dtop_own_T, 0, n, K), matrix_at(dtop, 0, K, n)
     zero(sums_T)
     for q in range(parts):
         for i in range(n):
             for k in range(K):
-                sums_T[i, k] += dout_T[q, i, at(lo + k)]
+                sums_T[i, k] += dtop_T[q, i, at(lo + k)]
     if cosine > 0:  # scoring.of_length_backward
         own_top = matrix_at(top, lo * n, K, n)
         for i in range(n):
@@ -325,25 +325,25 @@ def state_backward(
             along *= (lane_scale[i] / type_of(along)(cosine)) ** 2
             for k in range(K):
                 sums_T[i, k] -= along * own_top[k, i]
-    transpose(sums_T, 0, K, dout, 0)
+    transpose(sums_T, 0, K, dtop, 0)
     if skip:
         de = matrix_at(skip_de, 0, K, n)
         for k in range(K):
             ds[0, k] = 0
             for i in range(n):
-                de[k, i] = dout[k, i] * s[k, 0]
-                ds[0, k] += dout[k, i] * e[i, at(lo + k)]
+                de[k, i] = dtop[k, i] * s[k, 0]
+                ds[0, k] += dtop[k, i] * e[i, at(lo + k)]
     if fade > 0:
         own_m = matrix_at(m, lo * n, K, n)
         for k in range(K):
             ds_m[0, k] = 0
             for i in range(n):
-                ds_m[0, k] += dout[k, i] * own_m[k, i]
+                ds_m[0, k] += dtop[k, i] * own_m[k, i]
     if dropout_hidden > 0:
-        times(flat(dout), vector_at(h_mask, 0, K * n))
+        times(flat(dtop), vector_at(h_mask, 0, K * n))
     dx_n = matrix_at(dxW, 2 * K * n, K, n)
     blend_backward(
-        flat(dout), vector_at(h, lo * n, K * n), vector_at(rz, K * n, K * n),
+        flat(dtop), vector_at(h, lo * n, K * n), vector_at(rz, K * n, K * n),
         vector_at(n_gate, 0, K * n), hidden_act, vector_at(dxW, K * n, K * n), flat(dx_n),
     )  # fmt: skip
     if not reset_after:
@@ -502,7 +502,7 @@ def update_output_bias(
 @phase
 def update_input(
     step, part, parts, tied, how, lanes, fed, fed_rows, sizes, de_T,
-    e_mask, fed_sums, E, a_E, v_E,
+    e_mask, fed_sums, table, a_table, v_table,
 ):  # fmt: skip
     """The part's rows of a table of its own that were fed; equal rows are summed first."""
     if tied:
@@ -513,7 +513,7 @@ def update_input(
     for i in range(lanes[step]):
         if fed[i] >= 0:
             _add_de(i, parts, de_T, e_mask, sums, fed[i])
-    update_rows(E, vector_at(fed_rows, 0, n_fed), sums, a_E, v_E, how)
+    update_rows(table, vector_at(fed_rows, 0, n_fed), sums, a_table, v_table, how)
 
 
 # In a phase, what a part reads was made in an earlier phase or by the part itself.

@@ -101,7 +101,7 @@ class FusedSteps:
         shared["e_mask"][:] = 1  # and so it stays where nothing is dropped
         shared["de_T"][:] = 0  # of a 1-of-N input each part writes its units' columns only
         # Where a step leaves the arrays of `State.h`.
-        self.state = [shared["out"], shared["m_out"]] if hp.fade_in_use else [shared["out"]]
+        self.state = [shared["h_new"], shared["m_new"]] if hp.fade_in_use else [shared["h_new"]]
         self._copies: list[tuple[np.ndarray, np.ndarray]] = []  # (a part's copy, its original)
         parts = []
         for part in range(n_parts):
@@ -124,14 +124,14 @@ class FusedSteps:
     def _tables(self, arrays: dict[str, np.ndarray], input_: str) -> dict[str, np.ndarray]:
         """Weights with a row for each item, or one kind of the optimiser's memory of them.
 
-        E is the table that the input reads; biases are a column.
+        `table` is the one that the input reads; biases are a column.
         """
         none = np.empty((1, 0), self.dtype)
         if not arrays:
-            return dict.fromkeys(("E", "V_y", "b_y"), none)
+            return dict.fromkeys(("table", "V_y", "b_y"), none)
         biases = self._copied(arrays["b_y"][:, None])
-        E = arrays[{"onehot": "W_x", "embedding": "E", "shared": "V_y"}[input_]]
-        return {"E": E, "V_y": arrays["V_y"], "b_y": biases.reshape(-1, 1)}
+        table = arrays[{"onehot": "W_x", "embedding": "E", "shared": "V_y"}[input_]]
+        return {"table": table, "V_y": arrays["V_y"], "b_y": biases.reshape(-1, 1)}
 
     def _dense(self, arrays: dict[str, np.ndarray], lo: int, hi: int) -> dict[str, np.ndarray]:
         """The other weights, or their memory, of the units from lo to hi, transposed.
