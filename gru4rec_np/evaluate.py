@@ -18,7 +18,7 @@ ARGUMENTS: cli.Arguments = {
                "test logs, TSV, CSV or Parquet; evaluated one by one"),
 }  # fmt: skip
 OPTIONS: cli.Arguments = {
-    "-k": (cli.SEVERAL | cli.K | {"default": [5, 10, 20]}, "cut-offs, each >= 1"),
+    "-k": (cli.SEVERAL | cli.K | cli.UNSET, "cut-offs, each >= 1 (default: 5 10 20)"),
     "--ties": ({"choices": TIES, "default": TIES[0]},
                "rank among items with the target's score: last, first, or in the middle"),
     "--coverage": (cli.FLAG,
@@ -47,7 +47,7 @@ def main() -> None:
     """Run the command on sys.argv."""
     args = argparse.Namespace(**parse(parser(), sys.argv[1:]))
     candidates = read_items(args.candidates) if "candidates" in args else None
-    model = models.load(args.model, args.backend)
+    model, ks = models.load(args.model, args.backend), vars(args).get("k", [5, 10, 20])
     for n, file in enumerate(dict.fromkeys(args.test)):
         dropped: Counter[str] = Counter()
         log = read_log([file], vars(args), dropped)
@@ -60,12 +60,12 @@ def main() -> None:
         print(f"next item among {among}, {len(test.cases):,} cases, ties {args.ties}")
         with cli.progress("ranking") as watch:
             ranks, _ = model.ranks(test, args.ties, watch, candidates)
-        figures = report.figures(ranks, args.k)
+        figures = report.figures(ranks, ks)
         if args.coverage:
             with cli.progress("coverage") as watch:
-                found = report.coverage(model, test, args.k[-1], watch)
-            figures[f"coverage@{args.k[-1]}"] = found
-        print(report.table({model.name: figures}, args.k), flush=True)
+                found = report.coverage(model, test, ks[-1], watch)
+            figures[f"coverage@{ks[-1]}"] = found
+        print(report.table({model.name: figures}, ks), flush=True)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import argparse
 import itertools
 import json
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from gru4rec_np import models
 from gru4rec_np.backends import BACKENDS
 from gru4rec_np.console import cli
 from gru4rec_np.console.options import TABLE_OPTIONS, add_options, read_log
+from gru4rec_np.console.report import left_out
 from gru4rec_np.console.titles import print_ranking, read_items, read_titles, require_header
 from gru4rec_np.data.sessions import index_of
 from gru4rec_np.data.tables import full_disks
@@ -132,7 +134,8 @@ def many(
     if out.suffix not in ENDINGS:
         raise InputError(f"out: must end in {', '.join(ENDINGS)}, not {out.name!r}")
     cli.check_output(out.parent, [out.name], args["sessions"])
-    sessions = read_log(args["sessions"], args)
+    dropped: Counter[str] = Counter()
+    sessions = read_log(args["sessions"], args, dropped)
     known = index_of(model.item_ids)
     if known.keys().isdisjoint(map(str, sessions.item_ids.tolist())):
         raise InputError(
@@ -171,7 +174,8 @@ def many(
         cli.say(
             f"{empty:,} of {sessions.n_sessions:,} sessions got none: no item known, or none left"
         )
-    print(f"written to {out}: {sessions.n_sessions - empty:,} sessions")
+    written = f"written to {out}: {sessions.n_sessions - empty:,} sessions"
+    print(*left_out(dropped), written, sep="\n")
 
 
 def write_tsv(path: Path, frames: Iterator[pl.DataFrame]) -> None:

@@ -157,13 +157,13 @@ def main() -> None:
                 prune=prune,
                 deadline=deadline,
             )
-            with Shown(job) as shown:
-                studies[name] = tuning.run(job, shown.look)
+            with Shown(job) as shown, cli.heeding("the trials that run") as asked:
+                studies[name] = tuning.run(job, shown.look, asked)
             write_trials(folder / "trials.csv", studies, spaces, job.primary)
             done = len(finished(studies[name]))
-            if done < trials and time.time() < deadline:
+            if asked and done < trials and time.time() < deadline:
                 print(f"stopped after {done} of {trials} trials; the same command goes on")
-                sys.exit(130)
+                sys.exit(128 + asked[0])
         for name in [n for n in names if not complete(studies[n])]:
             if len(studies) == 1:
                 best_of(studies[name])  # says why there is none
@@ -337,11 +337,12 @@ def search(
         trials=trials, seed=seed, backend=backend, storage=storage, study=model, workers=workers,
         prune=pruning,
     )  # fmt: skip
-    if verbose:
-        with Shown(job) as shown:
-            study = tuning.run(job, shown.look)
-    else:
-        study = tuning.run(job, lambda study: None)
+    with cli.heeding("the trials that run") as asked:
+        if verbose:
+            with Shown(job) as shown:
+                study = tuning.run(job, shown.look, asked)
+        else:
+            study = tuning.run(job, lambda study: None, asked)
     best = make(MODELS[model], parameters(ranges, best_of(study)), seed, backend)
     best.fit(log)
     return study, best

@@ -825,7 +825,7 @@ def test_of_several_test_logs_each_is_said(partly):
     assert "13 events in 5 sessions; evaluated: 6 in 2 (known" in table[-1]
 
 
-def test_evaluate_says_what_is_left_out(partly):
+def test_evaluate_and_recommend_say_what_is_left_out(partly):
     log = ["--train", "train.tsv", "--test", "test.tsv", *FINDS["train"], "--out", "out"]
     assert command("train", *log, cwd=partly).returncode == 0
     done = command("evaluate", "out", "--test", "test.tsv", "--keep", "event=view",
@@ -833,6 +833,11 @@ def test_evaluate_says_what_is_left_out(partly):
     assert done.stdout.splitlines()[:3] == [
         "left out  1 rows whose event is not view", "left out  1 exact duplicates", EVALUATED
     ]  # fmt: skip
+    done = command("recommend", "out", "--sessions", "test.tsv", "--out", "next.tsv", "--keep",
+                   "event=view", cwd=partly)  # fmt: skip
+    lines = done.stdout.splitlines()
+    assert lines[:-1] == ["left out  1 rows whose event is not view"]
+    assert lines[-1].startswith("written to next.tsv")
 
 
 def test_the_same_file_to_train_and_test(logs, tmp_path):

@@ -351,15 +351,18 @@ def test_results_of_another_search_stay(space, tmp_path):
     assert [path.name for path in out.iterdir()] == ["results.json"]
 
 
-def test_ctrl_c_ends_after_the_trials_that_run_and_the_same_command_goes_on(space, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_after_the_trials_that_run_and_the_same_command_goes_on(
+    number, space, tmp_path
+):
     out = tmp_path / "out"
     with command(*small(space, out, 500), cwd=tmp_path) as process:
         for line in process.stdout:
             if line.startswith("trial"):
                 break
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         text = process.communicate(timeout=60)[0]
-    assert process.returncode == 130 and "the same command goes on" in text, text
+    assert process.returncode == 128 + number and "the same command goes on" in text, text
     with open(out / "trials.csv") as file:
         done = len(list(csv.DictReader(file)))
     assert 1 <= done < 500
@@ -488,11 +491,11 @@ def test_a_model_without_time_is_left_out(space, tmp_path, monkeypatch, capsys):
     clock = mock.Mock(**{"time.return_value": time.time()})
     monkeypatch.setattr(command_module, "time", clock)
 
-    def first_only(job, after):
+    def first_only(job, after, asked):
         if job.model == "gru4rec":
-            return finished(job, after)
+            return finished(job, after, asked)
         clock.time.return_value = job.deadline
-        return finished(dataclasses.replace(job, deadline=0.0), after)
+        return finished(dataclasses.replace(job, deadline=0.0), after, asked)
 
     monkeypatch.setattr(tuning, "run", first_only)
     options = [*small(space, tmp_path / "out", 2), "--models", "gru4rec", "v-sknn"]

@@ -76,11 +76,8 @@ def run(main: Callable[[], None]) -> NoReturn:
     Signals that ask it to stop end it with a line and 128 and their number.
     """
     _open_streams()
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
-        number = getattr(signal, name, None)
-        # An ignored one stays ignored: a shell ignores SIGINT for background jobs, nohup SIGHUP.
-        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _stop)
+    for number in _heeded():
+        signal.signal(number, _stop)
     try:
         main()
         sys.stdout.flush()
@@ -110,6 +107,39 @@ def status_of(stop: KeyboardInterrupt) -> int:
 def _stop(number: int, frame: object) -> NoReturn:
     """End the command as Ctrl-C does, so that it removes its temporary files."""
     raise KeyboardInterrupt(number)
+
+
+def _heeded() -> list[signal.Signals]:
+    """Signals that ask to stop; not ignored ones, as nohup has SIGHUP, a background job SIGINT."""
+    all_ = (getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP"))
+    return [s for s in all_ if s and signal.getsignal(s) is not signal.SIG_IGN]  # None: Windows
+
+
+@contextlib.contextmanager
+def heeding(what: str) -> Iterator[list[int]]:
+    """Gives a list, to which a signal that asks to stop adds itself; a second one stops at once.
+
+    Args:
+        what: is done before the command stops, for the line that says so.
+    """
+    asked: list[int] = []
+    before: dict[signal.Signals, Any] = {}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def ask(number: int, frame: object) -> None:
+        asked.append(number)
+        restore()
+        say(f"stopping after {what}; a second signal stops at once")
+
+    with contextlib.suppress(ValueError):  # not in the main thread, which alone can heed signals
+        before.update({number: signal.signal(number, ask) for number in _heeded()})
+    try:
+        yield asked
+    finally:
+        restore()
 
 
 def in_words(error: MemoryError | OSError, place: str = "") -> str:

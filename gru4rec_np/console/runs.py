@@ -5,15 +5,13 @@ from __future__ import annotations
 import itertools
 import os
 import re
-import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from shlex import quote
-from types import FrameType
 
-from gru4rec_np.console.cli import say
+from gru4rec_np.console.cli import heeding, say
 from gru4rec_np.data.sessions import Sessions
 from gru4rec_np.errors import InputError
 from gru4rec_np.models import checkpoint
@@ -188,7 +186,6 @@ class Keeper:
         judged: see `Training.save`.
 
     Attributes:
-        asked: the signal that asked, or None.
         has_written: whether a checkpoint could be written.
     """
 
@@ -202,27 +199,23 @@ class Keeper:
     ) -> None:
         self.path, self.steps, self.seconds = path, steps, seconds
         self._begin, self._judged = begin, judged
-        self.asked: int | None = None
+        self._signals: list[int] = []
         self.has_written = False
         self._done = self._kept = 0  # steps
         self._when: float | None = None  # of the last attempt, by time.monotonic
 
     def __enter__(self) -> Keeper:
-        names = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
-        signals = [getattr(signal, name) for name in names if hasattr(signal, name)]
-        # An ignored signal stays ignored: nohup ignores SIGHUP, a shell SIGINT of background jobs.
-        heeded = [s for s in signals if signal.getsignal(s) is not signal.SIG_IGN]
-        self._before = {s: signal.signal(s, self._ask) for s in heeded}
+        self._heeding = heeding("these steps")
+        self._signals = self._heeding.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        for s, handler in self._before.items():
-            signal.signal(s, handler)
+        self._heeding.__exit__(None, None, None)
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        self.asked = number
-        self.__exit__()
-        say("stopping after these steps; a second signal stops at once")
+    @property
+    def asked(self) -> int | None:
+        """The signal that asked to stop, or None."""
+        return self._signals[0] if self._signals else None
 
     def after_chunk(self, training: Training) -> None:
         """Write a checkpoint if one is due. Call it at chunk boundaries.

@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -162,13 +162,12 @@ def _train_and_judge(job: Job, study: optuna.Study, worker: str, trial: optuna.T
 # --- many workers ---------------------------------------------------------------------------------
 
 
-def run(job: Job, after: Callable[[optuna.Study], None]) -> optuna.Study:
+def run(job: Job, after: Callable[[optuna.Study], None], asked: Sequence[int] = ()) -> optuna.Study:
     """Search with `job.workers` processes, or in this one if it is one.
-
-    Ctrl-C and SIGTERM let the trials that run end; a second signal ends at once.
 
     Args:
         after: called with the study at the start, at the end and now and then between.
+        asked: no trial begins once something is in it, see `cli.heeding`.
 
     Returns:
         the study.
@@ -178,17 +177,6 @@ def run(job: Job, after: Callable[[optuna.Study], None]) -> optuna.Study:
     """
     study, errors = trials.open_study(job), trials.storage_errors()
     after(study)
-    asked: list[int] = []
-
-    def ask(number: int, frame: object) -> None:
-        asked.append(number)
-        for s, handler in usual.items():
-            signal.signal(s, handler)
-        say("stopping after the trials that run; a second signal stops at once")
-
-    usual: dict[Any, Any] = {}
-    with suppress(ValueError):  # not in the main thread: whoever called heeds signals
-        usual = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
         if job.workers == 1:
             work(job, study, 0, lambda: bool(asked), after)
@@ -196,9 +184,6 @@ def run(job: Job, after: Callable[[optuna.Study], None]) -> optuna.Study:
             _in_processes(job, study, lambda: bool(asked), after)
     except errors as error:
         raise trials.storage_error(job, error) from error
-    finally:
-        for s, handler in usual.items():
-            signal.signal(s, handler)
     after(study)
     return study
 
@@ -253,8 +238,9 @@ def _one_thread() -> Iterator[None]:
 
 
 def _process(job: Job, index: int, stop: Any) -> None:
-    """A worker's process. Ctrl-C in a terminal reaches all processes; only the first heeds it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """A worker's process. What a terminal sends reaches all processes; only the first heeds it."""
+    for name in {"SIGINT", "SIGHUP"} & set(signal.__dict__):  # Windows has no SIGHUP
+        signal.signal(getattr(signal, name), signal.SIG_IGN)
     errors: tuple[type[Exception], ...] = (InputError, *trials.storage_errors())
     try:
         work(job, trials.open_study(job), index, stop.is_set)
