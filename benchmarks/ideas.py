@@ -19,7 +19,8 @@ from gru4rec_np.data.sessions import DAY
 from gru4rec_np.models.hybrid import Hybrid
 
 PAPERS = GRU4Rec.published
-COSINE_12: dict[str, object] = {"cosine": 12.0}
+SAMPLES: dict[str, object] = {"n_sample": 2048}  # as published; the defaults have fewer
+COSINE_12 = SAMPLES | {"cosine": 12.0}
 UNFADED = COSINE_12 | {"fade": 0.0, "repeat": 0.0}
 VARIANTS: dict[str, tuple[Callable, dict[str, object]]] = {
     # Each idea alone on top of the papers' model.
@@ -37,9 +38,11 @@ VARIANTS: dict[str, tuple[Callable, dict[str, object]]] = {
     "and fade and repeat": (GRU4Rec, COSINE_12),
     "and repeat 0.1": (GRU4Rec, COSINE_12 | {"repeat": 0.1}),
     "and repeat 0.2": (GRU4Rec, COSINE_12 | {"repeat": 0.2}),
-    "and cosine 11": (GRU4Rec, {"cosine": 11.0}),
-    "and cosine 10: the default": (GRU4Rec, {}),
-    "and cosine 9": (GRU4Rec, {"cosine": 9.0}),
+    "and cosine 11": (GRU4Rec, SAMPLES | {"cosine": 11.0}),
+    "and cosine 10": (GRU4Rec, SAMPLES),
+    "and cosine 10, 1,792 samples": (GRU4Rec, {"n_sample": 1792}),
+    "and cosine 10, 1,536 samples: the default": (GRU4Rec, {}),
+    "and cosine 9": (GRU4Rec, SAMPLES | {"cosine": 9.0}),
     "and decay": (GRU4Rec, UNFADED | {"decay": True}),
     "and decay, without skip": (GRU4Rec, UNFADED | {"decay": True, "skip": False}),
     "and decay, without cosine": (GRU4Rec, UNFADED | {"decay": True, "cosine": 0.0}),

@@ -25,7 +25,7 @@ INPUTS = ("onehot", "embedding", "shared", "weighted")
 # from before these hyperparameters existed mean this, too.
 PUBLISHED: dict[str, Any] = {
     "skip": False, "fade": 0.0, "cosine": 0.0, "repeat": 0.0, "decay": False,
-    "dropout_p_embed": 0.1,
+    "dropout_p_embed": 0.1, "n_sample": 2048,
 }  # fmt: skip
 
 # Takes the value given, returns the value kept. Raises ValueError with what is allowed.
@@ -279,7 +279,7 @@ class Hyperparameters(Checked):
         flag,
     )
     n_sample: int | str = declare(
-        2048,
+        1536,
         "extra negative samples of a step, shared by the batch; all: with loss=cross-entropy, "
         "compare with the whole catalogue instead, without logq and sample_alpha",
         _whole_or_all,
