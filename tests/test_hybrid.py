@@ -90,6 +90,21 @@ def by_hand(hybrid, session):
     return hybrid.shares @ parts
 
 
+@pytest.mark.parametrize("length", [1, 2, 7, 60])  # 60 are more clicks than some parts look at
+def test_a_live_session_is_a_recommendation(hybrid, length):
+    session = np.random.default_rng(length).choice(hybrid.item_ids, length).tolist()
+    live = hybrid.session()
+    for item in [*session[:1], "nobody", *session[1:]]:
+        live.feed(item)
+    assert live.recommend(9, "seen") == hybrid.recommend(session, 9, "seen")
+    assert live.recommend(3) == hybrid.recommend(session, 3)
+
+
+def test_a_live_session_of_no_click_is_refused(hybrid):
+    with pytest.raises(InputError, match="feed it an item"):
+        hybrid.session().recommend()
+
+
 @pytest.mark.parametrize("length", [1, 2, 3, 7, 60])
 def test_a_score_is_the_mixtures_probability(hybrid, length):
     rng = np.random.default_rng(length)

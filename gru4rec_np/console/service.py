@@ -32,7 +32,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gru4rec_np.console.served import Served
 from gru4rec_np.errors import InputError
 from gru4rec_np.models.base import Model
-from gru4rec_np.models.gru4rec import GRU4Rec, LiveSession
+from gru4rec_np.models.gru4rec import GRU4Rec
+from gru4rec_np.models.hybrid import Hybrid
 
 T = TypeVar("T")
 
@@ -231,7 +232,7 @@ class _Live:
 
     def __init__(self, model: Model) -> None:
         self.model = model
-        self.live: LiveSession | None = model.session() if isinstance(model, GRU4Rec) else None
+        self.live = model.session() if isinstance(model, GRU4Rec | Hybrid) else None
         self.items: list[Any] = []
         self.lock = Lock()  # clicks count in the order in which they came
 

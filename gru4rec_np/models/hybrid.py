@@ -16,7 +16,7 @@ from gru4rec_np.errors import naming
 from gru4rec_np.models import hyperparameters
 from gru4rec_np.models.base import Model, Scorer, rank_blocks
 from gru4rec_np.models.baselines import Markov, alone
-from gru4rec_np.models.gru4rec import GRU4Rec
+from gru4rec_np.models.gru4rec import GRU4Rec, LiveSession
 from gru4rec_np.models.neighbours import VSKNN
 from gru4rec_np.ops.activations import exp_or_zero
 from gru4rec_np.ops.ranking import MAX_SCORES
@@ -249,9 +249,17 @@ class Hybrid(Model):
         return score
 
     def _scores_after(self, items: np.ndarray) -> np.ndarray:
-        scores = self.network._scores_after(items)[None]
+        return self._mixed(self.network._scores_after(items), items)
+
+    def _mixed(self, scores: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """The probabilities (I,) after a session; `scores`, the network's, are overwritten."""
         last = np.array([len(items) - 1])
-        return self._mixture(scores, alone(items, self.item_ids), last, self.shares)[0]
+        return self._mixture(scores[None], alone(items, self.item_ids), last, self.shares)[0]
+
+    def session(self) -> LiveSession:
+        """A session to be fed click by click, for serving: a click costs a step of the network."""
+        self._require_fit()
+        return _LiveMixture(self)
 
     # --- model files ------------------------------------------------------------------------------
 
@@ -281,3 +289,15 @@ class Hybrid(Model):
             lacking = [name for name in method.kept if getattr(method, name) is None]
             if lacking:
                 raise ValueError(f"{method.name} lacks {', '.join(lacking)}")
+
+
+class _LiveMixture(LiveSession):
+    """A `LiveSession` of the network, whose scores are mixed with those of the other parts."""
+
+    def __init__(self, hybrid: Hybrid) -> None:
+        super().__init__(hybrid.network)
+        self.hybrid = hybrid
+
+    def scores(self) -> np.ndarray:
+        """As `LiveSession.scores`, bit-identical to those of `Hybrid.recommend`."""
+        return self.hybrid._mixed(super().scores(), np.array(self._last))
