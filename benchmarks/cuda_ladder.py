@@ -92,26 +92,26 @@ def scores_backward_h_plain(ops, dy, V):
 def cross_entropy_rung(ops, version, y):
     """Losses and gradient by version plain, tree or online."""
     (B, N), dtype = y.shape, y.dtype
-    g, lanes = ops.xp.full((B, N), np.nan, dtype), ops.empty((B,), dtype)
+    g, losses = ops.xp.full((B, N), np.nan, dtype), ops.empty((B,), dtype)
     plain = version == "plain"
     ops.launch("loss", f"cross_entropy_{version}", (warps(B) if plain else B,), ops.now(B, N),
-               *ops.to_device(y, np.arange(B)), N, g, lanes,
+               *ops.to_device(y, np.arange(B)), N, g, losses,
                block=ONE_WARP if plain else (Size.TREE_THREADS,))  # fmt: skip
-    return ops.to_host(lanes), ops.to_host(g)
+    return ops.to_host(losses), ops.to_host(g)
 
 
 def cut_plain(ops, h, V, b, y):
     """The first version of `losses.cut_cross_entropy`."""
     (B, H), N, dtype = h.shape, len(V), h.dtype
     operands, sizes = ops.to_device(h, V, b, y), (B, N, H)
-    lanes, top, inverse = (ops.empty((B,), dtype) for _ in range(3))
+    losses, maxima, inverse = (ops.empty((B,), dtype) for _ in range(3))
     dh, dV, db = (ops.empty(shape, dtype) for shape in ((B, H), (N, H), (N,)))
-    ops.launch("cut", "cut_plain_loss", (warps(B),), *operands, *sizes, lanes, top, inverse,
+    ops.launch("cut", "cut_plain_loss", (warps(B),), *operands, *sizes, losses, maxima, inverse,
                block=ONE_WARP)  # fmt: skip
-    operands += top, inverse
+    operands += maxima, inverse
     ops.launch("cut", "cut_plain_h", (warps(B),), *operands, *sizes, dh, block=ONE_WARP)
     ops.launch("cut", "cut_plain_rows", (warps(N),), *operands, *sizes, dV, db, block=ONE_WARP)
-    return tuple(map(ops.to_host, (lanes, dh, dV, db)))
+    return tuple(map(ops.to_host, (losses, dh, dV, db)))
 
 
 def cut_rung(ops, version, *operands):
@@ -120,19 +120,19 @@ def cut_rung(ops, version, *operands):
         return cut_plain(ops, *operands)
     h, V, b, _ = operands  # the loss kernel's targets are the first columns: the same work
     r, V = ops.scores(h, V, b, np.arange(len(V)))
-    lanes, dr = ops.loss_and_gradient(r, "cross-entropy")
-    return lanes, *ops.scores_backward(dr, h, V)
+    losses, dr = ops.loss_and_gradient(r, "cross-entropy")
+    return losses, *ops.scores_backward(dr, h, V)
 
 
-def update_plain(ops, p, g, state, adapt, rate, momentum, rows):
+def update_plain(ops, p, g, memory, adapt, rate, momentum, rows):
     """The first version of `optim.update`."""
-    hosts = [p, *state.values()]
+    hosts = [p, *memory.values()]
     there = ops.to_device(*hosts)
-    memory = dict(zip(state, there[1:], strict=True))
+    sent = dict(zip(memory, there[1:], strict=True))
     n = len(rows)
     ops.launch("update", "update_plain", (warps(n),), *ops.to_device(rows, g), n, p.shape[1],
                adapt == "adagrad", rate, momentum, there[0],
-               *(memory.get(name, there[0]) for name in "av"), block=ONE_WARP)  # fmt: skip
+               *(sent.get(name, there[0]) for name in "av"), block=ONE_WARP)  # fmt: skip
     for host, array in zip(hosts, there, strict=True):
         host[:] = ops.to_host(array)
 
@@ -219,8 +219,8 @@ def ladders(ops: cuda.CudaOps) -> list[tuple]:
     back = draw(B, H), ops.gru(*gru)[1], U
     catalogue, rows = (draw(N_ITEMS, H), draw(N_ITEMS)), rng.permutation(N_ITEMS)[:N_SCORED]
     y, V = ops.scores(h, *catalogue, rows)
-    state = optim.init_memory(catalogue[0], "adagrad", 0.0)
-    update = catalogue[0], draw(N_SCORED, H), state, "adagrad", 0.1, 0.0, rows
+    memory = optim.init_memory(catalogue[0], "adagrad", 0.0)
+    update = catalogue[0], draw(N_SCORED, H), memory, "adagrad", 0.1, 0.0, rows
     cases = draw(CASES, H), *catalogue, rng.integers(0, N_ITEMS, CASES)
     return [
         ("a step of the GRU", gru_rung, early, ops.gru, "gru", gru),

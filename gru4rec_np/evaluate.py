@@ -12,13 +12,16 @@ from gru4rec_np.console.titles import read_items
 from gru4rec_np.errors import naming
 from gru4rec_np.ops.ranking import TIES
 
+CUT_OFFS = [5, 10, 20]
+
 ARGUMENTS: cli.Arguments = {
     "model": cli.MODEL,
     "--test": (cli.SEVERAL | cli.FILE | cli.UNSET | {"required": True},
                "test logs, TSV, CSV or Parquet; evaluated one by one"),
 }  # fmt: skip
 OPTIONS: cli.Arguments = {
-    "-k": (cli.SEVERAL | cli.K | cli.UNSET, "cut-offs, each >= 1 (default: 5 10 20)"),
+    "-k": (cli.SEVERAL | cli.K | cli.UNSET,
+           f"cut-offs, each >= 1 (default: {' '.join(map(str, CUT_OFFS))})"),
     "--ties": ({"choices": TIES, "default": TIES[0]},
                "rank among items with the target's score: last, first, or in the middle"),
     "--coverage": (cli.FLAG,
@@ -47,7 +50,7 @@ def main() -> None:
     """Run the command on sys.argv."""
     args = argparse.Namespace(**parse(parser(), sys.argv[1:]))
     candidates = read_items(args.candidates) if "candidates" in args else None
-    model, ks = models.load(args.model, args.backend), vars(args).get("k", [5, 10, 20])
+    model, ks = models.load(args.model, args.backend), vars(args).get("k", CUT_OFFS)
     for n, file in enumerate(dict.fromkeys(args.test)):
         dropped: Counter[str] = Counter()
         log = read_log([file], vars(args), dropped)

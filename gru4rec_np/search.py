@@ -161,7 +161,7 @@ def main() -> None:
                 studies[name] = tuning.run(job, shown.look, asked)
             write_trials(folder / "trials.csv", studies, spaces, job.primary)
             done = len(finished(studies[name]))
-            if asked and done < trials and time.time() < deadline:
+            if asked:
                 print(f"stopped after {done} of {trials} trials; the same command goes on")
                 sys.exit(128 + asked[0])
         for name in [n for n in names if not complete(studies[n])]:
@@ -313,6 +313,9 @@ def search(
         workers: processes; more than one need a storage and `if __name__ == "__main__":`.
         storage: a journal file or a database's URL, to go on later; "": this process's memory.
         verbose: show a bar, and a line for each trial that matters.
+
+    A signal that asks to stop, such as Ctrl-C, ends the search after the trials that run. The best
+    model so far is then trained.
 
     Returns:
         Optuna's study, and the model trained on all of `train`.

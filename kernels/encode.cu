@@ -91,19 +91,19 @@ extern "C" __global__ void encode_backward(
 }
 
 // === The skip: top = state + s e + s_m m, what scores items ======================================
-// m sums the session's earlier embeddings, and m_out is the next step's m; without fade there is
+// m sums the session's earlier embeddings, and m_new is the next step's m; without fade there is
 // none. One thread, one number; neighbouring threads are units. Here X = H. Grid ceil(n H / block).
 
 extern "C" __global__ void skip(
     const int *now, const real *state, const real *e, const real *m, const real *s,
-    const real *s_m, int H, real fade, real *m_out, real *top
+    const real *s_m, int H, real fade, real *m_new, real *top
 ) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= now[NOW_LANES] * H) return;
     real sum = state[i] + s[i % H] * e[i];
     if (fade > 0) {
         sum += s_m[i % H] * m[i];
-        m_out[i] = fade * (m[i] + e[i]);
+        m_new[i] = fade * (m[i] + e[i]);
     }
     top[i] = sum;
 }

@@ -277,8 +277,8 @@ __device__ inline void gru_step_backward(
     real p, int want_dh, real *dxW, real *dhU, real *dh
 ) {
     extern __shared__ Lanes shared[];
-    Lanes *dhU_tile = shared;            // (3H,): gradients of h U + c
-    Lanes *drh_r = shared + 3 * H;    // (H,): what reaches h through r*h
+    Lanes *dhU_tile = shared;       // (3H,): gradients of h U + c
+    Lanes *drh_r = shared + 3 * H;  // (H,): what reaches h through r*h
     const int lanes = now[NOW_LANES], first = blockIdx.x * TILE_LANES;
     const int warp = threadIdx.x / WARP, n_warps = blockDim.x / WARP;
     if (first >= lanes) return;

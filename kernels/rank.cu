@@ -11,6 +11,7 @@
 // bit-identical wherever it is computed, or an item could fail to tie with itself.
 __device__ inline real add_product(real sum, real a, real b) { return fma(a, b, sum); }
 
+// The score of an item in a case.
 __device__ inline real score(
     const real *h, const real *V_y, const real *b_y, int c, int item, int H
 ) {

@@ -25,9 +25,8 @@
 //
 // xs, ys (T, B) of the epoch, lanes (T,); samples (C, S) of the chunk, whose first step is `first`.
 // Per step of the chunk: rows, count, weight (most,); target, own, fed (B,), fed is -1 if the input
-// has its own table; sizes (2,): scored and distinct. Scratch: buckets (n_buckets,
-// BUCKET_SIZE), with n_buckets a power of two > 2B + S, and bucket_of (2B + S,), each column's
-// bucket. Grid C.
+// has its own table; sizes (2,): scored and distinct. Scratch: buckets (n_buckets, BUCKET_SIZE),
+// with n_buckets a power of two > 2B + S, and bucket_of (2B + S,), each column's bucket. Grid C.
 
 extern "C" __global__ void collect(
     const int *xs, const int *ys, const int *lanes, const int *samples, const real *log_support,
@@ -124,7 +123,7 @@ extern "C" __global__ void collect(
 
 extern "C" __global__ void begin_step(
     int *now, const int *lanes, const int *xs, const int *from, const real *state,
-    const real *m_out, int fades, int B, int H, int most, const int *rows, const real *count,
+    const real *m_new, int fades, int B, int H, int most, const int *rows, const real *count,
     const real *weight, const int *target, const real *own, const int *fed, const int *sizes,
     const real *log_weights,
     int *x_now, real *h_now, real *m, int *rows_now, real *count_now, real *weight_now,
@@ -136,7 +135,7 @@ extern "C" __global__ void begin_step(
     for (int i = thread; i < n * H; i += n_threads) {
         const int source = from[step * B + i / H];
         h_now[i] = source < 0 ? real(0) : state[source * H + i % H];
-        if (fades) m[i] = source < 0 ? real(0) : m_out[source * H + i % H];
+        if (fades) m[i] = source < 0 ? real(0) : m_new[source * H + i % H];
     }
     for (int i = thread; i < distinct; i += n_threads) {
         rows_now[i] = rows[place * most + i];

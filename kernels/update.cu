@@ -82,8 +82,7 @@ extern "C" __global__ void update_rows(
 // lane's de is added; else it is -1. Rows past the scored ones are input items only. k = H is a
 // row's bias, whose input is 1.
 //
-// With cosine, biases stay, and along_rows[u] times the row is taken out of its gradient: see
-// cosine.cu.
+// With cosine, biases stay. along_rows[u] times the row is taken out of its gradient, see cosine.cu.
 //
 // All weights are read first. The compiler must assume that two rows may be the same, so a thread
 // that alternates reads and writes waits for each of them. 7.6 us in a step of setting B of

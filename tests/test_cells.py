@@ -288,7 +288,7 @@ def test_scores(B, H, N, seed):
 
 @examples(100)
 @given(lanes, units, st.sampled_from([1.0, 12.0]), seeds)
-def test_unit(B, D, length, seed):
+def test_of_length(B, D, length, seed):
     rng = np.random.default_rng(seed)
     x, du = rng.normal(size=(2, B, D))
     u, inverse = of_length(x, length)

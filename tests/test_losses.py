@@ -145,12 +145,12 @@ def test_gradients_of_cut_cross_entropy(B, D, N, scores_at_once, seed):
     """Also where the lanes are taken a few at a time."""
     rng = np.random.default_rng(seed)
     a = {"h": rng.normal(size=(B, D)), "V": rng.normal(size=(N, D)), "b": rng.normal(size=N)}
-    y, before = rng.integers(0, N, B), losses.MAX_SCORES
-    losses.MAX_SCORES = scores_at_once
+    y, before = rng.integers(0, N, B), losses.CUT_SCORES
+    losses.CUT_SCORES = scores_at_once
     try:
         loss, *gradients = cut_cross_entropy(**a, y=y)
     finally:
-        losses.MAX_SCORES = before
+        losses.CUT_SCORES = before
     r = a["h"] @ a["V"].T + a["b"]
     np.testing.assert_allclose(loss, np.log(np.exp(r).sum(axis=1)) - r[range(B), y], atol=1e-12)
     named = dict(zip(a, gradients, strict=True))

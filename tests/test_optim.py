@@ -61,16 +61,16 @@ def test_sum_rows_leaves_its_arguments_alone():
 
 
 def run(sparse, adapt, momentum, gradients, p):
-    """p and its state after some steps on distinct rows of it, listed or in a dense gradient."""
-    p, state = p.copy(), init_memory(p, adapt, momentum)
+    """p and its memory after some steps on distinct rows of it, listed or in a dense gradient."""
+    p, memory = p.copy(), init_memory(p, adapt, momentum)
     for rows, g in gradients:
         if sparse:
-            update(p, g, state, adapt, 0.1, momentum, rows)
+            update(p, g, memory, adapt, 0.1, momentum, rows)
         else:
             dense = np.zeros_like(p)
             dense[rows] = g
-            update(p, dense, state, adapt, 0.1, momentum)
-    return p, state
+            update(p, dense, memory, adapt, 0.1, momentum)
+    return p, memory
 
 
 def assert_same(one, two, rows=...):
@@ -94,7 +94,7 @@ def training(draw):
 @examples(200)
 @given(training(), st.sampled_from(["adagrad", "sgd"]))
 def test_sparse_is_dense_bit_for_bit(case, adapt):
-    """Only for optimisers whose state does not change with a gradient of 0."""
+    """Only for optimisers whose memory does not change with a gradient of 0."""
     p, gradients = case
     assert_same(run(True, adapt, 0.0, gradients, p), run(False, adapt, 0.0, gradients, p))
 
@@ -111,7 +111,7 @@ def test_all_rows_listed_is_dense_bit_for_bit(seed, steps, adapt, momentum):
 @examples(200)
 @given(training(), st.sampled_from(OPTIMISERS), st.sampled_from([0.0, 0.1, 0.9]))
 def test_an_update_touches_the_listed_rows_only(case, adapt, momentum):
-    """Listed rows change as in the dense update; the others keep weight, state and velocity."""
+    """Listed rows change as in the dense update; the others keep weight, memory and velocity."""
     p, gradients = case
     before = run(True, adapt, momentum, gradients, p)  # gives every touched row a velocity
     rows, g = gradients[-1]
@@ -163,23 +163,23 @@ def test_update_against_scalars(gradients, learning_rate, momentum, adapt):
         for step in scalar_steps(adapt, gradients[:, k].tolist()):
             v = momentum * v - learning_rate * step
             expected[k] += v
-    state = init_memory(p, adapt, momentum)
+    memory = init_memory(p, adapt, momentum)
     for g in gradients:
-        update(p, g, state, adapt, learning_rate, momentum)
+        update(p, g, memory, adapt, learning_rate, momentum)
     np.testing.assert_allclose(p, expected, rtol=1e-12, atol=1e-12)
 
 
 def test_adams_first_update_of_a_late_row_has_full_size():
     """The bias correction uses the row's number of updates, not the global step count."""
     p = np.zeros((2, 3))
-    state = init_memory(p, "adam", 0.0)
-    assert state["t"].shape == (2, 1)
+    memory = init_memory(p, "adam", 0.0)
+    assert memory["t"].shape == (2, 1)
     for _ in range(1000):
-        update(p, np.ones((1, 3)), state, "adam", 0.01, rows=np.array([0]))
+        update(p, np.ones((1, 3)), memory, "adam", 0.01, rows=np.array([0]))
     assert not p[1].any()
-    update(p, np.array([[5.0, -5, 0.01]]), state, "adam", 0.01, rows=np.array([1]))
+    update(p, np.array([[5.0, -5, 0.01]]), memory, "adam", 0.01, rows=np.array([1]))
     np.testing.assert_allclose(p[1], [-0.01, 0.01, -0.01], rtol=1e-5)
-    assert state["t"].tolist() == [[1000], [1]]
+    assert memory["t"].tolist() == [[1000], [1]]
 
 
 @examples(200)
@@ -188,7 +188,7 @@ def test_rows_that_wait_catch_up_with_adam_on_all_rows(seed, steps, backend):
     """Rows without a gradient wait, for one step or for some hundred."""
     rng, ops = np.random.default_rng(seed), load(backend)
     p = rng.normal(size=(4, 3))
-    all_rows, state, of_all = p.copy(), init_memory(p, "adam", 0), init_memory(p, "adam", 0)
+    all_rows, memory, of_all = p.copy(), init_memory(p, "adam", 0), init_memory(p, "adam", 0)
     step, moved = 0, np.zeros(500 * steps)
     for _ in range(steps):
         rows = rng.permutation(4)[: rng.integers(1, 4)]
@@ -199,14 +199,14 @@ def test_rows_that_wait_catch_up_with_adam_on_all_rows(seed, steps, backend):
             rate = rng.uniform(0.01, 0.1)
             update(all_rows, full * (nth == 0), of_all, "adam", rate)
             if nth == 0:
-                ops.adam_catch_up(p, state, rows, step, moved)
-                ops.update(p, g, state, "adam", rate, 0.0, rows)
+                ops.adam_catch_up(p, memory, rows, step, moved)
+                ops.update(p, g, memory, "adam", rate, 0.0, rows)
             step += 1
             adam_waits(moved, step, rate)
-    ops.adam_catch_up(p, state, np.arange(4), step, moved)
+    ops.adam_catch_up(p, memory, np.arange(4), step, moved)
     np.testing.assert_allclose(p, all_rows, rtol=1e-6, atol=1e-6)
     for name in "mat":
-        np.testing.assert_allclose(state[name], of_all[name] if name != "t" else step, rtol=1e-9)
+        np.testing.assert_allclose(memory[name], of_all[name] if name != "t" else step, rtol=1e-9)
 
 
 @pytest.mark.parametrize("rows", [..., np.array([2, 0])], ids=["dense", "rows"])
@@ -214,13 +214,13 @@ def test_rows_that_wait_catch_up_with_adam_on_all_rows(seed, steps, backend):
 @pytest.mark.parametrize("adapt", OPTIMISERS)
 def test_float32_stays_float32_and_changes_in_place(adapt, momentum, rows):
     p = np.ones((3, 2), np.float32)
-    same, state = p, init_memory(p, adapt, momentum)
-    arrays_before = dict(state)
+    same, memory = p, init_memory(p, adapt, momentum)
+    arrays_before = dict(memory)
     g = np.full_like(p, 0.5)[rows]
-    update(p, g, state, adapt, 0.1, momentum, rows)
+    update(p, g, memory, adapt, 0.1, momentum, rows)
     assert p is same and (p[rows] != 1).all()
-    assert {name: x.dtype for name, x in state.items()} == dict.fromkeys(state, np.float32)
-    assert all(state[name] is x for name, x in arrays_before.items())
+    assert {name: x.dtype for name, x in memory.items()} == dict.fromkeys(memory, np.float32)
+    assert all(memory[name] is x for name, x in arrays_before.items())
     assert (g == 0.5).all()
 
 

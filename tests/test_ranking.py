@@ -125,7 +125,7 @@ def test_metrics_against_a_loop(drawn, k):
 
 @examples(200)
 @given(arrays(np.float32, st.integers(1, 9), elements=FEW), st.integers(1, 12))
-def test_top_is_sorted_and_keeps_the_order_of_equal_scores(scores, k):
+def test_top_k_is_sorted_and_keeps_the_order_of_equal_scores(scores, k):
     ids = np.array([f"i{i}" for i in range(len(scores))], object)
     ordered = sorted(zip(ids, scores.tolist(), strict=True), key=lambda pair: -pair[1])
     assert top_k(scores, ids, k) == ordered[:k]

@@ -135,7 +135,9 @@ def heeding(what: str) -> Iterator[list[int]]:
         say(f"stopping after {what}; a second signal stops at once")
 
     with contextlib.suppress(ValueError):  # not in the main thread, which alone can heed signals
-        before.update({number: signal.signal(number, ask) for number in _heeded()})
+        for number in _heeded():
+            before[number] = signal.getsignal(number)
+            signal.signal(number, ask)
     try:
         yield asked
     finally:

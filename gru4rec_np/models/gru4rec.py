@@ -62,7 +62,7 @@ class GRU4Rec(Network):
     hp: hyperparameters.Hyperparameters
     repeat_scores: np.ndarray | None = None
     lifts: bool = True
-    _of_length_1: tuple[np.ndarray, np.ndarray] | None = None  # with cosine: V_y, and divided
+    _scaled: tuple[np.ndarray, np.ndarray] | None = None  # with cosine: V_y, and of_length(V_y)
 
     @classmethod
     def published(cls, **values: Any) -> GRU4Rec:
@@ -307,10 +307,10 @@ class GRU4Rec(Network):
         D = self.weights["V_y"].shape[1]
         at_event = np.empty((sessions.n_events, D), self.weights["V_y"].dtype)
         for block in by_length(sessions.lengths, self.ops.fed_lanes):
-            first, left = sessions.offsets[block], sessions.lengths[block] - 1
+            first, n_of_each = sessions.offsets[block], sessions.lengths[block] - 1
             state = self._zero_state(len(block))
-            for t in range(max(left, default=0)):
-                n = int(np.count_nonzero(left > t))
+            for t in range(max(n_of_each, default=0)):
+                n = int(np.count_nonzero(n_of_each > t))
                 state = State([h[:n] for h in state.h], state.history[:n])
                 x = sessions.items[first[:n] + t]
                 at_event[first[:n] + t], state = self._feed(x, state, self.ops.fed_lanes)
@@ -330,10 +330,13 @@ class GRU4Rec(Network):
             the vectors that score items (n, D), and the new state.
         """
         n = len(x)
-        all_ = State([padded(h, rows) for h in state.h], padded(state.history, rows))
-        out, all_, _ = network.recurrent(self.weights, self.hp, self.ops, padded(x, rows), all_)
+        x, wide = (
+            padded(x, rows),
+            State([padded(h, rows) for h in state.h], padded(state.history, rows)),
+        )
+        out, wide, _ = network.recurrent(self.weights, self.hp, self.ops, x, wide)
         # Copies, so that a waiting session does not keep the idle lanes in memory.
-        state = State([h[:n].copy() for h in all_.h], all_.history[:n].copy())
+        state = State([h[:n].copy() for h in wide.h], wide.history[:n].copy())
         return out[:n].copy(), state
 
     def _vectors(self, sessions: Sessions, which: np.ndarray) -> np.ndarray:
@@ -362,9 +365,9 @@ class GRU4Rec(Network):
             return V_y, b_y
         if hasattr(self, "training"):  # the weights change between two calls
             return of_length(V_y)[0], b_y
-        if self._of_length_1 is None or self._of_length_1[0] is not V_y:
-            self._of_length_1 = V_y, of_length(V_y)[0]
-        return self._of_length_1[1], b_y
+        if self._scaled is None or self._scaled[0] is not V_y:
+            self._scaled = V_y, of_length(V_y)[0]
+        return self._scaled[1], b_y
 
     def _scores_after(self, items: np.ndarray) -> np.ndarray:
         live = self.session()

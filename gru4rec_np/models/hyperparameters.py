@@ -22,7 +22,7 @@ ALL = "all"  # of n_sample: score the whole catalogue instead of samples
 INPUTS = ("onehot", "embedding", "shared", "weighted")
 
 # GRU4Rec as its papers and the reference implementation have it, where the defaults differ. Files
-# from before these hyperparameters existed mean this, too.
+# that lack one of these names mean this, too.
 PUBLISHED: dict[str, Any] = {
     "skip": False, "fade": 0.0, "cosine": 0.0, "repeat": 0.0, "decay": False,
     "dropout_p_embed": 0.1, "n_sample": 2048,

@@ -171,7 +171,7 @@ def gru_backward(
     """Gradients of `gru`: its formulas in reverse order.
 
     Args:
-        dh_new: (B, H) gradient with respect to h'. cache, U, hidden_act: as in the forward step.
+        dh_new: (B, H) gradient with respect to h'. cache: from `gru`. U, hidden_act: as for it.
 
     Returns:
         dxW (B, 3H), dh (B, H), dU (H, 3H), db (3H,).

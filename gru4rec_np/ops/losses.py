@@ -291,7 +291,7 @@ def softmax_loss(r: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.log(total[:, 0]) - target, p
 
 
-MAX_SCORES = 2**24  # scores that `cut_cross_entropy` holds at once
+CUT_SCORES = 2**24  # scores that `cut_cross_entropy` holds at once
 
 
 def cut_cross_entropy(
@@ -305,7 +305,7 @@ def cut_cross_entropy(
 
     Wijmans et al. 2024, "Cut Your Losses in Large-Vocabulary Language Models" (arXiv 2411.09009).
     A caller never sees the scores, so a backend need not store them. This form holds at most
-    `MAX_SCORES` of them, for as many lanes as that allows.
+    `CUT_SCORES` of them, for as many lanes as that allows.
 
     With V_y and b_y it is the loss over all items. With V_y[items], b_y[items] - log_q and
     y = arange(B) it is the sampled cross-entropy of `loss_and_gradient`, with a linear output and
@@ -321,7 +321,7 @@ def cut_cross_entropy(
     """
     loss, dh = np.empty(len(h), h.dtype), np.empty_like(h)
     dV, db = np.zeros_like(V), np.zeros_like(b)
-    size = max(1, MAX_SCORES // len(V))
+    size = max(1, CUT_SCORES // len(V))
     for first in range(0, len(h), size):
         some = slice(first, first + size)
         r = h[some] @ V.T

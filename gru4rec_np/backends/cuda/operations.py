@@ -196,7 +196,7 @@ class CudaOps(Device, Ops):
         self,
         p: np.ndarray,
         g: np.ndarray,
-        state: dict[str, np.ndarray],
+        memory: dict[str, np.ndarray],
         adapt: str,
         learning_rate: float,
         momentum: float = 0.0,
@@ -204,13 +204,13 @@ class CudaOps(Device, Ops):
     ) -> None:
         """As `optim.update`. Only the rows that change are sent and come back."""
         if adapt not in OWN_OPTIMISERS:
-            return super().update(p, g, state, adapt, learning_rate, momentum, rows)
-        hosts = [p, *state.values()]
+            return super().update(p, g, memory, adapt, learning_rate, momentum, rows)
+        hosts = [p, *memory.values()]
         there = self.to_device(*(x[rows] for x in hosts))
         (g,) = self.to_device(g)
         n, width = len(g), int(np.prod(g.shape[1:]))
-        memory = dict(zip(state, there[1:], strict=True))
-        a, v = (memory.get(name, there[0]) for name in "av")  # any array, if it is not used
+        sent = dict(zip(memory, there[1:], strict=True))
+        a, v = (sent.get(name, there[0]) for name in "av")  # any array, if it is not used
         self.launch(
             "update", "update_rows", (n_blocks(n * width, THREADS),),
             self.xp.arange(n, dtype=np.int32), g, n, width, adapt == "adagrad",

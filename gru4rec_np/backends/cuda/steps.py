@@ -74,7 +74,7 @@ class DeviceSteps:
                 "y": B * most, "dy": B * most, "losses": B,
                 "dh_parts": n_dh_parts(self.columns) * B * H, "dh": 1,
                 "top": B * H if hp.skips else 1,
-                **dict.fromkeys(("m", "m_out"), B * H if hp.fade_in_use else 1),
+                **dict.fromkeys(("m", "m_new"), B * H if hp.fade_in_use else 1),
                 "scaled": B * H if hp.cosine_in_use else 1,
                 "cosines": B * most if hp.cosine_in_use else 1,
                 "of_rows": most, "of_lanes": B, "along_rows": most,  # of cosine.cu
@@ -178,7 +178,7 @@ class DeviceSteps:
 
         launch(
             "step", "begin_step", (n_blocks(max(most, B * H), THREADS),), now,
-            self.epoch["lanes"], self.epoch["x"], self.epoch["source"], at["state"], at["m_out"],
+            self.epoch["lanes"], self.epoch["x"], self.epoch["source"], at["state"], at["m_new"],
             hp.fade_in_use > 0, B, H, most,
             *(self.chunk[name] for name in (*LISTS, "sizes", "log_weights")), at["x"], at["h"],
             at["m"], *(at[name] for name in (*LISTS, "log_weights")),
@@ -202,7 +202,7 @@ class DeviceSteps:
             top = at["top"]
             launch(
                 "encode", "skip", (n_blocks(B * H, THREADS),), now, at["state"], at["e"], at["m"],
-                W["s"], self._weight("s_m")[0], H, float(hp.fade_in_use), at["m_out"], top,
+                W["s"], self._weight("s_m")[0], H, float(hp.fade_in_use), at["m_new"], top,
             )  # fmt: skip
         if hp.cosine_in_use:
             launch(
@@ -308,7 +308,7 @@ class DeviceSteps:
         # Without dropout no seed is drawn, so that all backends draw the same negatives.
         self.send_now(steps.start, int(rng.integers(2**32)) if drops else 0)
         # Where a step leaves the arrays of `State.h`.
-        kept = ("state", "m_out") if self.hp.fade_in_use else ("state",)
+        kept = ("state", "m_new") if self.hp.fade_in_use else ("state",)
         for name, before in zip(kept, state.h, strict=True):
             self.arrays[name][: before.size] = self.ops.xp.array(before.ravel())
         if samples.size:

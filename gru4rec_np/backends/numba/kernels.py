@@ -396,7 +396,7 @@ def count_scores(
     cases: Matrix, V_T: Matrix, s: Matrix, V: Matrix, b: Vector, of_targets: Vector, below: Ints,
     level: Ints,
 ) -> None:  # fmt: skip
-    """below and level (n,) <- items that score less than each case's level (n,), and as much."""
+    """below and level (n,) <- items that score less than each case's target, and as much."""
     n = len(of_targets)
     for i in range(n):
         below[i] = level[i] = 0

@@ -259,7 +259,7 @@ class NumbaOps(Ops):
         self,
         p: np.ndarray,
         g: np.ndarray,
-        state: dict[str, np.ndarray],
+        memory: dict[str, np.ndarray],
         adapt: str,
         learning_rate: float,
         momentum: float = 0.0,
@@ -268,28 +268,28 @@ class NumbaOps(Ops):
         """As `optim.update`."""
         adam = adapt == "adam" and not momentum
         if adapt not in OWN_OPTIMISERS and not adam:
-            return super().update(p, g, state, adapt, learning_rate, momentum, rows)
+            return super().update(p, g, memory, adapt, learning_rate, momentum, rows)
         none = np.empty((1, 0), p.dtype)
         rows = np.arange(len(p)) if rows is ... else rows.astype(np.int64, copy=False)
         g = np.ascontiguousarray(_as_table(g))
         if adam:
-            m, a, t = (_as_table(state[name]) for name in "mat")
+            m, a, t = (_as_table(memory[name]) for name in "mat")
             return adam_rows(_as_table(p), rows, g, m, a, t, learning_rate)
-        a, v = (_as_table(state[name]) if name in state else none for name in "av")
+        a, v = (_as_table(memory[name]) if name in memory else none for name in "av")
         how = np.array([adapt == "adagrad", learning_rate, momentum], np.float64)
         update_rows(_as_table(p), rows, g, a, v, how)
 
     def adam_catch_up(
         self,
         p: np.ndarray,
-        state: dict[str, np.ndarray],
+        memory: dict[str, np.ndarray],
         rows: np.ndarray,
         step: int,
         moved: np.ndarray,
     ) -> None:
         """As `optim.adam_catch_up`."""
         rows = rows.astype(np.int64, copy=False)
-        adam_catch_up(p, rows, state["m"], state["a"], state["t"], step, moved)
+        adam_catch_up(p, rows, memory["m"], memory["a"], memory["t"], step, moved)
 
     # --- the whole catalogue ----------------------------------------------------------------------
 

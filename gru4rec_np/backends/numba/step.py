@@ -84,17 +84,17 @@ def enter_step(
 def _enter(step, keep, reset, old, new):
     """new: the columns of old whose lanes stay, 0 where a session starts."""
     (K, n), n_old = new.shape, old.shape[1]
-    start = type_of(old[0, 0])(0)
+    f = type_of(old[0, 0])
     if n_old == n:  # all lanes stay, as nearly always
         for k in range(K):
             for i in range(n):
-                new[k, i] = start if reset[step, i] else old[k, i]
+                new[k, i] = f(0) if reset[step, i] else old[k, i]
         return
     lane = 0
     for i in range(n_old):
         if keep[step, i]:
             for k in range(K):
-                new[k, lane] = start if reset[step, lane] else old[k, i]
+                new[k, lane] = f(0) if reset[step, lane] else old[k, i]
             lane += 1
 
 
