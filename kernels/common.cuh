@@ -5,8 +5,8 @@
 // or double. They stand in gru4rec_np/backends/cuda/device.py: compiler_options(dtype).
 //
 // Matrices are row-major, as in NumPy. Letters are those of the package: B lanes (sessions of the
-// batch), of which the first n are in use; H units, I items, U distinct items of a step. A thread's
-// place in its warp is `in_warp`.
+// batch), of which the first n are in use; H units, I items, N distinct items that a step scores. A
+// thread's place in its warp is `in_warp`.
 #pragma once
 
 #if !defined(real) || !defined(WARP)

@@ -5,7 +5,7 @@
 // Times in the comments: a step of the package's defaults (docs/performance.md), on an H200.
 #include "common.cuh"
 
-// 1 / |V_u| of each scored row: a warp a row. 2.4 us. Grid ceil(U / warps of a block).
+// 1 / |V_u| of each scored row: a warp a row. 2.4 us. Grid ceil(N / warps of a block).
 extern "C" __global__ void row_inverses(
     const int *now, const int *rows, const real *V_y, int H, real *inverse
 ) {
@@ -38,17 +38,17 @@ extern "C" __global__ void of_length(
 }
 
 // From products with V_u to scores, in place; r keeps them, because y will be activated. A thread
-// takes an item, so neighbouring threads are adjacent. 1.5 us. Grid (ceil(U / block), n).
+// takes an item, so neighbouring threads are adjacent. 1.5 us. Grid (ceil(N / block), n).
 extern "C" __global__ void cosines(const int *now, const real *inverse, int stride, real *y, real *r) {
     const int u = blockIdx.x * blockDim.x + threadIdx.x, lane = blockIdx.y;
     if (u >= now[NOW_SCORED] || lane >= now[NOW_LANES]) return;
     y[lane * stride + u] = r[lane * stride + u] = y[lane * stride + u] * inverse[u];
 }
 
-// From the gradient of the scores to that of the products, in place. along_rows (U,): times V_u it
+// From the gradient of the scores to that of the products, in place. along_rows (N,): times V_u it
 // is the part of the gradient of V_u that would only change the length. A warp takes every
 // COSINE_LANES-th lane, each of its threads an item; the warps' sums are added in order. 2.0 us; one
-// thread for all lanes of an item took 11.1. Grid ceil(U / WARP), block (WARP, COSINE_LANES).
+// thread for all lanes of an item took 11.1. Grid ceil(N / WARP), block (WARP, COSINE_LANES).
 extern "C" __global__ void cosines_backward(
     const int *now, const real *inverse, const real *r, int stride, real *dy, real *along_rows
 ) {

@@ -1,28 +1,28 @@
 // Each loss of ops/losses.py fused with its gradient, over the distinct items of a step.
 //
 // An item that was drawn c times is one column with count c; loss and gradients are those of c
-// equal columns (backends/numba/maths.py, lane_losses, does the same on a CPU). y (n, U) are the
+// equal columns (backends/numba/maths.py, lane_losses, does the same on a CPU). y (n, N) are the
 // scores. A lane's target is column target[lane]: one of its copies is the target, the others are
 // negatives.
 //
-// Figures in the comments: n = 32 lanes, U = 1,100 items, float (y 141 KB), on an H200.
+// Figures in the comments: n = 32 lanes, N = 1,100 items, float (y 141 KB), on an H200.
 #include "common.cuh"
 
 // === Cross-entropy, version 1, plain: one thread, one lane =======================================
-// Three passes over the lane's row. Only 32 threads, and neighbouring threads read rows U numbers
-// apart: 199 us, with most of the GPU idle. Writes the lanes' losses and g (n, U), the gradient of
+// Three passes over the lane's row. Only 32 threads, and neighbouring threads read rows N numbers
+// apart: 199 us, with most of the GPU idle. Writes the lanes' losses and g (n, N), the gradient of
 // their sum. Grid 1, block n.
 
 extern "C" __global__ void cross_entropy_plain(
     const int *now, const real *y, const int *target, int stride, real *g, real *losses
 ) {
-    const int lane = blockIdx.x * blockDim.x + threadIdx.x, U = now[NOW_SCORED];
+    const int lane = blockIdx.x * blockDim.x + threadIdx.x, N = now[NOW_SCORED];
     if (lane >= now[NOW_LANES]) return;
     const real *row = y + lane * stride;
     real highest = row[0], total = 0;
-    for (int u = 1; u < U; u++) highest = fmax(highest, row[u]);
-    for (int u = 0; u < U; u++) total += exp(row[u] - highest);
-    for (int u = 0; u < U; u++)
+    for (int u = 1; u < N; u++) highest = fmax(highest, row[u]);
+    for (int u = 0; u < N; u++) total += exp(row[u] - highest);
+    for (int u = 0; u < N; u++)
         g[lane * stride + u] = exp(row[u] - highest) / total - (u == target[lane] ? 1 : 0);
     losses[lane] = log(total) - (row[target[lane]] - highest);
 }
@@ -35,12 +35,12 @@ extern "C" __global__ void cross_entropy_tree(
     const int *now, const real *y, const int *target, int stride, real *g, real *losses
 ) {
     __shared__ real part[TREE_THREADS];
-    const int lane = blockIdx.x, U = now[NOW_SCORED], t = threadIdx.x;
+    const int lane = blockIdx.x, N = now[NOW_SCORED], t = threadIdx.x;
     if (lane >= now[NOW_LANES]) return;
     const real *row = y + lane * stride;
 
     part[t] = row[0];
-    for (int u = t; u < U; u += TREE_THREADS) part[t] = fmax(part[t], row[u]);
+    for (int u = t; u < N; u += TREE_THREADS) part[t] = fmax(part[t], row[u]);
     __syncthreads();
     for (int half = TREE_THREADS / 2; half > 0; half /= 2) {
         if (t < half) part[t] = fmax(part[t], part[t + half]);
@@ -50,7 +50,7 @@ extern "C" __global__ void cross_entropy_tree(
     __syncthreads();
 
     part[t] = 0;
-    for (int u = t; u < U; u += TREE_THREADS) part[t] += exp(row[u] - highest);
+    for (int u = t; u < N; u += TREE_THREADS) part[t] += exp(row[u] - highest);
     __syncthreads();
     for (int half = TREE_THREADS / 2; half > 0; half /= 2) {
         if (t < half) part[t] += part[t + half];
@@ -58,7 +58,7 @@ extern "C" __global__ void cross_entropy_tree(
     }
     const real total = part[0];
 
-    for (int u = t; u < U; u += TREE_THREADS)
+    for (int u = t; u < N; u += TREE_THREADS)
         g[lane * stride + u] = exp(row[u] - highest) / total - (u == target[lane] ? 1 : 0);
     if (t == 0) losses[lane] = log(total) - (row[target[lane]] - highest);
 }
@@ -73,11 +73,11 @@ extern "C" __global__ void cross_entropy_tree(
 extern "C" __global__ void cross_entropy_online(
     const int *now, const real *y, const int *target, int stride, real *g, real *losses
 ) {
-    const int lane = blockIdx.x, U = now[NOW_SCORED];
+    const int lane = blockIdx.x, N = now[NOW_SCORED];
     if (lane >= now[NOW_LANES]) return;
     const real *row = y + lane * stride;
     real so_far = row[0], total = 0;
-    for (int u = threadIdx.x; u < U; u += blockDim.x) {
+    for (int u = threadIdx.x; u < N; u += blockDim.x) {
         const real higher = fmax(so_far, row[u]);
         total = total * exp(so_far - higher) + exp(row[u] - higher);
         so_far = higher;
@@ -85,7 +85,7 @@ extern "C" __global__ void cross_entropy_online(
     const real highest = block_max(so_far);
     total = block_sum(total * exp(so_far - highest));
     const real log_total = log(total);
-    for (int u = threadIdx.x; u < U; u += blockDim.x)
+    for (int u = threadIdx.x; u < N; u += blockDim.x)
         g[lane * stride + u] = exp(row[u] - highest) / total - (u == target[lane] ? 1 : 0);
     if (threadIdx.x == 0) losses[lane] = log_total - (row[target[lane]] - highest);
 }
@@ -97,10 +97,10 @@ extern "C" __global__ void cross_entropy_online(
 
 // One lane's row of y and g.
 struct Row {
-    real *y, *g;           // (U,) scores, activated in place; gradients
-    const real *count;     // (U,) columns of each item
-    const real *weight;    // (U,) cross-entropy: each item's sum of e^-log_q, else the counts
-    int U, t;              // t: the target's column
+    real *y, *g;           // (N,) scores, activated in place; gradients
+    const real *count;     // (N,) columns of each item
+    const real *weight;    // (N,) cross-entropy: each item's sum of e^-log_q, else the counts
+    int N, t;              // t: the target's column
     bool corrects;         // cross-entropy: weigh the target's column, with all of its item, by 1
 
     // The copies of item u that are negatives.
@@ -108,7 +108,7 @@ struct Row {
 };
 
 // For each column u of this thread.
-#define EACH(u, row) for (int u = threadIdx.x; u < row.U; u += blockDim.x)
+#define EACH(u, row) for (int u = threadIdx.x; u < row.N; u += blockDim.x)
 
 // The highest score of the items that have a negative.
 __device__ inline real highest_negative(const Row &row) {

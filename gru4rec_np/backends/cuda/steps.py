@@ -167,9 +167,9 @@ class DeviceSteps:
 
     def launch_step(self) -> None:
         """The launches of one step, in order. All that differs between steps is in `now`."""
-        ops, hp, at, W = self.ops, self.hp, self.arrays, self.weights
+        ops, hp, buf, W = self.ops, self.hp, self.arrays, self.weights
         B, H, X, most, scored = self.B, self.H, self.X, self.most, self.columns
-        now, launch, tiles = at["now"], ops.launch, n_blocks(B, Size.TILE_LANES)
+        now, launch, tiles = buf["now"], ops.launch, n_blocks(B, Size.TILE_LANES)
         how = hp.adapt == "adagrad", self.chunk["rates"], float(hp.momentum)
         hidden = *coded(hp.hidden_activation), float(hp.dropout_p_hidden)
         cell = "gru_reset_after" if hp.reset_after else "gru"
@@ -178,112 +178,113 @@ class DeviceSteps:
 
         launch(
             "step", "begin_step", (n_blocks(max(most, B * H), THREADS),), now,
-            self.epoch["lanes"], self.epoch["x"], self.epoch["source"], at["state"], at["m_new"],
+            self.epoch["lanes"], self.epoch["x"], self.epoch["source"], buf["state"], buf["m_new"],
             hp.fade_in_use > 0, B, H, most,
-            *(self.chunk[name] for name in (*LISTS, "sizes", "log_weights")), at["x"], at["h"],
-            at["m"], *(at[name] for name in (*LISTS, "log_weights")),
+            *(self.chunk[name] for name in (*LISTS, "sizes", "log_weights")), buf["x"], buf["h"],
+            buf["m"], *(buf[name] for name in (*LISTS, "log_weights")),
         )  # fmt: skip
 
         # Forward pass.
         if self.onehot:
-            launch("encode", "encode_onehot", (B,), now, at["x"], W["W_x"], H, p_embed, at["xW"])
+            launch("encode", "encode_onehot", (B,), now, buf["x"], W["W_x"], H, p_embed, buf["xW"])
         else:
             launch(
-                "encode", "encode", (tiles, n_blocks(3 * H, Size.TILE_COLUMNS)), now, at["x"],
-                W["V_y" if self.tied else "E"], W["W_x"], X, H, p_embed, at["e"], at["xW"],
+                "encode", "encode", (tiles, n_blocks(3 * H, Size.TILE_COLUMNS)), now, buf["x"],
+                W["V_y" if self.tied else "E"], W["W_x"], X, H, p_embed, buf["e"], buf["xW"],
                 block=(Size.TILE_COLUMNS, Size.TILE_PARTS), shared=Size.TILE_LANES * X,
             )  # fmt: skip
-        gates = at["r"], at["z"], at["n"], at["kept"]
+        gates = buf["r"], buf["z"], buf["n"], buf["kept"]
         ops.launch_gru(
-            cell, B, H, now, at["xW"], at["h"], W["U0"], *biases, H, *hidden, *gates, at["state"]
+            cell, B, H, now, buf["xW"], buf["h"], W["U0"], *biases, H, *hidden, *gates, buf["state"]
         )
-        top = at["state"]
+        top = buf["state"]
         if hp.skips:
-            top = at["top"]
+            top = buf["top"]
             launch(
-                "encode", "skip", (n_blocks(B * H, THREADS),), now, at["state"], at["e"], at["m"],
-                W["s"], self._weight("s_m")[0], H, float(hp.fade_in_use), at["m_new"], top,
+                "encode", "skip", (n_blocks(B * H, THREADS),), now, buf["state"], buf["e"],
+                buf["m"], W["s"], self._weight("s_m")[0], H, float(hp.fade_in_use), buf["m_new"],
+                top,
             )  # fmt: skip
         if hp.cosine_in_use:
             launch(
-                "cosine", "of_length", (B,), now, top, H, float(hp.cosine_in_use), at["scaled"],
-                at["of_lanes"], block=block_for(H),
+                "cosine", "of_length", (B,), now, top, H, float(hp.cosine_in_use), buf["scaled"],
+                buf["of_lanes"], block=block_for(H),
             )  # fmt: skip
-            top = at["scaled"]
-        ops.launch_scores(B, scored, now, top, W["V_y"], W["b_y"], at["rows"], H, most, at["y"])
+            top = buf["scaled"]
+        ops.launch_scores(B, scored, now, top, W["V_y"], W["b_y"], buf["rows"], H, most, buf["y"])
         if hp.cosine_in_use:
             launch(
-                "cosine", "row_inverses", (n_blocks(Size.WARP * scored, THREADS),), now, at["rows"],
-                W["V_y"], H, at["of_rows"],
+                "cosine", "row_inverses", (n_blocks(Size.WARP * scored, THREADS),), now,
+                buf["rows"], W["V_y"], H, buf["of_rows"],
             )  # fmt: skip
             launch(
-                "cosine", "cosines", (n_blocks(scored, THREADS), B), now, at["of_rows"], most,
-                at["y"], at["cosines"],
+                "cosine", "cosines", (n_blocks(scored, THREADS), B), now, buf["of_rows"], most,
+                buf["y"], buf["cosines"],
             )  # fmt: skip
         ops.launch_loss(
-            B, scored, now, at["y"], at["target"], at["count"], at["weight"], at["own"],
-            at["log_weights"], most, LOSSES.index(hp.loss), *coded(hp.final_activation),
-            float(hp.bpreg), float(hp.smoothing), hp.corrects, 1 / hp.batch_size, at["dy"],
-            at["losses"],
+            B, scored, now, buf["y"], buf["target"], buf["count"], buf["weight"], buf["own"],
+            buf["log_weights"], most, LOSSES.index(hp.loss), *coded(hp.final_activation),
+            float(hp.bpreg), float(hp.smoothing), hp.corrects, 1 / hp.batch_size, buf["dy"],
+            buf["losses"],
         )  # fmt: skip
 
         # Backward pass.
         n_parts = n_dh_parts(scored)
         if hp.cosine_in_use:
             launch(
-                "cosine", "cosines_backward", (n_blocks(scored, Size.WARP),), now, at["of_rows"],
-                at["cosines"], most, at["dy"], at["along_rows"],
+                "cosine", "cosines_backward", (n_blocks(scored, Size.WARP),), now, buf["of_rows"],
+                buf["cosines"], most, buf["dy"], buf["along_rows"],
                 block=(Size.WARP, Size.COSINE_LANES),
             )  # fmt: skip
         ops.launch_scores_backward_h(
-            B, scored, H, now, at["dy"], W["V_y"], at["rows"], H, most, B * H, at["dh_parts"]
+            B, scored, H, now, buf["dy"], W["V_y"], buf["rows"], H, most, B * H, buf["dh_parts"]
         )
         if hp.cosine_in_use:
             launch(
-                "cosine", "of_length_backward", (B,), now, at["scaled"], at["of_lanes"], n_parts,
-                B * H, H, float(hp.cosine_in_use), at["dh_parts"], block=block_for(H),
+                "cosine", "of_length_backward", (B,), now, buf["scaled"], buf["of_lanes"], n_parts,
+                B * H, H, float(hp.cosine_in_use), buf["dh_parts"], block=block_for(H),
             )  # fmt: skip
             n_parts = 1
         ops.launch_gru_backward(
-            cell, B, H, now, at["dh_parts"], n_parts, B * H, at["h"], *gates, W["U0"], H,
-            *hidden, False, at["dxW"], at["dhU"], at["dh"],
+            cell, B, H, now, buf["dh_parts"], n_parts, B * H, buf["h"], *gates, W["U0"], H,
+            *hidden, False, buf["dxW"], buf["dhU"], buf["dh"],
         )  # fmt: skip
         if not self.onehot:
             shares = n_blocks(X, 2 * THREADS // Size.WARP)  # two rows a warp
             launch(
-                "encode", "encode_backward", (tiles, shares), now, at["dxW"], W["W_x"], X, H,
-                p_embed, at["de"], shared=Size.TILE_LANES * 3 * H,
+                "encode", "encode_backward", (tiles, shares), now, buf["dxW"], W["W_x"], X, H,
+                p_embed, buf["de"], shared=Size.TILE_LANES * 3 * H,
             )  # fmt: skip
         if hp.skips:
             launch(
-                "update", "skip_backward", (n_blocks(H, Size.WARP),), now, at["dh_parts"],
-                n_parts, B * H, at["e"], at["m"], H, p_embed, hp.fade_in_use > 0, *how,
-                at["de"], *self._weight("s"), *self._weight("s_m"),
+                "update", "skip_backward", (n_blocks(H, Size.WARP),), now, buf["dh_parts"],
+                n_parts, B * H, buf["e"], buf["m"], H, p_embed, hp.fade_in_use > 0, *how,
+                buf["de"], *self._weight("s"), *self._weight("s_m"),
                 block=(Size.WARP, Size.SKIP_LANES),
             )  # fmt: skip
 
         # Update.
         launch(
-            "update", "update_scored", (n_blocks(most, Size.UPDATE_ROWS),), now, at["rows"],
-            at["dy"], top, at["fed"], at["de"], at["along_rows"], hp.cosine_in_use > 0, H, most,
+            "update", "update_scored", (n_blocks(most, Size.UPDATE_ROWS),), now, buf["rows"],
+            buf["dy"], top, buf["fed"], buf["de"], buf["along_rows"], hp.cosine_in_use > 0, H, most,
             *how, *self._weight("V_y"),
             *self._weight("b_y"), block=block_for(H + 1, UPDATE_THREADS),
         )  # fmt: skip
         if not self.tied:  # the input's own table: a 1-of-N input looks up W_x itself
             table, d, width, p = (
-                ("W_x", at["dxW"], 3 * H, p_embed) if self.onehot else ("E", at["de"], X, 0.0)
+                ("W_x", buf["dxW"], 3 * H, p_embed) if self.onehot else ("E", buf["de"], X, 0.0)
             )
             launch(
-                "update", "update_fed", (B,), now, at["x"], d, width, p, *how,
+                "update", "update_fed", (B,), now, buf["x"], d, width, p, *how,
                 *self._weight(table), block=block_for(width),
             )  # fmt: skip
         rows = n_blocks(X, Size.UPDATE_ROWS) + n_blocks(H, Size.UPDATE_ROWS) + 1
         launch(
-            "update", "update_dense", (rows, 3 * n_blocks(H, THREADS)), now, at["e"],
-            at["h"], at["kept"], at["dxW"], at["dhU"], X, H, hp.reset_after, *how,
+            "update", "update_dense", (rows, 3 * n_blocks(H, THREADS)), now, buf["e"],
+            buf["h"], buf["kept"], buf["dxW"], buf["dhU"], X, H, hp.reset_after, *how,
             *(x for name in ("W_x", "U0", "b0", "c0") for x in self._weight(name)),
         )  # fmt: skip
-        launch("step", "end_step", (1,), now, at["losses"], 1 / B, self.chunk["losses"])
+        launch("step", "end_step", (1,), now, buf["losses"], 1 / B, self.chunk["losses"])
 
     def launch_group(self) -> None:
         """The launches of `GROUP` steps."""

@@ -22,7 +22,7 @@ from gru4rec_np.backends.numba.compiled import (
     intrinsic,
     kernel,
 )
-from gru4rec_np.backends.numba.maths import activate, activate_backward, at, sigmoid, type_of
+from gru4rec_np.backends.numba.maths import activate, activate_backward, sigmoid, type_of, uint
 from gru4rec_np.backends.numba.matrices import (
     dot,
     line,
@@ -347,7 +347,7 @@ def products(cases: Matrix, V: Matrix, V_T: Matrix, s: Matrix) -> None:
     for j in range(0, whole, 8):  # in eights: rows that are read stay in the cache
         for k in range(H):
             for i in range(8):
-                V_T[k, at(j + i)] = V[at(j + i), k]
+                V_T[k, uint(j + i)] = V[uint(j + i), k]
     for j in range(whole, m):
         for k in range(H):
             V_T[k, j] = V[j, k]

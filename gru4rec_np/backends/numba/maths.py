@@ -27,7 +27,7 @@ from gru4rec_np.ops.activations import ACTIVATIONS, SELU_ALPHA, SELU_SCALE
 from gru4rec_np.ops.losses import LOSSES
 
 # Cast an index that is a sum to unsigned: Numba's wrap-around check blocks vectorisation.
-at = np.uintp
+uint = np.uintp
 
 
 # In these the order of the terms matters: it keeps digits that a reordered sum would lose.
@@ -251,10 +251,10 @@ def lane_losses(
     Args:
         raw: (n, >= scored) scores before the activation; activated on return.
         d_raw: as raw; on return, the gradient of each lane's loss with respect to its scores.
-        scored: U, the number of distinct items. term: (U,) scratch.
+        scored: N, the number of distinct items. term: (N,) scratch.
         targets: (n,) each lane's t, the place of its target among the items.
-        count: (U,) how many columns each item has; 0 leaves it out. Changed and restored.
-        weight: (U,) for cross-entropy, each item's sum of e^-log_q over its columns: the logQ
+        count: (N,) how many columns each item has; 0 leaves it out. Changed and restored.
+        weight: (N,) for cross-entropy, each item's sum of e^-log_q over its columns: the logQ
             correction. Without correction the same as count.
         log_own: (n,) the target column's -log_q, 0 without correction.
         log_weights: sum of log e^-log_q over all columns, 0 without correction; for smoothing.
@@ -264,16 +264,16 @@ def lane_losses(
     """
     f = type_of(raw[0, 0])
     zero, one, two = f(0), f(1), f(2)
-    U = scored
+    N = scored
     width = raw.shape[1]
     for b in range(len(raw)):
         t = targets[b]
-        y, g = vector_at(raw, b * width, U), vector_at(d_raw, b * width, U)
+        y, g = vector_at(raw, b * width, N), vector_at(d_raw, b * width, N)
         activate(y, act)
         loss = zero
         pull = zero  # what the negatives together do to the target's score
         n = zero
-        for j in range(U):
+        for j in range(N):
             n += count[j]
         n -= one
 
@@ -288,7 +288,7 @@ def lane_losses(
             if corrects:
                 weight[t] = one
             total = zero
-            for j in range(U):
+            for j in range(N):
                 g[j] = weight[j] * exp(y[j] - highest)
                 total += g[j]
             inverse = one / total
@@ -296,12 +296,12 @@ def lane_losses(
             share = f(smoothing) / max(one, n)
             log_p = zero
             if smoothing > 0:
-                for j in range(U):
+                for j in range(N):
                     g[j] = g[j] * inverse - share * count[j]
                     log_p += count[j] * shifted(y[j], highest, -log_total)
                 log_p += f(log_weights)
             else:
-                for j in range(U):
+                for j in range(N):
                     g[j] *= inverse
             weight[t] = of_target
             hit = one - f(smoothing) - share
@@ -309,7 +309,7 @@ def lane_losses(
             pull = hit
         elif kind == BPR or kind == TOP1:
             inverse = one / n
-            for j in range(U):
+            for j in range(N):
                 d = y[j] - y[t]
                 above = sigmoid(d)
                 if kind == BPR:
@@ -325,7 +325,7 @@ def lane_losses(
             loss *= inverse
         else:
             total = zero
-            for j in range(U):
+            for j in range(N):
                 term[j] = exp(y[j] - highest)
                 g[j] = count[j] * term[j] if count[j] > 0 else zero
                 total += g[j]
@@ -345,7 +345,7 @@ def lane_losses(
                 second = one - first
                 chosen = zero
                 size = zero
-                for j in range(U):
+                for j in range(N):
                     above = term[j] / (term[j] + e_t) if near else sigmoid(y[j] - target)
                     size += g[j] * y[j] * y[j]
                     chosen += first * g[j] * (one - above) + second * count[j] * above
@@ -356,18 +356,18 @@ def lane_losses(
                 loss = f(math.log(total)) - f(math.log(chosen)) + below + reg * size
                 first /= chosen
                 second /= chosen
-                for j in range(U):
+                for j in range(N):
                     above, s = term[j], g[j] * inverse
                     p = first * g[j] * (one - above) + second * count[j] * above
                     pull += p * above
                     g[j] = s + reg * s * (two * y[j] + y[j] * y[j] - size) - p * (one - above)
             else:
-                for j in range(U):
+                for j in range(N):
                     above = term[j] / (term[j] + e_t) if near else sigmoid(y[j] - target)
                     term[j] = above
                     g[j] *= inverse  # s_j
                     loss += g[j] * (above + sigmoid(y[j] * y[j]))
-                for j in range(U):
+                for j in range(N):
                     above, size = term[j], sigmoid(y[j] * y[j])
                     d_above = g[j] * above * (one - above)
                     pull += d_above

@@ -29,7 +29,7 @@ from gru4rec_np.backends.numba.kernels import (
     update_matrix,
     update_rows,
 )
-from gru4rec_np.backends.numba.maths import at, lane_losses, type_of
+from gru4rec_np.backends.numba.maths import lane_losses, type_of, uint
 from gru4rec_np.backends.numba.matrices import (
     add,
     add_columns,
@@ -168,14 +168,14 @@ def new_state(
     own_top = matrix_at(top, lo * n, K, n)
     for k in range(K):
         for i in range(n):
-            own_top[k, i] = own_new[k, i] + s[k, 0] * e[i, at(lo + k)] if skip else own_new[k, i]
+            own_top[k, i] = own_new[k, i] + s[k, 0] * e[i, uint(lo + k)] if skip else own_new[k, i]
     if fade > 0:
         own_m, own_new_m = matrix_at(m, lo * n, K, n), matrix_at(m_new, lo * n, K, n)
         factor = type_of(h_new[0])(fade)
         for k in range(K):
             for i in range(n):
                 own_top[k, i] += s_m[k, 0] * own_m[k, i]
-                own_new_m[k, i] = factor * (own_m[k, i] + e[i, at(lo + k)])
+                own_new_m[k, i] = factor * (own_m[k, i] + e[i, uint(lo + k)])
 
 
 @phase
@@ -230,7 +230,7 @@ def loss(
             lane_scale[i] = f(tiny)
         for k in range(H):
             for i in range(lo, hi):
-                lane_scale[i] += of_lane[k, at(i)] * of_lane[k, at(i)]
+                lane_scale[i] += of_lane[k, uint(i)] * of_lane[k, uint(i)]
         for i in range(lo, hi):
             lane_scale[i] = f(cosine) / f(math.sqrt(lane_scale[i]))
     for q in range(parts):
@@ -239,12 +239,12 @@ def loss(
         for i in range(hi - lo):
             for j in range(size):
                 if cosine > 0:
-                    own_raw[i, at(first + j)] *= inverse[q, j] * lane_scale[lo + i]
+                    own_raw[i, uint(first + j)] *= inverse[q, j] * lane_scale[lo + i]
                 else:
-                    own_raw[i, at(first + j)] += bias[q, j]
+                    own_raw[i, uint(first + j)] += bias[q, j]
         for j in range(size):
-            counts[at(first + j)], weights[at(first + j)] = count[q, j], weight[q, j]
-            inverses[at(first + j)] = inverse[q, j]
+            counts[uint(first + j)], weights[uint(first + j)] = count[q, j], weight[q, j]
+            inverses[uint(first + j)] = inverse[q, j]
         total += log_weights[q]
         for i in range(lo, hi):
             if owner(y[step, i], parts) == q:
@@ -315,7 +315,7 @@ def state_backward(
     for q in range(parts):
         for i in range(n):
             for k in range(K):
-                sums_T[i, k] += dtop_T[q, i, at(lo + k)]
+                sums_T[i, k] += dtop_T[q, i, uint(lo + k)]
     if cosine > 0:  # scoring.of_length_backward
         own_top = matrix_at(top, lo * n, K, n)
         for i in range(n):
@@ -332,7 +332,7 @@ def state_backward(
             ds[0, k] = 0
             for i in range(n):
                 de[k, i] = dtop[k, i] * s[k, 0]
-                ds[0, k] += dtop[k, i] * e[i, at(lo + k)]
+                ds[0, k] += dtop[k, i] * e[i, uint(lo + k)]
     if fade > 0:
         own_m = matrix_at(m, lo * n, K, n)
         for k in range(K):
@@ -386,7 +386,7 @@ def gates_backward(
         de = matrix_at(skip_de, 0, K, n)
         for k in range(K):
             for i in range(n):
-                de_T[i, at(lo + k)] += de[k, i]
+                de_T[i, uint(lo + k)] += de[k, i]
 
 
 # --- updates --------------------------------------------------------------------------------------
@@ -438,7 +438,7 @@ def _without_length(V, part, start, inverse, dV):
         along = type_of(dV[0, 0])(0)
         for k in range(V.shape[1]):
             along += dV[j, k] * V[j, k]
-        along *= inverse[part, at(start + j)] ** 2
+        along *= inverse[part, uint(start + j)] ** 2
         for k in range(V.shape[1]):
             dV[j, k] -= along * V[j, k]
 
