@@ -505,6 +505,28 @@ def test_a_model_without_time_is_left_out(space, tmp_path, monkeypatch, capsys):
     assert (tmp_path / "out" / "gru4rec.npz").exists()
 
 
+def test_a_signal_during_the_last_trial_stops_before_the_best_is_trained(
+    space, tmp_path, monkeypatch, capsys
+):
+    finished = tuning.run
+
+    def then_asked(job, after, asked):
+        study = finished(job, after, asked)
+        asked.append(signal.SIGTERM)
+        return study
+
+    monkeypatch.setattr(tuning, "run", then_asked)
+    monkeypatch.setattr(sys, "argv", ["search", *small(space, tmp_path / "out", 2)])
+    with pytest.raises(SystemExit) as stop:
+        command_module.main()
+    assert stop.value.code == 128 + signal.SIGTERM
+    assert "stopped after 2 of 2 trials; the same command goes on" in capsys.readouterr().out
+    assert not (tmp_path / "out" / "gru4rec.npz").exists()
+    monkeypatch.setattr(tuning, "run", finished)
+    command_module.main()
+    assert (tmp_path / "out" / "gru4rec.npz").exists()
+
+
 def test_a_password_is_not_shown():
     place = "postgresql://shop:secret@localhost:1/trials"
     assert trials._shown(place) == "postgresql://shop:***@localhost:1/trials"
