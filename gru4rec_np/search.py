@@ -30,8 +30,8 @@ from gru4rec_np.data.shop import Shop
 from gru4rec_np.data.tables import as_sessions
 from gru4rec_np.errors import InputError
 from gru4rec_np.files import write_text
-from gru4rec_np.models.base import Model
-from gru4rec_np.models.gru4rec import GRU4Rec, cut_off_of
+from gru4rec_np.models.base import Model, cut_off_of
+from gru4rec_np.models.gru4rec import GRU4Rec
 from gru4rec_np.models.hyperparameters import Hyperparameters
 from gru4rec_np.models.neural import Network
 

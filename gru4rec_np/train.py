@@ -22,8 +22,8 @@ from gru4rec_np.data.sessions import Sessions
 from gru4rec_np.data.shop import Shop
 from gru4rec_np.errors import InputError
 from gru4rec_np.files import as_csv, write_text
-from gru4rec_np.models import hyperparameters
 from gru4rec_np.models.base import Model
+from gru4rec_np.models.checked import allowed
 from gru4rec_np.models.gru4rec import GRU4Rec
 from gru4rec_np.models.hybrid import Hybrid, hold_out
 from gru4rec_np.models.hyperparameters import DEFAULTS, FIELDS
@@ -79,7 +79,7 @@ def parser() -> cli.Parser:
         extra = ["--epochs"] if name == "n_epochs" else []
         text = field.metadata["help"]
         if not isinstance(DEFAULTS[name], bool):
-            text += f"; {hyperparameters.allowed(field.metadata['check'])}"
+            text += f"; {allowed(field.metadata['check'])}"
         options.add_option(model, name, DEFAULTS[name], text, *extra)
     return p
 

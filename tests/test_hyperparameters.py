@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from conftest import examples
 from gru4rec_np import InputError
 from gru4rec_np.console.advice import unusual
+from gru4rec_np.models.checked import allowed
 from gru4rec_np.models.hyperparameters import (
     FIELDS,
     INPUTS,
     NAMES,
     Hyperparameters,
-    allowed,
     check_names,
     parse_activation,
     parse_value,

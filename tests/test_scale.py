@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gru4rec_np import InputError, read_table
-from gru4rec_np.data import rawlogs, tables
-from gru4rec_np.data import text as text_files
+from gru4rec_np.data import blocks, rawlogs, tables
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "benchmarks"))
@@ -29,7 +28,7 @@ def results(tmp_path_factory):
     with (
         mock.patch.object(tables, "ROWS", 10_000),
         mock.patch.object(rawlogs, "BLOCK", 2**18),
-        mock.patch.object(text_files, "BLOCK", 2**18),
+        mock.patch.object(blocks, "BLOCK", 2**18),
         mock.patch.object(sys, "argv", []),
     ):
         for name, stage in scale.STAGES.items():
@@ -93,7 +92,7 @@ def test_a_table_in_parts_is_the_table(tmp_path_factory, data, ending, rows):
             return str(error)
 
     whole = read()
-    with mock.patch.object(tables, "ROWS", rows), mock.patch.object(text_files, "BLOCK", 4 * rows):
+    with mock.patch.object(tables, "ROWS", rows), mock.patch.object(blocks, "BLOCK", 4 * rows):
         parts = read()
     if isinstance(whole, str):  # a part's fault is found before another's in a later one
         assert isinstance(parts, str) and re.search("row [0-9]+[:,]|one type|of type", parts)
@@ -107,7 +106,7 @@ def test_blank_lines_in_the_middle_are_named_wherever_a_part_ends(tmp_path):
     path.write_text("SessionId,ItemId,Time\n1,1,1\n1,1,2\n\n\n1,1,3\n\n\n")
     for size in (1, 6, 7, 12, 30, 1000):
         with (
-            mock.patch.object(text_files, "BLOCK", size),
+            mock.patch.object(blocks, "BLOCK", size),
             pytest.raises(InputError, match="row 4: no columns where 3 are expected"),
         ):
             read_table(path)

@@ -19,7 +19,7 @@ from test_sessions import as_lists, one_line_error
 
 from conftest import examples
 from gru4rec_np import Sessions, from_frame, read_table
-from gru4rec_np.data import text as text_files
+from gru4rec_np.data import blocks
 from gru4rec_np.data.tables import as_sessions, write_table
 from gru4rec_np.files import write_text, write_whole
 
@@ -214,7 +214,7 @@ def test_a_zone_in_one_part_and_none_in_another(tmp_path):
     text = f"{HEADER}1\tb\t2014-04-07 10:51:09\n1\ta\t2014-04-07 10:51:09 UTC\n"
     for size in (5, 2**20):
         with (
-            mock.patch.object(text_files, "BLOCK", size),
+            mock.patch.object(blocks, "BLOCK", size),
             one_line_error("row 3, column Time", "in all rows alike"),
         ):
             read(tmp_path, text)

@@ -24,7 +24,7 @@ from test_tables import group, whole_numbers
 
 from conftest import EXPLORES
 from gru4rec_np import InputError, Sessions, from_frame, read_table
-from gru4rec_np.data import text
+from gru4rec_np.data import blocks, text
 
 TABLES = int(os.environ.get("TABLES", 150 if EXPLORES else 50))
 NAMES = ["SessionId", "ItemId", "Time"]
@@ -65,7 +65,7 @@ def write(path, content):
 
 
 def read_in_blocks(path, size, **options):
-    with mock.patch.object(text, "BLOCK", size):
+    with mock.patch.object(blocks, "BLOCK", size):
         return as_lists(read_table(path, **options))
 
 
@@ -159,8 +159,8 @@ def test_zstandard_is_unpacked_line_for_line(tmp_path_factory, lines, kind):
         quote_style="never",
         separator="\x01",
     )
-    with mock.patch.object(text, "BLOCK", 64 * kind[1]):
-        assert b"".join(text.blocks(path)).decode() == "\n".join(lines) + "\n"
+    with mock.patch.object(blocks, "BLOCK", 64 * kind[1]):
+        assert b"".join(blocks.blocks(path)).decode() == "\n".join(lines) + "\n"
 
 
 def test_both_ways_are_taken(tmp_path):
@@ -232,7 +232,7 @@ def test_a_long_value_is_read_and_an_endless_one_refused(tmp_path):
 @pytest.mark.parametrize("block", [5, 2**24])
 def test_bad_rows_are_refused_with_their_number(tmp_path, name, body, words, block):
     head = HEADER if name == "log.csv" else HEADER.replace(",", "\t")
-    with mock.patch.object(text, "BLOCK", block), one_line_error(str(tmp_path / name), *words):
+    with mock.patch.object(blocks, "BLOCK", block), one_line_error(str(tmp_path / name), *words):
         read(tmp_path, (head + body).encode("latin-1"), name)
 
 
@@ -457,7 +457,7 @@ def test_lists_in_several_files_and_what_is_refused(tmp_path):
 def test_blocks_tell_how_much_is_read(tmp_path):
     path, told = tmp_path / "log.csv", []
     path.write_text(HEADER + "1,a,3\n" * 100)
-    with mock.patch.object(text, "BLOCK", 50):
+    with mock.patch.object(blocks, "BLOCK", 50):
         log = read_table([path, path], watch=lambda done, total: told.append((done, total)))
     total = 2 * path.stat().st_size
     assert log.n_events == 200 and len(told) > 10 and told == sorted(told)

@@ -26,9 +26,8 @@ from gru4rec_np.data.tables import COLUMNS, read_table
 from gru4rec_np.errors import InputError, naming
 from gru4rec_np.files import same_file, write_text
 from gru4rec_np.models import hyperparameters
-from gru4rec_np.models.base import Model
-from gru4rec_np.models.gru4rec import cut_off_of
-from gru4rec_np.models.hyperparameters import MOST
+from gru4rec_np.models.base import Model, cut_off_of
+from gru4rec_np.models.checked import MOST
 from gru4rec_np.ops.ranking import TIES
 
 # name -> (default, help). All of it may stand in a TOML file, and is written to config.toml.

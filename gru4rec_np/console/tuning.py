@@ -24,8 +24,8 @@ from gru4rec_np.console.cli import say
 from gru4rec_np.console.spaces import MODELS, make, suggest
 from gru4rec_np.console.trials import Job
 from gru4rec_np.errors import InputError
+from gru4rec_np.models.base import cut_off_of
 from gru4rec_np.models.baselines import Baseline
-from gru4rec_np.models.gru4rec import cut_off_of
 
 if TYPE_CHECKING:
     import optuna

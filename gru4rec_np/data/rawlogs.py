@@ -24,10 +24,11 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
+from gru4rec_np.data.blocks import require_file, require_readable, whole_lines
 from gru4rec_np.data.columns import distinct
 from gru4rec_np.data.sessions import Sessions
 from gru4rec_np.data.tables import COLUMNS, ROWS, from_parts
-from gru4rec_np.data.text import Watch, require_file, require_readable, whole_lines
+from gru4rec_np.data.text import Watch
 from gru4rec_np.errors import InputError
 
 BLOCK = 1 << 26  # bytes read at a time

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from gru4rec_np.data.blocks import COMPRESSED, ending, require_file, require_readable
 from gru4rec_np.data.columns import (
     TIME_UNITS,
     Numbers,
@@ -30,15 +31,7 @@ from gru4rec_np.data.columns import (
 )
 from gru4rec_np.data.headers import Columns, how_to_name, keys_of
 from gru4rec_np.data.sessions import Sessions
-from gru4rec_np.data.text import (
-    COMPRESSED,
-    Part,
-    ending,
-    read_lists,
-    read_text,
-    require_file,
-    require_readable,
-)
+from gru4rec_np.data.text import Part, read_lists, read_text
 from gru4rec_np.data.text import Watch as Watch  # where the models import it from
 from gru4rec_np.errors import InputError
 from gru4rec_np.files import write_whole

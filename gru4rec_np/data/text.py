@@ -7,25 +7,21 @@ quotation mark (its issues #21519 and #22395). Knows no sessions.
 
 from __future__ import annotations
 
-import codecs
 import contextlib
 import csv
-import gzip
 import io
 import re
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 
+from gru4rec_np.data.blocks import blocks, ending
 from gru4rec_np.data.headers import Columns, how_to_name, key_of, keys_of, spelling
 from gru4rec_np.errors import InputError
 
-BLOCK = 1 << 24  # bytes read at a time
 SEPARATORS = {"\t": "tabs", ",": "','", ";": "';'", " ": "blanks", "|": "'|'"}
 QUOTE = '"'
 LF, CR = b"\n\r"
@@ -53,138 +49,6 @@ class Format(NamedTuple):
     quoted: bool
     names: list[str]
     wanted: list[str]
-
-
-# --- files ----------------------------------------------------------------------------------------
-
-# How compressed files begin.
-_BEGINNINGS = {
-    "gzip": rb"\x1f\x8b",
-    "Zstandard": rb"\x28\xb5\x2f\xfd",
-    "bzip2": rb"BZh\d1AY&SY",
-    "xz": rb"\xfd7zXZ\x00",
-    "zip": rb"PK\x03\x04",
-    "7-Zip": rb"7z\xbc\xaf\x27\x1c",
-}
-
-
-def require_file(path: Path) -> None:
-    """Raise InputError for a path that cannot be read as a file. Pipes can be."""
-    if path.is_dir():
-        raise InputError(f"{path}: is a directory, not a file")
-    if path.is_symlink() and not path.exists():
-        raise InputError(f"{path}: is a link to {path.readlink()}, which does not exist")
-    if not path.exists():
-        raise InputError(f"{path}: no such file")
-    if path.is_file() and path.stat().st_size == 0:
-        raise InputError(f"{path}: the file is empty")
-    try:
-        str(path).encode()  # Polars fails in other ways, and no TOML file can name it
-    except UnicodeEncodeError:
-        raise InputError(f"{path}: not a readable table: the path is not UTF-8") from None
-
-
-def require_readable(path: Path, readable: Sequence[str]) -> None:
-    """Raise InputError for a file that cannot be read, or whose compression is not `readable`."""
-    try:
-        with path.open("rb") as file:
-            _compression(path, file.read(16), readable)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-
-
-def _compression(path: Path, head: bytes, readable: Sequence[str]) -> str | None:
-    """What a file that begins like this is compressed by, None if it is not."""
-    for name, beginning in _BEGINNINGS.items():
-        if re.match(beginning, head, re.DOTALL):
-            if name not in readable:
-                if name == "zip" and _is_workbook(path):
-                    raise InputError(f"{path}: is an Excel workbook; save its sheet as CSV")
-                raise InputError(
-                    f"{path}: is compressed by {name}, which is not read here; unpack it first"
-                )
-            return name
-    return None
-
-
-def _is_workbook(path: Path) -> bool:
-    """Whether a zip file is an Excel workbook."""
-    try:
-        with zipfile.ZipFile(path) as file:
-            return any(name.startswith("xl/") for name in file.namelist())
-    except (OSError, zipfile.BadZipFile):  # of a pipe, too
-        return False
-
-
-def blocks(path: Path, watch: Callable[[int], None] | None = None) -> Iterator[bytes]:
-    """A text file as blocks of whole lines, without a byte-order mark.
-
-    It may be compressed by gzip or Zstandard, and it may be a pipe.
-
-    Args:
-        watch: called with the bytes of the file read so far when the next block is asked for.
-
-    Raises:
-        InputError: the file is missing, empty, damaged, or compressed in another way.
-    """
-    require_file(path)
-    line, empty = 0, True
-    try:
-        with path.open("rb") as file:
-            for block in whole_lines(path, file, BLOCK):
-                if empty:
-                    if block.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-                        raise InputError(f"{path}: is UTF-16; a text file must be UTF-8")
-                    block, empty = block.removeprefix(codecs.BOM_UTF8), False
-                yield block
-                line += block.count(b"\n")
-                if watch:
-                    watch(file.tell() if file.seekable() else 0)
-    except (OSError, EOFError, zlib.error, pl.exceptions.PolarsError) as error:
-        why = (str(error) or type(error).__name__).splitlines()[0]
-        raise InputError(f"{path}: not a readable table: after line {line}: {why}") from error
-    if empty:
-        raise InputError(f"{path}: the file is empty")
-
-
-def whole_lines(path: Path, file: IO[bytes], size: int) -> Iterator[bytes]:
-    """A file, open for reading, as blocks of whole lines of about `size` bytes; see `blocks`."""
-    assert isinstance(file, io.BufferedReader)
-    head = file.peek(16)
-    if head.startswith(b"PAR1"):
-        raise InputError(f"{path}: is a Parquet file; such a file's name must end in .parquet")
-    kind = _compression(path, head, ("gzip", "Zstandard"))
-    if kind == "Zstandard":
-        # Python's own comes with 3.14. Polars gives a line as one value of a table of one column;
-        # it removes a carriage return before each line feed.
-        source = path if path.is_file() else io.BytesIO(file.read())
-        table = pl.scan_csv(
-            source,
-            has_header=False,
-            separator="\x1f",  # "unit separator": not in text
-            quote_char=None,
-            infer_schema=False,
-        )
-        for part in table.collect_batches(chunk_size=size // 64):
-            if part.width > 1:
-                raise InputError(f"{path}: has the control character 0x1f; unpack the file first")
-            lines = part.to_series().fill_null("").to_list()
-            yield "".join(f"{line}\n" for line in lines).encode()
-        return
-    text = gzip.GzipFile(fileobj=file) if kind == "gzip" else file
-    while block := text.read(size):
-        yield block if block.endswith(b"\n") else block + text.readline()
-
-
-COMPRESSED = (".gz", ".zst")
-
-
-def ending(path: Path) -> str:
-    """The format that a file's ending stands for: .parquet, .csv or .tsv, as most do."""
-    if path.suffix.lower() in COMPRESSED:
-        path = path.with_suffix("")
-    found = path.suffix.lower()
-    return found if found in (".parquet", ".csv") else ".tsv"
 
 
 # --- tables ---------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -414,3 +415,15 @@ def by_length(lengths: np.ndarray, size: int = MANY) -> list[np.ndarray]:
     """The numbers of all sessions, in blocks of similar lengths, the longest first."""
     longest_first = np.argsort(-lengths, kind="stable")
     return np.split(longest_first, range(size, len(longest_first), size))
+
+
+def cut_off_of(metric: str) -> int:
+    """K of recall@K or mrr@K.
+
+    Raises:
+        InputError: the metric is neither.
+    """
+    name, _, cut = metric.partition("@")
+    if name not in ("recall", "mrr") or not re.fullmatch(r"[1-9]\d{0,8}", cut):
+        raise InputError(f"primary_metric: must be recall@K or mrr@K, not {metric[:60]!r}")
+    return int(cut)

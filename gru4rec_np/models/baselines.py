@@ -19,7 +19,7 @@ from gru4rec_np.data.shop import Shop
 from gru4rec_np.data.tables import Watch, as_sessions
 from gru4rec_np.errors import InputError
 from gru4rec_np.models.base import Model, Scorer, rank_blocks
-from gru4rec_np.models.hyperparameters import MOST, Checked
+from gru4rec_np.models.checked import MOST, Checked
 from gru4rec_np.ops.ranking import MAX_SCORES
 
 B = TypeVar("B", bound="Baseline")

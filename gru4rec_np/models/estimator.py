@@ -11,7 +11,7 @@ import inspect
 from typing import Any, ClassVar, TypeVar
 
 from gru4rec_np.errors import InputError
-from gru4rec_np.models.hyperparameters import Checked
+from gru4rec_np.models.checked import Checked
 
 E = TypeVar("E", bound="Estimator")
 

@@ -16,7 +16,7 @@ from gru4rec_np.data.sessions import Sessions, recent
 from gru4rec_np.data.tables import Watch
 from gru4rec_np.errors import InputError
 from gru4rec_np.models.baselines import Baseline, by_session
-from gru4rec_np.models.hyperparameters import Checked, declare, number, whole
+from gru4rec_np.models.checked import Checked, declare, number, whole
 from gru4rec_np.ops.activations import sigmoid
 
 

@@ -6,7 +6,6 @@ Hidasi et al. 2016 (arXiv 1511.06939).
 from __future__ import annotations
 
 import math
-import re
 from collections import deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -19,7 +18,7 @@ from gru4rec_np.data.sessions import CLICKS, Sessions, check_k, own_items
 from gru4rec_np.data.tables import as_sessions
 from gru4rec_np.errors import InputError
 from gru4rec_np.models import hyperparameters, network
-from gru4rec_np.models.base import MANY, by_length, places_in
+from gru4rec_np.models.base import MANY, by_length, cut_off_of, places_in
 from gru4rec_np.models.neural import Network, OnChunk, progress
 from gru4rec_np.models.training import Stopped, Training, read_memory
 from gru4rec_np.ops.cells import State
@@ -378,18 +377,6 @@ class GRU4Rec(Network):
     def session(self) -> LiveSession:
         """A session to be fed click by click, for serving."""
         return LiveSession(self)
-
-
-def cut_off_of(metric: str) -> int:
-    """K of recall@K or mrr@K.
-
-    Raises:
-        InputError: the metric is neither.
-    """
-    name, _, cut = metric.partition("@")
-    if name not in ("recall", "mrr") or not re.fullmatch(r"[1-9]\d{0,8}", cut):
-        raise InputError(f"primary_metric: must be recall@K or mrr@K, not {metric[:60]!r}")
-    return int(cut)
 
 
 class LiveSession:

@@ -29,7 +29,7 @@ from gru4rec_np.data.tables import as_sessions
 from gru4rec_np.errors import InputError
 from gru4rec_np.models import going_on
 from gru4rec_np.models.base import by_length
-from gru4rec_np.models.hyperparameters import WIDEST, Checked, declare, flag, number, whole
+from gru4rec_np.models.checked import WIDEST, Checked, declare, flag, number, whole
 from gru4rec_np.models.network import Gradients, drop, dropout_mask
 from gru4rec_np.models.neural import Network, history_row, progress
 from gru4rec_np.ops.encoders import attend

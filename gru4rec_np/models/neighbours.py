@@ -15,7 +15,7 @@ from scipy.sparse import csr_array, vstack
 from gru4rec_np.data.sessions import Sessions, recent
 from gru4rec_np.data.tables import Watch
 from gru4rec_np.models.baselines import Baseline, by_session
-from gru4rec_np.models.hyperparameters import Checked, declare, flag, number, whole
+from gru4rec_np.models.checked import Checked, declare, flag, number, whole
 
 # The largest number of pairs (of items, or of case and candidate session) to compare at once.
 PAIRS_AT_ONCE = 2**22
