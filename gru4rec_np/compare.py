@@ -346,6 +346,7 @@ def main() -> None:
         print(table, "", f"results go to {out}/", "", sep="\n", flush=True)
         out.mkdir(parents=True, exist_ok=True)
         with runs.alone(out):
+            runs.remove_parts(out, FILES)
             (out / marker(content)).touch()
             results, failed = run_all(rows, parts, data["ties"], k, out)
             if not results:

@@ -200,10 +200,12 @@ def write_jsonl(path: Path, frames: Iterator[pl.DataFrame]) -> None:
 def write_parquet(path: Path, frames: Iterator[pl.DataFrame]) -> None:
     """Write the frames as parts, then join them without holding them in memory."""
     temporary = tempfile.TemporaryDirectory(prefix=".recommend-", dir=path.parent)
-    with temporary as folder, full_disks():
+    with temporary as folder:
         for n, frame in enumerate(frames):
-            frame.write_parquet(Path(folder, f"{n:06}.parquet"))
-        pl.scan_parquet(Path(folder, "*.parquet")).sink_parquet(path)
+            with full_disks():
+                frame.write_parquet(Path(folder, f"{n:06}.parquet"))
+        with full_disks():
+            pl.scan_parquet(Path(folder, "*.parquet")).sink_parquet(path)
 
 
 if __name__ == "__main__":

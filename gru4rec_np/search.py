@@ -170,6 +170,7 @@ def main() -> None:
             cli.say(f"{name}: no trial was trained to its end in the time; it is left out")
             del studies[name]
         with runs.alone(folder):
+            runs.remove_parts(folder, ("trials.csv", RESULTS, *(f"{name}.npz" for name in MODELS)))
             finish(folder, study or log, studies, spaces, data, chosen, parts, shop, seed)
 
 

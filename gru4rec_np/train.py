@@ -156,6 +156,7 @@ def main() -> None:
                 # Another run may have finished here meanwhile.
                 if not data["overwrite"] and not data["resume"]:
                     runs.require_free(out, False)
+                runs.remove_parts(out, (*runs.FILES, runs.TRAINING, runs.SETTINGS))
                 run(data, model, out, parts, shop, dropped, lines)
         finally:
             if is_new:

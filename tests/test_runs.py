@@ -564,10 +564,23 @@ def test_a_full_disk_without_a_checkpoint(tmp_path, monkeypatch, earlier):
 
 def test_what_a_killed_writer_left_is_removed(tmp_path):
     left = tmp_path / "training.part-0123abcd.npz"
-    left.touch()
-    (tmp_path / "my.part-1.npz").touch()
-    with runs.alone(tmp_path):
-        assert [p.name for p in tmp_path.iterdir()] == ["my.part-1.npz"]
+    others = ["clicks.part-20240101.tsv", "my.part-1.npz", "training.npz", "training.part-1.npz"]
+    for name in (left.name, *others):
+        (tmp_path / name).touch()
+    runs.require_idle(tmp_path)
+    assert left.exists()
+    runs.remove_parts(tmp_path, (*runs.FILES, runs.TRAINING))
+    assert sorted(p.name for p in tmp_path.iterdir()) == others
+
+
+def test_a_run_removes_what_a_killed_one_left(tmp_path):
+    tiny_log(tmp_path / "log.tsv")
+    (tmp_path / "out").mkdir()
+    for name in ("training.part-0123abcd.npz", "clicks.part-20240101.tsv"):
+        (tmp_path / "out" / name).touch()
+    finish("--train", tmp_path / "log.tsv", *TINY, "--out", tmp_path / "out")
+    left = {p.name for p in (tmp_path / "out").iterdir()}
+    assert left == {*runs.FILES, runs.TRAINING, "clicks.part-20240101.tsv"}
 
 
 @pytest.mark.parametrize(

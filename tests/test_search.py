@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from glob import glob
 from pathlib import Path
@@ -525,6 +526,17 @@ def test_a_signal_during_the_last_trial_stops_before_the_best_is_trained(
     monkeypatch.setattr(tuning, "run", finished)
     command_module.main()
     assert (tmp_path / "out" / "gru4rec.npz").exists()
+
+
+def test_a_search_in_another_thread_heeds_no_signal(space):
+    """Only the main thread can: there `cli.heeding` changes nothing, and the search ends well."""
+    found = []
+    thread = threading.Thread(
+        target=lambda: found.append(search(TRAIN, space, 1, validation=VALIDATION, verbose=False))
+    )
+    thread.start()
+    thread.join()
+    assert len(found) == 1
 
 
 def test_a_password_is_not_shown():

@@ -43,20 +43,20 @@ def cautions(
             f"batch_size: {hp.batch_size} is larger than the {train.n_sessions:,} training "
             f"sessions, so a step never has as many; try {max(1, train.n_sessions // 10)} or less"
         )
-    n_events, tenth = train.n_events, " 0.1 makes it the last tenth of the sessions"
+    n_events, advice = train.n_events, "{} 0.1 makes it the last tenth of the sessions"
     if validation:
         n_events += validation.n_events
         share = validation.n_events / n_events
         if share > LARGE_TEST:
             found.append(
                 f"validation: the validation set has {share:.0%} of the training events; "
-                f"--validation{tenth}"
+                + advice.format("--validation")
             )
     for name, test in tests.items():
         share = test.n_events / (n_events + test.n_events)
         if share > LARGE_TEST:
-            advice = f"; --split{tenth}" if is_split else ""
-            found.append(f"{name}: the test set has {share:.0%} of the events{advice}")
+            smaller = "; " + advice.format("--split") if is_split else ""
+            found.append(f"{name}: the test set has {share:.0%} of the events{smaller}")
     return found
 
 

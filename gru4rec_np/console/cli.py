@@ -112,7 +112,7 @@ def _stop(number: int, frame: object) -> NoReturn:
 def _heeded() -> list[signal.Signals]:
     """Signals that ask to stop; not ignored ones, as nohup has SIGHUP, a background job SIGINT."""
     all_ = (getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP"))
-    return [s for s in all_ if s and signal.getsignal(s) is not signal.SIG_IGN]  # None: Windows
+    return [s for s in all_ if s and signal.getsignal(s) not in (signal.SIG_IGN, None)]
 
 
 @contextlib.contextmanager
@@ -136,8 +136,7 @@ def heeding(what: str) -> Iterator[list[int]]:
 
     with contextlib.suppress(ValueError):  # not in the main thread, which alone can heed signals
         for number in _heeded():
-            before[number] = signal.getsignal(number)
-            signal.signal(number, ask)
+            before[number] = signal.signal(number, ask)
     try:
         yield asked
     finally:

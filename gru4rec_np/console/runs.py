@@ -6,8 +6,8 @@ import itertools
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from shlex import quote
 
@@ -145,11 +145,22 @@ def alone(folder: Path, option: str = "--out") -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InputError(f"{option} {folder}: another run is at work there") from None
-        for part in folder.glob("*.part-????????.*"):  # of a run that was killed while it wrote
-            part.unlink(missing_ok=True)
         yield
     finally:
         os.close(handle)
+
+
+def remove_parts(folder: Path, names: Iterable[str]) -> None:
+    """Remove what a run that was killed while it wrote left of its files: see `files.write_whole`.
+
+    Args:
+        folder: held by `alone`. names: of the files.
+    """
+    own = {(Path(name).stem, Path(name).suffix) for name in names}
+    for path in folder.iterdir():
+        stem, _, token = path.stem.rpartition(".part-")
+        if (stem, path.suffix) in own and re.fullmatch("[0-9a-f]{8}", token):
+            path.unlink(missing_ok=True)
 
 
 def parse_interval(text: str) -> tuple[int, float]:
@@ -200,17 +211,17 @@ class Keeper:
         self.path, self.steps, self.seconds = path, steps, seconds
         self._begin, self._judged = begin, judged
         self._signals: list[int] = []
+        self._heeding = ExitStack()
         self.has_written = False
         self._done = self._kept = 0  # steps
         self._when: float | None = None  # of the last attempt, by time.monotonic
 
     def __enter__(self) -> Keeper:
-        self._heeding = heeding("these steps")
-        self._signals = self._heeding.__enter__()
+        self._signals = self._heeding.enter_context(heeding("these steps"))
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._heeding.__exit__(None, None, None)
+        self._heeding.close()
 
     @property
     def asked(self) -> int | None:

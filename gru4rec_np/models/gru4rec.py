@@ -68,8 +68,8 @@ class GRU4Rec(Network):
         """The model of the papers and the reference implementation, where the defaults differ.
 
         Scores are products and not cosines, no embedding is added to the vector that scores items
-        (`skip`, `fade`), the session's own items have no lowest score (`repeat`), and the
-        embedding's dropout is 0.1.
+        (`skip`, `fade`), the session's own items have no lowest score (`repeat`), the embedding's
+        dropout is 0.1, and a step has 2,048 negative samples.
         """
         return cls(**hyperparameters.PUBLISHED | values)
 
@@ -329,11 +329,9 @@ class GRU4Rec(Network):
             the vectors that score items (n, D), and the new state.
         """
         n = len(x)
-        x, wide = (
-            padded(x, rows),
-            State([padded(h, rows) for h in state.h], padded(state.history, rows)),
-        )
-        out, wide, _ = network.recurrent(self.weights, self.hp, self.ops, x, wide)
+        wide = State([padded(h, rows) for h in state.h], padded(state.history, rows))
+        padded_x = padded(x, rows)
+        out, wide, _ = network.recurrent(self.weights, self.hp, self.ops, padded_x, wide)
         # Copies, so that a waiting session does not keep the idle lanes in memory.
         state = State([h[:n].copy() for h in wide.h], wide.history[:n].copy())
         return out[:n].copy(), state
