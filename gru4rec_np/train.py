@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from gru4rec_np import signals
 from gru4rec_np.console import advice, baselines, cli, inspection, options, report, runs
 from gru4rec_np.console.settings import Say, settle, short
 from gru4rec_np.data.sessions import Sessions
@@ -347,7 +348,7 @@ def _going_on(hint: str) -> Iterator[None]:
         yield
     except KeyboardInterrupt as stop:
         cli.say(f"stopped; {hint}")
-        sys.exit(cli.status_of(stop))
+        sys.exit(signals.status_of(stop))
     except (MemoryError, OSError) as error:
         raise InputError(f"{cli.in_words(error, 'file')}; {hint}") from None
 

@@ -18,6 +18,7 @@ from typing import Any, NoReturn, TextIO
 
 from tqdm import tqdm
 
+from gru4rec_np import signals
 from gru4rec_np.errors import InputError
 from gru4rec_np.files import same_file
 
@@ -76,8 +77,8 @@ def run(main: Callable[[], None]) -> NoReturn:
     Signals that ask it to stop end it with a line and 128 and their number.
     """
     _open_streams()
-    for number in _heeded():
-        signal.signal(number, _stop)
+    for number in signals.stopping():
+        signal.signal(number, signals.stop)
     try:
         main()
         sys.stdout.flush()
@@ -94,25 +95,9 @@ def run(main: Callable[[], None]) -> NoReturn:
         status = in_words(error, "standard output")
     except KeyboardInterrupt as stop:
         say("stopped")
-        sys.exit(status_of(stop))
+        sys.exit(signals.status_of(stop))
     say(f"error: {status}")
     sys.exit(2)
-
-
-def status_of(stop: KeyboardInterrupt) -> int:
-    """The exit status of a command that a signal stopped: 128 and its number."""
-    return 128 + (stop.args[0] if stop.args else signal.SIGINT)
-
-
-def _stop(number: int, frame: object) -> NoReturn:
-    """End the command as Ctrl-C does, so that it removes its temporary files."""
-    raise KeyboardInterrupt(number)
-
-
-def _heeded() -> list[signal.Signals]:
-    """Signals that ask to stop; not ignored ones, as nohup has SIGHUP, a background job SIGINT."""
-    all_ = (getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP"))
-    return [s for s in all_ if s and signal.getsignal(s) not in (signal.SIG_IGN, None)]
 
 
 @contextlib.contextmanager
@@ -123,24 +108,13 @@ def heeding(what: str) -> Iterator[list[int]]:
         what: is done before the command stops, for the line that says so.
     """
     asked: list[int] = []
-    before: dict[signal.Signals, Any] = {}
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
     def ask(number: int, frame: object) -> None:
         asked.append(number)
-        restore()
         say(f"stopping after {what}; a second signal stops at once")
 
-    with contextlib.suppress(ValueError):  # not in the main thread, which alone can heed signals
-        for number in _heeded():
-            before[number] = signal.signal(number, ask)
-    try:
+    with signals.handled(ask, once=True):
         yield asked
-    finally:
-        restore()
 
 
 def in_words(error: MemoryError | OSError, place: str = "") -> str:

@@ -11,16 +11,14 @@ import ctypes
 import hashlib
 import inspect
 import math
-import signal
 import struct
 import sys
 import threading
 import time
 import typing
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from functools import cache as once
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import llvmlite.binding as llvm
 import numba
@@ -36,6 +34,7 @@ from numba.core.typing.templates import infer_global, make_intrinsic_template
 from numba.np import arrayobj
 from tqdm import tqdm
 
+from gru4rec_np import signals
 from gru4rec_np.backends.base import quiet
 from gru4rec_np.backends.numba.cache import cache
 
@@ -326,32 +325,12 @@ def prepare(kernels: Iterable[Kernel], f: Any) -> None:
             disable=quiet.get() or plain,
         )  # fmt: skip
         line_at = time.monotonic() + 1 if plain and not quiet.get() else math.inf
-        with _stopping_at_once():
+        with signals.handled(signals.stop):
             for n, k in enumerate(bar):
                 if time.monotonic() > line_at:
                     tqdm.write(f"{what}: {n} of {len(new)} kernels", file=sys.stderr)
                     line_at = math.inf
                 k.load(f)
-
-
-@contextmanager
-def _stopping_at_once() -> Iterator[None]:
-    """Signals that ask to stop do so at once, in the one thread that can heed them."""
-
-    def stop(number: int, frame: object) -> NoReturn:
-        raise KeyboardInterrupt(number)
-
-    before: dict[int, Any] = {}
-    if threading.current_thread() is threading.main_thread():
-        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-            number = getattr(signal, name, signal.SIGINT)  # Windows has no SIGHUP
-            if signal.getsignal(number) not in (signal.SIG_IGN, None, stop):
-                before[number] = signal.signal(number, stop)
-    try:
-        yield
-    finally:
-        for s, old in before.items():
-            signal.signal(s, old)
 
 
 # --- arrays in compiled code ----------------------------------------------------------------------
