@@ -139,10 +139,15 @@ class Hybrid(Model):
         return self.join(train, validation, options.get("verbose"))
 
     def fit_more(self, new: Any, keep_counts: bool = False, **options: Any) -> Hybrid:
-        """Go on with new sessions, network and methods; the shares stay. See `GRU4Rec.fit_more`."""
+        """Go on with new sessions, network and methods; the shares stay. See `GRU4Rec.fit_more`.
+
+        If it is interrupted or refused, the model stays what it was.
+        """
         new = as_sessions(new)
-        self.network.fit_more(new, keep_counts, **options)
-        return self.join(new)
+        with self._unchanged_after(BaseException):  # parts of two catalogues would not fit together
+            self.network = copy.copy(self.network)
+            self.network.fit_more(new, keep_counts, **options)
+            return self.join(new)
 
     def join(self, train: Any, validation: Any = None, verbose: bool | None = None) -> Hybrid:
         """Learn all but `network`, which has been trained on these sessions.
@@ -163,6 +168,8 @@ class Hybrid(Model):
         self.network = copy.copy(self.network)  # it may be another's, who lifts repeats
         self.network.lifts, self.network.repeat_scores = False, None
         if hasattr(self, "shares"):
+            knn, markov = self.methods
+            self.methods = copy.copy(knn), copy.copy(markov)
             for method in self.methods:
                 method.fit_more(train)
         else:
@@ -294,10 +301,10 @@ class Hybrid(Model):
 class _LiveMixture(LiveSession):
     """A `LiveSession` of the network, whose scores are mixed with those of the other parts."""
 
-    def __init__(self, hybrid: Hybrid) -> None:
-        super().__init__(hybrid.network)
-        self.hybrid = hybrid
+    @property
+    def model(self) -> GRU4Rec:
+        return self.served.network  # another one after `fit_more`
 
     def scores(self) -> np.ndarray:
         """As `LiveSession.scores`, bit-identical to those of `Hybrid.recommend`."""
-        return self.hybrid._mixed(super().scores(), np.array(self._last))
+        return self.served._mixed(super().scores(), np.array(self._last))
