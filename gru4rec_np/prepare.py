@@ -18,6 +18,7 @@ from gru4rec_np.console.options import (
     add_options,
     default_split,
     read_log,
+    require_different,
     require_no_days,
 )
 from gru4rec_np.data.protocols import PROTOCOLS, Protocol, clean, split
@@ -25,7 +26,6 @@ from gru4rec_np.data.rawlogs import CUT_AT_GAPS, READERS
 from gru4rec_np.data.sessions import Sessions
 from gru4rec_np.data.tables import drop_duplicates, write_table
 from gru4rec_np.errors import naming
-from gru4rec_np.files import same_file
 
 # The options that only a table has.
 OF_TABLE = [n for n in TABLE_OPTIONS if n not in ("session_gap", "layout", "drop_duplicates")]
@@ -235,6 +235,7 @@ def _check_arguments(parser: cli.Parser, args: argparse.Namespace) -> None:
     if args.out is None and args.log != "check":
         parser.error("the following arguments are required: --out")
     if args.log in READERS:
+        require_different(args.files)
         if any(getattr(args, name) != DATA_OPTIONS[name][0] for name in OF_TABLE):
             parser.error(
                 f"the columns of {args.log} are known; columns, --separator, --time-unit and "
@@ -245,10 +246,6 @@ def _check_arguments(parser: cli.Parser, args: argparse.Namespace) -> None:
                 f"--session-gap: {args.log} has sessions; it is an option of "
                 f"{', '.join(CUT_AT_GAPS)} and table"
             )
-    for i, path in enumerate(args.files):
-        for other in args.files[:i]:
-            if same_file(path, other):
-                parser.error(f"{path}: is given twice")
 
 
 def _parser() -> cli.Parser:

@@ -171,7 +171,7 @@ def run(
     out: Path,
     parts: dict[str, Sessions],
     shop: Shop | None,
-    dropped: Mapping[str, int],
+    dropped: Counter[str],
     lines: Sequence[str] = (),
 ) -> None:
     """Train, compare, write: what `main` does when all is read.
@@ -182,8 +182,11 @@ def run(
     tests = {name: part for name, part in parts.items() if name.startswith("test")}
     known = model.item_ids if data["start_from"] else None
     if data["validation"]:
-        parts["train"], parts["validation"] = options.held_out(parts["train"], data, known)
+        parts["train"], parts["validation"] = options.held_out(parts["train"], data, known, dropped)
+        before, reason = tests, "events of the test set, of items that only the validation set has"
         tests = {name: test.restrict(parts["train"].item_ids) for name, test in tests.items()}
+        if "raw" in parts:  # else `describe` says it of each test log
+            options.count_lost(dropped, reason, before["test"], tests["test"])
         parts.update(tests)
     train, validation = parts["train"], parts.get("validation")
     judged = _fingerprints(data, tests, validation)

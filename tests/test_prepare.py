@@ -462,7 +462,7 @@ def test_bad_log_is_refused_and_writes_nothing(arguments, message, run, tmp_path
             "--out clicks.dat: clicks.dat is a file, not a folder",
         ),
         ("rsc15 clicks.dat --out clicks.dat/d", "clicks.dat is a file, not a folder"),
-        ("table t/train.tsv --out t", "t/train.tsv is the log itself"),
+        ("table t/train.tsv --out t", "t/train.tsv is an input file"),
         ("rsc15 clicks.dat --out u", "u/test.tsv is a folder, not a file"),
     ],
 )

@@ -9,7 +9,7 @@ import argparse
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,7 @@ TABLE_OPTIONS = (
     "session_column", "item_column", "time_column", "separator", "time_unit", "session_gap",
     "layout", "keep", "drop_duplicates",
 )  # fmt: skip
+BY_SPLITTING = "items that training lacks, sessions of one event"  # what a split drops
 METAVARS = {
     "train": "FILE", "test": "FILE", "split": "D|S", "validation": "D|S", "checkpoint": "N|Nm",
     "primary_metric": "METRIC", "baselines": "NAMES", "separator": "CHAR", "time_unit": "UNIT",
@@ -119,7 +120,7 @@ def add_option(group: Any, name: str, default: Any, text: str, *more_names: str)
         kind = {int: "N", float: "X", list: "N/N"}.get(type(default), "NAME")
         options["metavar"] = METAVARS.get(name, kind)
     if name in ("train", "test"):
-        options["nargs"] = "+"
+        options |= cli.SEVERAL
     elif default != "":
         is_list = isinstance(default, list)
         text += f" (default: {'/'.join(map(str, default)) or 'none' if is_list else default})"
@@ -306,7 +307,8 @@ def load_data(
         data: from `data_settings`.
         known: the item ids of a model to go on from, which the catalogue begins with. The training
             log is then used as it is.
-        dropped: see `read_log`.
+        dropped: counts the training log's events that have no part in it, by the reason, and the
+            rows that `read_log` counts.
 
     Returns:
         {"raw": the log before cleaning and splitting, unless used as it is, "train": ..., "test":
@@ -325,7 +327,7 @@ def load_data(
     where = ", ".join(data["train"]) or "the simulated shop"
     if data["test"] or known is not None:
         with naming(where):
-            train = _trainable(log)
+            train = _trainable(log, dropped)
             if known is not None:
                 train = train.extend(known)
         parts = {"train": train}
@@ -341,31 +343,53 @@ def load_data(
         cleaned = clean(
             log, data["min_item_support"], data["min_session_length"], not data["merge_repeats"]
         )
+        rules = "short sessions, rare items" + ", repeats" * data["merge_repeats"]
+        count_lost(dropped, f"events by cleaning ({rules})", log, cleaned)
         watch(1, 2)
         if data["split"] == "none":
-            return {"raw": log, "train": _trainable(cleaned)}, shop
+            return {"raw": log, "train": _trainable(cleaned, dropped)}, shop
         train, test = split(cleaned, **cli.parse_split(data["split"]))
+    count_lost(dropped, f"events by the split ({BY_SPLITTING})", cleaned, train, test)
     return {"raw": log, "train": train, "test": test}, shop
 
 
-def _trainable(log: Sessions) -> Sessions:
-    """The sessions of 2 events or more."""
+def _trainable(log: Sessions, dropped: Counter[str] | None) -> Sessions:
+    """The sessions of 2 events or more. dropped: counts the other events."""
     train = log.keep_sessions(log.lengths >= 2).compact()
     if train.n_sessions == 0:
         raise InputError("no session has 2 events or more")
+    count_lost(dropped, "events of sessions with one event", log, train)
     return train
 
 
+def count_lost(
+    dropped: Counter[str] | None, reason: str, before: Sessions, *after: Sessions
+) -> None:
+    """Count the events of one log that none of the others has, by the reason."""
+    lost = before.n_events - sum(part.n_events for part in after)
+    if dropped is not None and lost:
+        dropped[reason] += lost
+
+
 def held_out(
-    train: Sessions, data: dict[str, Any], known: np.ndarray | None = None
+    train: Sessions,
+    data: dict[str, Any],
+    known: np.ndarray | None = None,
+    dropped: Counter[str] | None = None,
 ) -> tuple[Sessions, Sessions]:
-    """Training sessions, and those of the validation set. known: see `load_data`.
+    """Training sessions, and those of the validation set.
+
+    Args:
+        known: see `load_data`. dropped: counts the events that are in neither, by the reason.
 
     Raises:
         InputError: nothing is left of one of them.
     """
     with naming("validation"):
-        return split(train, **cli.parse_split(data["validation"], "validation"), known=known)
+        how = cli.parse_split(data["validation"], "validation")
+        parts = split(train, **how, known=known)
+    count_lost(dropped, f"events by --validation ({BY_SPLITTING})", train, *parts)
+    return parts
 
 
 def read_log(
@@ -377,12 +401,20 @@ def read_log(
         data: options, of which those in `TABLE_OPTIONS` count; the defaults hold for the others.
         dropped: counts the rows that the options leave out, by the reason.
     """
+    require_different(paths)
     data = {name: data.get(name, DATA_OPTIONS[name][0]) for name in TABLE_OPTIONS}
     columns = data["session_column"], data["item_column"], data["time_column"]
     with cli.progress(f"reading {', '.join(Path(path).name for path in paths)}") as watch:
         tell = partial(print, file=sys.stderr)
         how = table_keywords(data)
         return read_table(paths, columns, watch, tell=tell, dropped=dropped, **how)
+
+
+def require_different(paths: Sequence[str | Path]) -> None:
+    """Raise InputError for a file that is there twice, under one name or two."""
+    for i, path in enumerate(paths):
+        if any(same_file(path, other) for other in paths[:i]):
+            raise InputError(f"{path}: is given twice")
 
 
 def write_config(path: Path, data: dict[str, Any], model: Model) -> None:
