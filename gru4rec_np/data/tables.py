@@ -370,9 +370,20 @@ def _unreadable(name: object, error: BaseException) -> InputError:
     return InputError(f"{name}: not a readable table: {why}")
 
 
-def _readable_text(ids: np.ndarray) -> np.ndarray:
+def readable_text(ids: np.ndarray) -> np.ndarray:
     """Ids as text files hold them: what is no whole number by the text that `index_of` goes by."""
     return ids if ids.dtype == np.int64 else np.array([str(i) for i in ids.tolist()], object)
+
+
+def require_tsv(path: str | Path, columns: Sequence[np.ndarray], instead: str) -> None:
+    """Raise InputError for text that a tab-separated file cannot hold. instead: other endings."""
+    for column in columns:
+        for text in column.tolist() if column.dtype == object else ():
+            if not text or not {"\t", "\n", "\r"}.isdisjoint(text):
+                raise InputError(
+                    f"{path}: {text[:60]!r} is empty or has a tab or a line break, which a "
+                    f"tab-separated file cannot hold; write {instead}"
+                )
 
 
 @contextmanager
@@ -401,15 +412,9 @@ def write_table(sessions: Sessions, path: str | Path) -> None:
         raise InputError(f"{path}: compressed files are not written, only read")
     session_ids, item_ids = sessions.session_ids, sessions.item_ids
     if kind != ".parquet":
-        session_ids, item_ids = _readable_text(session_ids), _readable_text(item_ids)
+        session_ids, item_ids = readable_text(session_ids), readable_text(item_ids)
     if kind == ".tsv":
-        for ids in (session_ids, item_ids):
-            for text in ids.tolist() if ids.dtype == object else ():
-                if not text or not {"\t", "\n", "\r"}.isdisjoint(text):
-                    raise InputError(
-                        f"{path}: the id {text[:60]!r} is empty or has a tab or a line break, "
-                        "which a tab-separated file cannot hold; write .csv or .parquet"
-                    )
+        require_tsv(path, [session_ids, item_ids], ".csv or .parquet")
     of_events = np.repeat(session_ids, sessions.lengths), item_ids[sessions.items], sessions.times
     frame = pl.DataFrame(dict(zip(COLUMNS, of_events, strict=True)))
 
