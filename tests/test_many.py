@@ -23,6 +23,7 @@ from gru4rec_np import (
     similar,
 )
 from gru4rec_np.console import cli
+from gru4rec_np.console.titles import read_items
 from gru4rec_np.data.tables import write_table
 from gru4rec_np.models.baselines import Markov
 
@@ -99,6 +100,13 @@ def test_a_file_of_sessions(run, folder, name, monkeypatch, capsys):
     ]
     assert rows_of(folder / name) == wanted
     assert not list(folder.glob(".recommend*")) and not list(folder.glob("*.part*"))
+
+
+def test_a_list_of_items_is_cut_at_line_ends_only(tmp_path):
+    ids = ["a\u2028b", "c\x85d", "e\x0bf", "g\rh", "i j"]
+    for end in ("\n", "\r\n"):
+        (tmp_path / "list.txt").write_bytes(end.join(["\ufeff" + ids[0], "", *ids[1:]]).encode())
+        assert read_items(tmp_path / "list.txt") == ids
 
 
 def test_what_is_unknown_is_counted(run, folder, capsys):

@@ -465,6 +465,26 @@ FAULTS = [
 ]
 
 
+FAULTS += [(log, gzip.compress(b"", mtime=0), "the file is empty") for log in LOGS]
+FAULTS += [
+    (
+        "rees46",
+        REES46.replace(b"72d76fde", b"72d\xff"),
+        "line 2, column user_session: '72d\ufffd-8b",
+    ),
+    (
+        "coveo",
+        COVEO.replace(b"20c458b8", b"\xff"),
+        "line 2, column session_id_hash: '\ufffd' where an",
+    ),
+    (
+        "coveo",
+        COVEO.replace(b"61ef3869", b"\xff"),
+        "line 5, column product_sku_hash: '\ufffd' where",
+    ),
+]
+
+
 @pytest.mark.parametrize("block", [1, 1 << 26])
 @pytest.mark.parametrize(("log", "content", "message"), FAULTS)
 def test_fault_is_one_line_that_names_the_place(log, content, message, block, read):

@@ -410,6 +410,16 @@ def test_pandas_ids_of_every_type(values, ids):
     assert one_item(values, "pandas").item_ids.tolist() == (list(values) if ids is None else ids)
 
 
+@pytest.mark.parametrize("ns", [1, 1_000])
+def test_nanoseconds_of_an_id_are_not_cut_off(ns):
+    values = pl.Series([0, ns]).cast(pl.Datetime("ns"))
+    if ns == 1_000:
+        assert one_item(values).n_items == 2
+    else:
+        with one_line_error("frame, row 1, column ItemId: 1970-01-01 00:00:00.000000001 is not"):
+            one_item(values)
+
+
 @pytest.mark.parametrize("values", [[1, "1"], [1, True], ["a", None, 5], [1.5, "x"], [b"a", "a"]])
 def test_ids_that_differ_in_type_are_not_taken_for_one_another(values):
     with one_line_error("frame, column ItemId: values of more than one type"):
@@ -577,6 +587,17 @@ def test_combinations_of_values_with_commas_are_kept_apart(tmp_path):
     assert as_lists(from_frame(frame, ("a,b", "ItemId", "Time"))) == [(1, [(2, 3.0)])]
     with one_line_error("no column 'a'; it has 'a,b', 'ItemId', 'Time'"):
         from_frame(frame, ("a,x", "ItemId", "Time"))
+
+
+@KINDS
+def test_only_a_session_may_have_two_columns(tmp_path, kind):
+    for columns, keep, name in (
+        (("user", "ItemId,event", "Time"), None, "ItemId,event"),
+        (("user", "ItemId", "session,Time"), None, "session,Time"),
+        (("user", "ItemId", "Time"), ("user,event", "u,view"), "user,event"),
+    ):
+        with one_line_error(f"no column '{name}'; it has 'user', 'session', 'ItemId'"):
+            read_events(tmp_path, kind, columns, keep=keep)
 
 
 @KINDS

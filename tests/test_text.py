@@ -163,6 +163,18 @@ def test_zstandard_is_unpacked_line_for_line(tmp_path_factory, lines, kind):
         assert b"".join(blocks.blocks(path)).decode() == "\n".join(lines) + "\n"
 
 
+def test_zstandard_that_is_not_utf8_says_what_to_do(tmp_path):
+    """Polars unpacks it, and does not say where."""
+    frame = {"l": [HEADER + "1,caf\u00e9,3\n"]}
+    options = {"compression": "zstd", "check_extension": False, "include_header": False}
+    pl.DataFrame(frame).lazy().sink_csv(tmp_path / "log.zst", quote_style="never", **options)
+    frame = (tmp_path / "log.zst").read_bytes()
+    assert "caf\u00e9".encode() in frame  # too short to be compressed
+    latin = frame.replace("\u00e9".encode(), b"\xe9\xe9")
+    with one_line_error("log.csv.zst: has bytes that are not UTF-8; unpack the file first"):
+        read(tmp_path, latin, "log.csv.zst")
+
+
 def test_both_ways_are_taken(tmp_path):
     """A block goes to Polars if its rows are certain, to the csv module otherwise."""
     plain, stray = HEADER + '1,"a,\n""b""",3\n1,c,4\n', HEADER + '1,tv 32",3\n1,c,4\n'
@@ -395,6 +407,13 @@ def test_pipes_are_read(tmp_path, packed, kind):
     assert log.n_events == 20_000
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFO here")
+def test_a_pipe_of_parquet_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "log.parquet")
+    with one_line_error("log.parquet: must be a file that can be read twice, not a pipe"):
+        read_table(tmp_path / "log.parquet")
+
+
 def test_what_a_path_is_is_said(tmp_path):
     (tmp_path / "link.csv").symlink_to(tmp_path / "gone.csv")
     with one_line_error("link.csv: is a link to", "gone.csv, which does not exist"):
@@ -443,7 +462,11 @@ def test_lists_in_several_files_and_what_is_refused(tmp_path):
         (tmp_path / name).write_text(lines)
     both = read_table([tmp_path / "a.txt", tmp_path / "b.txt"], layout="lists")
     assert as_lists(both) == as_lists(Sessions.from_lists([["1", "2"], ["3", "4"], ["1", "x"]]))
+    blanks = read(tmp_path, "a\u00a0b c\x0bd\te\r\nf g\r", "c.txt", layout="lists")
+    assert blanks == as_lists(Sessions.from_lists([["a\u00a0b", "c\x0bd", "e"], ["f", "g"]]))
     for content, options, words in (
+        (b"1 2\n1\r3 4\r", {}, ["line 2: a carriage return without a line feed"]),
+        (b"1,2\r\r\n", {"separator": ","}, ["line 1: a carriage return without a line feed"]),
         (b"1 2\n1 caf\xe9\n", {}, ["line 2", "byte 0xe9"]),
         (b"1,2\n1,,2\n", {"separator": ","}, ["line 2: an item is empty"]),
         (b"1 2\n", {"keep": ("event", "view")}, ["layout"]),

@@ -88,9 +88,10 @@ def read_items(path: str | Path) -> list[str]:
         InputError: the file is not UTF-8, or names no item. OSError: it cannot be read.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+        text = Path(path).read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8: {error.reason}") from None
+    lines = (line.removesuffix("\r") for line in text.split("\n"))
     if not (items := [line for line in lines if line]):
         raise InputError(f"{path}: names no item; there must be one a line")
     return items

@@ -45,6 +45,12 @@ def require_file(path: Path) -> None:
         raise InputError(f"{path}: not a readable table: the path is not UTF-8") from None
 
 
+def require_no_pipe(path: Path) -> None:
+    """Raise InputError for a path, see `require_file`, that is read more than once."""
+    if not path.is_file():
+        raise InputError(f"{path}: must be a file that can be read twice, not a pipe")
+
+
 def require_readable(path: Path, readable: Sequence[str]) -> None:
     """Raise InputError for a file that cannot be read, or whose compression is not `readable`."""
     try:
@@ -126,11 +132,19 @@ def whole_lines(path: Path, file: IO[bytes], size: int) -> Iterator[bytes]:
             quote_char=None,
             infer_schema=False,
         )
-        for part in table.collect_batches(chunk_size=size // 64):
-            if part.width > 1:
-                raise InputError(f"{path}: has the control character 0x1f; unpack the file first")
-            lines = part.to_series().fill_null("").to_list()
-            yield "".join(f"{line}\n" for line in lines).encode()
+        try:
+            for part in table.collect_batches(chunk_size=size // 64):
+                if part.width > 1:
+                    raise InputError(
+                        f"{path}: has the control character 0x1f; unpack the file first"
+                    )
+                lines = part.to_series().fill_null("").to_list()
+                yield "".join(f"{line}\n" for line in lines).encode()
+        except pl.exceptions.ComputeError as error:
+            if "utf" not in str(error).lower():
+                raise
+            why = "has bytes that are not UTF-8; unpack the file first, then the row is named"
+            raise InputError(f"{path}: {why}") from None
         return
     text = gzip.GzipFile(fileobj=file) if kind == "gzip" else file
     while block := text.read(size):

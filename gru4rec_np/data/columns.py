@@ -38,6 +38,15 @@ def require_values(
             )
     for column in columns:
         dtype = frame[column].dtype
+        if column != time and dtype == pl.Datetime("ns"):  # read as microseconds
+            cut = frame[column].dt.nanosecond() % 1_000 != 0
+            if cut.any():
+                row = _first(cut)
+                raise InputError(
+                    f"{name}, row {numbers[row]}, column {column}: "
+                    f"{frame[column].cast(pl.String)[row]} is not whole microseconds, as an id "
+                    "must be"
+                )
         wrong = (pl.Boolean,) if column == time and columns.count(column) == 1 else ()
         if dtype.is_nested() or dtype in (pl.Time, pl.Duration, pl.Object, *wrong):
             raise InputError(
@@ -100,7 +109,7 @@ def plain(item: Any) -> Any:
 def from_pandas(column: Any, name: str) -> pl.Series:
     """A pandas column without pyarrow: NaN and None become null."""
     values = column.to_numpy()
-    if values.dtype.kind == "M":
+    if values.dtype.kind == "M" and values.dtype != np.dtype("datetime64[ns]"):
         values = values.astype("datetime64[us]")
     if values.dtype != object:
         return pl.Series(values, nan_to_null=True)

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from gru4rec_np.data.blocks import require_file, require_readable, whole_lines
+from gru4rec_np.data.blocks import require_file, require_no_pipe, require_readable, whole_lines
 from gru4rec_np.data.columns import distinct
 from gru4rec_np.data.sessions import Sessions
 from gru4rec_np.data.tables import COLUMNS, ROWS, from_parts
@@ -165,7 +165,17 @@ def read_rees46(
     def numbers(table: Table) -> pl.DataFrame:
         kept = table.rows["event_type"] == event
         time = _moment(table, "event_time", "%Y-%m-%d %H:%M:%S UTC", "2019-10-01 00:00:00 UTC")
-        session = _whole(table, "user_id", kept) if by_user else table.rows["user_session"]
+        session = (
+            _whole(table, "user_id", kept)
+            if by_user
+            else _parse(
+                table,
+                "user_session",
+                pl.when(~_no_utf8("user_session")).then("user_session"),
+                "text in UTF-8",
+                kept,
+            )
+        )
         return _frame(session, _whole(table, "product_id", kept), time)
 
     columns = "event_time", "event_type", "product_id", "user_id" if by_user else "user_session"
@@ -291,22 +301,24 @@ def _blocks(files: Files, watch: Watch | None) -> Iterator[tuple[Path, int, byte
     paths = _paths(files)
     for path in paths:
         require_file(path)
-        if not path.is_file():
-            raise InputError(f"{path}: must be a file that can be read twice, not a pipe")
+        require_no_pipe(path)
     sizes = [path.stat().st_size for path in paths]
     before = 0
     for path, size in zip(paths, sizes, strict=True):
-        line = 1
+        line, empty = 1, True
         require_readable(path, ("gzip",))
         try:
             with path.open("rb") as file:
                 for block in whole_lines(path, file, BLOCK):
-                    yield path, line, block.removeprefix(codecs.BOM_UTF8) if line == 1 else block
+                    yield path, line, block.removeprefix(codecs.BOM_UTF8) if empty else block
+                    empty = False
                     line += block.count(b"\n")
                     if watch:
                         watch(before + file.tell(), sum(sizes))
         except (OSError, EOFError, zlib.error) as error:
             raise InputError(f"{path}, after line {line - 1}: damaged: {error}") from error
+        if empty:
+            raise InputError(f"{path}: the file is empty")
         before += size
 
 
@@ -385,9 +397,14 @@ def _whole(table: Table, column: str, where: pl.Series | None = None) -> pl.Seri
 
 def _text(table: Table, column: str, where: pl.Series | None = None) -> pl.Series:
     """Ids that are text, as categories: 4 bytes each."""
-    text = pl.col(column)
-    filled = pl.when(text != "").then(text).cast(pl.Categorical)
-    return _parse(table, column, filled, "an id", where)
+    is_id = (pl.col(column) != "") & ~_no_utf8(column)
+    ids = pl.when(is_id).then(column).cast(pl.Categorical)
+    return _parse(table, column, ids, "an id in UTF-8", where)
+
+
+def _no_utf8(column: str) -> pl.Expr:
+    """Whether a text has the mark that `_tables` puts in place of bytes that are not UTF-8."""
+    return pl.col(column).str.contains("\ufffd", literal=True)
 
 
 def _moment(table: Table, column: str, format: str, example: str) -> pl.Series:
