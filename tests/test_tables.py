@@ -191,6 +191,8 @@ def test_times(tmp_path, time, seconds):
         ("s", "1396867869", 1396867869),
         ("ms", "1396867869277", 1396867869.277),
         ("us", "1396867869277125", 1396867869.277125),
+        ("ns", "1396867869277125999", 1396867869.277125),
+        ("ns", "1.396867869e18", 1396867869),
         ("ms", "2014-04-07 10:51:09 UTC", 1396867869),  # a date is what it is
     ],
 )
@@ -203,10 +205,14 @@ def test_units_of_times(tmp_path, unit, time, seconds):
 
 
 def test_units_that_are_none(tmp_path):
-    with one_line_error("time_unit: must be one of s, ms, us, not 'h'"):
+    with one_line_error("time_unit: must be one of s, ms, us, ns, not 'h'"):
         read(tmp_path, f"{HEADER}1\ta\t5\n", time_unit="h")
     with one_line_error("row 2", "is too large for ms since 1970", "--time-unit us"):
         read(tmp_path, f"{HEADER}1\ta\t1396867869277125\n", time_unit="ms")
+    with one_line_error("row 2", "1396867869277125789 is too large for us", "--time-unit ns"):
+        read(tmp_path, f"{HEADER}1\ta\t1396867869277125789\n", time_unit="us")
+    with one_line_error("row 2", "20140407105109 looks like a date"):
+        read(tmp_path, f"{HEADER}1\ta\t20140407105109\n", time_unit="ms")
 
 
 def test_a_zone_in_one_part_and_none_in_another(tmp_path):
@@ -719,6 +725,8 @@ def test_several_files_are_one_log(tmp_path):
         (HEADER + "1\ta\t2014-04-07\n1\tb\tsoon\n", ["row 3", "Time", "'soon'"]),
         (HEADER + "1\ta\t5\n1\tb\t2014-04-07\n", ["row 3", "Time", "'2014-04-07'"]),
         (HEADER + "1\ta\tnan\n", ["row 2", "Time", "'nan'"]),
+        (HEADER + "1\ta\t2014-04-07\n" * 2 + "1\ta\tNaN\n", ["row 4", "Time", "'NaN'"]),
+        (HEADER + "1\ta\t2014-04-07\n" * 2 + "1\ta\t5\n", ["row 4", "Time", "'5'"]),
         (HEADER + "1\ta\t5\n1\tb\tinf\n", ["row 3", "Time", "'inf'"]),
         (HEADER + '1\ta\t"5"\n', ["row 2", "Time", """'"5"'"""]),
         (
@@ -731,6 +739,11 @@ def test_several_files_are_one_log(tmp_path):
         ),
         (HEADER + "1\ta\t1396867869277123\n", ["row 2", "is it us?", "--time-unit us"]),
         (HEADER + "1\ta\t-1e300\n", ["row 2", "too large for s"]),
+        (
+            HEADER + "1\ta\t1396867869277123789\n",
+            ["row 2", "1396867869277123789 is too large for s", "is it ns?", "--time-unit ns"],
+        ),
+        (HEADER + "1\ta\t20140407105109\n", ["row 2", "20140407105109 looks like a date", ":09"]),
         (HEADER + "1\ta\t20140407\n1\tb\t20141231\n", ["row 2", "20140407 looks like a date"]),
         (HEADER + "1\ta\t04/07/2014\n", ["row 2", "'04/07/2014'", "ISO"]),
         (HEADER + "1\ta\t07.04.2014 10:51\n", ["row 2", "'07.04.2014 10:51'", "ISO"]),

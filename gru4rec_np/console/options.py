@@ -44,7 +44,7 @@ DATA_OPTIONS: dict[str, tuple[Any, str]] = {
     "item_column": (COLUMNS[1], "name of the item id column"),
     "time_column": (COLUMNS[2], "name of the time column; seconds since 1970 or ISO date-times"),
     "separator": ("", "character between the columns of a text file; without it the header tells"),
-    "time_unit": ("", "unit of numeric times: s, ms or us (default: s)"),
+    "time_unit": ("", "unit of numeric times: s, ms, us or ns (default: s)"),
     "session_gap": ("", "cut the session column's events into sessions at gaps longer than this, "
                         "such as 30m or 1h"),
     "layout": ("", "lists: a text file without a header, one session of items a line; such a file "
@@ -151,14 +151,19 @@ def parse(p: cli.Parser, argv: list[str]) -> dict[str, Any]:
     """The options given, by name; `--n_sample` is read as `--n-sample`.
 
     Raises:
-        InputError: an option is empty, as with an unset variable of the shell.
+        InputError: an option is empty.
     """
     given = vars(p.parse_args([_with_dashes(a) if a.startswith("--") else a for a in argv]))
+    require_values(given)
+    return given
+
+
+def require_values(given: Mapping[str, Any]) -> None:
+    """Raise InputError if an option is empty, as with an unset variable of the shell."""
     for name, value in given.items():
         empty = value == "" or (isinstance(value, list) and "" in value)
-        if empty and name not in ("layers", "feedforward"):
+        if empty and name not in ("layers", "feedforward", "items"):
             raise InputError(f"{name}: is empty; leave the option out, or give it a value")
-    return given
 
 
 def data_settings(given: dict[str, Any]) -> dict[str, Any]:

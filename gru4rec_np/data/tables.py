@@ -97,7 +97,7 @@ def read_table(
         separator: of a text file's columns; one character.
         layout: "table", or "lists": text without a header, a session a line, the items separated by
             blanks or tabs, or by `separator`. Its times are those of `Sessions.from_lists`.
-        time_unit: of times that are numbers: "s", "ms" or "us" since 1970.
+        time_unit: of times that are numbers: "s", "ms", "us" or "ns" since 1970.
         session_gap: cut the events of each session at pauses of more than this many seconds.
             The session column may then be a user's. New sessions are numbered from 1.
         keep: a column and one or more of its values; rows with other values are passed over.
