@@ -17,7 +17,7 @@ import polars as pl
 from gru4rec_np import models
 from gru4rec_np.backends import BACKENDS
 from gru4rec_np.console import cli
-from gru4rec_np.console.options import TABLE_OPTIONS, add_options, read_log
+from gru4rec_np.console.options import TABLE_OPTIONS, add_options, read_log, require_values
 from gru4rec_np.console.report import left_out
 from gru4rec_np.console.titles import (
     check_items,
@@ -81,8 +81,7 @@ def parser() -> cli.Parser:
 def main() -> None:
     """Run the command on sys.argv."""
     args = vars(parser().parse_intermixed_args())  # items may follow options
-    for name in (n for n, value in args.items() if value == ""):
-        raise InputError(f"{name}: is empty; leave the option out, or give it a value")
+    require_values(args)
     items, files = args.get("items", []), args.get("sessions")
     if bool(items) == bool(files):
         raise InputError("give either the items of one session, or --sessions FILE")
@@ -183,8 +182,7 @@ def many(
             watch(min(first + AT_ONCE, sessions.n_sessions), sessions.n_sessions)
             yield frame
 
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with cli.progress("recommending") as watch:
+    with cli.new_folder(out.parent), cli.progress("recommending") as watch:
         write = {".tsv": write_tsv, ".jsonl": write_jsonl, ".parquet": write_parquet}[out.suffix]
         write_whole(out, lambda path: write(path, blocks(watch)))
     if empty:

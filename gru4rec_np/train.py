@@ -150,19 +150,12 @@ def main() -> None:
         dropped: Counter[str] = Counter()
         known = model.item_ids if data["start_from"] else None
         parts, shop = options.load_data(data, known, dropped)
-        is_new = not out.exists()
-        out.mkdir(parents=True, exist_ok=True)
-        try:
-            with runs.alone(out, "--resume" if data["resume"] else "--out"):
-                # Another run may have finished here meanwhile.
-                if not data["overwrite"] and not data["resume"]:
-                    runs.require_free(out, False)
-                runs.remove_parts(out, (*runs.FILES, runs.TRAINING, runs.SETTINGS))
-                run(data, model, out, parts, shop, dropped, lines)
-        finally:
-            if is_new:
-                with contextlib.suppress(OSError):
-                    out.rmdir()  # if nothing was written
+        with cli.new_folder(out), runs.alone(out, "--resume" if data["resume"] else "--out"):
+            # Another run may have finished here meanwhile.
+            if not data["overwrite"] and not data["resume"]:
+                runs.require_free(out, False)
+            runs.remove_parts(out, (*runs.FILES, runs.TRAINING, runs.SETTINGS))
+            run(data, model, out, parts, shop, dropped, lines)
 
 
 def run(

@@ -266,6 +266,7 @@ def test_evaluate_among_candidates(run, capsys):
             )
         ),
         (recommend, "model.npz --sessions no.tsv --out r.tsv", "no.tsv: no such file"),
+        (recommend, "model.npz --sessions= --out r.tsv", "sessions: is empty; leave the option"),
         (recommend, "model.npz a --exclude empty.txt", "empty.txt: names no item"),
         (recommend, "model.npz a --candidates titles.tsv", "titles.tsv: no item of it is known"),
         (recommend, "model.npz a --names some.txt", "some.txt: line 2: must have 2 columns"),

@@ -11,6 +11,7 @@ import io
 import os
 import re
 import shlex
+import struct
 import threading
 from unittest import mock
 
@@ -25,6 +26,7 @@ from test_tables import group, whole_numbers
 from conftest import EXPLORES
 from gru4rec_np import InputError, Sessions, from_frame, read_table
 from gru4rec_np.data import blocks, text
+from gru4rec_np.data.rawlogs import read_rsc15
 
 TABLES = int(os.environ.get("TABLES", 150 if EXPLORES else 50))
 NAMES = ["SessionId", "ItemId", "Time"]
@@ -163,6 +165,18 @@ def test_zstandard_is_unpacked_line_for_line(tmp_path_factory, lines, kind):
         assert b"".join(blocks.blocks(path)).decode() == "\n".join(lines) + "\n"
 
 
+def test_zstandard_in_frames_as_pzstd_writes_them(tmp_path):
+    """Each after a frame to be skipped, which holds its length."""
+    packed = b""
+    for lines in (HEADER + "1,a,3\n", "1,b,4\n"):
+        frame = pl.LazyFrame({"l": lines.splitlines()})
+        options = {"compression": "zstd", "check_extension": False, "include_header": False}
+        frame.sink_csv(tmp_path / "part", quote_style="never", separator="\x01", **options)
+        part = (tmp_path / "part").read_bytes()
+        packed += b"\x50\x2a\x4d\x18" + struct.pack("<II", 4, len(part)) + part
+    assert read(tmp_path, packed, "log.csv.zst") == [(1, [("a", 3.0), ("b", 4.0)])]
+
+
 def test_zstandard_that_is_not_utf8_says_what_to_do(tmp_path):
     """Polars unpacks it, and does not say where."""
     frame = {"l": [HEADER + "1,caf\u00e9,3\n"]}
@@ -218,6 +232,10 @@ def test_a_long_value_is_read_and_an_endless_one_refused(tmp_path):
     assert read(tmp_path, f'{HEADER}1,"{long}",3\n') == [(1, [(long, 3.0)])]
     with one_line_error("row 3", "more than 131,072 characters", "not close"):
         read(tmp_path, HEADER + '1,a,3\n1,"a,3\n' + "1,a,3\n" * 30_000)
+    for stray in ("", '"'):  # both ways of reading, and a column that is not read
+        row = f"1,a,3,{stray},{'x' * 131_073}\n"
+        with one_line_error("row 2", "more than 131,072 characters"):
+            read(tmp_path, "SessionId,ItemId,Time,x,y\n" + row)
 
 
 # --- rows that are refused ------------------------------------------------------------------------
@@ -430,6 +448,28 @@ def test_what_a_path_is_is_said(tmp_path):
         read(tmp_path, gzip.compress(b""), "log.csv.gz")
     with one_line_error("log.csv: is UTF-16; a text file must be UTF-8"):
         read(tmp_path, (HEADER + "1,a,3\n").encode("utf-16"))
+
+
+@pytest.mark.parametrize("kind", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be"])
+def test_other_encodings_are_named(tmp_path, kind):
+    """With a byte-order mark or without; and the raw logs' readers do the same."""
+    text, rsc15 = HEADER + "1,a,3\n", "1,2014-04-07T10:51:09.277Z,214536502,0\n"
+    (tmp_path / "raw").write_bytes(rsc15.encode(kind))
+    says = f"is {kind[:6].upper()}; a text file must be UTF-8"
+    with one_line_error(f"log.csv: {says}"):
+        read(tmp_path, text.encode(kind))
+    with one_line_error(f"raw: {says}"):
+        read_rsc15(tmp_path / "raw")
+
+
+def test_a_text_file_that_cannot_be_opened(tmp_path, monkeypatch):
+    def denied(*_):
+        raise PermissionError(13, "Permission denied")  # not raised for root
+
+    (tmp_path / "log.csv").write_text(HEADER + "1,a,3\n")
+    monkeypatch.setattr(blocks.Path, "open", denied)
+    with one_line_error("log.csv: cannot be read: Permission denied"):
+        read_table(tmp_path / "log.csv")
 
 
 # --- a session a line -----------------------------------------------------------------------------

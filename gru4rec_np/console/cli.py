@@ -258,6 +258,19 @@ def check_output(folder: Path, files: Sequence[str], sources: Sequence[str | Pat
         raise InputError(f"--out {folder}: {nearest} is not writable: {error.strerror}") from None
 
 
+@contextlib.contextmanager
+def new_folder(out: Path) -> Iterator[None]:
+    """Make a folder for what the block writes. If it was new and is empty afterwards, remove it."""
+    is_new = not out.exists()
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        if is_new:
+            with contextlib.suppress(OSError):  # it is not empty
+                out.rmdir()
+
+
 def parse_split(text: str, option: str = "split") -> dict[str, Any]:
     """Keyword arguments of `protocols.split` for `1d` (the last day) or `0.1` (the last tenth).
 

@@ -171,6 +171,8 @@ def _read_fast(text: bytes, form: Format, last: bool) -> tuple[pl.DataFrame, int
         )
     if last and ends[-1] + 1 < len(data):  # a value that does not end
         return None
+    if np.diff(ends).max(initial=0) > csv.field_size_limit():  # a value may be too long
+        return None
     if len(returns) and not (data[returns + 1] == LF).all():
         return None
     marks = marks[: np.searchsorted(marks, ends[-1])]
