@@ -54,7 +54,7 @@ FORMAT, what FILE is:
   all others    repeats are merged, cleaning goes on until nothing changes; test: sessions that
                 start in the last day, or 7 days for retailrocket and diginetica. Training ends at
                 the cut. rees46, coveo and retailrocket cut sessions at gaps of more than an hour;
-                rees46 cuts a user's log
+                rees46 cuts a user's log. With table, only --session-gap cuts
 
 examples:
   python -m gru4rec_np.prepare rsc15 yoochoose-clicks.dat --out rsc15
@@ -65,9 +65,11 @@ ARGUMENTS: cli.Arguments = {
     "log": ({"metavar": "FORMAT", "choices": [*READERS, "table", "lists", "check"]},
             "what FILE is; see below"),
     "files": (cli.SEVERAL | cli.FILE,
-              "the log, as it is or compressed by gzip; several files are read as one log"),
+              "the log, as it is or compressed by gzip, a table or lists also by Zstandard; "
+              "several files are read as one log"),
     "--out": (cli.DIR,
-              "folder for the files train and test, made if missing; older ones are replaced"),
+              "folder for the files train and test, made if missing; older ones of that format "
+              "are replaced"),
     "--format": ({"choices": ["tsv", "csv", "parquet"], "default": "tsv"},
                  "format of the files written (default: tsv)"),
     "--protocol": ({"metavar": "NAME", "choices": [*PROTOCOLS]},
@@ -82,8 +84,12 @@ RULES: cli.Arguments = {
                            "drop items with fewer events, >= 1 (default: 5)"),
     "--min-session-length": (cli.COUNT | {"default": 2},
                              "drop sessions with fewer events, >= 1 (default: 2)"),
-    "--merge-repeats": (cli.ON_OR_OFF, "first merge consecutive events of the same item"),
-    "--until-stable": (cli.ON_OR_OFF, "drop sessions and items until nothing changes"),
+    "--merge-repeats": (cli.ON_OR_OFF,
+                        "first merge consecutive events of the same item (default: the protocol's; "
+                        "rsc15: no)"),
+    "--until-stable": (cli.ON_OR_OFF,
+                       "drop sessions and items until nothing changes (default: the protocol's; "
+                       "rsc15: no)"),
     "--session-gap": (cli.UNSET | {"metavar": "TIME"},
                       "cut a user's log into sessions at gaps longer than this, such as 30m or 1h; "
                       "for retailrocket (default: 1h), rees46, coveo, table"),
@@ -93,7 +99,8 @@ RULES: cli.Arguments = {
                 "the protocol's days; 0.1 for lists)"),
     "--split-by": ({"choices": ["end", "start"]},
                    "which event of a session decides whether it is a test session. With start, "
-                   "training sessions lose their events after the cut"),
+                   "training sessions lose their events after the cut (default: the protocol's; "
+                   "rsc15: end)"),
 }  # fmt: skip
 
 
@@ -129,7 +136,8 @@ def main() -> None:
             protocol.until_stable,
         )
         watch(1, 2)
-        train, test = split(cleaned, **how)
+        with inspection.asking_for_users(raw):
+            train, test = split(cleaned, **how)
 
     if not only_check:
         with cli.new_folder(out):

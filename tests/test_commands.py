@@ -16,7 +16,7 @@ import pytest
 
 from gru4rec_np import GRU4Rec, InputError, Sessions, Shop, split
 from gru4rec_np.console import advice, baselines, cli, options, report
-from gru4rec_np.data.tables import read_table, write_table
+from gru4rec_np.data.tables import COLUMNS, read_table, write_table
 from gru4rec_np.models import checkpoint
 from gru4rec_np.models.baselines import Markov
 from gru4rec_np.models.hyperparameters import Hyperparameters
@@ -388,6 +388,20 @@ def test_unusable_options(tmp_path):
         (["--session-gap", "0m", "--train", "x"], ["session_gap", "'0m'"]),
         (["--keep", "view", "--train", "x"], ["keep", "COLUMN=VALUE", "'view'"]),
         (["--separator", ";"], ["separator", "--train"]),
+        *(
+            (
+                ["--train", "x", "--layout", "lists", f"--{name}", value],
+                [f"{name.replace('-', '_')}: has no use with lists, which have"],
+            )
+            for name, value in (
+                ("session-gap", "30m"),
+                ("keep", "a=b"),
+                ("time-unit", "ms"),
+                ("session-column", "u"),
+                ("item-column", "i"),
+                ("time-column", "t"),
+            )
+        ),
         (["--train", "a.tsv", "--test", "a.tsv"], ["test", "a.tsv is the training log itself"]),
         (["--layers", "ten"], ["layers", "'ten'"]),
         (["--layers", "0"], ["layers", ">= 1", "[0]"]),
@@ -593,14 +607,15 @@ def test_the_options_of_a_table_reach_its_reader(monkeypatch):
     monkeypatch.setattr(options, "read_table", reads)
     args = ["--train", "a.tsv", "b.tsv", "--session-column", "user,session", "--time-unit", "ms"]
     args += ["--separator", ";", "--session-gap", "30m", "--keep", "event=view=1"]
-    data, *_ = settings([*args, "--drop-duplicates", "--layout", "lists"])
-    options.load_data(data)
+    options.load_data(settings([*args, "--drop-duplicates"])[0])
+    options.load_data(settings([*args[:3], "--layout", "lists", "--separator", ";"])[0])
     options.load_data(settings(["--train", "a.tsv", "--session-gap", "1.5h"])[0])
     assert calls == [
         (["a.tsv", "b.tsv"], ("user,session", "ItemId", "Time"), {
             "separator": ";", "time_unit": "ms", "session_gap": 1800.0,
-            "keep": ("event", "view=1"), "duplicates": False, "layout": "lists",
+            "keep": ("event", "view=1"), "duplicates": False,
         }),
+        (["a.tsv", "b.tsv"], COLUMNS, {"separator": ";", "layout": "lists"}),
         (["a.tsv"], ("SessionId", "ItemId", "Time"), {"session_gap": 5400.0}),
     ]  # fmt: skip
 
@@ -763,6 +778,12 @@ def test_users_instead_of_sessions(tmp_path):
         "column a user's? See --session-gap"
     )
     assert test.startswith("warning: test: the test set has 66% of the events; --split 0.1")
+    rows = [row for s in range(30) for row in (f"{s}\t1\t0", f"{s}\t1\t90000")]
+    (tmp_path / "log.tsv").write_text("SessionId\tItemId\tTime\n" + "\n".join(rows) + "\n")
+    for name, first in (("train", "--train"), ("prepare", "table")):
+        done = command(name, first, "log.tsv", "--out", "d", cwd=tmp_path)
+        refuses(done, "training gets 0 of 30 sessions", "30 of 30 sessions last longer than a day",
+                "is the session column a user's? See --session-gap")  # fmt: skip
 
 
 # --- what of a log has no part in the results -----------------------------------------------------

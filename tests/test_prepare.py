@@ -440,6 +440,15 @@ def test_bad_log_is_refused_and_writes_nothing(arguments, message, run, tmp_path
         ("table t/train.tsv --out d --keep=", "keep: is empty"),
         ("table t/train.tsv --out d --split=", "split: is empty"),
         ("check /dev/stdin", "--out: is needed, since the plot cannot be beside /dev/stdin"),
+        *(
+            (f"lists t/train.tsv --out d --{option}", f"{name}: has no use with lists, which have")
+            for name, option in (
+                ("session_gap", "session-gap 30m"),
+                ("keep", "keep a=b"),
+                ("time_unit", "time-unit ms"),
+                ("session_column", "session-column u"),
+            )
+        ),
         ("rsc15 clicks.dat --out d --split 9d", "split: with the last 9 day(s)"),
         ("", "required: FORMAT, FILE"),
         ("rsc15 clicks.dat", "required: --out"),

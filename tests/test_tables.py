@@ -746,6 +746,10 @@ def test_several_files_are_one_log(tmp_path):
         (HEADER + "1\ta\t20140407105109\n", ["row 2", "20140407105109 looks like a date", ":09"]),
         (HEADER + "1\ta\t20140407\n1\tb\t20141231\n", ["row 2", "20140407 looks like a date"]),
         (HEADER + "1\ta\t04/07/2014\n", ["row 2", "'04/07/2014'", "ISO"]),
+        *(
+            (HEADER + f"1\ta\t{time}\n", ["row 2", time, "like 2014-04-07T10:51:09.277Z is"])
+            for time in ("20140407T105109Z", "2014-04-07 10:51:09,277", "2014-04-07t10:51:09z")
+        ),
         (HEADER + "1\ta\t07.04.2014 10:51\n", ["row 2", "'07.04.2014 10:51'", "ISO"]),
         (HEADER + "1\ta\t2014-02-30\n", ["row 2", "'2014-02-30'"]),
         (HEADER + "1\ta\t2014-04-07T10:00Z\n1\ta\t2014-04-07T10:00\n", ["row 3", "rows alike"]),

@@ -380,6 +380,14 @@ def test_what_a_first_line_may_be(tmp_path, line, words, name):
         read(tmp_path, line + "\n", name)
 
 
+def test_a_header_in_quotation_marks(tmp_path):
+    """As R's write.table writes it."""
+    content = '"SessionId"\t"ItemId"\t"Time"\n1\t"a"\t3\n'
+    with one_line_error("tabs; quotation marks are a part of a name here, but not in a file named"):
+        read(tmp_path, content, "log.tsv")
+    assert read(tmp_path, content, "log.csv") == [(1, [("a", 3.0)])]
+
+
 def test_a_missing_column_of_parquet_names_the_options(tmp_path):
     pl.DataFrame({"user": [1], "Session Id": [1], "Time": [3]}).write_parquet(
         tmp_path / "a.parquet"

@@ -18,7 +18,7 @@ import numpy as np
 import tomli_w
 
 from gru4rec_np.backends import BACKENDS
-from gru4rec_np.console import baselines, cli, runs
+from gru4rec_np.console import baselines, cli, inspection, runs
 from gru4rec_np.data.protocols import clean, split
 from gru4rec_np.data.sessions import Sessions
 from gru4rec_np.data.shop import Shop
@@ -32,8 +32,9 @@ from gru4rec_np.ops.ranking import TIES
 
 # name -> (default, help). All of it may stand in a TOML file, and is written to config.toml.
 DATA_OPTIONS: dict[str, tuple[Any, str]] = {
-    "train": ([], "training log: TSV, CSV or Parquet; several files are read as one log. "
-                  "Without it the simulated shop is used"),
+    "train": ([], "training log: TSV, CSV or Parquet, text also compressed by gzip or "
+                  "Zstandard; several files are read as one log. Without it the simulated shop is "
+                  "used"),
     "test": ([], "test log, used as it is; train and evaluate take several, one by one. Without it "
                  "--split cuts the training log"),
     "split": ("1d", "test set: 2d is the last two days, 0.1 the last tenth of the sessions; train "
@@ -91,6 +92,7 @@ TABLE_OPTIONS = (
     "session_column", "item_column", "time_column", "separator", "time_unit", "session_gap",
     "layout", "keep", "drop_duplicates",
 )  # fmt: skip
+TABLE_ONLY = ("session_column", "item_column", "time_column", "time_unit", "session_gap", "keep")
 BY_SPLITTING = "items that training lacks, sessions of one event"  # what a split drops
 METAVARS = {
     "train": "FILE", "test": "FILE", "split": "D|S", "validation": "D|S", "checkpoint": "N|Nm",
@@ -285,6 +287,9 @@ def table_keywords(data: dict[str, Any]) -> dict[str, Any]:
     Raises:
         InputError: an option is not of its form.
     """
+    if data["layout"] == "lists":
+        for name in (n for n in TABLE_ONLY if data[n] != DATA_OPTIONS[n][0]):
+            raise InputError(f"{name}: has no use with lists, which have no times and no columns")
     found: dict[str, Any] = {n: data[n] for n in ("separator", "time_unit", "layout") if data[n]}
     if data["session_gap"]:
         found["session_gap"] = cli.parse_time(data["session_gap"], "session_gap")
@@ -353,7 +358,8 @@ def load_data(
         watch(1, 2)
         if data["split"] == "none":
             return {"raw": log, "train": _trainable(cleaned, dropped)}, shop
-        train, test = split(cleaned, **cli.parse_split(data["split"]))
+        with inspection.asking_for_users(log):
+            train, test = split(cleaned, **cli.parse_split(data["split"]))
     count_lost(dropped, f"events by the split ({BY_SPLITTING})", cleaned, train, test)
     return {"raw": log, "train": train, "test": test}, shop
 

@@ -204,8 +204,8 @@ def to_seconds(column: pl.Series, kind: str, unit: str, name: str, numbers: Numb
         row = _first(bad)
         raise InputError(
             f"{name}, row {numbers[row]}, column {column.name}: {str(column[row])[:60]!r} is "
-            "no time; a number of seconds since 1970 or an ISO date-time is expected, in all rows "
-            "alike"
+            f"no time; a number of {unit} since 1970 or an ISO date-time like "
+            "2014-04-07T10:51:09.277Z is expected, in all rows alike"
         )
     if kind == "numbers":
         _refuse_other_units(values.to_numpy(), column, unit, name, numbers)
