@@ -178,7 +178,7 @@ def run(
         parts["train"], parts["validation"] = options.held_out(parts["train"], data, known, dropped)
         before, reason = tests, "events of the test set, of items that only the validation set has"
         tests = {name: test.restrict(parts["train"].item_ids) for name, test in tests.items()}
-        if "raw" in parts:  # else `describe` says it of each test log
+        if "raw" in parts and tests:  # else `describe` says it of each test log
             options.count_lost(dropped, reason, before["test"], tests["test"])
         parts.update(tests)
     train, validation = parts["train"], parts.get("validation")

@@ -881,6 +881,8 @@ SPLIT = "(items that training lacks, sessions of one event)"
          ["4 events by cleaning (short sessions, rare items)"]),
         ("--split none --merge-repeats", [*["ab"] * 20, "aab"],
          ["1 events by cleaning (short sessions, rare items, repeats)"]),
+        ("--split none --validation 0.2 --min-item-support 1", [*["ab"] * 18, "abx"],
+         [f"1 events by --validation {SPLIT}"]),
         ("--split 0.2 --min-item-support 1", [*["ab"] * 20, "abx"],
          [f"1 events by the split {SPLIT}"]),
         ("--split 0.2 --min-item-support 1 --validation 0.2",

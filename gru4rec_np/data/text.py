@@ -137,7 +137,7 @@ def _header(path: Path, text: bytes, columns: Columns, separator: str | None) ->
             fault = f"{path}, row 1: {_words(error)}"
         except InputError as error:
             fault = f"{error}, separated by {SEPARATORS.get(mark, repr(mark))}"
-            if not quoted and names[0].startswith(QUOTE):
+            if not quoted and names and names[0].startswith(QUOTE):
                 fault += "; quotation marks are a part of a name here, but not in a file named .csv"
             else:
                 line = text.partition(b"\n")[0].decode(errors="replace")
