@@ -146,13 +146,13 @@ def many(
     dropped: Counter[str] = Counter()
     sessions = read_log(args["sessions"], args, dropped)
     known = index_of(model.item_ids)
-    if known.keys().isdisjoint(map(str, sessions.item_ids.tolist())):
+    unknown = np.array([str(item) not in known for item in sessions.item_ids.tolist()])
+    if unknown.all():
         raise InputError(
             f"{', '.join(args['sessions'])}: none of its items, such as "
             f"{cli.shown(sessions.item_ids[0])}, is among the model's {len(known):,}, such "
             f"as {cli.shown(model.item_ids[0])}"
         )
-    unknown = np.array([str(item) not in known for item in sessions.item_ids.tolist()])
     if lost := int(sessions.support[unknown].sum()):
         dropped["events of items that the model does not know"] += lost
     session_ids, item_ids, empty = sessions.session_ids, model.item_ids, 0
