@@ -216,6 +216,22 @@ def test_help(name):
     assert done.stdout.startswith(f"usage: python -m gru4rec_np.{name}")
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("emulate", "gru4rec_np.emulate FILE.cu [ARGUMENTS]"),
+        ("train", "text also compressed by gzip or Zstandard;"),
+        ("prepare", "compressed by gzip, a table or lists also by Zstandard;"),
+        ("prepare", "older ones of that format are replaced"),
+        ("prepare", "until nothing changes (default: the protocol's; rsc15: no)"),
+        ("prepare", "events after the cut (default: the protocol's; rsc15: end)"),
+        ("prepare", "With table, only --session-gap cuts"),
+    ],
+)
+def test_what_help_says(name, words):
+    assert words in " ".join(command(name, "--help").stdout.split())
+
+
 # --- settings -------------------------------------------------------------------------------------
 
 

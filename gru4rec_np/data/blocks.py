@@ -125,13 +125,18 @@ def whole_lines(path: Path, file: IO[bytes], size: int) -> Iterator[bytes]:
 
 
 def _other_encoding(text: bytes) -> str | None:
-    """UTF-16 or UTF-32, by a byte-order mark or by the zeros in ASCII's characters."""
-    head = text[:8]
-    if head.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)) or head.count(0) == 6:
-        return "UTF-32"
-    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return "UTF-16"
-    return "UTF-16" if bytes(4) in (head[::2], head[1::2]) else None
+    """UTF-32 or UTF-16, by a byte-order mark or by the zeros in ASCII's characters."""
+    head = text[:64]
+    for name, width, marks in (
+        ("UTF-32", 4, (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)),
+        ("UTF-16", 2, (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)),
+    ):
+        places = [set(head[place::width]) for place in range(width)]
+        other = [place for place in places if place != {0}]
+        zeros = len(head) >= 16 and len(other) == 1 and 0 not in other[0]
+        if head.startswith(marks) or zeros:
+            return name
+    return None
 
 
 def _unpacked(path: Path, file: IO[bytes], size: int) -> Iterator[bytes]:
