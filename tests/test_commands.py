@@ -930,34 +930,20 @@ def test_going_on_counts_sessions_of_one_event(tmp_path):
 
 
 def test_several_files_of_one_option_given_twice(logs, run, tmp_path):
-    """As after the option once. Other options may stand there only once."""
+    """As after the option once. Of an option of one value, the last one counts."""
     whole = read_table(logs / "train.csv")
     for half in (0, 1):
         write_table(whole[half::2], tmp_path / f"{half}.csv")
     data = settings(["--train", "0.csv", "--train", "1.csv", "--test", "a", "b", "--test=c"])[0]
     assert (data["train"], data["test"]) == (["0.csv", "1.csv"], ["a", "b", "c"])
     assert settings([])[0]["train"] == []
+    assert settings(["--epochs", "2", "--n-epochs=3"])[1].n_epochs == 3
     one, two = tmp_path / "0.csv", tmp_path / "1.csv"
     done = command("evaluate", run[0], "--test", one, "--test", two, "-k", 5, "-k", 10)
     assert f"{one}\n" in done.stdout and f"{two}\n" in done.stdout and "MRR@5" in done.stdout
     done = command("recommend", run[0], "--sessions", one, "--sessions", two, "--out", "r.tsv",
                    cwd=tmp_path)  # fmt: skip
     assert f" {whole.n_sessions} sessions" in done.stdout.replace(",", "")
-
-
-@pytest.mark.parametrize(
-    ("name", "arguments", "option"),
-    [
-        ("train", "--train log --keep event=view --keep event=buy", "--keep"),
-        ("train", "--epochs 2 --n_epochs=3", "--n-epochs/--epochs"),
-        ("train", "--skip --no-skip", "--skip/--no-skip"),
-        ("evaluate", "run --test log --ties median --ties=median", "--ties"),
-        ("recommend", "run item -k5 item -k 3", "-k"),
-        ("prepare", "table log --out a --out b", "--out"),
-    ],
-)
-def test_an_option_given_twice_is_refused(name, arguments, option):
-    refuses(command(name, *arguments.split()), f"{option}: is given twice")
 
 
 def test_a_file_given_twice_is_refused(logs, run, tmp_path):

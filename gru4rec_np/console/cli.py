@@ -46,16 +46,6 @@ class Parser(argparse.ArgumentParser):
         prog = "python -m gru4rec_np" + f".{command}" * bool(command)
         super().__init__(prog=prog, formatter_class=kind, allow_abbrev=False, **kwargs)
 
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As argparse does, but an option of one value must not be given twice."""
-        words = sys.argv[1:] if args is None else list(args)
-        names = words[: words.index("--")] if "--" in words else words
-        names = [name for word in names for name in {word.partition("=")[0], word[:2]}]
-        for action in self._actions:
-            if action.nargs != "+" and sum(name in action.option_strings for name in names) > 1:
-                self.error(str(argparse.ArgumentError(action, "is given twice")))
-        return super().parse_known_args(args, namespace)
-
     def error(self, message: str) -> NoReturn:
         self.exit(2, one_line(f"error: {message} (see --help)") + "\n")
 
