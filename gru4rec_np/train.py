@@ -230,13 +230,13 @@ def run(
         cli.say(f"stopped; to go on: {_resume(out)}")
         sys.exit(128 + (keeper.asked or 0))
 
-    has_checkpoint = data["resume"] or keeper.has_written
+    has_checkpoint = (data["resume"] or keeper.has_written) and keeper.path.is_file()
     go_on = f"; to go on: {_resume(out)}" if has_checkpoint else ""
     # The model comes first. Older results go before it, so that no two runs' files are mixed.
     for name in (*runs.FILES[1:], *[runs.TRAINING] * (not has_checkpoint)):
         with contextlib.suppress(OSError):
             (out / name).unlink(missing_ok=True)
-    lost = "no checkpoint could be written, so the training is lost"
+    lost = "there is no checkpoint, so the training is lost"
     with _going_on(f"the checkpoint is kept in {out}{go_on}" if has_checkpoint else lost):
         best = mixed(data, model, train, validation) if data["hybrid"] else model
         best.save(out / "model.npz")

@@ -5,6 +5,7 @@ import os
 import random
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -548,6 +549,18 @@ def test_a_full_disk_when_the_model_is_written(log, whole, tmp_path, monkeypatch
     same(whole, tmp_path)
 
 
+def test_a_folder_that_is_gone_has_no_checkpoint(log, tmp_path, monkeypatch):
+    fit = train.train_with_progress
+
+    def fit_and_remove(*args):
+        fit(*args)
+        shutil.rmtree(tmp_path / "run")
+
+    monkeypatch.setattr(train, "train_with_progress", fit_and_remove)
+    done = run_here("train", "--train", log, "--out", tmp_path / "run", *OPTIONS)
+    refuses(done, "model.npz: No such file or directory; there is no checkpoint")
+
+
 @pytest.mark.parametrize("earlier", [False, True])
 def test_a_full_disk_without_a_checkpoint(tmp_path, monkeypatch, earlier):
     """training.npz of an earlier run is none of this one."""
@@ -563,8 +576,7 @@ def test_a_full_disk_without_a_checkpoint(tmp_path, monkeypatch, earlier):
         patch.setattr(GRU4Rec, "save", full)
         done = finish(*args, "--overwrite", "--loss", "bpr", status=2)
     assert done.stderr.splitlines()[-1] == (
-        "error: x.npz: No space left on device; no checkpoint could be written, so the training is "
-        "lost"
+        "error: x.npz: No space left on device; there is no checkpoint, so the training is lost"
     )
     assert not (tmp_path / "out" / "training.npz").exists()
 
