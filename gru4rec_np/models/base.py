@@ -302,6 +302,7 @@ class Model(Estimator, ABC):
             return items, best
         score, where, done = self._scorer(rows), np.flatnonzero(answerable), 0
 
+        @one_blas_thread
         def answer(block: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             scores = score(known, block)
             if is_seen:
