@@ -128,15 +128,18 @@ class Hybrid(Model):
             self.
 
         Raises:
-            InputError: as in `GRU4Rec.fit`; or the log is too short to hold out sessions.
+            InputError: as in `GRU4Rec.fit`, or the log is too short to hold out sessions; the model
+                stays what it was.
         """
         train = as_sessions(train)
-        for name in ("shares", "item_ids"):  # of an earlier fit
-            vars(self).pop(name, None)
         if validation is None:
             hold_out(train)  # refuses a log that is too short before it is trained on
-        self.network.fit(train, validation=validation, **options)
-        return self.join(train, validation, options.get("verbose"))
+        with self._unchanged_if_refused():
+            for name in ("shares", "item_ids"):  # of an earlier fit
+                vars(self).pop(name, None)
+            self.network = copy.copy(self.network)  # the one before stays what it was
+            self.network.fit(train, validation=validation, **options)
+            return self.join(train, validation, options.get("verbose"))
 
     def fit_more(self, new: Any, keep_counts: bool = False, **options: Any) -> Hybrid:
         """Go on with new sessions, network and methods; the shares stay. See `GRU4Rec.fit_more`."""
