@@ -415,7 +415,8 @@ def places_in(rows: np.ndarray, items: np.ndarray) -> np.ndarray:
 def by_length(lengths: np.ndarray, size: int = MANY) -> list[np.ndarray]:
     """The numbers of all sessions, in blocks of similar lengths, the longest first."""
     longest_first = np.argsort(-lengths, kind="stable")
-    return np.split(longest_first, range(size, len(longest_first), size))
+    # Not np.split, which gives one empty block where there is no session.
+    return [longest_first[i : i + size] for i in range(0, len(longest_first), size)]
 
 
 def cut_off_of(metric: str) -> int:
