@@ -232,7 +232,7 @@ def top_k_rows(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     reach that bound, so few are sorted.
 
     Args:
-        scores: (n, I) floats; -inf for an item that is not to be given. k: at least 1.
+        scores: (n, I) floats; -inf or NaN for an item that is not to be given. k: at least 1.
 
     Returns:
         items (n, min(k, I)) int64 and scores (n, min(k, I)); -1 and NaN where an item is missing.
@@ -242,10 +242,11 @@ def top_k_rows(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     items, best = np.full((n, k), -1), np.full((n, k), np.nan, scores.dtype)
     size = max(1, min(64, I // (8 * k)))  # enough groups that few items reach the bound
     groups = I // size
-    maxima = scores[:, : groups * size].reshape(n, size, groups).max(axis=1)
+    in_groups = scores[:, : groups * size].reshape(n, size, groups)
+    maxima = np.fmax.reduce(in_groups, axis=1, initial=-np.inf)  # without NaN
     bound = np.partition(maxima, groups - k, axis=1)[:, groups - k]
     for row in range(n):
-        few = np.flatnonzero(~(scores[row] < bound[row]))  # NaN is kept: it comes last, as in top_k
+        few = np.flatnonzero(scores[row] >= bound[row])
         order = few[np.argsort(-scores[row, few], kind="stable")[:k]]
         order = order[scores[row, order] > -np.inf]
         items[row, : len(order)], best[row, : len(order)] = order, scores[row, order]
