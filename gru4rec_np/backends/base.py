@@ -175,7 +175,7 @@ class Ops:
             hp: `models.hyperparameters.Hyperparameters`.
             W, memory: weights and optimiser memory, which the stepper changes.
             log_support: (I,) float32, for logQ: log of each item's number of training events; with
-                `logq_corrected` that of `scoring.log_columns`.
+                `logq_corrected` that of `scoring.expected_columns`.
         """
         return None
 
