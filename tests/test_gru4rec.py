@@ -222,7 +222,7 @@ def test_divergence_is_named(shop_split):
 
 
 def test_a_refused_fit_changes_nothing():
-    """Whatever is refused, the untrained model has no answer and the trained one its old answers."""
+    """An untrained model still has no answer, a trained one still has its own."""
     log, strangers = Shop(n_items=30).simulate(60), Sessions.from_lists([["x", "y"]])
     refused = [
         ({"validation": strangers}, "no test session has two items that are known"),

@@ -26,9 +26,10 @@ from gru4rec_np.ops.ranking import PADDED_ROWS, Lifted, lift, padded
 from gru4rec_np.ops.scoring import of_length
 
 LONG = 1000  # clicks; a longer session is fed by itself, not among MANY lanes
-# Of a training: the last cases in which repeats are counted, with fewer items than which `fit_more`
-# keeps what it knew; and the last cases whose log Σ e^r over the catalogue is averaged. They are of
-# the first clicks of at most as many sessions. It varies by about 0.5.
+# Repeats are counted in the last REPEAT_CASES cases of a training. With fewer than FEW_ITEMS pairs
+# of a case and an item of its session, `fit_more` keeps the scores of the model. log Σ e^r over the
+# catalogue is averaged over SUMMED_CASES cases, the last ones of the first SUMMED_CLICKS clicks of
+# as many sessions. Its standard deviation was 0.4 (rsc15-100k, defaults).
 REPEAT_CASES, FEW_ITEMS = 100_000, 1000
 SUMMED_CASES, SUMMED_CLICKS = 128, 10
 NEVER = -1e30  # a floor that lifts no score
@@ -300,7 +301,9 @@ class GRU4Rec(Network):
         super()._restore(arrays)
         found = arrays.get("repeat_scores")
         if found is not None and (found.dtype != np.float64 or found.shape != (2,)):
-            raise ValueError(f"repeat_scores is {found.dtype} {found.shape}, no two numbers")
+            raise ValueError(
+                f"repeat_scores is {found.dtype} {found.shape}, not two float64 numbers"
+            )
         self.repeat_scores = found
 
     def _zero_state(self, n: int) -> State:

@@ -352,7 +352,8 @@ class NARM(Network):
         A new item starts from the mean of the items that it shares sessions with, see
         `going_on.start_from`. A model from a file has no memory, which then starts fresh. With
         `decay` the learning rate falls from its first value again. `history` and `losses` are
-        those of this training alone.
+        those of this training alone. With n_sample, a new item's first steps are up to 3 times too
+        large: Adam's bias correction there counts the steps of the trainings before.
 
         Args:
             new: as `train` of `fit`. Items that the model does not know join `item_ids`, at its

@@ -118,7 +118,7 @@ def corrected(log_c: np.ndarray, items: np.ndarray, n: int) -> np.ndarray:
     Their weight 1 - P(target) of a lane's gradient follows from the softmax.
 
     Args:
-        log_c: (N,) log of each column's `expected_columns`. items: (N,), first the n lanes' targets.
+        log_c: (N,) log of the columns' `expected_columns`. items: (N,), first the n lanes' targets.
     """
     log_q = np.where(items == items[:n, None], np.inf, log_c).astype(log_c.dtype)
     np.fill_diagonal(log_q, 0)
