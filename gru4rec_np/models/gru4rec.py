@@ -22,6 +22,7 @@ from gru4rec_np.models.base import MANY, by_length, cut_off_of, places_in
 from gru4rec_np.models.neural import Network, OnChunk, progress
 from gru4rec_np.models.training import Stopped, Training, read_memory
 from gru4rec_np.ops.cells import State
+from gru4rec_np.ops.losses import logsumexp
 from gru4rec_np.ops.ranking import PADDED_ROWS, Lifted, lift, padded
 from gru4rec_np.ops.scoring import of_length
 
@@ -261,8 +262,7 @@ class GRU4Rec(Network):
         log_totals = []
         for i in range(0, len(h), PADDED_ROWS):
             scores = self.ops.catalogue_scores(h[i : i + PADDED_ROWS], V, b).astype(np.float64)
-            highest = scores.max(axis=1, keepdims=True)
-            log_totals.append(highest[:, 0] + np.log(np.exp(scores - highest).sum(axis=1)))
+            log_totals.append(logsumexp(scores)[:, 0])
         log_total = np.concatenate(log_totals).mean()
         if any(rates) and np.isfinite(log_total):
             self.repeat_scores = np.array(

@@ -117,14 +117,8 @@ def catalogue_scores(h: np.ndarray, V_y: np.ndarray, b_y: np.ndarray) -> np.ndar
     scores = np.empty((len(h), len(V_y)), V_y.dtype)
     for i in range(0, len(h), PADDED_ROWS):
         part = slice(i, i + PADDED_ROWS)
-        scores[part] = _scores_of_rows(h[part], V_y, b_y)
-    return scores
-
-
-def _scores_of_rows(h: np.ndarray, V_y: np.ndarray, b_y: np.ndarray) -> np.ndarray:
-    """`catalogue_scores` of at most PADDED_ROWS cases."""
-    # V_y h^T, not h V_y^T: BLAS computes a tall product a fifth faster than a wide one.
-    scores = np.ascontiguousarray((V_y @ padded(h).T).T[: len(h)])
+        # V_y h^T, not h V_y^T: BLAS computes a tall product a fifth faster than a wide one.
+        scores[part] = (V_y @ padded(h[part]).T).T[: len(h[part])]
     scores += b_y
     return scores
 
@@ -152,7 +146,7 @@ def rank_targets(
     found = [np.empty(0)]
     for i in range(0, len(h), PADDED_ROWS):
         part = slice(i, i + PADDED_ROWS)
-        scores = _scores_of_rows(h[part], V_y, b_y)
+        scores = catalogue_scores(h[part], V_y, b_y)
         if lifted is not None:
             some = slice(*np.searchsorted(lifted.case, [i, i + PADDED_ROWS]))
             Lifted(lifted.case[some] - i, lifted.items[some], lifted.floors[some]).apply(scores)
