@@ -1,6 +1,7 @@
 """Many training steps at once, as backends do them, against the step by step network of NumPy."""
 
 import functools
+import itertools
 import os
 import subprocess
 import sys
@@ -183,37 +184,30 @@ def test_the_number_of_threads_does_not_show_in_the_bits(encoding, small, cores,
         assert (one == other).all()
 
 
-class Breaking(threading.Thread):
-    """Threads of which the second is interrupted when it starts, as Ctrl-C may do."""
-
-    started = 0
-
-    def start(self):
-        Breaking.started += 1
-        if Breaking.started == 2:
-            raise KeyboardInterrupt
-        super().start()
-
-
 def test_ctrl_c_as_threads_start_waits_for_the_chunk(monkeypatch):
     """Threads that have started use arrays that only `Team.run` keeps alive."""
     ops_of("numba")
     monkeypatch.setattr("os.cpu_count", lambda: 4)
     monkeypatch.setattr("numba.get_num_threads", lambda: 4)
     monkeypatch.setattr("gru4rec_np.backends.numba.steps.WORTH_PARTS", 0)
-    log, model, wanted = Shop(n_items=300).simulate(300), *(
-        GRU4Rec(n_sample=600, n_epochs=1, backend="numba") for _ in range(2)
-    )  # fmt: skip
+    log, starts = Shop(n_items=300).simulate(300), itertools.count(1)
+    model, wanted = (GRU4Rec(n_sample=600, n_epochs=1, backend="numba") for _ in range(2))
 
     def stop(*_):
         raise Stopped
+
+    class Breaking(threading.Thread):
+        def start(self):
+            if next(starts) == 2:
+                raise KeyboardInterrupt
+            super().start()
 
     with pytest.raises(Stopped):
         wanted.fit(log, on_chunk=stop)
     monkeypatch.setattr("gru4rec_np.backends.numba.threads.Thread", Breaking)
     with pytest.raises(KeyboardInterrupt):
         model.fit(log)
-    assert Breaking.started == 2
+    assert next(starts) == 3
     for name, weights in wanted.weights.items():
         assert (model.weights[name] == weights).all(), name
 
