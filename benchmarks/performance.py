@@ -1,4 +1,4 @@
-"""Measure the tables and the picture of docs/performance.md.
+"""Measure the tables and the picture of docs/performance.md, and the tables of performance-gpu.md.
 
     pip install -e '.[bench]'
     python benchmarks/performance.py [PART ...] [--train train.tsv] [--write]
@@ -21,7 +21,8 @@ from gru4rec_np import Sessions, Shop, read_table
 from gru4rec_np.backends import BACKENDS
 from gru4rec_np.files import write_text
 
-DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+DOCUMENTS = [DOCS / "performance.md", DOCS / "performance-gpu.md"]
 # The module of each part. There a function of the part's name takes the options and returns
 # Markdown by the name of its place in the document.
 ON_CPU = {"training": "speed", "fit": "speed", "cost": "step_cost"}
@@ -49,7 +50,7 @@ def main() -> None:
     p.add_argument("--backends", nargs="+", choices=BACKENDS, default=USUAL)
     p.add_argument("--threads", nargs="+", type=int, default=THREADS, help="default 1 2")
     p.add_argument("--items", type=int, default=37_483, help="of evaluation and serving (RSC15's)")
-    p.add_argument("--write", action="store_true", help=f"into docs/{DOCUMENT.name}")
+    p.add_argument("--write", action="store_true", help="into the two pages")
     args = p.parse_args()
     if unknown := set(args.parts) - PARTS.keys():
         p.error(f"PART: must be one of {', '.join(PARTS)}, not {', '.join(unknown)}")
@@ -62,7 +63,7 @@ def main() -> None:
     args.log = Path(args.train).parent.name if args.train else "the simulated shop"
     args.train = training_log(args.train)
     args.log += f": {args.train.n_items:,} items, {args.train.n_events:,} events"
-    args.docs = DOCUMENT.parent if args.write else None
+    args.docs = DOCS if args.write else None
     names = args.parts or list(ON_CPU)
     try:
         modules = {name: import_module(PARTS[name]) for name in names}
@@ -79,10 +80,13 @@ def main() -> None:
             print(f"\n## {place}\n\n{markdown}", flush=True)
         found |= tables
     if args.write:
-        text = DOCUMENT.read_text(encoding="utf-8")
-        for place, markdown in found.items():
-            text = put(text, place, markdown)
-        write_text(DOCUMENT, text)
+        for document in DOCUMENTS:
+            text = document.read_text(encoding="utf-8")
+            for place in [place for place in found if f"<!-- {place} -->" in text]:
+                text = put(text, place, found.pop(place))
+            write_text(document, text)
+        if found:
+            raise SystemExit(f"error: the documents have no place for {', '.join(found)}")
 
 
 if __name__ == "__main__":

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import socket
 import sys
 import webbrowser
 from pathlib import Path
+from types import FrameType
 
 from gru4rec_np.backends import BACKENDS
 from gru4rec_np.console import cli
@@ -53,7 +55,8 @@ def parser() -> cli.Parser:
     p = cli.Parser(
         "serve",
         description="Serve trained models over HTTP, with a page at / that shows what they compute "
-        "as a session grows. Ctrl-C or SIGTERM stops it after the requests that are running.",
+        "as a session grows. Ctrl-C or SIGTERM stops it after the requests that are running, a "
+        "second one at once.",
     )
     cli.add_arguments(p, ARGUMENTS)
     return p
@@ -98,10 +101,21 @@ def main() -> None:
         timeout_graceful_shutdown=GRACE,
     )
     address = f"http://{args.host}:{listening.getsockname()[1]}"
-    print(f"{', '.join(served)} at {address} (Ctrl-C stops)", flush=True)
-    if args.open:
-        webbrowser.open(address)  # the socket already takes connections
-    uvicorn.Server(config).run(sockets=[listening])
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            print(f"{', '.join(served)} at {address} (Ctrl-C stops)", flush=True)
+            if args.open:
+                webbrowser.open(address)
+
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            if self.should_exit:  # a second signal: running requests get no answer
+                cli.say("stopped")
+                os._exit(128 + sig)
+            super().handle_exit(sig, frame)
+
+    Server(config).run(sockets=[listening])
 
 
 def _listen(host: str, port: int) -> socket.socket:

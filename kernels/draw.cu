@@ -9,7 +9,7 @@
 // jumps to its place in the sequence.
 //
 // On the CPU, drawing took 13 of the 70 us of a step of 2,048 negatives (setting B of
-// docs/performance.md), while the GPU waited.
+// docs/performance-gpu.md), while the GPU waited.
 #include "common.cuh"
 
 struct Wide {  // 128 bits, modulo 2^128

@@ -704,6 +704,84 @@ def test_what_a_reader_is_told(number, source, words, recwarn):
     assert not recwarn.list
 
 
+WHOLE_TABLE = [
+    "(h @ V_y.T)[:, items]",
+    "(V_y @ h.T).T[:, items]",
+    "np.dot(h, V_y.T)[:, items]",
+    "np.inner(h, V_y)[:, items]",
+    "np.tensordot(h, V_y, (1, 1))[:, items]",
+    "np.einsum('bh,ih->bi', h, V_y)[:, items]",
+    "h.dot(V_y.T)[:, items]",
+    "V_y.dot(h.T).T[:, items]",
+    "(h[:, None] * V_y).sum(axis=-1)[:, items]",
+]
+ITS_ROWS = [
+    "h @ V_y[items].T",
+    "np.matmul(h, np.take(V_y, items, axis=0).T)",
+    "np.dot(h, V_y[items].T)",
+    "np.inner(h, V_y[items])",
+    "np.tensordot(h, V_y[items], (1, 1))",
+    "np.einsum('bh,nh->bn', h, V_y[items])",
+    "h.dot(V_y[items].T)",
+    "V_y[items].dot(h.T).T",
+    "(h[:, None] * V_y[items]).sum(axis=-1)",
+    "np.array([[row @ V_y[i] for i in items] for row in h])",
+]
+
+
+def test_scores_of_a_few_items_are_not_picked_from_those_of_all():
+    exercise = checks.find("7.1")
+    for product in ITS_ROWS:
+        for rest in ("return {} + b_y[items]", "r = {}; r += b_y[items]; return r"):
+            names = {"np": np}
+            exec("def f(h, V_y, b_y, items):\n    " + rest.format(product), names)
+            assert judge(exercise, names["f"]).state == "right", product
+    for product in WHOLE_TABLE:
+        answer = eval(f"lambda h, V_y, b_y, items: {product} + b_y[items]", {"np": np})
+        verdict = judge(exercise, answer)
+        assert verdict.state == "wrong", product
+        assert verdict.text.startswith("it computes with all 37 items"), product
+
+
+def test_an_entry_of_exactly_p_is_not_dropped():
+    exercise = checks.find("8.5")
+    for answer in (
+        lambda u, p: np.where(u < p, 0, 1 / (1 - p)).astype(u.dtype),
+        lambda u, p: (1 - (u < p)).astype(u.dtype) / (1 - p),
+    ):
+        assert judge(exercise, answer).state == "right"
+    for answer in (
+        lambda u, p: np.where(u <= p, 0, 1 / (1 - p)).astype(u.dtype),
+        lambda u, p: (u > p).astype(u.dtype) / (1 - p),
+    ):
+        verdict = judge(exercise, answer)
+        assert verdict.state == "wrong"
+        assert verdict.text.startswith("an entry where u is exactly p stays")
+
+
+def least_sessions(d, s):
+    low, high = 1, 1 << 40
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if 1.96 * s / middle**0.5 <= d else (middle + 1, high)
+    return low
+
+
+def test_the_least_number_of_sessions_where_it_is_exact():
+    exercise = checks.find("12.5")
+    for answer in (
+        least_sessions,
+        lambda d, s: int(np.ceil((1.96 * s) ** 2 / d**2)),
+        lambda d, s: int(np.ceil(1.96**2 * s**2 / d**2)),
+        lambda d, s: int(np.ceil(3.8416 * (s / d) ** 2)),
+        lambda d, s: int(np.ceil((d / (1.96 * s)) ** -2)),
+    ):
+        assert judge(exercise, answer).state == "right"
+    verdict = judge(exercise, lambda d, s: int((1.96 * s / d) ** 2) + 1)
+    assert verdict.state == "wrong"
+    assert "exactly |d|, S is enough" in verdict.text
+
+
 # --- the command ----------------------------------------------------------------------------------
 
 

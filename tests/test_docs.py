@@ -18,6 +18,7 @@ DOCUMENTS = [
     "docs/http.md",
     "docs/model-file.md",
     "docs/performance.md",
+    "docs/performance-gpu.md",
     "docs/reliability.md",
     "docs/results.md",
     "docs/serving.md",

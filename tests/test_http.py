@@ -287,6 +287,7 @@ def test_no_depth_is_deep_enough_for_an_error(port, caplog):
     "method, path, body, status, words",
     [
         ("GET", "/nix", None, 404, "'/nix': not found"),
+        ("GET", "/models/", None, 404, "'/models/': not found"),
         ("GET", "/recommend", None, 405, "method not allowed"),
         ("GET", "/items?k=x", None, 422, "k: must be"),
         ("GET", "/items?skip=-1", None, 422, "skip: must be"),
@@ -444,6 +445,42 @@ def test_titles_are_read(folder, ids, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:  # so that it does not serve
         more = ("--port", taken.getsockname()[1], "--names", path)
         refuses(command("serve", folder / "shop", *more), f"line 1: '{ids[3]}' is an item")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_it_at_once(folder, ids, number):
+    """While a request is half sent. Nothing but one line is printed."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gru4rec_np.serve", folder / "shop", "--port", "0"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )  # fmt: skip
+    try:
+        port = int(process.stdout.readline().split(":")[2].split()[0])
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+            head = f"POST /recommend HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {A}\r\n"
+            connection.sendall(f"{head}Content-Length: 9\r\n\r\n".encode())
+            assert request(port, "GET", "/health")[0] == 200  # so the head has been read
+            process.send_signal(number)
+            time.sleep(0.3)
+            process.send_signal(number)
+            status = process.wait(20)
+    finally:
+        process.kill()
+        _, errors = process.communicate()
+    assert (status, errors) == (128 + number, "stopped\n")
+
+
+def test_a_signal_right_after_the_line(folder):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gru4rec_np.serve", folder / "shop", "--port", "0"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )  # fmt: skip
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    assert (process.returncode, errors) == (130, "stopped\n")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])

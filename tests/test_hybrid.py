@@ -1,5 +1,6 @@
 """The mixture of GRU4Rec with simple methods: its shares, its scores, its training."""
 
+import copy
 import json
 
 import numpy as np
@@ -187,6 +188,41 @@ def test_going_on_keeps_the_shares(hybrid):
     model.fit_more(TEST)
     np.testing.assert_array_equal(model.shares, hybrid.shares)
     assert model.evaluate(TEST)["recall@20"] > hybrid.evaluate(TEST)["recall@20"]
+
+
+A, B, C = LOG.item_ids[:3]
+NEW = Sessions.from_lists([[A, B, "new"], ["new", C], [C, "newer", B]] * 4)
+
+
+def test_an_interrupted_going_on_changes_nothing(hybrid, tmp_path):
+    mixture = copy.copy(hybrid)
+    before = mixture.recommend(TEST.session(0), 20)
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        mixture.fit_more(NEW, on_chunk=stop)
+    assert mixture.recommend(TEST.session(0), 20) == before
+    mixture.save(tmp_path / "m.npz")
+    assert Hybrid.load(tmp_path / "m.npz", "numpy").recommend(TEST.session(0), 20) == before
+
+
+def test_a_copy_that_goes_on_leaves_the_original(hybrid):
+    before = hybrid.recommend(TEST.session(0), 20)
+    more = copy.copy(hybrid).fit_more(NEW)
+    assert len(more.item_ids) == len(hybrid.item_ids) + 2
+    assert hybrid.recommend(TEST.session(0), 20) == before
+
+
+def test_a_live_session_outlives_going_on(hybrid):
+    mixture = copy.copy(hybrid)
+    live = mixture.session()
+    live.feed(TEST.session(0)[0])
+    for new in (NEW, Sessions.from_lists([[A, "newest"]] * 4)):
+        mixture.fit_more(new)
+        assert live.feed("new")
+        assert len(live.scores()) == len(mixture.item_ids) and len(live.recommend(5)) == 5
 
 
 def test_a_refused_fit_changes_nothing(monkeypatch):

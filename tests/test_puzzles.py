@@ -363,6 +363,40 @@ def test_a_right_kernel_that_misses_the_goal(name, capsys):
     assert "the goal is met" not in said
 
 
+def test_atomics_are_counted_among_the_requests():
+    source = solution("11.3")
+    begin = source.index("    part[t] = mine")
+    adds = "if (t == 0) out[row] = 0;\n__syncthreads();\natomicAdd(&out[row], mine);\n}\n"
+    verdict = judge(find("11.3"), source[:begin] + adds)
+    assert verdict.state == "short"
+    assert "it makes 1,024 requests of shared memory and atomic additions, one" in verdict.text
+
+
+FIRST = "    for (int other = 0; other < b; other++)\n        if (x[other] == x[b]) return;\n"
+ALONE = f"""    {STRIDED}
+        for (int o = 0; o < n; o++) G[x[o] * H + k] += d[o * H + k];
+}}
+"""
+
+
+def test_one_block_is_not_to_do_the_work_of_all(capsys):
+    exercise, source = find("11.6"), solution("11.6")
+    begin = source.index(FIRST)
+    for idle, b in (("b > 0", 0), ("b < n - 1", 12)):
+        alone = f"{source[:begin]}    if ({idle}) return;\n{ALONE}"
+        verdict = judge(exercise, alone)
+        assert verdict.state == "short"
+        assert verdict.text == (
+            f"block {b} does all the work. Each item has a block of its own, that of its first row"
+        )
+        cuda.cost("11.6", alone)
+        assert f"the goal is not met: {verdict.text}." in capsys.readouterr().out
+    # The block of the last row with an item is as good.
+    last = source.replace("int other = 0; other < b", "int other = b + 1; other < n")
+    last = last.replace("int other = b; other < n", "int other = 0; other <= b")
+    assert judge(exercise, last).state == "right"
+
+
 def test_another_order_of_halves_is_right():
     source = solution("11.3").replace(
         "for (int half = 64; half > 0; half /= 2)", "for (int half = 1; half < 128; half *= 2)"

@@ -381,7 +381,7 @@ def application(
         most_sessions: see `Service`.
     """
     service = Service(served, most_sessions)
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/", service.page),
             Route("/health", service.health),
@@ -399,3 +399,5 @@ def application(
             error: _refuse for error in (Refused, InputError, HTTPException, ClientDisconnect)
         },
     )
+    app.router.redirect_slashes = False  # a path with a slash too many is not found
+    return app

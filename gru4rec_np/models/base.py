@@ -78,12 +78,12 @@ class Model(Estimator, ABC):
         """
 
     @contextmanager
-    def _unchanged_if_refused(self) -> Iterator[None]:
-        """The model stays what it was if the block raises InputError."""
+    def _unchanged_after(self, error: type[BaseException]) -> Iterator[None]:
+        """The model stays what it was if the block raises such an error."""
         before = vars(self).copy()
         try:
             yield
-        except InputError:
+        except error:
             vars(self).clear()
             vars(self).update(before)
             raise

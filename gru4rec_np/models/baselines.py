@@ -61,7 +61,7 @@ class Baseline(Model):
             InputError: there is no session.
         """
         train = as_sessions(train).compact()
-        with self._unchanged_if_refused():
+        with self._unchanged_after(InputError):
             for name in self.parts | self.kept:
                 vars(self).pop(name, None)
             return self._take_in(train, watch)
@@ -90,7 +90,7 @@ class Baseline(Model):
                     "anew on both logs"
                 )
         new = as_sessions(new).compact().extend(self.item_ids)
-        with self._unchanged_if_refused():
+        with self._unchanged_after(InputError):
             return self._take_in(new, watch)
 
     def _take_in(self: B, train: Sessions, watch: Watch | None) -> B:

@@ -153,7 +153,7 @@ class GRU4Rec(Network):
         new, support = self._more(new, keep_counts)
         training = Training(self.hp, self.ops, new, support)
         training.start_from(self.weights, self.memory)
-        with self._unchanged_if_refused():
+        with self._unchanged_after(InputError):
             return self._train(training, self.repeat_scores, **options)
 
     def read_memory(self, path: str | Path) -> None:
@@ -393,13 +393,18 @@ class LiveSession:
     live.recommend(k=5)
     """
 
-    def __init__(self, model: GRU4Rec) -> None:
-        model._require_fit()
-        self.model = model
-        self._state = model._zero_state(1)
+    def __init__(self, served: Any) -> None:
+        served._require_fit()
+        self.served = served
+        self._state = self.model._zero_state(1)
         self._out: np.ndarray | None = None
         self._seen: set[int] = set()
         self._last: deque[int] = deque(maxlen=CLICKS)
+
+    @property
+    def model(self) -> GRU4Rec:
+        """The network that is fed."""
+        return self.served
 
     def feed(self, item: Any) -> bool:
         """Take in a click; items are matched as `sessions.index_of` says.

@@ -12,7 +12,7 @@ from gru4rec_np.backends import Ops, one_blas_thread
 from gru4rec_np.data.protocols import split
 from gru4rec_np.data.sessions import Sessions, recent
 from gru4rec_np.data.tables import Watch, as_sessions
-from gru4rec_np.errors import naming
+from gru4rec_np.errors import InputError, naming
 from gru4rec_np.models import hyperparameters
 from gru4rec_np.models.base import Model, Scorer, rank_blocks
 from gru4rec_np.models.baselines import Markov, alone
@@ -134,7 +134,7 @@ class Hybrid(Model):
         train = as_sessions(train)
         if validation is None:
             hold_out(train)  # refuses a log that is too short before it is trained on
-        with self._unchanged_if_refused():
+        with self._unchanged_after(InputError):
             for name in ("shares", "item_ids"):  # of an earlier fit
                 vars(self).pop(name, None)
             self.network = copy.copy(self.network)  # the one before stays what it was
@@ -142,10 +142,15 @@ class Hybrid(Model):
             return self.join(train, validation, options.get("verbose"))
 
     def fit_more(self, new: Any, keep_counts: bool = False, **options: Any) -> Hybrid:
-        """Go on with new sessions, network and methods; the shares stay. See `GRU4Rec.fit_more`."""
+        """Go on with new sessions, network and methods; the shares stay. See `GRU4Rec.fit_more`.
+
+        If it is interrupted or refused, the model stays what it was.
+        """
         new = as_sessions(new)
-        self.network.fit_more(new, keep_counts, **options)
-        return self.join(new)
+        with self._unchanged_after(BaseException):  # parts of two catalogues would not fit together
+            self.network = copy.copy(self.network)
+            self.network.fit_more(new, keep_counts, **options)
+            return self.join(new)
 
     def join(self, train: Any, validation: Any = None, verbose: bool | None = None) -> Hybrid:
         """Learn all but `network`, which has been trained on these sessions.
@@ -165,6 +170,8 @@ class Hybrid(Model):
         train = train.keep_sessions(train.lengths >= 2).compact()
         self.network = copy.copy(self.network)  # it may be another's, who lifts repeats
         self.network.lifts, self.network.repeat_scores = False, None
+        knn, markov = self.methods
+        self.methods = copy.copy(knn), copy.copy(markov)
         if hasattr(self, "shares"):
             for method in self.methods:
                 method.fit_more(train)
@@ -297,10 +304,10 @@ class Hybrid(Model):
 class _LiveMixture(LiveSession):
     """A `LiveSession` of the network, whose scores are mixed with those of the other parts."""
 
-    def __init__(self, hybrid: Hybrid) -> None:
-        super().__init__(hybrid.network)
-        self.hybrid = hybrid
+    @property
+    def model(self) -> GRU4Rec:
+        return self.served.network  # another one after `fit_more`
 
     def scores(self) -> np.ndarray:
         """As `LiveSession.scores`, bit-identical to those of `Hybrid.recommend`."""
-        return self.hybrid._mixed(super().scores(), np.array(self._last))
+        return self.served._mixed(super().scores(), np.array(self._last))

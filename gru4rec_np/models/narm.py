@@ -370,7 +370,7 @@ class NARM(Network):
                 no counts to keep, or ids of new items are of another type.
         """
         new, support = self._more(new, keep_counts)
-        with self._unchanged_if_refused():
+        with self._unchanged_after(InputError):
             return self._train(new, support, (self.weights, self.memory), on_epoch, verbose)
 
     @np.errstate(**LOSS_IS_CHECKED)

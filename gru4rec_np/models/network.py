@@ -41,7 +41,14 @@ from gru4rec_np.ops.cells import (
     rnn_backward,
 )
 from gru4rec_np.ops.optim import clip, sum_rows
-from gru4rec_np.ops.scoring import across, corrected, log_proposal, of_length, of_length_backward
+from gru4rec_np.ops.scoring import (
+    across,
+    corrected,
+    inverse_length,
+    log_proposal,
+    of_length,
+    of_length_backward,
+)
 
 # The table of the encodings that embed an item.
 EMBEDDING_TABLE = {"embedding": "E", "shared": "V_y"}
@@ -497,7 +504,7 @@ def compare_sampled(
     r, V = ops.scores(out, W["V_y"], W["b_y"], items)
     inverse = None
     if hp.cosine_in_use:  # b_y stays 0; out has the length `cosine`: r / |V_j| is the scaled cosine
-        _, inverse = of_length(V)
+        inverse = inverse_length(V)
         r *= inverse.T
     act = hp.final_activation
     losses, dr = ops.loss_and_gradient(r, hp.loss, act, hp.bpreg, hp.smoothing, log_q)

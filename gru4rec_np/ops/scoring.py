@@ -45,6 +45,11 @@ def scores_backward(
 TINY = 1e-8  # added to a squared length, so that a vector of zeros has one
 
 
+def inverse_length(x: np.ndarray) -> np.ndarray:
+    """1 / |x| of each row of x (n, D), (n, 1)."""
+    return 1 / np.sqrt((x * x).sum(axis=1, keepdims=True) + x.dtype.type(TINY))
+
+
 def of_length(x: np.ndarray, length: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
     """length x / |x|, row by row: between such vectors a product is a cosine, times the lengths.
 
@@ -57,7 +62,7 @@ def of_length(x: np.ndarray, length: float = 1.0) -> tuple[np.ndarray, np.ndarra
     Returns:
         (n, D), and 1 / |x| (n, 1), which `of_length_backward` takes.
     """
-    inverse = 1 / np.sqrt((x * x).sum(axis=1, keepdims=True) + x.dtype.type(TINY))
+    inverse = inverse_length(x)
     return x * (inverse * x.dtype.type(length)), inverse
 
 

@@ -195,7 +195,8 @@ EXERCISES = [
         },
         hints=[
             "Pairs are items[e], items[e + 1] for each case e: an event that has a next one.",
-            "All events but the session's last are cases: a mask that is False at offsets[1:] - 1.",
+            "All events but each session's last are cases: a mask that is False at "
+            "offsets[1:] - 1.",
             "m = np.zeros((n_items, n_items)); np.add.at(m, (items[e], items[e + 1]), 1), e an "
             "array of all cases.",
         ],

@@ -17,25 +17,39 @@ def scores(h, V_y, b_y, items):
     return scoring.scores(h, V_y, b_y, items)[0]
 
 
-class _Table(np.ndarray):
-    """An output table that will not be scored as a whole."""
-
-    def __array_ufunc__(self, ufunc, method, *inputs, **kwargs):
-        if ufunc is np.matmul and any(_MANY in np.shape(x) for x in inputs):
-            raise Wrong(
-                f"it scores all {_MANY} items and picks some then, which is what should be spared: "
-                "look the rows up first, V_y[items]"
-            )
-        inputs = [np.asarray(x) for x in inputs]
-        return getattr(ufunc, method)(*inputs, **kwargs)
+_MANY = 37  # items
+_PRODUCTS = (np.dot, np.vdot, np.inner, np.tensordot, np.einsum)
 
 
-_MANY = 37
+class _Watched(np.ndarray):
+    """An array that will not take part in arithmetic with all items. Looking rows up is free."""
+
+    def __array_ufunc__(self, ufunc, method, *inputs, out=None, **kwargs):
+        _few_items(inputs)
+        if out is not None:  # or this method would be called again for it
+            kwargs["out"] = tuple(x if x is None else np.asarray(x) for x in out)
+        return getattr(ufunc, method)(*(np.asarray(x) for x in inputs), **kwargs)
+
+    def __array_function__(self, function, types, args, kwargs):
+        if function in _PRODUCTS:
+            _few_items((*args, *kwargs.values()))
+        return super().__array_function__(function, types, args, kwargs)
+
+    def dot(self, other, out=None):  # of an array, it does not come to __array_function__
+        return np.dot(self, other, out)
+
+
+def _few_items(arrays):
+    if any(_MANY in x.shape for x in arrays if isinstance(x, np.ndarray)):
+        raise Wrong(
+            f"it computes with all {_MANY} items and picks some then, which is what should be "
+            "spared: look the rows up first, V_y[items]"
+        )
 
 
 def _run_scores(answer, args):
     h, V_y, b_y, items = args
-    found = answer(h, V_y.view(_Table), b_y, items)
+    found = answer(h.view(_Watched), V_y.view(_Watched), b_y, items)
     return np.asarray(found) if isinstance(found, np.ndarray) else found
 
 

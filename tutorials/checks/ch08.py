@@ -104,10 +104,12 @@ def _run_mask(answer, args):
 
 
 def _mask_cases(rng):
+    u = rng.random((6, 3))
+    u[2, 1] = 0.4  # exactly p, which stays
     return [
         (rng.random((5, 4), np.float32), 0.3),
         (rng.random((8, 2), np.float32), 0.8),
-        (rng.random((6, 3)), 0.4),
+        (u, 0.4),
     ]
 
 
@@ -416,6 +418,7 @@ EXERCISES = [
                 "(1 - p)": "p"
             },
             "it drops as many, but others: 0 where u < p is asked": {"u >= p": "u < 1 - p"},
+            "an entry where u is exactly p stays: 0 where u < p, not where u <= p": {">=": ">"},
             "what stays is made of u; u only says which entries stay, all with one number": {
                 "(u >= p).astype(u.dtype)": "(u >= p) * u"
             },

@@ -436,6 +436,7 @@ EXERCISES = [
             least=lambda x, d: x.nbytes + d.nbytes + len(np.unique(x)) * d.shape[1] * 4,
             repeatable=True,
             between=_two_blocks_of_scatter,
+            blocks="Each item has a block of its own, that of its first row",
         ),
         tolerance=1e-5,
     ),

@@ -27,6 +27,9 @@ def _resample_cases(rng):
     ]
 
 
+EXACT = 0.2205, 0.9  # 1.96 s / sqrt(S) is d at S = 64, in floating point too
+
+
 EXERCISES = [
     Exercise(
         number="12.1",
@@ -136,12 +139,14 @@ EXERCISES = [
         number="12.5",
         title="how many sessions it takes",
         right=lambda d, s: math.ceil((1.96 * s / d) ** 2),
-        cases=lambda rng: [(0.01, 0.37), (0.003, 0.5), (0.1, 0.2)],
+        cases=lambda rng: [(0.01, 0.37), (0.003, 0.5), (0.1, 0.2), EXACT],
         solution=ch12.sessions_needed,
         mistakes={
             "the root is missing: solve 1.96 s / sqrt(S) <= d for S": {" ** 2": ""},
             "1.96 is missing: one standard error is not a 95% interval": {"1.96 * ": ""},
-            "round up: with fewer sessions the interval contains 0": {"ceil": "floor"},
+            "round up: with fewer sessions 1.96 s / sqrt(S) is more than |d|": {"ceil": "floor"},
+            "where 1.96 s / sqrt(S) is exactly |d|, S is enough: at most |d|. Round up, ceil, and "
+            "add nothing": {"np.ceil((1.96 * s / d) ** 2)": "np.floor((1.96 * s / d) ** 2) + 1"},
             "return a whole number of sessions: round up": {
                 "int(np.ceil((1.96 * s / d) ** 2))": "(1.96 * s / d) ** 2"
             },

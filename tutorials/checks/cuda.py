@@ -79,10 +79,12 @@ class Launch:
         setup: a case to (grid, block, the kernel's arguments, its outputs).
         goal: the score of a good answer: sectors requested, divided by the fewest that must move.
         least: a case to the bytes that must move; None for those of all arrays.
-        on_chip: the requests of shared memory of a good answer; 0 for any number.
+        on_chip: the requests of shared memory, and the atomics, of a good answer; 0 for any
+            number.
         far: what to do about a score far above the goal.
         between: (arguments, block, block) to what makes two blocks write to the same place.
         repeatable: the result must not depend on the order of the threads.
+        blocks: what is said of an answer of which only one block writes; "" if one may do it all.
     """
 
     name: str
@@ -93,6 +95,7 @@ class Launch:
     on_chip: int = 0
     far: str = "use all threads, and let neighbouring threads take neighbouring numbers"
     between: Callable[[tuple, int, int], str] | None = None
+    blocks: str = ""
 
     def __call__(self, source: Any, args: tuple) -> Any:
         """The outputs of a kernel.
@@ -156,9 +159,20 @@ class Launch:
             )
         if self.on_chip and turns > FAR * self.on_chip:
             return (
-                f"its score is {score:.3g}, but it makes {turns:,} requests of shared memory, one "
-                f"after another, where {self.on_chip} are enough: most threads only wait"
+                f"its score is {score:.3g}, but it makes {turns:,} requests of shared memory and "
+                f"atomic additions, one after another, where {self.on_chip} are enough: most "
+                "threads only wait"
             )
+        if self.blocks:
+            small = self.run(source, min(cases, key=_size), profile=True)[1]
+            assert small is not None
+            writing = {
+                step.block
+                for step in small.steps
+                if step.kind in ("write", "atomic") and not step.is_shared
+            }
+            if len(writing) == 1:
+                return f"block {writing.pop()} does all the work. {self.blocks}"
         return ""
 
     def score(self, report: Report, args: tuple) -> float:
@@ -200,7 +214,8 @@ def cost(number: str, source: Any) -> None:
     """Print the memory traffic of each line of a right answer, and its score."""
     exercise = find(number)
     launch: Launch = exercise.run
-    args = exercise.cases(np.random.default_rng(0))[0]
+    cases = exercise.cases(np.random.default_rng(0))
+    args = cases[0]
     report = _profile(number, source, "memory traffic is shown here", args)
     if report is None:
         return
@@ -208,7 +223,7 @@ def cost(number: str, source: Any) -> None:
     own = {place: line for place, line in report.lines.items() if place[0] == file}
     table = str(Report(launch.name, own)).splitlines()[:-1]
     print("\n".join(line[:WIDTH] for line in table))
-    score, short = launch.score(report, args), launch.falls_short(source, [args])
+    score, short = launch.score(report, args), launch.falls_short(source, cases)
     if short:
         ending = f"the goal is not met: {short}"
     elif score <= launch.goal * 1.02:

@@ -355,9 +355,9 @@ def gates_backward(
     step, part, parts, lo, hi, H, onehot, reset_after, skip, small, lanes, h, rz, hU_n, drh, W_x,
     dxW, dr, g_n, skip_de, de_T,
 ):  # fmt: skip
-    """The r rows of dxW; g_n, the gradient of h U_n; and what these units add to that of e.
+    """The r rows of dxW; and what these units add to the gradient of e.
 
-    dr is drh h, or with reset_after dx_n (h U_n).
+    dr is drh h, or with reset_after dx_n (h U_n), and then g_n is the gradient of h U_n.
     """
     n, K = lanes[step], hi - lo
     dx, dr, r = matrix_at(dxW, 0, 3 * K, n), vector_at(dr, 0, K * n), vector_at(rz, 0, K * n)
@@ -372,8 +372,6 @@ def gates_backward(
         for q in range(parts):
             add(dr, vector_at(drh, q * drh.shape[1] + lo * n, K * n))
         times(dr, vector_at(h, lo * n, K * n))
-        zero(g_n)
-        add(g_n, dx_n)
     reset_backward(dr, r, vector_at(dxW, 0, K * n))
     de_T = rows_of(page(de_T, part), 0, n)
     if onehot:
@@ -401,7 +399,8 @@ def update_units(
 ):  # fmt: skip
     """The part's rows of W_x, U, b, c, s, s_m, which no other part reads: they change at once."""
     n, K = lanes[step], hi - lo
-    dx, dhU_n = matrix_at(dxW, 0, 3 * K, n), matrix_at(g_n, 0, K, n)
+    dx = matrix_at(dxW, 0, 3 * K, n)
+    dhU_n = matrix_at(g_n, 0, K, n) if reset_after else rows_of(dx, 2 * K, 3 * K)
     h_T, rh_T = matrix_at(h_T, 0, n, H), matrix_at(rh_T, 0, n, H)
     transpose(matrix_at(h, 0, H, n), 0, n, h_T, 0)
     if not reset_after:

@@ -36,8 +36,8 @@ WORTH_PARTS = 2**20  # multiplications of a step that gains by being split
 def parts_for(hp: Any) -> int:
     """How many parts a step is split into: 1 for a small step, else a power of two up to 8.
 
-    2 on machines with one or two cores, else as many as there are cores. The number of threads
-    that Numba may use does not count, so it does not change the results.
+    2 on machines with one or two cores, else the largest power of two up to the cores. The number
+    of threads that Numba may use does not count, so it does not change the results.
     """
     if multiplications(hp) < WORTH_PARTS or hp.layers[0] < 2:
         return 1
@@ -93,7 +93,8 @@ class FusedSteps:
             "logq": hp.logq if hp.loss == "cross-entropy" else 0.0, "batch_size": hp.batch_size,
             "how": np.array([hp.adapt == "adagrad", hp.learning_rate, hp.momentum], np.float64),
             "dropout_embed": hp.dropout_p_embed,
-            "dropout_hidden": hp.dropout_p_hidden, "log_support": log_support, "mark": self.mark,
+            "dropout_hidden": hp.dropout_p_hidden, "mark": self.mark,
+            "log_support": log_support.astype(self.dtype),
             "first_row": np.zeros(1, np.int64), "target": apart((B,), np.int64),
             "sizes": apart((n_parts, SIZES), np.int64),
         }  # fmt: skip
