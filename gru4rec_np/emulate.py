@@ -12,6 +12,7 @@ def main() -> None:
     """Run the command on sys.argv."""
     p = cli.Parser(
         "emulate",
+        usage="%(prog)s FILE.cu [ARGUMENTS]",
         description="Compile a .cu file that has a main with g++ and run it on the CPU. The exit "
         "status is the program's. The first fault that is found, such as a race, ends it with "
         "status 1.",

@@ -8,7 +8,8 @@ from gru4rec_np import models
 from gru4rec_np.backends import BACKENDS
 from gru4rec_np.console import cli, report
 from gru4rec_np.console.options import TABLE_OPTIONS, add_options, parse, read_log
-from gru4rec_np.console.titles import read_items
+from gru4rec_np.console.titles import check_items, read_items
+from gru4rec_np.data.sessions import index_of
 from gru4rec_np.errors import naming
 from gru4rec_np.ops.ranking import TIES
 
@@ -51,6 +52,8 @@ def main() -> None:
     args = argparse.Namespace(**parse(parser(), sys.argv[1:]))
     candidates = read_items(args.candidates) if "candidates" in args else None
     model, ks = models.load(args.model, args.backend), vars(args).get("k", CUT_OFFS)
+    if candidates is not None:
+        check_items(args.candidates, candidates, index_of(model.item_ids), some=True)
     for n, file in enumerate(dict.fromkeys(args.test)):
         dropped: Counter[str] = Counter()
         log = read_log([file], vars(args), dropped)

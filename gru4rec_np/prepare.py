@@ -17,7 +17,9 @@ from gru4rec_np.console.options import (
     TABLE_OPTIONS,
     add_options,
     default_split,
+    parse,
     read_log,
+    require_different,
     require_no_days,
 )
 from gru4rec_np.data.protocols import PROTOCOLS, Protocol, clean, split
@@ -25,7 +27,6 @@ from gru4rec_np.data.rawlogs import CUT_AT_GAPS, READERS
 from gru4rec_np.data.sessions import Sessions
 from gru4rec_np.data.tables import drop_duplicates, write_table
 from gru4rec_np.errors import naming
-from gru4rec_np.files import same_file
 
 # The options that only a table has.
 OF_TABLE = [n for n in TABLE_OPTIONS if n not in ("session_gap", "layout", "drop_duplicates")]
@@ -53,7 +54,7 @@ FORMAT, what FILE is:
   all others    repeats are merged, cleaning goes on until nothing changes; test: sessions that
                 start in the last day, or 7 days for retailrocket and diginetica. Training ends at
                 the cut. rees46, coveo and retailrocket cut sessions at gaps of more than an hour;
-                rees46 cuts a user's log
+                rees46 cuts a user's log. With table, only --session-gap cuts
 
 examples:
   python -m gru4rec_np.prepare rsc15 yoochoose-clicks.dat --out rsc15
@@ -63,10 +64,12 @@ examples:
 ARGUMENTS: cli.Arguments = {
     "log": ({"metavar": "FORMAT", "choices": [*READERS, "table", "lists", "check"]},
             "what FILE is; see below"),
-    "files": (cli.SEVERAL | cli.FILE | {"type": Path},
-              "the log, as it is or compressed by gzip; several files are read as one log"),
-    "--out": (cli.DIR | {"type": Path},
-              "folder for the files train and test, made if missing; older ones are replaced"),
+    "files": (cli.SEVERAL | cli.FILE,
+              "the log, as it is or compressed by gzip, a table or lists also by Zstandard; "
+              "several files are read as one log"),
+    "--out": (cli.DIR,
+              "folder for the files train and test, made if missing; older ones of that format "
+              "are replaced"),
     "--format": ({"choices": ["tsv", "csv", "parquet"], "default": "tsv"},
                  "format of the files written (default: tsv)"),
     "--protocol": ({"metavar": "NAME", "choices": [*PROTOCOLS]},
@@ -81,9 +84,13 @@ RULES: cli.Arguments = {
                            "drop items with fewer events, >= 1 (default: 5)"),
     "--min-session-length": (cli.COUNT | {"default": 2},
                              "drop sessions with fewer events, >= 1 (default: 2)"),
-    "--merge-repeats": (cli.ON_OR_OFF, "first merge consecutive events of the same item"),
-    "--until-stable": (cli.ON_OR_OFF, "drop sessions and items until nothing changes"),
-    "--session-gap": ({"metavar": "TIME", "default": ""},
+    "--merge-repeats": (cli.ON_OR_OFF,
+                        "first merge consecutive events of the same item (default: the protocol's; "
+                        "rsc15: no)"),
+    "--until-stable": (cli.ON_OR_OFF,
+                       "drop sessions and items until nothing changes (default: the protocol's; "
+                       "rsc15: no)"),
+    "--session-gap": (cli.UNSET | {"metavar": "TIME"},
                       "cut a user's log into sessions at gaps longer than this, such as 30m or 1h; "
                       "for retailrocket (default: 1h), rees46, coveo, table"),
     "--drop-duplicates": (cli.FLAG, "drop events that repeat session, item and time of another"),
@@ -92,7 +99,8 @@ RULES: cli.Arguments = {
                 "the protocol's days; 0.1 for lists)"),
     "--split-by": ({"choices": ["end", "start"]},
                    "which event of a session decides whether it is a test session. With start, "
-                   "training sessions lose their events after the cut"),
+                   "training sessions lose their events after the cut (default: the protocol's; "
+                   "rsc15: end)"),
 }  # fmt: skip
 
 
@@ -104,12 +112,14 @@ def main() -> None:
         OSError: a file that cannot be read or written.
     """
     parser = _parser()
-    args = parser.parse_args()
+    defaults = {name: DATA_OPTIONS[name][0] for name in (*OF_TABLE, "session_gap")}
+    args = argparse.Namespace(**defaults | parse(parser, sys.argv[1:]))
+    args.files = [Path(file) for file in args.files]
     _check_arguments(parser, args)
     protocol, how = _protocol(args)
     has_times = args.log != "lists"
     only_check = args.log == "check"
-    out = args.out or args.files[0].parent
+    out = Path(args.out) if args.out else args.files[0].parent
     names = [] if only_check else [f"train.{args.format}", f"test.{args.format}"]
     pictures = [f"{args.files[0].stem}.check.png"] if only_check else ["check.png"] * args.check
     cli.check_output(out, names + pictures, args.files)
@@ -126,11 +136,12 @@ def main() -> None:
             protocol.until_stable,
         )
         watch(1, 2)
-        train, test = split(cleaned, **how)
+        with inspection.asking_for_users(raw):
+            train, test = split(cleaned, **how)
 
-    out.mkdir(parents=True, exist_ok=True)
     if not only_check:
-        _write(out, dict(zip(names, (train, test), strict=True)))
+        with cli.new_folder(out):
+            _write(out, dict(zip(names, (train, test), strict=True)))
         print(report.describe({"raw": raw, "cleaned": cleaned, "train": train, "test": test}))
         print()
     rules = _rules(args, protocol, how.get("share"))
@@ -142,7 +153,8 @@ def main() -> None:
     for picture in pictures:
         with cli.progress("checking"):
             found = inspection.inspect(cleaned, **how, has_times=has_times)
-            inspection.plot(out / picture, found)
+            with cli.new_folder(out):
+                inspection.plot(out / picture, found)
         print(f"\n{inspection.table(found)}\n\nplot      {out / picture}")
     if not only_check:
         paths = [str(out / name) for name in names]
@@ -234,7 +246,14 @@ def _check_arguments(parser: cli.Parser, args: argparse.Namespace) -> None:
     """End the command where options do not fit together."""
     if args.out is None and args.log != "check":
         parser.error("the following arguments are required: --out")
+    if args.out is None and Path("/dev") in args.files[0].parents:
+        parser.error(f"--out: is needed, since the plot cannot be beside {args.files[0]}")
+    try:
+        (args.out or "").encode()
+    except UnicodeEncodeError as error:  # Polars writes nothing there
+        parser.error(f"--out {args.out}: the path must be UTF-8: {error.reason}")
     if args.log in READERS:
+        require_different(args.files)
         if any(getattr(args, name) != DATA_OPTIONS[name][0] for name in OF_TABLE):
             parser.error(
                 f"the columns of {args.log} are known; columns, --separator, --time-unit and "
@@ -245,10 +264,6 @@ def _check_arguments(parser: cli.Parser, args: argparse.Namespace) -> None:
                 f"--session-gap: {args.log} has sessions; it is an option of "
                 f"{', '.join(CUT_AT_GAPS)} and table"
             )
-    for i, path in enumerate(args.files):
-        for other in args.files[:i]:
-            if same_file(path, other):
-                parser.error(f"{path}: is given twice")
 
 
 def _parser() -> cli.Parser:
@@ -257,7 +272,6 @@ def _parser() -> cli.Parser:
     rules = parser.add_argument_group("rules, where they differ from the protocol's")
     cli.add_arguments(rules, RULES)
     add_options(parser.add_argument_group("a table's columns"), OF_TABLE)
-    parser.set_defaults(**{name: DATA_OPTIONS[name][0] for name in OF_TABLE})
     return parser
 
 

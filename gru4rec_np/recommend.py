@@ -17,11 +17,17 @@ import polars as pl
 from gru4rec_np import models
 from gru4rec_np.backends import BACKENDS
 from gru4rec_np.console import cli
-from gru4rec_np.console.options import TABLE_OPTIONS, add_options, read_log
+from gru4rec_np.console.options import TABLE_OPTIONS, add_options, read_log, require_values
 from gru4rec_np.console.report import left_out
-from gru4rec_np.console.titles import print_ranking, read_items, read_titles, require_header
+from gru4rec_np.console.titles import (
+    check_items,
+    print_ranking,
+    read_items,
+    read_titles,
+    require_header,
+)
 from gru4rec_np.data.sessions import index_of
-from gru4rec_np.data.tables import full_disks
+from gru4rec_np.data.tables import full_disks, readable_text, require_tsv
 from gru4rec_np.errors import InputError
 from gru4rec_np.files import write_whole
 from gru4rec_np.models.base import Model
@@ -75,8 +81,7 @@ def parser() -> cli.Parser:
 def main() -> None:
     """Run the command on sys.argv."""
     args = vars(parser().parse_intermixed_args())  # items may follow options
-    for name in (n for n, value in args.items() if value == ""):
-        raise InputError(f"{name}: is empty; leave the option out, or give it a value")
+    require_values(args)
     items, files = args.get("items", []), args.get("sessions")
     if bool(items) == bool(files):
         raise InputError("give either the items of one session, or --sessions FILE")
@@ -91,10 +96,13 @@ def main() -> None:
     }
     titles, header = read_titles(args["names"]) if "names" in args else (None, "")
     model = models.load(args["model"], args.get("backend", "auto" if files else "numpy"))
-    if "candidates" in args and index_of(model.item_ids).keys().isdisjoint(how["candidates"]):
-        raise InputError(f"{args['candidates']}: no item of it is known to the model")
+    known = index_of(model.item_ids)
+    if "candidates" in args:
+        check_items(args["candidates"], how["candidates"], known, some=True)
+    if exclude and exclude != "seen":
+        check_items(exclude, how["exclude"], known)
     if "names" in args:
-        require_header(args["names"], header, index_of(model.item_ids))
+        require_header(args["names"], header, known)
     if files:
         many(model, args, how, titles)
     else:
@@ -133,17 +141,25 @@ def many(
     out = Path(args["out"])
     if out.suffix not in ENDINGS:
         raise InputError(f"out: must end in {', '.join(ENDINGS)}, not {out.name!r}")
-    cli.check_output(out.parent, [out.name], args["sessions"])
+    lists = [args[name] for name in ("names", "exclude", "candidates") if name in args]
+    cli.check_output(out.parent, [out.name], [*args["sessions"], *lists])
     dropped: Counter[str] = Counter()
     sessions = read_log(args["sessions"], args, dropped)
     known = index_of(model.item_ids)
-    if known.keys().isdisjoint(map(str, sessions.item_ids.tolist())):
+    unknown = np.array([str(item) not in known for item in sessions.item_ids.tolist()])
+    if unknown.all():
         raise InputError(
             f"{', '.join(args['sessions'])}: none of its items, such as "
             f"{cli.shown(sessions.item_ids[0])}, is among the model's {len(known):,}, such "
             f"as {cli.shown(model.item_ids[0])}"
         )
-    empty = 0
+    if lost := int(sessions.support[unknown].sum()):
+        dropped["events of items that the model does not know"] += lost
+    session_ids, item_ids, empty = sessions.session_ids, model.item_ids, 0
+    if out.suffix == ".tsv":
+        session_ids, item_ids = readable_text(session_ids), readable_text(item_ids)
+        names = np.array([*filter(None, (titles or {}).values())], object)
+        require_tsv(out, [session_ids, item_ids, names], ".jsonl or .parquet")
 
     def blocks(watch: Callable[[float, float], None]) -> Iterator[pl.DataFrame]:
         nonlocal empty
@@ -154,20 +170,19 @@ def many(
             row, rank = np.nonzero(items >= 0)
             frame = pl.DataFrame(
                 {
-                    "SessionId": pl.Series(part.session_ids[row].tolist()),
+                    "SessionId": _column(session_ids[first:][row]),
                     "Rank": rank + 1,
-                    "ItemId": pl.Series(model.item_ids[items[row, rank]].tolist()),
+                    "ItemId": _column(item_ids[items[row, rank]]),
                     "Score": scores[row, rank].astype(np.float32),
                 }
             )
             if titles is not None:
                 names = [titles.get(str(item), "") for item in frame["ItemId"].to_list()]
-                frame = frame.with_columns(pl.Series("Title", names))
+                frame = frame.with_columns(pl.Series("Title", names, pl.String))
             watch(min(first + AT_ONCE, sessions.n_sessions), sessions.n_sessions)
             yield frame
 
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with cli.progress("recommending") as watch:
+    with cli.new_folder(out.parent), cli.progress("recommending") as watch:
         write = {".tsv": write_tsv, ".jsonl": write_jsonl, ".parquet": write_parquet}[out.suffix]
         write_whole(out, lambda path: write(path, blocks(watch)))
     if empty:
@@ -178,11 +193,16 @@ def many(
     print(*left_out(dropped), written, sep="\n")
 
 
+def _column(ids: np.ndarray) -> pl.Series:
+    """Ids with their type, which Polars does not see where there are none."""
+    return pl.Series(ids.tolist(), dtype=pl.String) if ids.dtype == object else pl.Series(ids)
+
+
 def write_tsv(path: Path, frames: Iterator[pl.DataFrame]) -> None:
-    """Write frames below each other. An item with a tab or a line break is quoted."""
+    """Write frames below each other."""
     with open(path, "wb") as file:
         for n, frame in enumerate(frames):
-            frame.write_csv(file, separator="\t", include_header=n == 0)
+            frame.write_csv(file, separator="\t", quote_style="never", include_header=n == 0)
 
 
 def write_jsonl(path: Path, frames: Iterator[pl.DataFrame]) -> None:

@@ -135,7 +135,7 @@ def main() -> None:
     with cli.surviving_output():
         dropped: Counter[str] = Counter()
         parts, shop = options.load_data(data, dropped=dropped)
-        train, validation = options.held_out(parts["train"], chosen | data)
+        train, validation = options.held_out(parts["train"], chosen | data, None, dropped)
         sets = {**parts, "search": train, "validation": validation}
         print(report.describe(sets, dropped), "", sep="\n")
         folder.mkdir(parents=True, exist_ok=True)

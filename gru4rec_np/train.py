@@ -150,19 +150,12 @@ def main() -> None:
         dropped: Counter[str] = Counter()
         known = model.item_ids if data["start_from"] else None
         parts, shop = options.load_data(data, known, dropped)
-        is_new = not out.exists()
-        out.mkdir(parents=True, exist_ok=True)
-        try:
-            with runs.alone(out, "--resume" if data["resume"] else "--out"):
-                # Another run may have finished here meanwhile.
-                if not data["overwrite"] and not data["resume"]:
-                    runs.require_free(out, False)
-                runs.remove_parts(out, (*runs.FILES, runs.TRAINING, runs.SETTINGS))
-                run(data, model, out, parts, shop, dropped, lines)
-        finally:
-            if is_new:
-                with contextlib.suppress(OSError):
-                    out.rmdir()  # if nothing was written
+        with cli.new_folder(out), runs.alone(out, "--resume" if data["resume"] else "--out"):
+            # Another run may have finished here meanwhile.
+            if not data["overwrite"] and not data["resume"]:
+                runs.require_free(out, False)
+            runs.remove_parts(out, (*runs.FILES, runs.TRAINING, runs.SETTINGS))
+            run(data, model, out, parts, shop, dropped, lines)
 
 
 def run(
@@ -171,7 +164,7 @@ def run(
     out: Path,
     parts: dict[str, Sessions],
     shop: Shop | None,
-    dropped: Mapping[str, int],
+    dropped: Counter[str],
     lines: Sequence[str] = (),
 ) -> None:
     """Train, compare, write: what `main` does when all is read.
@@ -182,8 +175,11 @@ def run(
     tests = {name: part for name, part in parts.items() if name.startswith("test")}
     known = model.item_ids if data["start_from"] else None
     if data["validation"]:
-        parts["train"], parts["validation"] = options.held_out(parts["train"], data, known)
+        parts["train"], parts["validation"] = options.held_out(parts["train"], data, known, dropped)
+        before, reason = tests, "events of the test set, of items that only the validation set has"
         tests = {name: test.restrict(parts["train"].item_ids) for name, test in tests.items()}
+        if "raw" in parts and tests:  # else `describe` says it of each test log
+            options.count_lost(dropped, reason, before["test"], tests["test"])
         parts.update(tests)
     train, validation = parts["train"], parts.get("validation")
     judged = _fingerprints(data, tests, validation)

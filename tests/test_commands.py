@@ -16,7 +16,7 @@ import pytest
 
 from gru4rec_np import GRU4Rec, InputError, Sessions, Shop, split
 from gru4rec_np.console import advice, baselines, cli, options, report
-from gru4rec_np.data.tables import read_table, write_table
+from gru4rec_np.data.tables import COLUMNS, read_table, write_table
 from gru4rec_np.models import checkpoint
 from gru4rec_np.models.baselines import Markov
 from gru4rec_np.models.hyperparameters import Hyperparameters
@@ -216,6 +216,22 @@ def test_help(name):
     assert done.stdout.startswith(f"usage: python -m gru4rec_np.{name}")
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("emulate", "gru4rec_np.emulate FILE.cu [ARGUMENTS]"),
+        ("train", "text also compressed by gzip or Zstandard;"),
+        ("prepare", "compressed by gzip, a table or lists also by Zstandard;"),
+        ("prepare", "older ones of that format are replaced"),
+        ("prepare", "until nothing changes (default: the protocol's; rsc15: no)"),
+        ("prepare", "events after the cut (default: the protocol's; rsc15: end)"),
+        ("prepare", "With table, only --session-gap cuts"),
+    ],
+)
+def test_what_help_says(name, words):
+    assert words in " ".join(command(name, "--help").stdout.split())
+
+
 # --- settings -------------------------------------------------------------------------------------
 
 
@@ -313,7 +329,7 @@ def test_every_hyperparameter_is_an_option():
         else:
             text = "7/5" if isinstance(value, list) else str(value)
             args, wanted = [option, text], [7, 5] if isinstance(value, list) else value
-        _, model, _ = settings(["--input", "embedding", *args])
+        _, model, _ = settings([*["--input", "embedding"] * (name != "input"), *args])
         assert getattr(model, name) == wanted, name
 
 
@@ -388,6 +404,20 @@ def test_unusable_options(tmp_path):
         (["--session-gap", "0m", "--train", "x"], ["session_gap", "'0m'"]),
         (["--keep", "view", "--train", "x"], ["keep", "COLUMN=VALUE", "'view'"]),
         (["--separator", ";"], ["separator", "--train"]),
+        *(
+            (
+                ["--train", "x", "--layout", "lists", f"--{name}", value],
+                [f"{name.replace('-', '_')}: has no use with lists, which have"],
+            )
+            for name, value in (
+                ("session-gap", "30m"),
+                ("keep", "a=b"),
+                ("time-unit", "ms"),
+                ("session-column", "u"),
+                ("item-column", "i"),
+                ("time-column", "t"),
+            )
+        ),
         (["--train", "a.tsv", "--test", "a.tsv"], ["test", "a.tsv is the training log itself"]),
         (["--layers", "ten"], ["layers", "'ten'"]),
         (["--layers", "0"], ["layers", ">= 1", "[0]"]),
@@ -593,14 +623,15 @@ def test_the_options_of_a_table_reach_its_reader(monkeypatch):
     monkeypatch.setattr(options, "read_table", reads)
     args = ["--train", "a.tsv", "b.tsv", "--session-column", "user,session", "--time-unit", "ms"]
     args += ["--separator", ";", "--session-gap", "30m", "--keep", "event=view=1"]
-    data, *_ = settings([*args, "--drop-duplicates", "--layout", "lists"])
-    options.load_data(data)
+    options.load_data(settings([*args, "--drop-duplicates"])[0])
+    options.load_data(settings([*args[:3], "--layout", "lists", "--separator", ";"])[0])
     options.load_data(settings(["--train", "a.tsv", "--session-gap", "1.5h"])[0])
     assert calls == [
         (["a.tsv", "b.tsv"], ("user,session", "ItemId", "Time"), {
             "separator": ";", "time_unit": "ms", "session_gap": 1800.0,
-            "keep": ("event", "view=1"), "duplicates": False, "layout": "lists",
+            "keep": ("event", "view=1"), "duplicates": False,
         }),
+        (["a.tsv", "b.tsv"], COLUMNS, {"separator": ";", "layout": "lists"}),
         (["a.tsv"], ("SessionId", "ItemId", "Time"), {"session_gap": 5400.0}),
     ]  # fmt: skip
 
@@ -763,6 +794,12 @@ def test_users_instead_of_sessions(tmp_path):
         "column a user's? See --session-gap"
     )
     assert test.startswith("warning: test: the test set has 66% of the events; --split 0.1")
+    rows = [row for s in range(30) for row in (f"{s}\t1\t0", f"{s}\t1\t90000")]
+    (tmp_path / "log.tsv").write_text("SessionId\tItemId\tTime\n" + "\n".join(rows) + "\n")
+    for name, first in (("train", "--train"), ("prepare", "table")):
+        done = command(name, first, "log.tsv", "--out", "d", cwd=tmp_path)
+        refuses(done, "training gets 0 of 30 sessions", "30 of 30 sessions last longer than a day",
+                "is the session column a user's? See --session-gap")  # fmt: skip
 
 
 # --- what of a log has no part in the results -----------------------------------------------------
@@ -836,8 +873,106 @@ def test_evaluate_and_recommend_say_what_is_left_out(partly):
     done = command("recommend", "out", "--sessions", "test.tsv", "--out", "next.tsv", "--keep",
                    "event=view", cwd=partly)  # fmt: skip
     lines = done.stdout.splitlines()
-    assert lines[:-1] == ["left out  1 rows whose event is not view"]
+    assert lines[:-1] == [
+        "left out  1 rows whose event is not view",
+        "left out  4 events of items that the model does not know",
+    ]
     assert lines[-1].startswith("written to next.tsv")
+
+
+def of_sessions(sessions):
+    """A log: each session a text of items, all at one time, one session a second."""
+    rows = [f"{s}\t{item}\t{s}\n" for s, items in enumerate(sessions) for item in items]
+    return "SessionId\tItemId\tTime\n" + "".join(rows)
+
+
+SPLIT = "(items that training lacks, sessions of one event)"
+
+
+@pytest.mark.parametrize(
+    ("more", "sessions", "lost"),
+    [
+        ("--test test.tsv", [*["ab"] * 20, *"aaa"], ["3 events of sessions with one event"]),
+        ("--split none", [*["ab"] * 20, *"aaa", "abx"],
+         ["4 events by cleaning (short sessions, rare items)"]),
+        ("--split none --merge-repeats", [*["ab"] * 20, "aab"],
+         ["1 events by cleaning (short sessions, rare items, repeats)"]),
+        ("--split none --validation 0.2 --min-item-support 1", [*["ab"] * 18, "abx"],
+         [f"1 events by --validation {SPLIT}"]),
+        ("--split 0.2 --min-item-support 1", [*["ab"] * 20, "abx"],
+         [f"1 events by the split {SPLIT}"]),
+        ("--split 0.2 --min-item-support 1 --validation 0.2",
+         [*["ab"] * 16, "abx", *["ab"] * 3, "abx", "ab"],
+         [f"1 events by --validation {SPLIT}",
+          "1 events of the test set, of items that only the validation set has"]),
+    ],
+)  # fmt: skip
+def test_each_event_is_in_a_row_or_counted_below(more, sessions, lost, tmp_path):
+    (tmp_path / "log.tsv").write_text(of_sessions(sessions))
+    (tmp_path / "test.tsv").write_text(of_sessions(["ab"]))
+    done = command("train", "--train", "log.tsv", *more.split(), *FINDS["train"], cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    table = done.stdout.split("\n\n")[0].splitlines()
+    assert [line for line in table if line.startswith("left")] == [f"left out  {x}" for x in lost]
+    of = {line.split()[0]: int(line.split()[1]) for line in table[1 : -len(lost)]}
+    used = sum(n for name, n in of.items() if name != "raw" and "test.tsv" not in more)
+    if used:
+        assert of["raw"] == used + sum(int(line.split()[0]) for line in lost)
+
+
+def test_going_on_counts_sessions_of_one_event(tmp_path):
+    (tmp_path / "log.tsv").write_text(of_sessions(["ab"] * 20))
+    (tmp_path / "new.tsv").write_text(of_sessions([*["ab"] * 9, "a"]))
+    log = ["--train", "log.tsv", "--split", "none", *FINDS["train"], "--out", "old"]
+    assert command("train", *log, cwd=tmp_path).returncode == 0
+    done = command("train", "--train", "new.tsv", "--start-from", "old", cwd=tmp_path)
+    assert "\nleft out  1 events of sessions with one event\n" in done.stdout
+
+
+def test_several_files_of_one_option_given_twice(logs, run, tmp_path):
+    """As after the option once. Other options may stand there only once."""
+    whole = read_table(logs / "train.csv")
+    for half in (0, 1):
+        write_table(whole[half::2], tmp_path / f"{half}.csv")
+    data = settings(["--train", "0.csv", "--train", "1.csv", "--test", "a", "b", "--test=c"])[0]
+    assert (data["train"], data["test"]) == (["0.csv", "1.csv"], ["a", "b", "c"])
+    assert settings([])[0]["train"] == []
+    one, two = tmp_path / "0.csv", tmp_path / "1.csv"
+    done = command("evaluate", run[0], "--test", one, "--test", two, "-k", 5, "-k", 10)
+    assert f"{one}\n" in done.stdout and f"{two}\n" in done.stdout and "MRR@5" in done.stdout
+    done = command("recommend", run[0], "--sessions", one, "--sessions", two, "--out", "r.tsv",
+                   cwd=tmp_path)  # fmt: skip
+    assert f" {whole.n_sessions} sessions" in done.stdout.replace(",", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "option"),
+    [
+        ("train", "--train log --keep event=view --keep event=buy", "--keep"),
+        ("train", "--epochs 2 --n_epochs=3", "--n-epochs/--epochs"),
+        ("train", "--skip --no-skip", "--skip/--no-skip"),
+        ("evaluate", "run --test log --ties median --ties=median", "--ties"),
+        ("recommend", "run item -k5 item -k 3", "-k"),
+        ("prepare", "table log --out a --out b", "--out"),
+    ],
+)
+def test_an_option_given_twice_is_refused(name, arguments, option):
+    refuses(command(name, *arguments.split()), f"{option}: is given twice")
+
+
+def test_a_file_given_twice_is_refused(logs, run, tmp_path):
+    """By another name, too."""
+    (tmp_path / "link.csv").symlink_to(logs / "train.csv")
+    twice = [logs / "train.csv", logs / "test.parquet", tmp_path / "link.csv"]
+    out = tmp_path / "out.tsv"
+    for name, arguments in (
+        ("train", ["--train", *twice, "--out", tmp_path / "out"]),
+        ("recommend", [run[0], "--sessions", *twice, "--out", out]),
+        ("prepare", ["table", *twice, "--out", tmp_path / "out"]),
+        ("prepare", ["rsc15", *twice, "--out", tmp_path / "out"]),
+    ):
+        refuses(command(name, *arguments), "link.csv: is given twice")
+    assert [path.name for path in tmp_path.iterdir()] == ["link.csv"]
 
 
 def test_the_same_file_to_train_and_test(logs, tmp_path):

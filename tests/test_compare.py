@@ -18,7 +18,12 @@ from gru4rec_np.console import report
 from gru4rec_np.console.comparison import NOISE, SIMPLE, Run, figures_csv, summary, tables
 from gru4rec_np.data.tables import read_table, write_table
 
-QUICK = ["--sizes", 4, 8, "--seeds", 2, "--params", "n_epochs=1,n_sample=32", "--backend", "numpy"]
+QUICK = [
+    ["--sizes", 4, 8],
+    ["--seeds", 2],
+    ["--params", "n_epochs=1,n_sample=32"],
+    ["--backend", "numpy"],
+]
 FEW = ["--models", "POP", "Item-KNN", "BPR-MF", "top1-max", "LSTM"]
 
 
@@ -32,9 +37,14 @@ def logs(tmp_path_factory):
     return folder
 
 
+def quick(*more):
+    """`QUICK`, but for the options that are among `more`."""
+    return [word for words in QUICK if words[0] not in more for word in words] + [*more]
+
+
 def arguments(logs, out, *more):
     data = ["--train", logs / "train.tsv", "--test", logs / "test.csv"]
-    return ["compare", *data, "--out", out, *QUICK, *more]
+    return ["compare", *data, "--out", out, *quick(*more)]
 
 
 @pytest.fixture(scope="module")
@@ -261,8 +271,8 @@ def test_a_configuration_is_a_row_with_its_own_size(logs, tmp_path):
     done = command(*arguments(logs, tmp_path, "--models", "pop", "rsc15-bpr", "--seeds", 1))
     refuses(done, "'pop'", "POP", "rsc15-bpr")
     done = command(
-        *arguments(logs, tmp_path, "--models", "rsc15-100k-onehot", "--seeds", 1),
-        "--params", "n_epochs=1",
+        *arguments(logs, tmp_path, "--models", "rsc15-100k-onehot", "--seeds", 1, "--params",
+                   "n_epochs=1")
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     model = models.load(next((tmp_path / "models").glob("rsc15-100k-onehot*")))
@@ -270,7 +280,7 @@ def test_a_configuration_is_a_row_with_its_own_size(logs, tmp_path):
 
 
 def test_the_shop_with_its_oracle(tmp_path):
-    done = command("compare", "--shop-sessions", 400, "--shop-items", 40, *QUICK, cwd=tmp_path)
+    done = command("compare", "--shop-sessions", 400, "--shop-items", 40, *quick(), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     found = rows(tmp_path / "runs/compare-shop")
     assert len(found) == 7 + 6 * 2 + 4 and "NARM 4" in found
@@ -304,7 +314,8 @@ def test_bad_input_is_one_line_and_leaves_nothing(logs, tmp_path):
         (["--out", tmp_path / "file"], ["file", "not a folder"]),
         (["--out", "/proc/out"], ["/proc", "not writable"]),
     ):
-        done = command("compare", "--out", tmp_path / "out", *args)
+        out = [] if "--out" in args else ["--out", tmp_path / "out"]
+        done = command("compare", *out, *args)
         refuses(done, *words)
         assert not (tmp_path / "out").exists()
     assert (tmp_path / "file").read_text() == "mine"
@@ -315,7 +326,7 @@ def test_a_log_with_one_session(tmp_path):
     (tmp_path / "one.tsv").write_text("SessionId\tItemId\tTime\n1\ta\t3\n1\tb\t4\n1\ta\t5\n")
     (tmp_path / "same.tsv").write_bytes((tmp_path / "one.tsv").read_bytes())
     log = ["--train", tmp_path / "one.tsv", "--test", tmp_path / "same.tsv"]
-    done = command("compare", *log, *QUICK, "--out", tmp_path / "out")
+    done = command("compare", *log, *quick(), "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr and "POP" in done.stdout
     assert "1 sessions are too few" in done.stdout

@@ -260,6 +260,8 @@ def test_refused_and_unchanged(cls):
     before = model.recommend(OLD.session(0))
     with pytest.raises(InputError, match="nothing to train on"):
         model.fit_more(NEW[:0])
+    with pytest.raises(InputError, match="those of the model are floats, '1' is whole numbers"):
+        Sessions.from_lists([[1, 2]]).extend(np.array([1.5, 2.5]))
     with pytest.raises(InputError, match="those of the model are text, '1' is whole numbers"):
         model.fit_more([[1, 2], [2, 1]])
     model.set_params(learning_rate=1e30)

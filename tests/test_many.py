@@ -1,6 +1,7 @@
 """The commands: recommend for a file of sessions, similar, evaluate among candidates."""
 
 import csv
+import datetime
 import json
 import os
 import signal
@@ -10,8 +11,19 @@ import polars as pl
 import pytest
 
 from conftest import files_of_at_most
-from gru4rec_np import GRU4Rec, Sessions, Shop, evaluate, recommend, similar
+from gru4rec_np import (
+    GRU4Rec,
+    InputError,
+    Sessions,
+    Shop,
+    evaluate,
+    from_frame,
+    read_table,
+    recommend,
+    similar,
+)
 from gru4rec_np.console import cli
+from gru4rec_np.console.titles import read_items
 from gru4rec_np.data.tables import write_table
 from gru4rec_np.models.baselines import Markov
 
@@ -32,6 +44,8 @@ def folder(tmp_path_factory):
     write_table(Sessions.from_lists(sessions), place / "sessions.tsv")
     (place / "titles.tsv").write_text(f"item\ttitle\n{ITEMS[3]}\tJeans, blue\n{ITEMS[4]}\tShirt\n")
     (place / "some.txt").write_text("\n".join(ITEMS[:9]) + "\n")
+    (place / "some.tsv").write_text("\n".join(ITEMS[:9]) + "\n")
+    (place / "out.tsv").write_text(f"item\ttitle\n{ITEMS[3]}\tJeans\n")
     (place / "empty.txt").write_text("\n")
     (place / "bare.tsv").write_text(f"{ITEMS[3]}\tJeans, blue\n{ITEMS[4]}\tShirt\n")
     (place / "bare.csv").write_text(f'"{ITEMS[3]}","Jeans, blue"\n{ITEMS[4]},Shirt\n')
@@ -86,6 +100,76 @@ def test_a_file_of_sessions(run, folder, name, monkeypatch, capsys):
     ]
     assert rows_of(folder / name) == wanted
     assert not list(folder.glob(".recommend*")) and not list(folder.glob("*.part*"))
+
+
+def test_a_list_of_items_is_cut_at_line_ends_only(tmp_path):
+    ids = ["a\u2028b", "c\x85d", "e\x0bf", "g\rh", "i j"]
+    for end in ("\n", "\r\n"):
+        (tmp_path / "list.txt").write_bytes(end.join(["\ufeff" + ids[0], "", *ids[1:]]).encode())
+        assert read_items(tmp_path / "list.txt") == ids
+
+
+def test_what_is_unknown_is_counted(run, folder, capsys):
+    (folder / "mixed.txt").write_text("\n".join([*ITEMS[:9], "x", "y"]))
+    lists = "--exclude", "mixed.txt", "--candidates", "mixed.txt"
+    run(recommend, "model.npz", "--sessions", "sessions.tsv", "--out", "known.tsv", *lists)
+    out, err = capsys.readouterr()
+    assert out.startswith("left out  1 events of items that the model does not know\nwritten to")
+    ignored = "mixed.txt: ignored, unknown to the model: 2 of 11 items, such as x\n"
+    assert err.count(ignored) == 2
+    run(evaluate, "model.npz", "--test", "sessions.tsv", "--candidates", "mixed.txt")
+    assert ignored in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("ending", ["tsv", "jsonl", "parquet"])
+def test_sessions_without_recommendations_come_first_or_are_all(run, folder, ending, monkeypatch):
+    """Columns have the types of their ids, whatever is in the first block."""
+    monkeypatch.setattr(recommend, "AT_ONCE", 3)
+    sessions = [*[["nobody"]] * 4, [ITEMS[0]]]
+    write_table(Sessions.from_lists(sessions), folder / "late.tsv")
+    (folder / "own.txt").write_text("\n".join(ITEMS))
+    options = "--sessions", "late.tsv", "--out", f"found.{ending}", "-k", "1"
+    run(recommend, "model.npz", *options)
+    [(session, _, _, _)] = rows_of(folder / f"found.{ending}")
+    assert session == "4"
+    run(recommend, "model.npz", *options, "--exclude", "own.txt")
+    if ending == "parquet":
+        frame = pl.read_parquet(folder / "found.parquet")
+        assert frame.is_empty() and frame.dtypes[::2] == [pl.Int64, pl.String]
+
+
+def test_ids_are_written_as_they_are_read(run, folder):
+    """In TSV a quotation mark is a part of the value, as in `prepare`."""
+    for ids, texts in (
+        (['s"1', "2"], ['s"1', "2"]),
+        ([True, False], ["True", "False"]),
+        ([datetime.datetime(1970, 1, 1, 0, 23, 59)], ["1970-01-01 00:23:59"]),
+    ):
+        log = from_frame(pl.DataFrame({"SessionId": ids, "ItemId": ids, "Time": [1] * len(ids)}))
+        write_table(log, folder / "typed.parquet")
+        Markov().fit(log).save(folder / "typed.npz")
+        for ending in ("tsv", "jsonl"):
+            run(recommend, "typed.npz", "--sessions", "typed.parquet", "--out", f"typed.{ending}")
+        lines = [line.split("\t") for line in (folder / "typed.tsv").read_text().splitlines()[1:]]
+        assert {session for session, *_ in lines} == {item for _, _, item, _ in lines} == set(texts)
+        assert read_table(folder / "typed.tsv", ("SessionId", "ItemId", "Rank")).n_events > 0
+    assert '"session": "1970-01-01 00:23:59"' in (folder / "typed.jsonl").read_text()
+
+
+@pytest.mark.parametrize(
+    ("session", "item", "title"), [("a\tb", "x", "y"), ("a", "x\ny", "z"), ("a", "x", "y\tz")]
+)
+def test_what_a_tsv_cannot_hold_is_refused(run, folder, session, item, title):
+    events = {"SessionId": [session] * 2, "ItemId": [item, "other"], "Time": [1, 2]}
+    log = from_frame(pl.DataFrame(events))
+    write_table(log, folder / "odd.parquet")
+    Markov().fit(log).save(folder / "odd.npz")
+    (folder / "odd.csv").write_text(f'item,title\nother,"{title}"\n')
+    options = "odd.npz", "--sessions", "odd.parquet", "--names", "odd.csv", "--out"
+    with pytest.raises(InputError, match="has a tab or a line break, which a tab-sep"):
+        run(recommend, *options, "odd.tsv")
+    assert not (folder / "odd.tsv").exists()
+    run(recommend, *options, "odd.jsonl")
 
 
 @pytest.mark.parametrize("name", ["full.tsv", "full.jsonl", "full.parquet"])
@@ -172,7 +256,20 @@ def test_evaluate_among_candidates(run, capsys):
         (recommend, "model.npz --sessions sessions.tsv", "out: --sessions needs --out"),
         (recommend, "model.npz --sessions sessions.tsv --out r.csv", "out: must end in .tsv"),
         (recommend, "model.npz --sessions sessions.tsv --out sessions.tsv", "sessions.tsv"),
+        *(
+            (
+                recommend,
+                f"model.npz --sessions sessions.tsv --out {name} --{option} {name}",
+                f"{name} is an input file and would be replaced",
+            )
+            for option, name in (
+                ("names", "out.tsv"),
+                ("exclude", "out.tsv"),
+                ("candidates", "some.tsv"),
+            )
+        ),
         (recommend, "model.npz --sessions no.tsv --out r.tsv", "no.tsv: no such file"),
+        (recommend, "model.npz --sessions= --out r.tsv", "sessions: is empty; leave the option"),
         (recommend, "model.npz a --exclude empty.txt", "empty.txt: names no item"),
         (recommend, "model.npz a --candidates titles.tsv", "titles.tsv: no item of it is known"),
         (recommend, "model.npz a --names some.txt", "some.txt: line 2: must have 2 columns"),

@@ -435,6 +435,20 @@ def test_bad_log_is_refused_and_writes_nothing(arguments, message, run, tmp_path
         ("otto clicks.dat --out d", "clicks.dat, line 1: '1,2014-04-01T10"),
         ("diginetica clicks.dat --out d", "clicks.dat, line 1: no column 'sessionId'"),
         ("table clicks.dat --out d", "clicks.dat: no column 'SessionId'"),
+        ("rsc15 clicks.dat --out=", "out: is empty; leave the option out, or give it a value"),
+        ("table t/train.tsv --out d --session-gap=", "session_gap: is empty"),
+        ("table t/train.tsv --out d --keep=", "keep: is empty"),
+        ("table t/train.tsv --out d --split=", "split: is empty"),
+        ("check /dev/stdin", "--out: is needed, since the plot cannot be beside /dev/stdin"),
+        *(
+            (f"lists t/train.tsv --out d --{option}", f"{name}: has no use with lists, which have")
+            for name, option in (
+                ("session_gap", "session-gap 30m"),
+                ("keep", "keep a=b"),
+                ("time_unit", "time-unit ms"),
+                ("session_column", "session-column u"),
+            )
+        ),
         ("rsc15 clicks.dat --out d --split 9d", "split: with the last 9 day(s)"),
         ("", "required: FORMAT, FILE"),
         ("rsc15 clicks.dat", "required: --out"),
@@ -462,7 +476,7 @@ def test_bad_log_is_refused_and_writes_nothing(arguments, message, run, tmp_path
             "--out clicks.dat: clicks.dat is a file, not a folder",
         ),
         ("rsc15 clicks.dat --out clicks.dat/d", "clicks.dat is a file, not a folder"),
-        ("table t/train.tsv --out t", "t/train.tsv is the log itself"),
+        ("table t/train.tsv --out t", "t/train.tsv is an input file"),
         ("rsc15 clicks.dat --out u", "u/test.tsv is a folder, not a file"),
     ],
 )
@@ -510,7 +524,7 @@ def test_a_full_disk_ends_with_one_line(ending, main, tmp_path, capsys):
     err = capsys.readouterr().err
     assert (end.value.code, err.count("\n")) == (2, 1)
     assert err.startswith(f"error: out/train.{ending}: ") and "File too large" in err
-    assert not list((tmp_path / "out").iterdir())
+    assert not (tmp_path / "out").exists()
 
 
 def test_help_names_every_format_and_option(run):
@@ -566,6 +580,8 @@ def test_an_out_that_polars_cannot_write(run):
     assert "surrogates not allowed" in refused(
         run("rsc15", "clicks.dat", "--out", os.fsdecode(b"caf\xe9"))
     )
+    error = refused(run("rsc15", "absent.dat", "--out", os.fsdecode(b"caf\xe9")))
+    assert r"--out caf\udce9: the path must be UTF-8" in error  # before the log is read
     assert "/proc is not writable" in refused(run("rsc15", "absent.dat", "--out", "/proc/new"))
 
 

@@ -465,6 +465,51 @@ FAULTS = [
 ]
 
 
+FAULTS += [
+    ("rsc15", RSC15 + b"3,9999-04-07T10:51:09.277Z,5,0\n", "line 8, column time: '9999-04-07T"),
+    (
+        "diginetica",
+        DIGINETICA + b"1;NA;5;100000000000000;2016-05-09\n",
+        "line 7, column timeframe:",
+    ),
+    ("diginetica", DIGINETICA + b"1;NA;5;5;9999-05-09\n", "line 7, column eventdate: '9999-05-09'"),
+    (
+        "retailrocket",
+        RETAILROCKET + b"-1433221332117000,2,view,3,\n",
+        "line 11, column timestamp: '-1433221332117000' where a whole number of milliseconds",
+    ),
+    ("coveo", COVEO + b"s,e,detail,a,1550885213307000,u\n", "line 9, column server_timestamp_e"),
+    (
+        "otto",
+        OTTO + b'{"session": 2, "events": [{"aid": 1, "ts": 1659304800025000, "type": "carts"}]}',
+        "line 4, ts: '1659304800025000' where a whole number of milliseconds since 1970",
+    ),
+]
+FAULTS += [
+    (log, LOGS[log].replace(b"\n", b"\r"), "line 1: a carriage return without a line feed")
+    for log in LOGS
+    if log != "otto"  # where it may stand between two values
+]
+FAULTS += [(log, gzip.compress(b"", mtime=0), "the file is empty") for log in LOGS]
+FAULTS += [
+    (
+        "rees46",
+        REES46.replace(b"72d76fde", b"72d\xff"),
+        "line 2, column user_session: '72d\ufffd-8b",
+    ),
+    (
+        "coveo",
+        COVEO.replace(b"20c458b8", b"\xff"),
+        "line 2, column session_id_hash: '\ufffd' where an",
+    ),
+    (
+        "coveo",
+        COVEO.replace(b"61ef3869", b"\xff"),
+        "line 5, column product_sku_hash: '\ufffd' where",
+    ),
+]
+
+
 @pytest.mark.parametrize("block", [1, 1 << 26])
 @pytest.mark.parametrize(("log", "content", "message"), FAULTS)
 def test_fault_is_one_line_that_names_the_place(log, content, message, block, read):

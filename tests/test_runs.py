@@ -38,6 +38,13 @@ def log(tmp_path_factory):
     return path
 
 
+def changed(options, **values):
+    """Pairs of an option and its value, some with another value."""
+    pairs = dict(zip(options[::2], options[1::2], strict=True))
+    pairs |= {f"--{name}": value for name, value in values.items()}
+    return [word for pair in pairs.items() for word in pair]
+
+
 def command(*args):
     return [sys.executable, "-m", "gru4rec_np.train", *map(str, args)]
 
@@ -123,8 +130,8 @@ def test_asked_to_stop_while_the_last_epoch_is_judged(log, tmp_path, monkeypatch
 
 def test_a_run_that_diverged_is_in_no_other_ones_way(log, tmp_path):
     options = [
-        "--train", log, "--out", tmp_path, *OPTIONS, "--loss", "bpr", "--adapt", "sgd",
-        "--hidden-act", "linear", "--momentum", "0.9",
+        "--train", log, "--out", tmp_path, *changed(OPTIONS, momentum="0.9"), "--loss", "bpr",
+        "--adapt", "sgd", "--hidden-act", "linear",
     ]  # fmt: skip
     refused = finish(*options, "--learning-rate", "1", status=2)
     assert "training diverged" in refused.stderr
@@ -286,7 +293,7 @@ def test_bad_options(args, words):
 
 def test_validation_keeps_the_best_epoch(log, tmp_path):
     done = finish(
-        "--train", log, "--out", tmp_path, *OPTIONS, "--epochs", "20", "--learning-rate", "0.4",
+        "--train", log, "--out", tmp_path, *changed(OPTIONS, epochs="20"), "--learning-rate", "0.4",
         "--validation", "0.2", "--patience", "2",
     )  # fmt: skip
     rows = [line.split(",") for line in (tmp_path / "history.csv").read_text().splitlines()]
@@ -518,7 +525,7 @@ def test_the_model_is_kept_whatever_fails_after_it(
     out = tmp_path / "out"
     with monkeypatch.context() as patch:
         patch.setattr(*place, fails)
-        done = run_here("train", "--train", log, "--out", out, *OPTIONS, "--epochs", "1")
+        done = run_here("train", "--train", log, "--out", out, *changed(OPTIONS, epochs="1"))
     assert done.returncode == status
     (line,) = done.stderr.strip().splitlines()
     assert line.startswith(words) and f"to go on: python -m gru4rec_np.train --resume {out}" in line
@@ -629,7 +636,7 @@ def test_the_primary_metric_chooses_the_epoch(tmp_path, monkeypatch):
     for metric in ("mrr@5", "recall@20"):
         with monkeypatch.context() as patch:
             patch.setattr(GRU4Rec, "evaluate", evaluate)
-            done = finish("--train", log, "--out", tmp_path / metric, *TINY, "--epochs", "3",
+            done = finish("--train", log, "--out", tmp_path / metric, *changed(TINY, epochs="3"),
                           "--validation", "0.2", "--primary-metric", metric.upper())  # fmt: skip
         weights[metric] = checkpoint.load(tmp_path / metric)[1]["weights/V_y"]
         name = metric.replace("mrr", "MRR").replace("recall", "Recall")

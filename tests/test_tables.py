@@ -191,6 +191,8 @@ def test_times(tmp_path, time, seconds):
         ("s", "1396867869", 1396867869),
         ("ms", "1396867869277", 1396867869.277),
         ("us", "1396867869277125", 1396867869.277125),
+        ("ns", "1396867869277125999", 1396867869.277125),
+        ("ns", "1.396867869e18", 1396867869),
         ("ms", "2014-04-07 10:51:09 UTC", 1396867869),  # a date is what it is
     ],
 )
@@ -203,10 +205,14 @@ def test_units_of_times(tmp_path, unit, time, seconds):
 
 
 def test_units_that_are_none(tmp_path):
-    with one_line_error("time_unit: must be one of s, ms, us, not 'h'"):
+    with one_line_error("time_unit: must be one of s, ms, us, ns, not 'h'"):
         read(tmp_path, f"{HEADER}1\ta\t5\n", time_unit="h")
     with one_line_error("row 2", "is too large for ms since 1970", "--time-unit us"):
         read(tmp_path, f"{HEADER}1\ta\t1396867869277125\n", time_unit="ms")
+    with one_line_error("row 2", "1396867869277125789 is too large for us", "--time-unit ns"):
+        read(tmp_path, f"{HEADER}1\ta\t1396867869277125789\n", time_unit="us")
+    with one_line_error("row 2", "20140407105109 looks like a date"):
+        read(tmp_path, f"{HEADER}1\ta\t20140407105109\n", time_unit="ms")
 
 
 def test_a_zone_in_one_part_and_none_in_another(tmp_path):
@@ -410,6 +416,16 @@ def test_pandas_ids_of_every_type(values, ids):
     assert one_item(values, "pandas").item_ids.tolist() == (list(values) if ids is None else ids)
 
 
+@pytest.mark.parametrize("ns", [1, 1_000])
+def test_nanoseconds_of_an_id_are_not_cut_off(ns):
+    values = pl.Series([0, ns]).cast(pl.Datetime("ns"))
+    if ns == 1_000:
+        assert one_item(values).n_items == 2
+    else:
+        with one_line_error("frame, row 1, column ItemId: 1970-01-01 00:00:00.000000001 is not"):
+            one_item(values)
+
+
 @pytest.mark.parametrize("values", [[1, "1"], [1, True], ["a", None, 5], [1.5, "x"], [b"a", "a"]])
 def test_ids_that_differ_in_type_are_not_taken_for_one_another(values):
     with one_line_error("frame, column ItemId: values of more than one type"):
@@ -580,6 +596,17 @@ def test_combinations_of_values_with_commas_are_kept_apart(tmp_path):
 
 
 @KINDS
+def test_only_a_session_may_have_two_columns(tmp_path, kind):
+    for columns, keep, name in (
+        (("user", "ItemId,event", "Time"), None, "ItemId,event"),
+        (("user", "ItemId", "session,Time"), None, "session,Time"),
+        (("user", "ItemId", "Time"), ("user,event", "u,view"), "user,event"),
+    ):
+        with one_line_error(f"no column '{name}'; it has 'user', 'session', 'ItemId'"):
+            read_events(tmp_path, kind, columns, keep=keep)
+
+
+@KINDS
 def test_sessions_are_cut_by_a_gap(tmp_path, kind):
     columns = ("user", "ItemId", "Time")
     assert read_events(tmp_path, kind, columns, session_gap=1800) == [
@@ -698,6 +725,8 @@ def test_several_files_are_one_log(tmp_path):
         (HEADER + "1\ta\t2014-04-07\n1\tb\tsoon\n", ["row 3", "Time", "'soon'"]),
         (HEADER + "1\ta\t5\n1\tb\t2014-04-07\n", ["row 3", "Time", "'2014-04-07'"]),
         (HEADER + "1\ta\tnan\n", ["row 2", "Time", "'nan'"]),
+        (HEADER + "1\ta\t2014-04-07\n" * 2 + "1\ta\tNaN\n", ["row 4", "Time", "'NaN'"]),
+        (HEADER + "1\ta\t2014-04-07\n" * 2 + "1\ta\t5\n", ["row 4", "Time", "'5'"]),
         (HEADER + "1\ta\t5\n1\tb\tinf\n", ["row 3", "Time", "'inf'"]),
         (HEADER + '1\ta\t"5"\n', ["row 2", "Time", """'"5"'"""]),
         (
@@ -710,8 +739,17 @@ def test_several_files_are_one_log(tmp_path):
         ),
         (HEADER + "1\ta\t1396867869277123\n", ["row 2", "is it us?", "--time-unit us"]),
         (HEADER + "1\ta\t-1e300\n", ["row 2", "too large for s"]),
+        (
+            HEADER + "1\ta\t1396867869277123789\n",
+            ["row 2", "1396867869277123789 is too large for s", "is it ns?", "--time-unit ns"],
+        ),
+        (HEADER + "1\ta\t20140407105109\n", ["row 2", "20140407105109 looks like a date", ":09"]),
         (HEADER + "1\ta\t20140407\n1\tb\t20141231\n", ["row 2", "20140407 looks like a date"]),
         (HEADER + "1\ta\t04/07/2014\n", ["row 2", "'04/07/2014'", "ISO"]),
+        *(
+            (HEADER + f"1\ta\t{time}\n", ["row 2", time, "like 2014-04-07T10:51:09.277Z is"])
+            for time in ("20140407T105109Z", "2014-04-07 10:51:09,277", "2014-04-07t10:51:09z")
+        ),
         (HEADER + "1\ta\t07.04.2014 10:51\n", ["row 2", "'07.04.2014 10:51'", "ISO"]),
         (HEADER + "1\ta\t2014-02-30\n", ["row 2", "'2014-02-30'"]),
         (HEADER + "1\ta\t2014-04-07T10:00Z\n1\ta\t2014-04-07T10:00\n", ["row 3", "rows alike"]),

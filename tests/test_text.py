@@ -11,6 +11,7 @@ import io
 import os
 import re
 import shlex
+import struct
 import threading
 from unittest import mock
 
@@ -25,6 +26,7 @@ from test_tables import group, whole_numbers
 from conftest import EXPLORES
 from gru4rec_np import InputError, Sessions, from_frame, read_table
 from gru4rec_np.data import blocks, text
+from gru4rec_np.data.rawlogs import read_rsc15
 
 TABLES = int(os.environ.get("TABLES", 150 if EXPLORES else 50))
 NAMES = ["SessionId", "ItemId", "Time"]
@@ -163,6 +165,30 @@ def test_zstandard_is_unpacked_line_for_line(tmp_path_factory, lines, kind):
         assert b"".join(blocks.blocks(path)).decode() == "\n".join(lines) + "\n"
 
 
+def test_zstandard_in_frames_as_pzstd_writes_them(tmp_path):
+    """Each after a frame to be skipped, which holds its length."""
+    packed = b""
+    for lines in (HEADER + "1,a,3\n", "1,b,4\n"):
+        frame = pl.LazyFrame({"l": lines.splitlines()})
+        options = {"compression": "zstd", "check_extension": False, "include_header": False}
+        frame.sink_csv(tmp_path / "part", quote_style="never", separator="\x01", **options)
+        part = (tmp_path / "part").read_bytes()
+        packed += b"\x50\x2a\x4d\x18" + struct.pack("<II", 4, len(part)) + part
+    assert read(tmp_path, packed, "log.csv.zst") == [(1, [("a", 3.0), ("b", 4.0)])]
+
+
+def test_zstandard_that_is_not_utf8_says_what_to_do(tmp_path):
+    """Polars unpacks it, and does not say where."""
+    frame = {"l": [HEADER + "1,caf\u00e9,3\n"]}
+    options = {"compression": "zstd", "check_extension": False, "include_header": False}
+    pl.DataFrame(frame).lazy().sink_csv(tmp_path / "log.zst", quote_style="never", **options)
+    frame = (tmp_path / "log.zst").read_bytes()
+    assert "caf\u00e9".encode() in frame  # too short to be compressed
+    latin = frame.replace("\u00e9".encode(), b"\xe9\xe9")
+    with one_line_error("log.csv.zst: has bytes that are not UTF-8; unpack the file first"):
+        read(tmp_path, latin, "log.csv.zst")
+
+
 def test_both_ways_are_taken(tmp_path):
     """A block goes to Polars if its rows are certain, to the csv module otherwise."""
     plain, stray = HEADER + '1,"a,\n""b""",3\n1,c,4\n', HEADER + '1,tv 32",3\n1,c,4\n'
@@ -206,6 +232,10 @@ def test_a_long_value_is_read_and_an_endless_one_refused(tmp_path):
     assert read(tmp_path, f'{HEADER}1,"{long}",3\n') == [(1, [(long, 3.0)])]
     with one_line_error("row 3", "more than 131,072 characters", "not close"):
         read(tmp_path, HEADER + '1,a,3\n1,"a,3\n' + "1,a,3\n" * 30_000)
+    for stray in ("", '"'):  # both ways of reading, and a column that is not read
+        row = f"1,a,3,{stray},{'x' * 131_073}\n"
+        with one_line_error("row 2", "more than 131,072 characters"):
+            read(tmp_path, "SessionId,ItemId,Time,x,y\n" + row)
 
 
 # --- rows that are refused ------------------------------------------------------------------------
@@ -350,6 +380,14 @@ def test_what_a_first_line_may_be(tmp_path, line, words, name):
         read(tmp_path, line + "\n", name)
 
 
+def test_a_header_in_quotation_marks(tmp_path):
+    """As R's write.table writes it."""
+    content = '"SessionId"\t"ItemId"\t"Time"\n1\t"a"\t3\n'
+    with one_line_error("tabs; quotation marks are a part of a name here, but not in a file named"):
+        read(tmp_path, content, "log.tsv")
+    assert read(tmp_path, content, "log.csv") == [(1, [("a", 3.0)])]
+
+
 def test_a_missing_column_of_parquet_names_the_options(tmp_path):
     pl.DataFrame({"user": [1], "Session Id": [1], "Time": [3]}).write_parquet(
         tmp_path / "a.parquet"
@@ -395,6 +433,13 @@ def test_pipes_are_read(tmp_path, packed, kind):
     assert log.n_events == 20_000
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFO here")
+def test_a_pipe_of_parquet_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "log.parquet")
+    with one_line_error("log.parquet: must be a file that can be read twice, not a pipe"):
+        read_table(tmp_path / "log.parquet")
+
+
 def test_what_a_path_is_is_said(tmp_path):
     (tmp_path / "link.csv").symlink_to(tmp_path / "gone.csv")
     with one_line_error("link.csv: is a link to", "gone.csv, which does not exist"):
@@ -411,6 +456,28 @@ def test_what_a_path_is_is_said(tmp_path):
         read(tmp_path, gzip.compress(b""), "log.csv.gz")
     with one_line_error("log.csv: is UTF-16; a text file must be UTF-8"):
         read(tmp_path, (HEADER + "1,a,3\n").encode("utf-16"))
+
+
+@pytest.mark.parametrize("kind", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be"])
+def test_other_encodings_are_named(tmp_path, kind):
+    """With a byte-order mark or without; and the raw logs' readers do the same."""
+    text, rsc15 = HEADER + "1,a,3\n", "1,2014-04-07T10:51:09.277Z,214536502,0\n"
+    (tmp_path / "raw").write_bytes(rsc15.encode(kind))
+    says = f"is {kind[:6].upper()}; a text file must be UTF-8"
+    with one_line_error(f"log.csv: {says}"):
+        read(tmp_path, text.encode(kind))
+    with one_line_error(f"raw: {says}"):
+        read_rsc15(tmp_path / "raw")
+
+
+def test_a_text_file_that_cannot_be_opened(tmp_path, monkeypatch):
+    def denied(*_):
+        raise PermissionError(13, "Permission denied")  # not raised for root
+
+    (tmp_path / "log.csv").write_text(HEADER + "1,a,3\n")
+    monkeypatch.setattr(blocks.Path, "open", denied)
+    with one_line_error("log.csv: cannot be read: Permission denied"):
+        read_table(tmp_path / "log.csv")
 
 
 # --- a session a line -----------------------------------------------------------------------------
@@ -443,7 +510,11 @@ def test_lists_in_several_files_and_what_is_refused(tmp_path):
         (tmp_path / name).write_text(lines)
     both = read_table([tmp_path / "a.txt", tmp_path / "b.txt"], layout="lists")
     assert as_lists(both) == as_lists(Sessions.from_lists([["1", "2"], ["3", "4"], ["1", "x"]]))
+    blanks = read(tmp_path, "a\u00a0b c\x0bd\te\r\nf g\r", "c.txt", layout="lists")
+    assert blanks == as_lists(Sessions.from_lists([["a\u00a0b", "c\x0bd", "e"], ["f", "g"]]))
     for content, options, words in (
+        (b"1 2\n1\r3 4\r", {}, ["line 2: a carriage return without a line feed"]),
+        (b"1,2\r\r\n", {"separator": ","}, ["line 1: a carriage return without a line feed"]),
         (b"1 2\n1 caf\xe9\n", {}, ["line 2", "byte 0xe9"]),
         (b"1,2\n1,,2\n", {"separator": ","}, ["line 2: an item is empty"]),
         (b"1 2\n", {"keep": ("event", "view")}, ["layout"]),

@@ -46,6 +46,16 @@ class Parser(argparse.ArgumentParser):
         prog = "python -m gru4rec_np" + f".{command}" * bool(command)
         super().__init__(prog=prog, formatter_class=kind, allow_abbrev=False, **kwargs)
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does, but an option of one value must not be given twice."""
+        words = sys.argv[1:] if args is None else list(args)
+        names = words[: words.index("--")] if "--" in words else words
+        names = [name for word in names for name in {word.partition("=")[0], word[:2]}]
+        for action in self._actions:
+            if action.nargs != "+" and sum(name in action.option_strings for name in names) > 1:
+                self.error(str(argparse.ArgumentError(action, "is given twice")))
+        return super().parse_known_args(args, namespace)
+
     def error(self, message: str) -> NoReturn:
         self.exit(2, one_line(f"error: {message} (see --help)") + "\n")
 
@@ -241,11 +251,24 @@ def check_output(folder: Path, files: Sequence[str], sources: Sequence[str | Pat
         if path.is_dir():
             raise InputError(f"--out {folder}: {path} is a folder, not a file")
         if path.exists() and any(same_file(path, source) for source in sources):
-            raise InputError(f"--out {folder}: {path} is the log itself and would be replaced")
+            raise InputError(f"--out {folder}: {path} is an input file and would be replaced")
     try:
         tempfile.TemporaryFile(dir=nearest).close()
     except OSError as error:
         raise InputError(f"--out {folder}: {nearest} is not writable: {error.strerror}") from None
+
+
+@contextlib.contextmanager
+def new_folder(out: Path) -> Iterator[None]:
+    """Make a folder for what the block writes. If it was new and is empty afterwards, remove it."""
+    is_new = not out.exists()
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        if is_new:
+            with contextlib.suppress(OSError):  # it is not empty
+                out.rmdir()
 
 
 def parse_split(text: str, option: str = "split") -> dict[str, Any]:
@@ -331,7 +354,7 @@ Kind = dict[str, Any]  # what `add_argument` takes besides name and help
 Arguments = Mapping[str, tuple[Kind, str]]  # name -> (kind, help)
 FLAG: Kind = {"action": "store_true"}
 ON_OR_OFF: Kind = {"action": argparse.BooleanOptionalAction}
-SEVERAL: Kind = {"nargs": "+"}
+SEVERAL: Kind = {"nargs": "+", "action": "extend"}
 COUNT: Kind = {"metavar": "N", "type": positive}
 K: Kind = {"metavar": "K", "type": positive}
 DIR: Kind = {"metavar": "DIR"}

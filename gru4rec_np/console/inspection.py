@@ -6,6 +6,8 @@ Figures, a table and a plot for the command `prepare`.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import numpy as np
 from gru4rec_np.console import report
 from gru4rec_np.data.protocols import By, cut_by_time, split
 from gru4rec_np.data.sessions import DAY, Sessions
+from gru4rec_np.errors import InputError
 from gru4rec_np.files import write_whole
 from gru4rec_np.models.baselines import Markov
 
@@ -206,6 +209,16 @@ def warning(seconds: np.ndarray) -> str | None:
         f"{long:,} of {len(seconds):,} sessions last longer than a day, the longest "
         f"{duration(seconds.max())}: is the session column a user's? See --session-gap"
     )
+
+
+@contextmanager
+def asking_for_users(log: Sessions) -> Iterator[None]:
+    """Add `warning` to the message of an `InputError` of the block."""
+    try:
+        yield
+    except InputError as error:
+        line = warning(log.durations)
+        raise InputError(f"{error}; {line}" if line else str(error)) from None
 
 
 def duration(seconds: float) -> str:

@@ -9,7 +9,7 @@ import argparse
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import numpy as np
 import tomli_w
 
 from gru4rec_np.backends import BACKENDS
-from gru4rec_np.console import baselines, cli, runs
+from gru4rec_np.console import baselines, cli, inspection, runs
 from gru4rec_np.data.protocols import clean, split
 from gru4rec_np.data.sessions import Sessions
 from gru4rec_np.data.shop import Shop
@@ -32,8 +32,9 @@ from gru4rec_np.ops.ranking import TIES
 
 # name -> (default, help). All of it may stand in a TOML file, and is written to config.toml.
 DATA_OPTIONS: dict[str, tuple[Any, str]] = {
-    "train": ([], "training log: TSV, CSV or Parquet; several files are read as one log. "
-                  "Without it the simulated shop is used"),
+    "train": ([], "training log: TSV, CSV or Parquet, text also compressed by gzip or "
+                  "Zstandard; several files are read as one log. Without it the simulated shop is "
+                  "used"),
     "test": ([], "test log, used as it is; train and evaluate take several, one by one. Without it "
                  "--split cuts the training log"),
     "split": ("1d", "test set: 2d is the last two days, 0.1 the last tenth of the sessions; train "
@@ -44,7 +45,7 @@ DATA_OPTIONS: dict[str, tuple[Any, str]] = {
     "item_column": (COLUMNS[1], "name of the item id column"),
     "time_column": (COLUMNS[2], "name of the time column; seconds since 1970 or ISO date-times"),
     "separator": ("", "character between the columns of a text file; without it the header tells"),
-    "time_unit": ("", "unit of numeric times: s, ms or us (default: s)"),
+    "time_unit": ("", "unit of numeric times: s, ms, us or ns (default: s)"),
     "session_gap": ("", "cut the session column's events into sessions at gaps longer than this, "
                         "such as 30m or 1h"),
     "layout": ("", "lists: a text file without a header, one session of items a line; such a file "
@@ -91,6 +92,8 @@ TABLE_OPTIONS = (
     "session_column", "item_column", "time_column", "separator", "time_unit", "session_gap",
     "layout", "keep", "drop_duplicates",
 )  # fmt: skip
+TABLE_ONLY = ("session_column", "item_column", "time_column", "time_unit", "session_gap", "keep")
+BY_SPLITTING = "items that training lacks, sessions of one event"  # what a split drops
 METAVARS = {
     "train": "FILE", "test": "FILE", "split": "D|S", "validation": "D|S", "checkpoint": "N|Nm",
     "primary_metric": "METRIC", "baselines": "NAMES", "separator": "CHAR", "time_unit": "UNIT",
@@ -119,7 +122,7 @@ def add_option(group: Any, name: str, default: Any, text: str, *more_names: str)
         kind = {int: "N", float: "X", list: "N/N"}.get(type(default), "NAME")
         options["metavar"] = METAVARS.get(name, kind)
     if name in ("train", "test"):
-        options["nargs"] = "+"
+        options |= cli.SEVERAL
     elif default != "":
         is_list = isinstance(default, list)
         text += f" (default: {'/'.join(map(str, default)) or 'none' if is_list else default})"
@@ -150,14 +153,19 @@ def parse(p: cli.Parser, argv: list[str]) -> dict[str, Any]:
     """The options given, by name; `--n_sample` is read as `--n-sample`.
 
     Raises:
-        InputError: an option is empty, as with an unset variable of the shell.
+        InputError: an option is empty.
     """
     given = vars(p.parse_args([_with_dashes(a) if a.startswith("--") else a for a in argv]))
+    require_values(given)
+    return given
+
+
+def require_values(given: Mapping[str, Any]) -> None:
+    """Raise InputError if an option is empty, as with an unset variable of the shell."""
     for name, value in given.items():
         empty = value == "" or (isinstance(value, list) and "" in value)
-        if empty and name not in ("layers", "feedforward"):
+        if empty and name not in ("layers", "feedforward", "items"):
             raise InputError(f"{name}: is empty; leave the option out, or give it a value")
-    return given
 
 
 def data_settings(given: dict[str, Any]) -> dict[str, Any]:
@@ -279,6 +287,9 @@ def table_keywords(data: dict[str, Any]) -> dict[str, Any]:
     Raises:
         InputError: an option is not of its form.
     """
+    if data["layout"] == "lists":
+        for name in (n for n in TABLE_ONLY if data[n] != DATA_OPTIONS[n][0]):
+            raise InputError(f"{name}: has no use with lists, which have no times and no columns")
     found: dict[str, Any] = {n: data[n] for n in ("separator", "time_unit", "layout") if data[n]}
     if data["session_gap"]:
         found["session_gap"] = cli.parse_time(data["session_gap"], "session_gap")
@@ -306,7 +317,8 @@ def load_data(
         data: from `data_settings`.
         known: the item ids of a model to go on from, which the catalogue begins with. The training
             log is then used as it is.
-        dropped: see `read_log`.
+        dropped: counts the training log's events that have no part in it, by the reason, and the
+            rows that `read_log` counts.
 
     Returns:
         {"raw": the log before cleaning and splitting, unless used as it is, "train": ..., "test":
@@ -325,7 +337,7 @@ def load_data(
     where = ", ".join(data["train"]) or "the simulated shop"
     if data["test"] or known is not None:
         with naming(where):
-            train = _trainable(log)
+            train = _trainable(log, dropped)
             if known is not None:
                 train = train.extend(known)
         parts = {"train": train}
@@ -341,31 +353,54 @@ def load_data(
         cleaned = clean(
             log, data["min_item_support"], data["min_session_length"], not data["merge_repeats"]
         )
+        rules = "short sessions, rare items" + ", repeats" * data["merge_repeats"]
+        count_lost(dropped, f"events by cleaning ({rules})", log, cleaned)
         watch(1, 2)
         if data["split"] == "none":
-            return {"raw": log, "train": _trainable(cleaned)}, shop
-        train, test = split(cleaned, **cli.parse_split(data["split"]))
+            return {"raw": log, "train": _trainable(cleaned, dropped)}, shop
+        with inspection.asking_for_users(log):
+            train, test = split(cleaned, **cli.parse_split(data["split"]))
+    count_lost(dropped, f"events by the split ({BY_SPLITTING})", cleaned, train, test)
     return {"raw": log, "train": train, "test": test}, shop
 
 
-def _trainable(log: Sessions) -> Sessions:
-    """The sessions of 2 events or more."""
+def _trainable(log: Sessions, dropped: Counter[str] | None) -> Sessions:
+    """The sessions of 2 events or more. dropped: counts the other events."""
     train = log.keep_sessions(log.lengths >= 2).compact()
     if train.n_sessions == 0:
         raise InputError("no session has 2 events or more")
+    count_lost(dropped, "events of sessions with one event", log, train)
     return train
 
 
+def count_lost(
+    dropped: Counter[str] | None, reason: str, before: Sessions, *after: Sessions
+) -> None:
+    """Count the events of one log that none of the others has, by the reason."""
+    lost = before.n_events - sum(part.n_events for part in after)
+    if dropped is not None and lost:
+        dropped[reason] += lost
+
+
 def held_out(
-    train: Sessions, data: dict[str, Any], known: np.ndarray | None = None
+    train: Sessions,
+    data: dict[str, Any],
+    known: np.ndarray | None = None,
+    dropped: Counter[str] | None = None,
 ) -> tuple[Sessions, Sessions]:
-    """Training sessions, and those of the validation set. known: see `load_data`.
+    """Training sessions, and those of the validation set.
+
+    Args:
+        known: see `load_data`. dropped: counts the events that are in neither, by the reason.
 
     Raises:
         InputError: nothing is left of one of them.
     """
     with naming("validation"):
-        return split(train, **cli.parse_split(data["validation"], "validation"), known=known)
+        how = cli.parse_split(data["validation"], "validation")
+        parts = split(train, **how, known=known)
+    count_lost(dropped, f"events by --validation ({BY_SPLITTING})", train, *parts)
+    return parts
 
 
 def read_log(
@@ -377,12 +412,20 @@ def read_log(
         data: options, of which those in `TABLE_OPTIONS` count; the defaults hold for the others.
         dropped: counts the rows that the options leave out, by the reason.
     """
+    require_different(paths)
     data = {name: data.get(name, DATA_OPTIONS[name][0]) for name in TABLE_OPTIONS}
     columns = data["session_column"], data["item_column"], data["time_column"]
     with cli.progress(f"reading {', '.join(Path(path).name for path in paths)}") as watch:
         tell = partial(print, file=sys.stderr)
         how = table_keywords(data)
         return read_table(paths, columns, watch, tell=tell, dropped=dropped, **how)
+
+
+def require_different(paths: Sequence[str | Path]) -> None:
+    """Raise InputError for a file that is there twice, under one name or two."""
+    for i, path in enumerate(paths):
+        if any(same_file(path, other) for other in paths[:i]):
+            raise InputError(f"{path}: is given twice")
 
 
 def write_config(path: Path, data: dict[str, Any], model: Model) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,9 +88,32 @@ def read_items(path: str | Path) -> list[str]:
         InputError: the file is not UTF-8, or names no item. OSError: it cannot be read.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+        text = Path(path).read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8: {error.reason}") from None
+    lines = (line.removesuffix("\r") for line in text.split("\n"))
     if not (items := [line for line in lines if line]):
         raise InputError(f"{path}: names no item; there must be one a line")
     return items
+
+
+def check_items(
+    path: str | Path, items: Sequence[str], known: Container[str], some: bool = False
+) -> None:
+    """Say how many items of a file the model does not know.
+
+    Args:
+        path: for the message. items: from `read_items`. known: the ids of the model, as text.
+        some: whether one must be known.
+
+    Raises:
+        InputError: none is, but one must be.
+    """
+    unknown = [item for item in items if item not in known]
+    if some and len(unknown) == len(items):
+        raise InputError(f"{path}: no item of it is known to the model")
+    if unknown:
+        cli.say(
+            f"{path}: ignored, unknown to the model: {len(unknown):,} of {len(items):,} items, "
+            f"such as {cli.shown(unknown[0])}"
+        )

@@ -21,7 +21,7 @@ BLOCK = 1 << 24  # bytes read at a time
 # How compressed files begin.
 _BEGINNINGS = {
     "gzip": rb"\x1f\x8b",
-    "Zstandard": rb"\x28\xb5\x2f\xfd",
+    "Zstandard": rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18",  # or a frame to be skipped
     "bzip2": rb"BZh\d1AY&SY",
     "xz": rb"\xfd7zXZ\x00",
     "zip": rb"PK\x03\x04",
@@ -45,11 +45,21 @@ def require_file(path: Path) -> None:
         raise InputError(f"{path}: not a readable table: the path is not UTF-8") from None
 
 
+def require_no_pipe(path: Path) -> None:
+    """Raise InputError for a path, see `require_file`, that is read more than once."""
+    if not path.is_file():
+        raise InputError(f"{path}: must be a file that can be read twice, not a pipe")
+
+
 def require_readable(path: Path, readable: Sequence[str]) -> None:
     """Raise InputError for a file that cannot be read, or whose compression is not `readable`."""
+    with _opened(path) as file:
+        _compression(path, file.read(16), readable)
+
+
+def _opened(path: Path) -> IO[bytes]:
     try:
-        with path.open("rb") as file:
-            _compression(path, file.read(16), readable)
+        return path.open("rb")
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
 
@@ -89,14 +99,10 @@ def blocks(path: Path, watch: Callable[[int], None] | None = None) -> Iterator[b
         InputError: the file is missing, empty, damaged, or compressed in another way.
     """
     require_file(path)
-    line, empty = 0, True
+    line = 0
     try:
-        with path.open("rb") as file:
+        with _opened(path) as file:
             for block in whole_lines(path, file, BLOCK):
-                if empty:
-                    if block.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-                        raise InputError(f"{path}: is UTF-16; a text file must be UTF-8")
-                    block, empty = block.removeprefix(codecs.BOM_UTF8), False
                 yield block
                 line += block.count(b"\n")
                 if watch:
@@ -104,12 +110,37 @@ def blocks(path: Path, watch: Callable[[int], None] | None = None) -> Iterator[b
     except (OSError, EOFError, zlib.error, pl.exceptions.PolarsError) as error:
         why = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(f"{path}: not a readable table: after line {line}: {why}") from error
-    if empty:
-        raise InputError(f"{path}: the file is empty")
 
 
 def whole_lines(path: Path, file: IO[bytes], size: int) -> Iterator[bytes]:
     """A file, open for reading, as blocks of whole lines of about `size` bytes; see `blocks`."""
+    parts = _unpacked(path, file, size)
+    first = next(parts, b"")
+    if not first:
+        raise InputError(f"{path}: the file is empty")
+    if other := _other_encoding(first):
+        raise InputError(f"{path}: is {other}; a text file must be UTF-8")
+    yield first.removeprefix(codecs.BOM_UTF8)
+    yield from parts
+
+
+def _other_encoding(text: bytes) -> str | None:
+    """UTF-32 or UTF-16, by a byte-order mark or by the zeros in ASCII's characters."""
+    head = text[:64]
+    for name, width, marks in (
+        ("UTF-32", 4, (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)),
+        ("UTF-16", 2, (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)),
+    ):
+        places = [set(head[place::width]) for place in range(width)]
+        other = [place for place in places if place != {0}]
+        zeros = len(head) >= 16 and len(other) == 1 and 0 not in other[0]
+        if head.startswith(marks) or zeros:
+            return name
+    return None
+
+
+def _unpacked(path: Path, file: IO[bytes], size: int) -> Iterator[bytes]:
+    """The bytes of a file that may be compressed, see `whole_lines`."""
     assert isinstance(file, io.BufferedReader)
     head = file.peek(16)
     if head.startswith(b"PAR1"):
@@ -118,7 +149,12 @@ def whole_lines(path: Path, file: IO[bytes], size: int) -> Iterator[bytes]:
     if kind == "Zstandard":
         # Python's own comes with 3.14. Polars gives a line as one value of a table of one column;
         # it removes a carriage return before each line feed.
-        source = path if path.is_file() else io.BytesIO(file.read())
+        source: Path | io.BytesIO = path
+        skipped = head.startswith(b"\x2a\x4d\x18", 1)  # a frame of pzstd's; Polars would not
+        if skipped:
+            file.read(8 + int.from_bytes(head[4:8], "little"))
+        if skipped or not path.is_file():
+            source = io.BytesIO(file.read())
         table = pl.scan_csv(
             source,
             has_header=False,
@@ -126,11 +162,19 @@ def whole_lines(path: Path, file: IO[bytes], size: int) -> Iterator[bytes]:
             quote_char=None,
             infer_schema=False,
         )
-        for part in table.collect_batches(chunk_size=size // 64):
-            if part.width > 1:
-                raise InputError(f"{path}: has the control character 0x1f; unpack the file first")
-            lines = part.to_series().fill_null("").to_list()
-            yield "".join(f"{line}\n" for line in lines).encode()
+        try:
+            for part in table.collect_batches(chunk_size=size // 64):
+                if part.width > 1:
+                    raise InputError(
+                        f"{path}: has the control character 0x1f; unpack the file first"
+                    )
+                lines = part.to_series().fill_null("").to_list()
+                yield "".join(f"{line}\n" for line in lines).encode()
+        except pl.exceptions.ComputeError as error:
+            if "utf" not in str(error).lower():
+                raise
+            why = "has bytes that are not UTF-8; unpack the file first, then the row is named"
+            raise InputError(f"{path}: {why}") from None
         return
     text = gzip.GzipFile(fileobj=file) if kind == "gzip" else file
     while block := text.read(size):

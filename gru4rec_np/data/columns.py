@@ -14,7 +14,8 @@ import polars as pl
 
 from gru4rec_np.errors import InputError
 
-TIME_UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000}  # of times that are numbers, in a second
+# Of times that are numbers, in a second.
+TIME_UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 TOO_LATE = 1e11  # seconds, in the year 5138; milliseconds pass it in 1973
 Numbers = Sequence[int] | np.ndarray  # of a table's rows, for messages
 
@@ -38,6 +39,15 @@ def require_values(
             )
     for column in columns:
         dtype = frame[column].dtype
+        if column != time and dtype == pl.Datetime("ns"):  # read as microseconds
+            cut = frame[column].dt.nanosecond() % 1_000 != 0
+            if cut.any():
+                row = _first(cut)
+                raise InputError(
+                    f"{name}, row {numbers[row]}, column {column}: "
+                    f"{frame[column].cast(pl.String)[row]} is not whole microseconds, as an id "
+                    "must be"
+                )
         wrong = (pl.Boolean,) if column == time and columns.count(column) == 1 else ()
         if dtype.is_nested() or dtype in (pl.Time, pl.Duration, pl.Object, *wrong):
             raise InputError(
@@ -100,7 +110,7 @@ def plain(item: Any) -> Any:
 def from_pandas(column: Any, name: str) -> pl.Series:
     """A pandas column without pyarrow: NaN and None become null."""
     values = column.to_numpy()
-    if values.dtype.kind == "M":
+    if values.dtype.kind == "M" and values.dtype != np.dtype("datetime64[ns]"):
         values = values.astype("datetime64[us]")
     if values.dtype != object:
         return pl.Series(values, nan_to_null=True)
@@ -158,8 +168,8 @@ NAMED_ZONE, BLANK_BEFORE_ZONE = r"\s*(?:UTC|GMT)$", r"\s+([+-]\d\d:?\d\d|Z)$"
 
 
 def time_kind(column: pl.Series) -> str:
-    """Whether times are numbers, date-times, or date-times with a zone."""
-    if column.dtype != pl.String or column.cast(pl.Float64, strict=False).is_not_null().any():
+    """Whether times are numbers, date-times, or date-times with a zone, as the first one is."""
+    if column.dtype != pl.String or column.head(1).cast(pl.Float64, strict=False).is_finite()[0]:
         return "numbers"
     return "zoned" if column.head(1).str.contains(ZONE)[0] else "dates"
 
@@ -176,6 +186,9 @@ def to_seconds(column: pl.Series, kind: str, unit: str, name: str, numbers: Numb
         values = column.cast(pl.Float64, strict=False)
         bad = values.is_null() | ~values.is_finite()
         seconds = values.to_numpy() / TIME_UNITS[unit]
+        whole = column.cast(pl.Int64, strict=False)
+        if unit == "ns" and whole.is_not_null().all():  # more digits than a float has
+            seconds = (whole // 1_000).to_numpy() / TIME_UNITS["us"]
     else:
         text = column
         if text.str.contains(rf"{NAMED_ZONE}|{BLANK_BEFORE_ZONE}").any():
@@ -191,36 +204,33 @@ def to_seconds(column: pl.Series, kind: str, unit: str, name: str, numbers: Numb
         row = _first(bad)
         raise InputError(
             f"{name}, row {numbers[row]}, column {column.name}: {str(column[row])[:60]!r} is "
-            "no time; a number of seconds since 1970 or an ISO date-time is expected, in all rows "
-            "alike"
+            f"no time; a number of {unit} since 1970 or an ISO date-time like "
+            "2014-04-07T10:51:09.277Z is expected, in all rows alike"
         )
     if kind == "numbers":
-        _refuse_other_units(values.to_numpy(), unit, name, numbers, column.name)
+        _refuse_other_units(values.to_numpy(), column, unit, name, numbers)
     return seconds
 
 
 def _refuse_other_units(
-    times: np.ndarray,
-    unit: str,
-    name: str,
-    numbers: Numbers,
-    column: str,
+    times: np.ndarray, column: pl.Series, unit: str, name: str, numbers: Numbers
 ) -> None:
-    """Raise InputError for numbers that can hardly be of this unit."""
+    """Raise InputError for numbers that can hardly be of this unit. times: those of the column."""
+    dates = times // 1_000_000 if (times >= 1e13).all() else times  # 20140407105109
+    months, days = dates // 100 % 100, dates % 100
+    like_dates = (dates >= 1900_01_01) & (dates < 2100_01_01) & (months >= 1) & (months <= 12)
+    if (like_dates & (days >= 1) & (days <= 31) & (times % 1 == 0)).all():
+        raise InputError(
+            f"{name}, row {numbers[0]}, column {column.name}: {column[0]} looks like a date, not "
+            f"like {unit} since 1970; write it as 2014-04-07 or 2014-04-07 10:51:09"
+        )
     late = np.abs(times / TIME_UNITS[unit]) >= TOO_LATE
     if late.any():
         row = int(late.argmax())
-        # Microseconds pass 1e14 in 1973, milliseconds do in 5138.
-        better = "ms" if abs(times[row]) < 1e14 else "us"
+        # The times of today are too large for each unit but their own.
+        better = next((u for u, n in TIME_UNITS.items() if abs(times[row]) / n < TOO_LATE), "ns")
         raise InputError(
-            f"{name}, row {numbers[row]}, column {column}: {times[row]:.0f} is too large for "
-            f"{unit} since 1970; is it {better}? Then give --time-unit {better} "
+            f"{name}, row {numbers[row]}, column {column.name}: {str(column[row])[:60]} is "
+            f"too large for {unit} since 1970; is it {better}? Then give --time-unit {better} "
             f"(time_unit={better!r})"
-        )
-    months, days = times // 100 % 100, times % 100
-    like_dates = (times >= 1900_01_01) & (times < 2100_01_01) & (months >= 1) & (months <= 12)
-    if (like_dates & (days >= 1) & (days <= 31) & (times % 1 == 0)).all():
-        raise InputError(
-            f"{name}, row {numbers[0]}, column {column}: {times[0]:.0f} looks like a date, not "
-            f"like {unit} since 1970; write it as 2014-04-07"
         )

@@ -11,20 +11,20 @@ from collections.abc import Sequence
 
 from gru4rec_np.errors import InputError
 
-Columns = Sequence["str | Sequence[str]"]  # of the session, of which there may be several, ...
+# Of the session, which may be several, then of the item, the time and whatever else is read.
+Columns = Sequence["str | Sequence[str]"]
 
 
 def keys_of(columns: Columns, found: Sequence[str], name: str) -> list[tuple[str, ...]]:
     """The columns of a table that each of `columns` stands for.
 
-    One of them may be several: a sequence, or names with commas between them.
+    The first may be several: a sequence, or names with commas between them.
 
     Raises:
         InputError: a column is missing, or a name stands there twice.
     """
-    keys = []
-    for column in columns:
-        key = key_of(column, found)
+    keys = names_of(columns, found)
+    for key in keys:
         for part in key:
             if part not in found:
                 has = ", ".join(map(repr, found))
@@ -32,15 +32,15 @@ def keys_of(columns: Columns, found: Sequence[str], name: str) -> list[tuple[str
                 raise InputError(f"{name}: no column {part!r}; it has {has}")
             if list(found).count(part) > 1:
                 raise InputError(f"{name}: two columns are named {part!r}")
-        keys.append(key)
     return keys
 
 
-def key_of(column: str | Sequence[str], found: Sequence[str]) -> tuple[str, ...]:
-    """The names that one of `Columns` stands for, in a table that has the columns `found`."""
-    if not isinstance(column, str):
-        return tuple(column)
-    return (column,) if column in found or "," not in column else tuple(column.split(","))
+def names_of(columns: Columns, found: Sequence[str]) -> list[tuple[str, ...]]:
+    """The names that each of `columns` stands for, in a table that has the columns `found`."""
+    session, *others = columns
+    if isinstance(session, str):
+        session = [session] if session in found else session.split(",")
+    return [tuple(session), *((str(column),) for column in others)]
 
 
 ROLES = ("session", "item", "time")  # of a table's columns, in this order
@@ -74,8 +74,7 @@ def how_to_name(columns: Columns, found: Sequence[str], line: str = "") -> str:
         line: the first line of a text file.
     """
     options = []
-    for role, column in zip(ROLES, columns, strict=False):
-        key = key_of(column, found)
+    for role, key in zip(ROLES, names_of(columns, found), strict=False):
         if not set(key) <= set(found):
             names = [part if part in found else _guess(part, found) or "NAME" for part in key]
             options.append(f"--{role}-column {shlex.quote(','.join(names))}")

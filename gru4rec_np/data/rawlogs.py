@@ -13,7 +13,6 @@ format, no event is left, or gap_minutes is not above 0.
 
 from __future__ import annotations
 
-import codecs
 import itertools
 import json
 import zlib
@@ -24,17 +23,19 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from gru4rec_np.data.blocks import require_file, require_readable, whole_lines
-from gru4rec_np.data.columns import distinct
+from gru4rec_np.data.blocks import require_file, require_no_pipe, require_readable, whole_lines
+from gru4rec_np.data.columns import TOO_LATE, distinct
 from gru4rec_np.data.sessions import Sessions
 from gru4rec_np.data.tables import COLUMNS, ROWS, from_parts
-from gru4rec_np.data.text import Watch
+from gru4rec_np.data.text import LONE_RETURN, Watch
 from gru4rec_np.errors import InputError
 
 BLOCK = 1 << 26  # bytes read at a time
 SESSION, ITEM, TIME = COLUMNS
 WHOLE = "a whole number"
+MS = "a whole number of milliseconds since 1970"
 DAY_MS = 86_400_000
+LATEST_MS = int(TOO_LATE * 1000) // 2  # so that the sum of a day and a time is not too late either
 Files = str | Path | Sequence[str | Path]
 
 
@@ -87,11 +88,12 @@ def read_diginetica(
     """
     date = pl.col("eventdate").str.to_date("%Y-%m-%d", strict=False)
     days = date.to_physical().cast(pl.Int64)  # since 1970
+    days = pl.when(_in_range(days * DAY_MS)).then(days)
 
     def numbers(table: Table) -> pl.DataFrame:
         session, item, timeframe, _ = table.rows.columns[1:]
         day = _parse(table, "eventdate", days, "a date like 2016-05-09")
-        frame = _frame(_whole(table, session), _whole(table, item), _whole(table, timeframe))
+        frame = _frame(_whole(table, session), _whole(table, item), _ms(table, timeframe))
         return frame.with_columns(day.alias("day"))
 
     spellings = [
@@ -129,7 +131,7 @@ def read_retailrocket(
 
     def numbers(table: Table) -> pl.DataFrame:
         item = _whole(table, "itemid", table.rows["event"] == event)
-        return _frame(_whole(table, "visitorid"), item, _whole(table, "timestamp"))
+        return _frame(_whole(table, "visitorid"), item, _ms(table, "timestamp"))
 
     columns = "timestamp", "visitorid", "event", "itemid"
     parts = _cut_at_gaps(map(numbers, _tables(files, ",", [columns], watch)), gap_minutes)
@@ -165,7 +167,17 @@ def read_rees46(
     def numbers(table: Table) -> pl.DataFrame:
         kept = table.rows["event_type"] == event
         time = _moment(table, "event_time", "%Y-%m-%d %H:%M:%S UTC", "2019-10-01 00:00:00 UTC")
-        session = _whole(table, "user_id", kept) if by_user else table.rows["user_session"]
+        session = (
+            _whole(table, "user_id", kept)
+            if by_user
+            else _parse(
+                table,
+                "user_session",
+                pl.when(~_no_utf8("user_session")).then("user_session"),
+                "text in UTF-8",
+                kept,
+            )
+        )
         return _frame(session, _whole(table, "product_id", kept), time)
 
     columns = "event_time", "event_type", "product_id", "user_id" if by_user else "user_session"
@@ -207,7 +219,7 @@ def read_coveo(
         session, action, item, time = table.rows.columns[1:]
         kept = table.rows[action] == event
         items = _text(table, item, kept)
-        return _frame(_text(table, session), items, _whole(table, time))
+        return _frame(_text(table, session), items, _ms(table, time))
 
     spellings = [
         ("session_id_hash", "product_action", sku, "server_timestamp_epoch_ms")
@@ -250,6 +262,7 @@ def read_otto(
             some = lines.filter(pl.col("events").list.len() > 0)
             events = some.explode("events").unnest("events")
             broken = any(frame.null_count().sum_horizontal().sum() for frame in (lines, events))
+            broken = broken or not events.select(_in_range(pl.col("ts")).all()).item()
         except pl.exceptions.PolarsError:
             broken = True
         if broken:  # Polars does not say where
@@ -291,8 +304,7 @@ def _blocks(files: Files, watch: Watch | None) -> Iterator[tuple[Path, int, byte
     paths = _paths(files)
     for path in paths:
         require_file(path)
-        if not path.is_file():
-            raise InputError(f"{path}: must be a file that can be read twice, not a pipe")
+        require_no_pipe(path)
     sizes = [path.stat().st_size for path in paths]
     before = 0
     for path, size in zip(paths, sizes, strict=True):
@@ -301,7 +313,7 @@ def _blocks(files: Files, watch: Watch | None) -> Iterator[tuple[Path, int, byte
         try:
             with path.open("rb") as file:
                 for block in whole_lines(path, file, BLOCK):
-                    yield path, line, block.removeprefix(codecs.BOM_UTF8) if line == 1 else block
+                    yield path, line, block
                     line += block.count(b"\n")
                     if watch:
                         watch(before + file.tell(), sum(sizes))
@@ -329,9 +341,13 @@ def _tables(
     columns = spellings[0]
     names = list(columns)
     for path, first_line, block in _blocks(files, watch):
-        text = block.decode(errors="replace").split("\n")
+        whole = block.decode(errors="replace").replace("\r\n", "\n").removesuffix("\r")
+        if "\r" in whole:
+            line = first_line + whole.count("\n", 0, whole.index("\r"))
+            raise InputError(f"{path}, line {line}: {LONE_RETURN}")
+        text = whole.split("\n")
         if header and first_line == 1:
-            names = text[0].rstrip("\r").split(separator)
+            names = text[0].split(separator)
             columns = min(spellings, key=lambda spelling: len({*spelling} - {*names}))
             for column in columns:
                 if column not in names:
@@ -341,7 +357,6 @@ def _tables(
                     )
             text[0] = ""
         lines = pl.DataFrame({"text": text}, schema={"text": pl.String})
-        lines = lines.with_columns(pl.col("text").str.strip_suffix("\r"))
         lines = lines.with_row_index("line", offset=first_line).filter(pl.col("text") != "")
         width = lines["text"].str.count_matches(separator, literal=True) + 1
         wrong = width != len(names)
@@ -385,15 +400,30 @@ def _whole(table: Table, column: str, where: pl.Series | None = None) -> pl.Seri
 
 def _text(table: Table, column: str, where: pl.Series | None = None) -> pl.Series:
     """Ids that are text, as categories: 4 bytes each."""
-    text = pl.col(column)
-    filled = pl.when(text != "").then(text).cast(pl.Categorical)
-    return _parse(table, column, filled, "an id", where)
+    is_id = (pl.col(column) != "") & ~_no_utf8(column)
+    ids = pl.when(is_id).then(column).cast(pl.Categorical)
+    return _parse(table, column, ids, "an id in UTF-8", where)
+
+
+def _no_utf8(column: str) -> pl.Expr:
+    """Whether a text has the mark that `_tables` puts in place of bytes that are not UTF-8."""
+    return pl.col(column).str.contains("\ufffd", literal=True)
 
 
 def _moment(table: Table, column: str, format: str, example: str) -> pl.Series:
     """Times in milliseconds since 1970."""
-    time = pl.col(column).str.to_datetime(format, time_unit="ms", strict=False)
-    return _parse(table, column, time.dt.epoch("ms"), f"a time like {example}")
+    ms = pl.col(column).str.to_datetime(format, time_unit="ms", strict=False).dt.epoch("ms")
+    return _parse(table, column, pl.when(_in_range(ms)).then(ms), f"a time like {example}")
+
+
+def _ms(table: Table, column: str) -> pl.Series:
+    """Times in milliseconds since 1970."""
+    ms = pl.col(column).cast(pl.Int64, strict=False)
+    return _parse(table, column, pl.when(_in_range(ms)).then(ms), MS)
+
+
+def _in_range(ms: pl.Expr) -> pl.Expr:
+    return ms.is_between(-LATEST_MS, LATEST_MS)
 
 
 def _frame(session: pl.Series, item: pl.Series, ms: pl.Series) -> pl.DataFrame:
@@ -470,15 +500,17 @@ def _otto_fault(line: bytes) -> str | None:
         for event in session["events"]:
             if not isinstance(event, dict):
                 return f", events: {str(event)[:60]!r} where an object is expected"
-            faults += [_fault(event, key, int, WHOLE) for key in ("aid", "ts")]
+            faults += [_fault(event, "aid", int, WHOLE), _fault(event, "ts", int, MS, LATEST_MS)]
             faults += [_fault(event, "type", str, "a text")]
     return next(filter(None, faults), None)
 
 
-def _fault(values: dict[str, Any], key: str, kind: type, expected: str) -> str | None:
+def _fault(
+    values: dict[str, Any], key: str, kind: type, expected: str, most: int = 2**63 - 1
+) -> str | None:
     value = values.get(key)
     # Not isinstance: True is no number. int64 is what Polars reads.
-    if type(value) is kind and (type(value) is not int or -(2**63) <= value < 2**63):
+    if type(value) is kind and (type(value) is not int or -most - 1 <= value <= most):
         return None
     found = "nothing" if value is None else repr(str(value)[:60])
     return f", {key}: {found} where {expected} is expected"

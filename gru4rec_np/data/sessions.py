@@ -204,7 +204,7 @@ class Sessions:
         new[unknown] = len(item_ids) + np.arange(len(unknown))
         more = self.item_ids[unknown]
         if len(more) and more.dtype != item_ids.dtype:
-            names = {"i": "whole numbers", "O": "text"}
+            names = {"i": "whole numbers", "O": "text", "f": "floats", "b": "booleans"}
             old, other = (names.get(a.dtype.kind, str(a.dtype)) for a in (item_ids, more))
             raise InputError(
                 f"item ids: those of the model are {old}, {str(more[0])[:60]!r} is {other}"

@@ -14,7 +14,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from gru4rec_np.data.blocks import COMPRESSED, ending, require_file, require_readable
+from gru4rec_np.data.blocks import (
+    COMPRESSED,
+    ending,
+    require_file,
+    require_no_pipe,
+    require_readable,
+)
 from gru4rec_np.data.columns import (
     TIME_UNITS,
     Numbers,
@@ -60,7 +66,8 @@ def read_table(
 
     A name that ends in `.parquet` is Parquet, any other is text: a header line, then a row a line.
     Text is UTF-8; lines end in LF or CRLF. Files may be compressed by gzip or Zstandard, whatever
-    they are named; an ending `.gz` or `.zst` is passed over. A pipe is read as a file.
+    they are named; an ending `.gz` or `.zst` is passed over. From Zstandard a CRLF within a quoted
+    value comes as LF. A pipe of text is read as a file.
 
     The separator is found from the header, see `text.read_text`. Values separated by commas,
     semicolons or bars may be quoted, and all values in a file named `.csv`. Elsewhere a quotation
@@ -70,7 +77,8 @@ def read_table(
     Ids that are whole numbers throughout become int64. Other text is kept unchanged: "a" and " a"
     are two items. A text file cannot tell the number 1 from the text "1". Floats, booleans and
     dates, which only Parquet and frames have, keep their type. Other types that have a text
-    (decimals, uint64 beyond int64, UUIDs, date-times with a zone) become text.
+    (decimals, uint64 beyond int64, UUIDs, date-times with a zone) become text. A date-time with
+    parts of a microsecond is no id.
 
     Times are numbers, or ISO date-times, with a zone in all rows or in none; without one they are
     UTC. What is below a microsecond is cut off. Numbers that would be seconds from the year 5138 on
@@ -88,8 +96,8 @@ def read_table(
             pipe.
         separator: of a text file's columns; one character.
         layout: "table", or "lists": text without a header, a session a line, the items separated by
-            blanks or by `separator`. Its times are those of `Sessions.from_lists`.
-        time_unit: of times that are numbers: "s", "ms" or "us" since 1970.
+            blanks or tabs, or by `separator`. Its times are those of `Sessions.from_lists`.
+        time_unit: of times that are numbers: "s", "ms", "us" or "ns" since 1970.
         session_gap: cut the events of each session at pauses of more than this many seconds.
             The session column may then be a user's. New sessions are numbered from 1.
         keep: a column and one or more of its values; rows with other values are passed over.
@@ -147,6 +155,7 @@ def read_table(
 
 def _read_parquet(path: Path, columns: Columns) -> Iterator[tuple[Part, float]]:
     """The wanted columns of a Parquet file, part by part, and what share of the rows is read."""
+    require_no_pipe(path)
     require_readable(path, ())
     try:
         table = pl.scan_parquet(path, glob=False)
@@ -370,9 +379,20 @@ def _unreadable(name: object, error: BaseException) -> InputError:
     return InputError(f"{name}: not a readable table: {why}")
 
 
-def _readable_text(ids: np.ndarray) -> np.ndarray:
+def readable_text(ids: np.ndarray) -> np.ndarray:
     """Ids as text files hold them: what is no whole number by the text that `index_of` goes by."""
     return ids if ids.dtype == np.int64 else np.array([str(i) for i in ids.tolist()], object)
+
+
+def require_tsv(path: str | Path, columns: Sequence[np.ndarray], instead: str) -> None:
+    """Raise InputError for text that a tab-separated file cannot hold. instead: other endings."""
+    for column in columns:
+        for text in column.tolist() if column.dtype == object else ():
+            if not text or not {"\t", "\n", "\r"}.isdisjoint(text):
+                raise InputError(
+                    f"{path}: {text[:60]!r} is empty or has a tab or a line break, which a "
+                    f"tab-separated file cannot hold; write {instead}"
+                )
 
 
 @contextmanager
@@ -401,15 +421,9 @@ def write_table(sessions: Sessions, path: str | Path) -> None:
         raise InputError(f"{path}: compressed files are not written, only read")
     session_ids, item_ids = sessions.session_ids, sessions.item_ids
     if kind != ".parquet":
-        session_ids, item_ids = _readable_text(session_ids), _readable_text(item_ids)
+        session_ids, item_ids = readable_text(session_ids), readable_text(item_ids)
     if kind == ".tsv":
-        for ids in (session_ids, item_ids):
-            for text in ids.tolist() if ids.dtype == object else ():
-                if not text or not {"\t", "\n", "\r"}.isdisjoint(text):
-                    raise InputError(
-                        f"{path}: the id {text[:60]!r} is empty or has a tab or a line break, "
-                        "which a tab-separated file cannot hold; write .csv or .parquet"
-                    )
+        require_tsv(path, [session_ids, item_ids], ".csv or .parquet")
     of_events = np.repeat(session_ids, sessions.lengths), item_ids[sessions.items], sessions.times
     frame = pl.DataFrame(dict(zip(COLUMNS, of_events, strict=True)))
 

@@ -19,12 +19,13 @@ import numpy as np
 import polars as pl
 
 from gru4rec_np.data.blocks import blocks, ending
-from gru4rec_np.data.headers import Columns, how_to_name, key_of, keys_of, spelling
+from gru4rec_np.data.headers import Columns, how_to_name, keys_of, names_of, spelling
 from gru4rec_np.errors import InputError
 
 SEPARATORS = {"\t": "tabs", ",": "','", ";": "';'", " ": "blanks", "|": "'|'"}
 QUOTE = '"'
 LF, CR = b"\n\r"
+LONE_RETURN = "a carriage return without a line feed; lines end in LF or CRLF"
 _NOT_UTF8 = re.compile("[\udc80-\udcff]")  # what other bytes are decoded to
 Watch = Callable[[int, int], None]  # called with how much of a file is read, and of how much
 
@@ -136,7 +137,11 @@ def _header(path: Path, text: bytes, columns: Columns, separator: str | None) ->
             fault = f"{path}, row 1: {_words(error)}"
         except InputError as error:
             fault = f"{error}, separated by {SEPARATORS.get(mark, repr(mark))}"
-            fault += how_to_name(columns, names, text.partition(b"\n")[0].decode(errors="replace"))
+            if not quoted and names and names[0].startswith(QUOTE):
+                fault += "; quotation marks are a part of a name here, but not in a file named .csv"
+            else:
+                line = text.partition(b"\n")[0].decode(errors="replace")
+                fault += how_to_name(columns, names, line)
             if not names:
                 fault = f"{path}, row 1: a blank line where names of columns are expected"
         else:
@@ -144,7 +149,7 @@ def _header(path: Path, text: bytes, columns: Columns, separator: str | None) ->
             used = len(text) - len(text.split(b"\n", reader.line_num)[-1])
             return Format(mark, quoted, names, wanted), used
         known = set(map(spelling, names))
-        found = sum(spelling(part) in known for column in columns for part in key_of(column, names))
+        found = sum(spelling(part) in known for key in names_of(columns, names) for part in key)
         # A blank also stands between the words of a name.
         faults.append(((found, len(names) > 1, mark != " ", len(names)), fault))
     raise InputError(max(faults, key=lambda fault: fault[0])[1])
@@ -169,6 +174,8 @@ def _read_fast(text: bytes, form: Format, last: bool) -> tuple[pl.DataFrame, int
             at[np.searchsorted(quotes, at) % 2 == 0] for at in (ends, marks, returns)
         )
     if last and ends[-1] + 1 < len(data):  # a value that does not end
+        return None
+    if np.diff(ends).max(initial=0) > csv.field_size_limit():  # a value may be too long
         return None
     if len(returns) and not (data[returns + 1] == LF).all():
         return None
@@ -210,7 +217,7 @@ def _words(error: csv.Error) -> str:
         "end of data": "a quotation mark opens a value that does not end",
         "expected after": "text after the quotation mark that ends a value; a mark within a value "
         "is written twice",
-        "new-line": "a carriage return without a line feed; lines end in LF or CRLF",
+        "new-line": LONE_RETURN,
         "field limit": f"a value of more than {csv.field_size_limit():,} characters; does a "
         "quotation mark not close?",
     }.items():
@@ -320,7 +327,7 @@ def read_lists(
         first: the number of the first session.
 
     Raises:
-        InputError: a line is not UTF-8, or an item of it is empty.
+        InputError: a line is not UTF-8 or has a carriage return, or an item of it is empty.
     """
     line = 1
     for block in blocks(path, watch):
@@ -331,9 +338,12 @@ def read_lists(
             raise InputError(
                 f"{path}, line {bad}: the byte {block[error.start]:#x}, which is not UTF-8"
             ) from None
-        lines = pl.Series(text.split("\n")).str.strip_chars_end("\r")
+        lines = pl.Series(text.split("\n")).str.strip_suffix("\r")
+        if (returns := lines.str.contains("\r", literal=True)).any():
+            bad = line + int(returns.to_numpy().argmax())
+            raise InputError(f"{path}, line {bad}: {LONE_RETURN}")
         if separator is None:
-            items = lines.str.extract_all(r"\S+")
+            items = lines.str.extract_all(r"[^ \t]+")
         else:
             items = lines.str.split(separator)
             empty = (items.list.contains("") & (lines != "")).to_numpy()
