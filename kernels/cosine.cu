@@ -1,6 +1,6 @@
-// Scores that are cosines: r = cosine * top V_u / (|top| |V_u|), without biases, as network.forward
-// defines them. The products come from scores.cu and their gradients go back through it; here are
-// the lengths. A squared length is a sum plus TINY.
+// Scores that are cosines: r = cosine * top V_u / (|top| |V_u|), without biases, as
+// network.compare_sampled defines them. The products come from scores.cu and their gradients go back
+// through it; here are the lengths. A squared length is a sum plus TINY.
 //
 // Times in the comments: a step of the package's defaults (docs/performance.md), on an H200.
 #include "common.cuh"

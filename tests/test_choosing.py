@@ -237,5 +237,13 @@ def test_top_k_rows_is_top_k_of_each_row(seed, n_items, k, values, holes):
         assert [(i, v) for i, v in zip(row, of, strict=True) if i >= 0] == wanted
 
 
+def test_top_k_rows_leaves_out_nan_and_nothing_else():
+    scores = np.arange(200.0)[None].repeat(2, axis=0)
+    scores[0, 195], scores[1, 3:] = np.nan, np.nan
+    items, best = top_k_rows(scores, 5)
+    assert items.tolist() == [[199, 198, 197, 196, 194], [2, 1, 0, -1, -1]]
+    assert np.isnan(best[1, 3:]).all()
+
+
 def test_a_baseline_has_no_table():
     assert not hasattr(Markov, "similar") and not hasattr(Markov, "session_vectors")

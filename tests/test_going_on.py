@@ -231,6 +231,26 @@ def test_an_item_that_the_new_log_lacks_is_no_negative():
         assert (model.weights["V_y"][missing] != before).any() == kept
 
 
+@pytest.mark.parametrize("kept", [False, True])
+def test_the_corrected_logq_counts_only_what_can_be_drawn(kept, monkeypatch):
+    """Targets come from the new log, samples from the counts that the sampler has."""
+    model, found = GRU4Rec(**SMALL, logq_corrected=True, logq=1.0, sample_alpha=0.6), {}
+    model.fit(OLD)
+    plain = model.ops.stepper
+
+    def watched(*args):
+        found["log_c"] = args[-1]
+        return plain(*args)
+
+    monkeypatch.setattr(model.ops, "stepper", watched)
+    model.fit_more(NEW, keep_counts=kept)
+    targets = NEW.extend(OLD.item_ids).support
+    samples = model.support**0.6 * (model.support > 0)
+    assert (targets == 0).any() and (samples == 0).any() != kept
+    wanted = 7 * targets / targets.sum() + 16 * samples / samples.sum()
+    np.testing.assert_allclose(np.exp(found["log_c"]), wanted, rtol=1e-5)
+
+
 @pytest.mark.parametrize("cls", [GRU4Rec, NARM])
 def test_refused_and_unchanged(cls):
     values = SMALL if cls is GRU4Rec else NARM_SMALL

@@ -221,6 +221,29 @@ def test_divergence_is_named(shop_split):
         wild.fit(shop_split[0])
 
 
+def test_a_refused_fit_changes_nothing():
+    """An untrained model still has no answer, a trained one still has its own."""
+    log, strangers = Shop(n_items=30).simulate(60), Sessions.from_lists([["x", "y"]])
+    refused = [
+        ({"validation": strangers}, "no test session has two items that are known"),
+        ({"validation": log, "primary": "ndcg@20"}, "primary_metric: must be recall@K or mrr@K"),
+        ({"patience": 1}, "patience: must be a whole number >= 0, and 0 without validation"),
+        ({"resume": "none.npz"}, "none.npz"),
+    ]
+    for options, words in refused:
+        model = GRU4Rec(**SMALL, backend="numpy")
+        with pytest.raises(InputError, match=words):
+            model.fit(log, **options)
+        with pytest.raises(InputError, match="call fit or load first"):
+            model.recommend(log.session(0))
+        assert not hasattr(model, "training")
+        model.fit(log)
+        before = vars(model).copy()
+        with pytest.raises(InputError, match=words):
+            model.fit(log[:20], **options)
+        assert all(vars(model)[name] is value for name, value in before.items())
+
+
 def test_before_fit():
     for use in (lambda m: m.session(), lambda m: m.save("x"), lambda m: m.recommend(["a"])):
         with pytest.raises(InputError, match="call fit or load first"):

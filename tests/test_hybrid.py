@@ -225,8 +225,27 @@ def test_a_live_session_outlives_going_on(hybrid):
         assert len(live.scores()) == len(mixture.item_ids) and len(live.recommend(5)) == 5
 
 
-def test_too_short_to_hold_out():
+def test_a_refused_fit_changes_nothing(monkeypatch):
+    """Before the network is trained, or after, when the shares are learnt."""
     model = Hybrid(**SMALL).fit(TRAIN)
+    before = model.recommend(TRAIN.session(0))
+    with pytest.raises(InputError, match="no test session has two items that are known"):
+        model.fit(TRAIN[:100], validation=Sessions.from_lists([["x", "y"]]))
+    with pytest.raises(InputError, match="hybrid: the shares need validation: split: "):
+        model.fit(TRAIN[:1])
+    assert model.recommend(TRAIN.session(0)) == before
+
+    def diverge(*_):
+        raise InputError("diverged")
+
+    monkeypatch.setattr(Hybrid, "_shares_on", diverge)
+    with pytest.raises(InputError, match="diverged"):
+        model.fit(TRAIN[:100])
+    assert model.recommend(TRAIN.session(0)) == before
+
+
+def test_too_short_to_hold_out():
+    model = Hybrid(**SMALL)
     with pytest.raises(InputError, match="hybrid: the shares need validation: split: "):
         model.fit(Sessions.from_lists([["a", "b"]]))
     with pytest.raises(InputError, match="hybrid: the model is not trained"):

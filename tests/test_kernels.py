@@ -415,6 +415,15 @@ def test_scores_of_the_catalogue(backend, n, items, H, dtype, seed):
         assert ops.catalogue_scores(h[[at]], V_y[item], b_y[item])[0, 0] == got[at, item[0]]
 
 
+def test_scores_of_more_cases_than_a_grid_is_high(monkeypatch):
+    """CUDA: a grid's y is at most 65,535."""
+    ops, grids = ops_of("cuda-emulated"), []
+    monkeypatch.setattr(ops, "launch", lambda file, name, grid, *args: grids.append(grid))
+    h, V_y = np.zeros((70_000, 1), np.float32), np.zeros((2, 1), np.float32)
+    assert ops.catalogue_scores(h, V_y, V_y[:, 0]).shape == (70_000, 2)
+    assert sum(y for _, y in grids) == 70_000 and max(y for _, y in grids) <= 65_535
+
+
 def test_ranks_do_not_depend_on_threads():
     numba, ops, rng = pytest.importorskip("numba"), ops_of("numba"), np.random.default_rng(0)
     h, V_y = (rng.normal(size=(n, 20)).astype(np.float32) for n in (3000, 2000))
@@ -520,7 +529,7 @@ def test_kernels_refuse_arrays_that_they_cannot_read():
     """Machine code would read what lies beside them."""
     kernels = importlib.import_module(type(ops_of("numba")).__module__)
     y = np.zeros(4, np.float32)
-    for bad in (y[::2], y.astype(np.float16), y.reshape(2, 2)):
+    for bad in (y[::2], y.astype(np.float16), y.astype(np.float64), y.reshape(2, 2)):
         with pytest.raises(TypeError, match="gate: hU is float"):
             kernels.gate(y[:2], bad, y[:2])
 

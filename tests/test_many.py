@@ -176,7 +176,10 @@ def test_what_a_tsv_cannot_hold_is_refused(run, folder, session, item, title):
 def test_a_full_disk_ends_with_one_line(run, folder, name, capsys):
     """And with no file: Polars says it in three ways, by the format."""
     with pytest.raises(SystemExit) as end, files_of_at_most(500):
-        cli.run(lambda: run(recommend, "model.npz", "--sessions", "sessions.tsv", "--out", name))
+        cli.run(
+            lambda: run(recommend, "model.npz", "--sessions", "sessions.tsv", "--out", name,
+                        "--backend", "numpy")
+        )  # fmt: skip
     out, err = capsys.readouterr()
     assert (end.value.code, out, err.count("\n")) == (2, "", 1)
     assert err.startswith(f"error: {name}: ") and "File too large" in err

@@ -607,6 +607,13 @@ def test_recommend(model):
             model.recommend(session, k=k)
 
 
+def test_sessions_of_unknown_items_alone(log):
+    model = NARM(**SMALL).fit(log)
+    assert np.isnan(model.session_vectors([["never seen"], []])).all()
+    items, scores = model.recommend_many([["never seen"], []], k=3)
+    assert (items == -1).all() and np.isnan(scores).all()
+
+
 @pytest.mark.parametrize("normalise", [False, True])
 def test_the_weights_of_clicks(log, monkeypatch, normalise):
     """They are those of the last click, computed here by hand; 0 for what is not looked at."""

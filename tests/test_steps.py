@@ -1,9 +1,11 @@
 """Many training steps at once, as backends do them, against the step by step network of NumPy."""
 
 import functools
+import itertools
 import os
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from conftest import EXPLORES, examples, shared
 from gru4rec_np import GRU4Rec, Sessions, Shop, backends, read_table
 from gru4rec_np.data.batches import draw_negatives, negative_distribution, session_parallel
 from gru4rec_np.models import network
+from gru4rec_np.models.training import Stopped
 from gru4rec_np.ops import optim
 from gru4rec_np.ops.losses import LOSSES
 
@@ -179,6 +182,69 @@ def test_the_number_of_threads_does_not_show_in_the_bits(encoding, small, cores,
         numba.set_num_threads(threads)
     for one, other in zip(found[0], found[-1], strict=True):
         assert (one == other).all()
+
+
+def test_ctrl_c_as_threads_start_waits_for_the_chunk(monkeypatch):
+    """Threads that have started use arrays that only `Team.run` keeps alive."""
+    ops_of("numba")
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    monkeypatch.setattr("numba.get_num_threads", lambda: 4)
+    monkeypatch.setattr("gru4rec_np.backends.numba.steps.WORTH_PARTS", 0)
+    log, starts = Shop(n_items=300).simulate(300), itertools.count(1)
+    model, wanted = (GRU4Rec(n_sample=600, n_epochs=1, backend="numba") for _ in range(2))
+
+    def stop(*_):
+        raise Stopped
+
+    class Breaking(threading.Thread):
+        def start(self):
+            if next(starts) == 2:
+                raise KeyboardInterrupt
+            super().start()
+
+    with pytest.raises(Stopped):
+        wanted.fit(log, on_chunk=stop)
+    monkeypatch.setattr("gru4rec_np.backends.numba.threads.Thread", Breaking)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(log)
+    assert next(starts) == 3
+    for name, weights in wanted.weights.items():
+        assert (model.weights[name] == weights).all(), name
+
+
+class OwnLimits:
+    """A BLAS with a limit for each calling thread, as MKL has."""
+
+    def __init__(self):
+        self.limits = {}
+
+    def get_num_threads(self):
+        return self.limits.get(threading.get_ident(), 8)
+
+    def set_num_threads(self, limit):
+        self.limits[threading.get_ident()] = limit
+
+
+def test_each_thread_that_computes_has_one_blas_thread(monkeypatch):
+    ops, library, found = ops_of("numba"), OwnLimits(), []
+    monkeypatch.setattr("gru4rec_np.backends.blas._own", [library])
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr("numba.get_num_threads", lambda: 2)
+    monkeypatch.setattr("gru4rec_np.backends.numba.steps.WORTH_PARTS", 0)
+    assert ops.each(lambda _: library.get_num_threads(), range(4)) == [1] * 4
+    log = Shop(n_items=300).simulate(100)
+    library.limits.clear()
+    model = GRU4Rec(n_sample=60, n_epochs=1, backend="numba").fit(log)
+    assert len(library.limits) > 1  # the team's
+    score = model._scorer(np.arange(log.n_items))
+
+    def watched(sessions, which):
+        found.append(library.get_num_threads())
+        return score(sessions, which)
+
+    monkeypatch.setattr(model, "_scorer", lambda rows: watched)
+    model.recommend_many(log)
+    assert set(found) == {1}
 
 
 def test_parts_follow_the_work_and_the_cores(monkeypatch):

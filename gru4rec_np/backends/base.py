@@ -1,4 +1,4 @@
-"""`Ops`: the hot operations, in NumPy. It is the default backend and the contract of the others.
+"""`Ops`: the hot operations, in NumPy. It defines what the other backends must compute.
 
 Training and ranking spend their time in these operations. A backend is a subclass that overrides
 what it computes faster. It may add a `Stepper`, which runs many training steps in one call.
@@ -175,7 +175,7 @@ class Ops:
             hp: `models.hyperparameters.Hyperparameters`.
             W, memory: weights and optimiser memory, which the stepper changes.
             log_support: (I,) float32, for logQ: log of each item's number of training events; with
-                `logq_corrected` that of `scoring.log_columns`.
+                `logq_corrected` that of `scoring.expected_columns`.
         """
         return None
 

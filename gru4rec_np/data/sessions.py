@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -199,8 +199,7 @@ class Sessions:
         Raises:
             InputError: ids of items that it lacks are of another type.
         """
-        index = index_of(item_ids)
-        new = np.array([index.get(str(i), -1) for i in self.item_ids.tolist()], np.int32)
+        new = places_of(self.item_ids.tolist(), index_of(item_ids))
         unknown = np.flatnonzero(new < 0)
         new[unknown] = len(item_ids) + np.arange(len(unknown))
         more = self.item_ids[unknown]
@@ -225,21 +224,25 @@ class Sessions:
         Raises:
             InputError: nothing is left.
         """
-        if item_ids is self.item_ids:
-            new = np.arange(self.n_items)
-            known = self
-        else:
-            index = index_of(item_ids)
-            new = np.array([index.get(str(i), -1) for i in self.item_ids.tolist()], np.int32)
-            known = self.keep_events(new[self.items] >= 0)
-            known = dataclasses.replace(known, items=new[known.items], item_ids=item_ids)
+        known = self if item_ids is self.item_ids else self.over(item_ids, index_of(item_ids))
         known = known.keep_sessions(known.lengths >= 2)
         if known.n_sessions == 0:
+            n_known = (places_of(self.item_ids.tolist(), index_of(item_ids)) >= 0).sum()
             raise InputError(
                 f"no test session has two items that are known from training: of "
-                f"{self.n_items} test items {(new >= 0).sum()} are known"
+                f"{self.n_items} test items {n_known} are known"
             )
         return known
+
+    def over(self, item_ids: np.ndarray, index: Mapping[str, int]) -> Sessions:
+        """These sessions over another catalogue, without the events of items that it lacks.
+
+        Args:
+            item_ids: (I,) the other catalogue. index: its `index_of`.
+        """
+        new = places_of(self.item_ids.tolist(), index)
+        known = self.keep_events(new[self.items] >= 0)
+        return dataclasses.replace(known, items=new[known.items], item_ids=item_ids)
 
 
 def id_array(ids: Iterable[Any]) -> np.ndarray:
@@ -296,6 +299,11 @@ def index_of(ids: np.ndarray) -> dict[str, int]:
         ids: (I,) as `id_array` gives them.
     """
     return {str(item): i for i, item in enumerate(ids.tolist())}
+
+
+def places_of(ids: Iterable[Any], index: Mapping[str, int]) -> np.ndarray:
+    """(n,) int32: the place of each id in a catalogue, -1 where it lacks it. index: `index_of`."""
+    return np.array([index.get(str(item), -1) for item in ids], np.int32)
 
 
 def item_list(session: Any) -> list[Any]:

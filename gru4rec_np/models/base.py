@@ -7,7 +7,6 @@ in estimator.py. Models with weights derive from `Network` (neural.py), the othe
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
 from abc import ABC, abstractmethod
@@ -21,7 +20,14 @@ import numpy as np
 
 from gru4rec_np.backends import load as load_backend
 from gru4rec_np.backends import one_blas_thread
-from gru4rec_np.data.sessions import Sessions, check_cut_offs, check_k, index_of, item_list
+from gru4rec_np.data.sessions import (
+    Sessions,
+    check_cut_offs,
+    check_k,
+    index_of,
+    item_list,
+    places_of,
+)
 from gru4rec_np.data.tables import Watch, as_sessions
 from gru4rec_np.errors import InputError
 from gru4rec_np.models import checkpoint
@@ -167,7 +173,7 @@ class Model(Estimator, ABC):
         items = item_list(session)
         if not items:
             raise InputError("recommend: the session has no items")
-        indices = np.array([self._index.get(str(item), -1) for item in items], np.int32)
+        indices = places_of(items, self._index)
         places = np.flatnonzero(indices >= 0)
         if len(places) == 0:
             raise InputError(
@@ -256,13 +262,9 @@ class Model(Estimator, ABC):
             InputError: the model is not trained, or these are no sessions.
         """
         self._require_fit()
-        log = as_sessions(sessions, as_text=True)
-        new = np.array([self._index.get(str(i), -1) for i in log.item_ids.tolist()], np.int32)
-        log = log.keep_events(new[log.items] >= 0)
+        log = as_sessions(sessions, as_text=True).over(self.item_ids, self._index)
         answerable = log.lengths > 0
-        log = log.keep_sessions(answerable)
-        items = new[log.items]
-        return dataclasses.replace(log, items=items, item_ids=self.item_ids), answerable
+        return log.keep_sessions(answerable), answerable
 
     @one_blas_thread
     def recommend_many(
@@ -302,6 +304,7 @@ class Model(Estimator, ABC):
             return items, best
         score, where, done = self._scorer(rows), np.flatnonzero(answerable), 0
 
+        @one_blas_thread
         def answer(block: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             scores = score(known, block)
             if is_seen:
@@ -414,7 +417,8 @@ def places_in(rows: np.ndarray, items: np.ndarray) -> np.ndarray:
 def by_length(lengths: np.ndarray, size: int = MANY) -> list[np.ndarray]:
     """The numbers of all sessions, in blocks of similar lengths, the longest first."""
     longest_first = np.argsort(-lengths, kind="stable")
-    return np.split(longest_first, range(size, len(longest_first), size))
+    # Not np.split, which gives one empty block where there is no session.
+    return [longest_first[i : i + size] for i in range(0, len(longest_first), size)]
 
 
 def cut_off_of(metric: str) -> int:

@@ -12,7 +12,7 @@ from gru4rec_np.backends import Ops, one_blas_thread
 from gru4rec_np.data.protocols import split
 from gru4rec_np.data.sessions import Sessions, recent
 from gru4rec_np.data.tables import Watch, as_sessions
-from gru4rec_np.errors import naming
+from gru4rec_np.errors import InputError, naming
 from gru4rec_np.models import hyperparameters
 from gru4rec_np.models.base import Model, Scorer, rank_blocks
 from gru4rec_np.models.baselines import Markov, alone
@@ -128,15 +128,18 @@ class Hybrid(Model):
             self.
 
         Raises:
-            InputError: as in `GRU4Rec.fit`; or the log is too short to hold out sessions.
+            InputError: as in `GRU4Rec.fit`, or the log is too short to hold out sessions; the model
+                stays what it was.
         """
         train = as_sessions(train)
-        for name in ("shares", "item_ids"):  # of an earlier fit
-            vars(self).pop(name, None)
         if validation is None:
             hold_out(train)  # refuses a log that is too short before it is trained on
-        self.network.fit(train, validation=validation, **options)
-        return self.join(train, validation, options.get("verbose"))
+        with self._unchanged_after(InputError):
+            for name in ("shares", "item_ids"):  # of an earlier fit
+                vars(self).pop(name, None)
+            self.network = copy.copy(self.network)  # the one before stays what it was
+            self.network.fit(train, validation=validation, **options)
+            return self.join(train, validation, options.get("verbose"))
 
     def fit_more(self, new: Any, keep_counts: bool = False, **options: Any) -> Hybrid:
         """Go on with new sessions, network and methods; the shares stay. See `GRU4Rec.fit_more`.
@@ -167,9 +170,9 @@ class Hybrid(Model):
         train = train.keep_sessions(train.lengths >= 2).compact()
         self.network = copy.copy(self.network)  # it may be another's, who lifts repeats
         self.network.lifts, self.network.repeat_scores = False, None
+        knn, markov = self.methods
+        self.methods = copy.copy(knn), copy.copy(markov)
         if hasattr(self, "shares"):
-            knn, markov = self.methods
-            self.methods = copy.copy(knn), copy.copy(markov)
             for method in self.methods:
                 method.fit_more(train)
         else:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gru4rec_np.backends import Ops, one_blas_thread
+from gru4rec_np.backends import one_blas_thread
 from gru4rec_np.data.sessions import Sessions
 from gru4rec_np.data.shop import BRAND, KIND
 from gru4rec_np.models import narm, network
@@ -20,7 +20,6 @@ from gru4rec_np.models.gru4rec import GRU4Rec
 from gru4rec_np.models.narm import NARM
 from gru4rec_np.ops.encoders import attend
 
-PLAIN = Ops()
 # Unit -> gate -> its place in the cache that the cell's step returns, see ops/cells.py.
 GATES: dict[str, dict[str, int]] = {
     "gru": {"update": 2, "reset": 1},
@@ -83,7 +82,7 @@ def inside(model: Model, items: np.ndarray) -> Inside | None:
 
 def _step(model: GRU4Rec, x: np.ndarray, state: Any) -> tuple[list[Layer], Any]:
     """One click x (B,) for each lane: each layer's gates (B, H), and the new state."""
-    _, state, (_, _, caches, *_) = network.recurrent(model.weights, model.hp, PLAIN, x, state)
+    _, state, (_, _, caches, *_) = network.recurrent(model.weights, model.hp, narm.PLAIN, x, state)
     gates = GATES[model.unit]
     return [{gate: cache[i] for gate, i in gates.items()} for cache in caches], state
 
@@ -92,7 +91,7 @@ def _encoded(
     model: NARM, items: np.ndarray, there: np.ndarray
 ) -> tuple[list[Layer], tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """The gates (E, H) of sessions side by side, and q (E, H), k and h (T, B, H) of `attend`."""
-    _, cache = narm.encode(model.weights, model.hp, PLAIN, items, there)
+    _, cache = narm.encode(model.weights, model.hp, narm.PLAIN, items, there)
     steps, (_, q, k, h) = cache[4], cache[5]
     layer = {gate: np.concatenate([s[i] for s in steps]) for gate, i in GATES["gru"].items()}
     return [layer], (q, k, h)

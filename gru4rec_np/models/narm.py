@@ -34,6 +34,7 @@ from gru4rec_np.models.network import Gradients, drop, dropout_mask
 from gru4rec_np.models.neural import Network, history_row, progress
 from gru4rec_np.ops.encoders import attend
 from gru4rec_np.ops.optim import adam_waits, init_memory
+from gru4rec_np.ops.scoring import expected_columns
 
 LONGEST = 200  # events of a session in one piece, see `pieces`
 EVAL_PIECES = 256  # pieces to evaluate side by side
@@ -245,7 +246,7 @@ def decode(
                 np.concatenate([y[part], samples]), return_inverse=True, return_counts=True
             )
             own = np.arange(n), column[:n]
-            expected = (n - 1) * chances[0, items] + len(samples) * chances[1, items]
+            expected = expected_columns(chances[:, items], n - 1, len(samples))
             log_weight = np.log(count / expected).astype(emb.dtype)
             V = emb[items]
             r = out[part] @ V.T
@@ -351,7 +352,8 @@ class NARM(Network):
         A new item starts from the mean of the items that it shares sessions with, see
         `going_on.start_from`. A model from a file has no memory, which then starts fresh. With
         `decay` the learning rate falls from its first value again. `history` and `losses` are
-        those of this training alone.
+        those of this training alone. With n_sample, a new item's first steps are up to 3 times too
+        large: Adam's bias correction there counts the steps of the trainings before.
 
         Args:
             new: as `train` of `fit`. Items that the model does not know join `item_ids`, at its

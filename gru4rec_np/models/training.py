@@ -24,7 +24,7 @@ from gru4rec_np.models import checkpoint, going_on, network
 from gru4rec_np.models.hyperparameters import Hyperparameters
 from gru4rec_np.models.neural import OnChunk, history_row
 from gru4rec_np.ops.optim import init_memory
-from gru4rec_np.ops.scoring import log_columns
+from gru4rec_np.ops.scoring import expected_columns
 
 CHUNK = (64, 512)  # the fewest and the most steps, see chunk_of
 IN_TRAINING = "GRU4Rec, in training"  # what a checkpoint says that it holds
@@ -135,9 +135,12 @@ class Training:
         hp, rng, chunk = self.hp, self.rng, self.chunk
         # An item without events is no target. It is a negative only if sample_alpha is 0.
         log_support = np.log(np.maximum(self.support, 1)).astype(np.float32)
-        if hp.corrects:
-            log_support = log_columns(log_support, hp.sample_alpha, hp.batch_size, hp.n_extra)
         negatives = negative_distribution(self.support, hp.sample_alpha)
+        if hp.corrects:
+            targets = negative_distribution(self.train.support, 1)
+            chances = np.diff([targets, negatives], prepend=0)
+            expected = expected_columns(chances, hp.batch_size - 1, hp.n_extra)
+            log_support = np.log(expected).astype(np.float32)
         guide = guide_table(negatives)
         of_model = hp, self.weights, self.memory
         stepper = self.ops.stepper(*of_model, log_support)

@@ -44,7 +44,7 @@ def _softmax(r: np.ndarray) -> np.ndarray:
     return e
 
 
-def _logsumexp(r: np.ndarray) -> np.ndarray:
+def logsumexp(r: np.ndarray) -> np.ndarray:
     """log Σ e^r over each row, (B, 1)."""
     highest = r.max(axis=1, keepdims=True)
     return highest + np.log(exp_or_zero(r - highest).sum(axis=1, keepdims=True))
@@ -168,7 +168,7 @@ def bpr_max(r: np.ndarray, bpreg: float = 1.0) -> tuple[np.ndarray, tuple]:
     negatives -= negatives.max(axis=1, keepdims=True)
     s = _softmax(negatives)
     a = negatives - _softplus(d)  # log s_j + log σ(r_i - r_j), plus a constant
-    loss = _logsumexp(negatives) - _logsumexp(a)
+    loss = logsumexp(negatives) - logsumexp(a)
     size = (s * r * r).sum(axis=1, keepdims=True)
     return (loss + bpreg * size)[:, 0], (r, s, _softmax(a), d, size)
 
@@ -222,7 +222,14 @@ def top1_max_backward(cache: tuple) -> np.ndarray:
 
 # --- all of them, on raw scores -------------------------------------------------------------------
 
-LOSSES = ("cross-entropy", "bpr", "top1", "bpr-max", "top1-max")
+PAIRS: dict[str, tuple[Callable, Callable]] = {
+    "cross-entropy": (cross_entropy, cross_entropy_backward),
+    "bpr": (bpr, bpr_backward),
+    "top1": (top1, top1_backward),
+    "bpr-max": (bpr_max, bpr_max_backward),
+    "top1-max": (top1_max, top1_max_backward),
+}
+LOSSES = tuple(PAIRS)
 
 
 def loss_and_gradient(
@@ -252,25 +259,12 @@ def loss_and_gradient(
     """
     activated = activate(raw, *final_act)
     r = activated if log_q is None else activated - log_q
-    match loss:
-        case "cross-entropy":
-            losses, p = cross_entropy(r, smoothing)
-            dr = cross_entropy_backward(p, smoothing)
-        case "bpr":
-            losses, d = bpr(r)
-            dr = bpr_backward(d)
-        case "top1":
-            losses, of_top1 = top1(r)
-            dr = top1_backward(of_top1)
-        case "bpr-max":
-            losses, of_max = bpr_max(r, bpreg)
-            dr = bpr_max_backward(of_max, bpreg)
-        case "top1-max":
-            losses, of_max = top1_max(r)
-            dr = top1_max_backward(of_max)
-        case _:
-            raise ValueError(f"loss must be one of {', '.join(LOSSES)}, not {loss!r}")
-    return losses, activate_backward(dr, activated, *final_act)
+    if loss not in PAIRS:
+        raise ValueError(f"loss must be one of {', '.join(LOSSES)}, not {loss!r}")
+    forward, backward = PAIRS[loss]
+    more = {"cross-entropy": (smoothing,), "bpr-max": (bpreg,)}.get(loss, ())
+    losses, cache = forward(r, *more)
+    return losses, activate_backward(backward(cache, *more), activated, *final_act)
 
 
 def softmax_loss(r: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -117,14 +117,8 @@ def catalogue_scores(h: np.ndarray, V_y: np.ndarray, b_y: np.ndarray) -> np.ndar
     scores = np.empty((len(h), len(V_y)), V_y.dtype)
     for i in range(0, len(h), PADDED_ROWS):
         part = slice(i, i + PADDED_ROWS)
-        scores[part] = _scores_of_rows(h[part], V_y, b_y)
-    return scores
-
-
-def _scores_of_rows(h: np.ndarray, V_y: np.ndarray, b_y: np.ndarray) -> np.ndarray:
-    """`catalogue_scores` of at most PADDED_ROWS cases."""
-    # V_y h^T, not h V_y^T: BLAS computes a tall product a fifth faster than a wide one.
-    scores = np.ascontiguousarray((V_y @ padded(h).T).T[: len(h)])
+        # V_y h^T, not h V_y^T: BLAS computes a tall product a fifth faster than a wide one.
+        scores[part] = (V_y @ padded(h[part]).T).T[: len(h[part])]
     scores += b_y
     return scores
 
@@ -152,7 +146,7 @@ def rank_targets(
     found = [np.empty(0)]
     for i in range(0, len(h), PADDED_ROWS):
         part = slice(i, i + PADDED_ROWS)
-        scores = _scores_of_rows(h[part], V_y, b_y)
+        scores = catalogue_scores(h[part], V_y, b_y)
         if lifted is not None:
             some = slice(*np.searchsorted(lifted.case, [i, i + PADDED_ROWS]))
             Lifted(lifted.case[some] - i, lifted.items[some], lifted.floors[some]).apply(scores)
@@ -232,7 +226,7 @@ def top_k_rows(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     reach that bound, so few are sorted.
 
     Args:
-        scores: (n, I) floats; -inf for an item that is not to be given. k: at least 1.
+        scores: (n, I) floats; -inf or NaN for an item that is not to be given. k: at least 1.
 
     Returns:
         items (n, min(k, I)) int64 and scores (n, min(k, I)); -1 and NaN where an item is missing.
@@ -242,10 +236,11 @@ def top_k_rows(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     items, best = np.full((n, k), -1), np.full((n, k), np.nan, scores.dtype)
     size = max(1, min(64, I // (8 * k)))  # enough groups that few items reach the bound
     groups = I // size
-    maxima = scores[:, : groups * size].reshape(n, size, groups).max(axis=1)
+    in_groups = scores[:, : groups * size].reshape(n, size, groups)
+    maxima = np.fmax.reduce(in_groups, axis=1, initial=-np.inf)  # without NaN
     bound = np.partition(maxima, groups - k, axis=1)[:, groups - k]
     for row in range(n):
-        few = np.flatnonzero(~(scores[row] < bound[row]))  # NaN is kept: it comes last, as in top_k
+        few = np.flatnonzero(scores[row] >= bound[row])
         order = few[np.argsort(-scores[row, few], kind="stable")[:k]]
         order = order[scores[row, order] > -np.inf]
         items[row, : len(order)], best[row, : len(order)] = order, scores[row, order]

@@ -99,26 +99,20 @@ def log_proposal(
     return np.concatenate([log_support[targets], sample_alpha * log_support[samples]])
 
 
-def log_columns(
-    log_support: np.ndarray, sample_alpha: float, batch_size: int, n_sample: int
-) -> np.ndarray:
-    """log c of each item, c the number of its columns that a lane expects among its negatives.
+def expected_columns(chances: np.ndarray, n_targets: int, n_samples: int) -> np.ndarray:
+    """c of each item, the number of its columns that a lane expects among its negatives.
 
-    With p ∝ support for the other lanes' targets and p' ∝ support^sample_alpha for the samples,
-    c = (batch_size - 1) p + n_sample p'. Weighted by 1/c, the columns that are drawn estimate a sum
-    over all items without bias, whichever group they are of (Veach & Guibas 1995, the balance
-    heuristic).
+    Weighted by 1/c, the columns that are drawn estimate a sum over all items without bias, whether
+    they are targets or samples (Veach & Guibas 1995, the balance heuristic).
 
     Args:
-        log_support: (I,) log of each item's number of training events.
+        chances: (2, n) each item's probability as another lane's target, and as a sample.
+        n_targets: those of the other lanes. n_samples: those of the step.
 
     Returns:
-        (I,).
+        (n,).
     """
-    of_targets = np.exp(log_support - log_support.max())
-    of_samples = of_targets**sample_alpha
-    per_target = (batch_size - 1) / of_targets.sum()
-    return np.log(per_target * of_targets + n_sample / of_samples.sum() * of_samples)
+    return n_targets * chances[0] + n_samples * chances[1]
 
 
 def corrected(log_c: np.ndarray, items: np.ndarray, n: int) -> np.ndarray:
@@ -129,7 +123,7 @@ def corrected(log_c: np.ndarray, items: np.ndarray, n: int) -> np.ndarray:
     Their weight 1 - P(target) of a lane's gradient follows from the softmax.
 
     Args:
-        log_c: (N,) of the columns, see `log_columns`. items: (N,), first the n lanes' targets.
+        log_c: (N,) log of the columns' `expected_columns`. items: (N,), first the n lanes' targets.
     """
     log_q = np.where(items == items[:n, None], np.inf, log_c).astype(log_c.dtype)
     np.fill_diagonal(log_q, 0)

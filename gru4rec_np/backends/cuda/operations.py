@@ -28,7 +28,7 @@ from gru4rec_np.ops import ranking
 from gru4rec_np.ops.activations import LINEAR, TANH, Activation
 from gru4rec_np.ops.losses import LOSSES
 
-MAX_CASES = 2**16  # whose ranks one launch counts
+MAX_CASES = 2**15  # of one launch: a grid's y is at most 65,535
 MAX_CATALOGUE_BLOCKS = 64  # of rank, which split the catalogue
 
 
@@ -221,14 +221,14 @@ class CudaOps(Device, Ops):
 
     def catalogue_scores(self, h: np.ndarray, V_y: np.ndarray, b_y: np.ndarray) -> np.ndarray:
         """As `ranking.catalogue_scores`. Each call sends the whole table."""
-        (I, H), n = V_y.shape, len(h)  # noqa: E741
-        scores = self.empty((n, I), V_y.dtype)
-        if n:
-            self.launch(
-                "rank", "catalogue_scores", (n_blocks(I, THREADS), n), *self.to_device(h, V_y, b_y),
-                I, H, scores,
-            )  # fmt: skip
-        return self.to_host(scores)
+        (I, H), dtype = V_y.shape, V_y.dtype  # noqa: E741
+        scores, table = np.empty((len(h), I), dtype), self.to_device(V_y, b_y)
+        for first in range(0, len(h), MAX_CASES):
+            part = h[first : first + MAX_CASES]
+            grid, out = (n_blocks(I, THREADS), len(part)), self.empty((len(part), I), dtype)
+            self.launch("rank", "catalogue_scores", grid, *self.to_device(part), *table, I, H, out)
+            scores[first : first + MAX_CASES] = self.to_host(out)
+        return scores
 
     def resident(self, *arrays: np.ndarray) -> tuple[Any, ...]:
         """As `Ops.resident`."""

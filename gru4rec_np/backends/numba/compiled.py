@@ -138,7 +138,8 @@ class Kernel:
         """Call the machine code; the GIL is released meanwhile.
 
         Raises:
-            TypeError: an array has another type or number of dimensions, or is not C-contiguous.
+            TypeError: an array has another type or number of dimensions, or is not C-contiguous; or
+                some floats are float32 and some float64.
         """
         block, f = self.pack(args)
         if f not in self._loaded:
@@ -157,7 +158,7 @@ class Kernel:
             a = values[i]
             code = a.dtype.char
             if codes == FLOATS:
-                codes = floats = "d" if code == "d" else "f"
+                codes = floats = floats or ("d" if code == "d" else "f")
             if code not in codes or a.ndim != ndim or not a.flags.c_contiguous:
                 raise TypeError(f"{self.name}: {self.parameters[i]} is {a.dtype} {a.shape}")
             values[i] = id(a)

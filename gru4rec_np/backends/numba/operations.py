@@ -23,6 +23,7 @@ from gru4rec_np.backends.base import (
     can_fuse_steps,
     coded,
 )
+from gru4rec_np.backends.blas import one_blas_thread
 from gru4rec_np.backends.numba import encoders
 from gru4rec_np.backends.numba.compiled import float_type, prepare
 from gru4rec_np.backends.numba.kernels import (
@@ -343,7 +344,8 @@ class NumbaOps(Ops):
 
     def each(self, function: Callable[[Part], Result], parts: Iterable[Part]) -> list[Result]:
         """As `Ops.each`, in as many threads as Numba may use."""
-        return list(_pool(os.getpid(), numba.get_num_threads()).map(function, parts))
+        pool = _pool(os.getpid(), numba.get_num_threads())
+        return list(pool.map(one_blas_thread(function), parts))
 
     def prepare(self, dtype: Any) -> None:
         """As `Ops.prepare`."""

@@ -17,6 +17,7 @@ import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
 
+from gru4rec_np.backends.blas import one_blas_thread
 from gru4rec_np.backends.numba.compiled import IntMatrix, Ints, Kernel, inner, intrinsic, kernel
 
 # Counters of int64, each in a cache line of its own: parts finished so far; and for each part, in
@@ -168,11 +169,14 @@ class Team:
         counters = np.zeros((1 + len(blocks)) * LINE, np.int64)
         args = steps, self.entries, blocks, self.starts, self.ends, counters
         n_threads = self.pace.choose(min(len(blocks), most))
-        threads = [Thread(target=work, args=(i, *args)) for i in range(1, n_threads)]
+        own_work = one_blas_thread(work)  # MKL has a limit for each thread
+        threads = [Thread(target=own_work, args=(i, *args)) for i in range(1, n_threads)]
         began = time.perf_counter()
-        for thread in threads:
-            thread.start()
-        work(0, *args)
+        try:
+            for thread in threads:
+                thread.start()
+        finally:  # after Ctrl-C, too: threads that have started use the arrays of `now`
+            work(0, *args)  # ends when all parts of all phases are finished
         for thread in threads:
             thread.join()
         self.pace.took(n_threads, (time.perf_counter() - began) / steps)
