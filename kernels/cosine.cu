@@ -2,7 +2,7 @@
 // network.compare_sampled defines them. The products come from scores.cu and their gradients go back
 // through it; here are the lengths. A squared length is a sum plus TINY.
 //
-// Times in the comments: a step of the package's defaults (docs/performance.md), on an H200.
+// Times in the comments: a step of the package's defaults (docs/performance-gpu.md), on an H200.
 #include "common.cuh"
 
 // 1 / |V_u| of each scored row: a warp a row. 2.4 us. Grid ceil(N / warps of a block).

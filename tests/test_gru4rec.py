@@ -244,6 +244,15 @@ def test_a_refused_fit_changes_nothing():
         assert all(vars(model)[name] is value for name, value in before.items())
 
 
+def test_a_fit_that_diverges_changes_nothing():
+    log = Shop(n_items=30).simulate(60)
+    model = GRU4Rec.published(**SMALL, loss="bpr-max", learning_rate=1e6, backend="numpy")
+    with pytest.raises(InputError, match="training diverged"):
+        model.fit(log)
+    with pytest.raises(InputError, match="call fit or load first"):
+        model.recommend(log.session(0))
+
+
 def test_before_fit():
     for use in (lambda m: m.session(), lambda m: m.save("x"), lambda m: m.recommend(["a"])):
         with pytest.raises(InputError, match="call fit or load first"):

@@ -120,9 +120,10 @@ class GRU4Rec(Network):
         train = as_sessions(train)
         train = train.keep_sessions(train.lengths >= 2).compact()
         training = Training(self.hp, self.ops, train)
-        return self._train(
-            training, None, on_chunk, on_epoch, validation, patience, resume, verbose, primary
-        )
+        with self._unchanged_after(InputError):
+            return self._train(
+                training, None, on_chunk, on_epoch, validation, patience, resume, verbose, primary
+            )
 
     def fit_more(self, new: Any, keep_counts: bool = False, **options: Any) -> GRU4Rec:
         """Go on with new sessions: weights and optimiser memory continue, items are added.

@@ -321,7 +321,7 @@ def on_gpu(why: str) -> CudaOps:
         return graph.launch
 
     ops = CudaOps("cuda", why, cupy, compile, capture)
-    # A launch costs more than the work of a few sessions or steps: see docs/performance.md.
+    # A launch costs more than the work of a few sessions or steps: see docs/performance-gpu.md.
     ops.fed_lanes, ops.chunk_work = 256, 2**37
     return ops
 

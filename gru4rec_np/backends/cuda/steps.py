@@ -36,9 +36,9 @@ LISTS = ("rows", "count", "weight", "target", "own", "fed")
 class DeviceSteps:
     """A `Stepper` on the device, for models that `backends.can_fuse_steps`.
 
-    A step is 11 launches, one more where the input has its own table, two with `skip`, five with
-    `cosine`. They are the same for every step: the step's number, its lanes and its distinct items
-    are in `now`, on the device. So they are captured once and replayed for each step, or `GROUP`
+    A step is 11 launches, one more with input=embedding, two more with `skip`, five with `cosine`.
+    They are the same for every step: the step's number, its lanes and its distinct items are in
+    `now`, on the device. So they are captured once and replayed for each step, or `GROUP`
     steps at once; a new epoch or a larger chunk, whose arrays are others, captures them again. The
     negatives are drawn on the device. Each call fetches the losses. Weights are fetched when the
     epoch ends.
