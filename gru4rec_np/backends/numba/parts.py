@@ -124,10 +124,10 @@ def distinct_items(
 
     With logQ, a column of item i weighs e^-log_q: as a target 1/support^logq, as a sample
     1/support^(alpha logq). With `corrects`, alpha is 1 and log_support the log of
-    `scoring.expected_columns`. An item's weight is the sum over its columns (see lane_losses), and log_weights the sum of the
-    columns' log weights. target and log_own are filled for lanes whose target the part owns. fed is
-    the place of each x that it owns, among rows if the input is tied to the output table, else
-    among fed_rows; -1 for others.
+    `scoring.expected_columns`. An item's weight is the sum over its columns (see lane_losses), and
+    log_weights the sum of the columns' log weights. target and log_own are filled for lanes whose
+    target the part owns. fed is the place of each x that it owns, among rows if the input is tied
+    to the output table, else among fed_rows; -1 for others.
     """
     f = type_of(log_own[0])
     n, S, stamp = lanes[step], samples.shape[1], stamp + step
