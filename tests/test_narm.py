@@ -679,9 +679,13 @@ def test_an_empty_or_short_log():
     assert model.item_ids.tolist() == ["a", "b"]
 
 
-def test_divergence_is_named(log):
+@pytest.mark.parametrize("rate", [1e6, 1e30], ids=["exploded", "NaN"])
+def test_divergence_is_named(log, rate):
+    model = NARM(**SMALL, learning_rate=rate)
     with pytest.raises(InputError, match=r"in epoch 1: training diverged; try a lower"):
-        NARM(**SMALL, learning_rate=1e30).fit(log)
+        model.fit(log)
+    with pytest.raises(InputError, match="call fit or load first"):
+        model.recommend(log.session(0))
 
 
 def test_before_fit(tmp_path):

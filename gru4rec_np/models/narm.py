@@ -31,7 +31,7 @@ from gru4rec_np.models import going_on
 from gru4rec_np.models.base import by_length
 from gru4rec_np.models.checked import WIDEST, Checked, declare, flag, number, whole
 from gru4rec_np.models.network import Gradients, drop, dropout_mask
-from gru4rec_np.models.neural import Network, history_row, progress
+from gru4rec_np.models.neural import Network, highest_loss, history_row, progress
 from gru4rec_np.ops.encoders import attend
 from gru4rec_np.ops.optim import adam_waits, init_memory
 from gru4rec_np.ops.scoring import expected_columns
@@ -334,11 +334,13 @@ class NARM(Network):
             self.
 
         Raises:
-            InputError: nothing to train on, or the loss is NaN or infinite.
+            InputError: nothing to train on, or the loss is NaN or exploded; the model stays what it
+                was.
         """
         train = as_sessions(train)
         train = train.keep_sessions(train.lengths >= 2).compact()
-        return self._train(train, train.support, None, on_epoch, verbose)
+        with self._unchanged_after(InputError):
+            return self._train(train, train.support, None, on_epoch, verbose)
 
     def fit_more(
         self,
@@ -444,7 +446,7 @@ class NARM(Network):
                     for other_loss, other in others:
                         loss += other_loss
                         g.merge(other)
-                    if not np.isfinite(loss):
+                    if not loss <= highest_loss(losses[0] if losses else 1.0):
                         raise InputError(
                             f"the loss is {loss} in epoch {epoch}: training diverged; try a lower "
                             f"learning_rate than {hp.learning_rate:g} or a grad_cap of 1"

@@ -26,6 +26,8 @@ from gru4rec_np.ops.ranking import Lifted
 # `ranks` reports its progress after about so many scores (half a second), and so many cases.
 SCORES_PER_REPORT, FEWEST_CASES, MOST_CASES = 2**29, 512, 2**16
 
+EXPLODED = 1000  # a loss of this many times the first one counts as diverged
+
 N = TypeVar("N", bound="Network")
 
 # Called during training with: the epoch, from 1, its events done, its events in all, and the mean
@@ -208,6 +210,11 @@ class Network(Model):
                 )
             support[: len(self.support)] += self.support
         return new, support
+
+
+def highest_loss(first: float) -> float:
+    """Above it, or where a loss is NaN, a training has diverged. first: its first loss."""
+    return EXPLODED * max(1.0, first)
 
 
 def history_row(epoch: int, loss: float, events: int, seconds: float) -> dict[str, float]:

@@ -22,13 +22,12 @@ from gru4rec_np.data.sessions import Sessions
 from gru4rec_np.errors import InputError
 from gru4rec_np.models import checkpoint, going_on, network
 from gru4rec_np.models.hyperparameters import Hyperparameters
-from gru4rec_np.models.neural import OnChunk, history_row
+from gru4rec_np.models.neural import OnChunk, highest_loss, history_row
 from gru4rec_np.ops.optim import init_memory
 from gru4rec_np.ops.scoring import expected_columns
 
 CHUNK = (64, 512)  # the fewest and the most steps, see chunk_of
 IN_TRAINING = "GRU4Rec, in training"  # what a checkpoint says that it holds
-EXPLODED = 1000  # a loss of this many times the first one counts as diverged
 
 
 def chunk_of(hp: Hyperparameters, ops: Ops) -> int:
@@ -211,8 +210,7 @@ class Training:
         events = np.add.reduceat(lanes[steps.start : steps.stop], range(0, len(steps), hp.bptt))
         per_event = losses * hp.batch_size / events  # a loss is divided by it, however few lanes
         first_loss = next((float(part[0]) for part in self.losses if len(part)), per_event[0])
-        most = EXPLODED * max(1.0, first_loss)
-        bad = np.flatnonzero(~(per_event <= most))
+        bad = np.flatnonzero(~(per_event <= highest_loss(first_loss)))
         if len(bad):
             first = steps.start + int(bad[0]) * hp.bptt
             raise Diverged(
