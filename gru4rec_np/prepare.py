@@ -246,7 +246,7 @@ def _check_arguments(parser: cli.Parser, args: argparse.Namespace) -> None:
     """End the command where options do not fit together."""
     if args.out is None and args.log != "check":
         parser.error("the following arguments are required: --out")
-    if args.out is None and Path("/dev") in args.files[0].parents:
+    if args.out is None and args.files[0].parent in (Path("/dev"), Path("/dev/fd")):
         parser.error(f"--out: is needed, since the plot cannot be beside {args.files[0]}")
     try:
         (args.out or "").encode()

@@ -26,7 +26,7 @@ from gru4rec_np.console.titles import (
     read_titles,
     require_header,
 )
-from gru4rec_np.data.sessions import index_of
+from gru4rec_np.data.sessions import index_of, places_of
 from gru4rec_np.data.tables import full_disks, readable_text, require_tsv
 from gru4rec_np.errors import InputError
 from gru4rec_np.files import write_whole
@@ -146,7 +146,7 @@ def many(
     dropped: Counter[str] = Counter()
     sessions = read_log(args["sessions"], args, dropped)
     known = index_of(model.item_ids)
-    unknown = np.array([str(item) not in known for item in sessions.item_ids.tolist()])
+    unknown = places_of(sessions.item_ids.tolist(), known) < 0
     if unknown.all():
         raise InputError(
             f"{', '.join(args['sessions'])}: none of its items, such as "
@@ -158,7 +158,7 @@ def many(
     session_ids, item_ids, empty = sessions.session_ids, model.item_ids, 0
     if out.suffix == ".tsv":
         session_ids, item_ids = readable_text(session_ids), readable_text(item_ids)
-        names = np.array([*filter(None, (titles or {}).values())], object)
+        names = np.array([t for i in known if (t := (titles or {}).get(i))], object)
         require_tsv(out, [session_ids, item_ids, names], ".jsonl or .parquet")
 
     def blocks(watch: Callable[[float, float], None]) -> Iterator[pl.DataFrame]:

@@ -424,6 +424,14 @@ def test_scores_of_more_cases_than_a_grid_is_high(monkeypatch):
     assert sum(y for _, y in grids) == 70_000 and max(y for _, y in grids) <= 65_535
 
 
+def test_scores_of_cases_in_several_launches(monkeypatch):
+    ops, rng = ops_of("cuda-emulated"), np.random.default_rng(0)
+    h, V_y, b_y = (rng.normal(size=s).astype(np.float32) for s in ((8, 5), (6, 5), 6))
+    whole = ops.catalogue_scores(h, V_y, b_y)
+    monkeypatch.setattr("gru4rec_np.backends.cuda.operations.MAX_CASES", 3)
+    assert (ops.catalogue_scores(h, V_y, b_y) == whole).all()
+
+
 def test_ranks_do_not_depend_on_threads():
     numba, ops, rng = pytest.importorskip("numba"), ops_of("numba"), np.random.default_rng(0)
     h, V_y = (rng.normal(size=(n, 20)).astype(np.float32) for n in (3000, 2000))

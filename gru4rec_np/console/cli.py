@@ -250,15 +250,15 @@ def check_output(folder: Path, files: Sequence[str], sources: Sequence[str | Pat
 
 @contextlib.contextmanager
 def new_folder(out: Path) -> Iterator[None]:
-    """Make a folder for what the block writes. If it was new and is empty afterwards, remove it."""
-    is_new = not out.exists()
+    """Make a folder for what the block writes. Folders that are new and stay empty are removed."""
+    new = [folder for folder in (out, *out.parents) if not folder.exists()]
     out.mkdir(parents=True, exist_ok=True)
     try:
         yield
     finally:
-        if is_new:
-            with contextlib.suppress(OSError):  # it is not empty
-                out.rmdir()
+        with contextlib.suppress(OSError):  # one is not empty
+            for folder in new:
+                folder.rmdir()
 
 
 def parse_split(text: str, option: str = "split") -> dict[str, Any]:

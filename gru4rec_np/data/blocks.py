@@ -150,10 +150,9 @@ def _unpacked(path: Path, file: IO[bytes], size: int) -> Iterator[bytes]:
         # Python's own comes with 3.14. Polars gives a line as one value of a table of one column;
         # it removes a carriage return before each line feed.
         source: Path | io.BytesIO = path
-        skipped = head.startswith(b"\x2a\x4d\x18", 1)  # a frame of pzstd's; Polars would not
-        if skipped:
-            file.read(8 + int.from_bytes(head[4:8], "little"))
-        if skipped or not path.is_file():
+        while file.peek(4).startswith(b"\x2a\x4d\x18", 1):  # frames to skip; Polars would not
+            file.read(int.from_bytes(file.read(8)[4:], "little"))
+        if file.tell() or not path.is_file():
             source = io.BytesIO(file.read())
         table = pl.scan_csv(
             source,

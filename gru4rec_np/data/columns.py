@@ -186,8 +186,8 @@ def to_seconds(column: pl.Series, kind: str, unit: str, name: str, numbers: Numb
         values = column.cast(pl.Float64, strict=False)
         bad = values.is_null() | ~values.is_finite()
         seconds = values.to_numpy() / TIME_UNITS[unit]
-        whole = column.cast(pl.Int64, strict=False)
-        if unit == "ns" and whole.is_not_null().all():  # more digits than a float has
+        whole = column.cast(pl.Int64, strict=False) if unit == "ns" else None
+        if whole is not None and whole.is_not_null().all():  # more digits than a float has
             seconds = (whole // 1_000).to_numpy() / TIME_UNITS["us"]
     else:
         text = column
@@ -204,7 +204,7 @@ def to_seconds(column: pl.Series, kind: str, unit: str, name: str, numbers: Numb
         row = _first(bad)
         raise InputError(
             f"{name}, row {numbers[row]}, column {column.name}: {str(column[row])[:60]!r} is "
-            f"no time; a number of {unit} since 1970 or an ISO date-time like "
+            f"no time; a number ({unit} since 1970) or an ISO date-time like "
             "2014-04-07T10:51:09.277Z is expected, in all rows alike"
         )
     if kind == "numbers":

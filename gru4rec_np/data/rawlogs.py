@@ -44,6 +44,7 @@ class Table(NamedTuple):
 
     path: Path
     rows: pl.DataFrame
+    is_utf8: bool
 
 
 def read_rsc15(
@@ -173,7 +174,7 @@ def read_rees46(
             else _parse(
                 table,
                 "user_session",
-                pl.when(~_no_utf8("user_session")).then("user_session"),
+                pl.when(_is_utf8(table, "user_session")).then("user_session"),
                 "text in UTF-8",
                 kept,
             )
@@ -341,7 +342,12 @@ def _tables(
     columns = spellings[0]
     names = list(columns)
     for path, first_line, block in _blocks(files, watch):
-        whole = block.decode(errors="replace").replace("\r\n", "\n").removesuffix("\r")
+        try:
+            whole, is_utf8 = block.decode(), True
+        except UnicodeDecodeError:
+            whole, is_utf8 = block.decode(errors="replace"), False
+        if "\r" in whole:
+            whole = whole.replace("\r\n", "\n").removesuffix("\r")
         if "\r" in whole:
             line = first_line + whole.count("\n", 0, whole.index("\r"))
             raise InputError(f"{path}, line {line}: {LONE_RETURN}")
@@ -371,11 +377,16 @@ def _tables(
         rows = lines.select(
             "line", *(fields.struct.field(f"field_{names.index(c)}").alias(c) for c in columns)
         )
-        yield Table(path, rows)
+        yield Table(path, rows, is_utf8)
 
 
 def _parse(
-    table: Table, column: str, parsed: pl.Expr, expected: str, where: pl.Series | None = None
+    table: Table,
+    column: str,
+    parsed: pl.Expr,
+    expected: str,
+    where: pl.Series | None = None,
+    most: int | None = None,
 ) -> pl.Series:
     """A column of text as values, null in the rows that are not wanted.
 
@@ -384,6 +395,8 @@ def _parse(
     """
     values = table.rows.select(parsed if where is None else pl.when(where).then(parsed)).to_series()
     bad = values.is_null() if where is None else values.is_null() & where
+    if most is not None:
+        bad |= ~values.is_between(-most, most).fill_null(True)
     if bad.any():
         row = int(bad.to_numpy().argmax())
         found = table.rows[column][row]
@@ -400,26 +413,28 @@ def _whole(table: Table, column: str, where: pl.Series | None = None) -> pl.Seri
 
 def _text(table: Table, column: str, where: pl.Series | None = None) -> pl.Series:
     """Ids that are text, as categories: 4 bytes each."""
-    is_id = (pl.col(column) != "") & ~_no_utf8(column)
+    is_id = (pl.col(column) != "") & _is_utf8(table, column)
     ids = pl.when(is_id).then(column).cast(pl.Categorical)
     return _parse(table, column, ids, "an id in UTF-8", where)
 
 
-def _no_utf8(column: str) -> pl.Expr:
-    """Whether a text has the mark that `_tables` puts in place of bytes that are not UTF-8."""
-    return pl.col(column).str.contains("\ufffd", literal=True)
+def _is_utf8(table: Table, column: str) -> pl.Expr:
+    """Whether a text lacks the mark that `_tables` puts in place of bytes that are not UTF-8."""
+    if table.is_utf8:
+        return pl.lit(True)
+    return ~pl.col(column).str.contains("\ufffd", literal=True)
 
 
 def _moment(table: Table, column: str, format: str, example: str) -> pl.Series:
     """Times in milliseconds since 1970."""
     ms = pl.col(column).str.to_datetime(format, time_unit="ms", strict=False).dt.epoch("ms")
-    return _parse(table, column, pl.when(_in_range(ms)).then(ms), f"a time like {example}")
+    return _parse(table, column, ms, f"a time like {example}", most=LATEST_MS)
 
 
 def _ms(table: Table, column: str) -> pl.Series:
     """Times in milliseconds since 1970."""
     ms = pl.col(column).cast(pl.Int64, strict=False)
-    return _parse(table, column, pl.when(_in_range(ms)).then(ms), MS)
+    return _parse(table, column, ms, MS, most=LATEST_MS)
 
 
 def _in_range(ms: pl.Expr) -> pl.Expr:

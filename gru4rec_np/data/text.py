@@ -218,8 +218,8 @@ def _words(error: csv.Error) -> str:
         "expected after": "text after the quotation mark that ends a value; a mark within a value "
         "is written twice",
         "new-line": LONE_RETURN,
-        "field limit": f"a value of more than {csv.field_size_limit():,} characters; does a "
-        "quotation mark not close?",
+        "field limit": f"a value of more than {csv.field_size_limit():,} characters, or a "
+        "quotation mark that does not close",
     }.items():
         if part in str(error):
             return words

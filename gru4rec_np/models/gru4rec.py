@@ -394,9 +394,9 @@ class LiveSession:
     live.recommend(k=5)
     """
 
-    def __init__(self, served: Any) -> None:
-        served._require_fit()
-        self.served = served
+    def __init__(self, model: Any) -> None:
+        model._require_fit()
+        self.served = model
         self._state = self.model._zero_state(1)
         self._out: np.ndarray | None = None
         self._seen: set[int] = set()

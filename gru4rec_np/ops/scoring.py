@@ -102,8 +102,8 @@ def log_proposal(
 def expected_columns(chances: np.ndarray, n_targets: int, n_samples: int) -> np.ndarray:
     """c of each item, the number of its columns that a lane expects among its negatives.
 
-    Weighted by 1/c, the columns that are drawn estimate a sum over all items without bias, whether
-    they are targets or samples (Veach & Guibas 1995, the balance heuristic).
+    Weighted by 1/c, the drawn columns, targets and samples, estimate a sum over all items without
+    bias (Veach & Guibas 1995, the balance heuristic).
 
     Args:
         chances: (2, n) each item's probability as another lane's target, and as a sample.
