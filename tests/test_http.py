@@ -447,14 +447,19 @@ def test_titles_are_read(folder, ids, tmp_path):
         refuses(command("serve", folder / "shop", *more), f"line 1: '{ids[3]}' is an item")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_second_signal_ends_it_at_once(folder, ids, number):
-    """While a request is half sent. Nothing but one line is printed."""
-    process = subprocess.Popen(
+def started(folder):
+    """A server in a process of its own."""
+    return subprocess.Popen(
         [sys.executable, "-m", "gru4rec_np.serve", folder / "shop", "--port", "0"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_it_at_once(folder, ids, number):
+    """While a request is half sent. Nothing but one line is printed."""
+    process = started(folder)
     try:
         port = int(process.stdout.readline().split(":")[2].split()[0])
         with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
@@ -474,11 +479,7 @@ def test_a_second_signal_ends_it_at_once(folder, ids, number):
 
 
 def test_a_signal_right_after_the_line(folder):
-    process = subprocess.Popen(
-        [sys.executable, "-m", "gru4rec_np.serve", folder / "shop", "--port", "0"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )  # fmt: skip
+    process = started(folder)
     process.stdout.readline()
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=20)
@@ -488,11 +489,7 @@ def test_a_signal_right_after_the_line(folder):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_lets_what_runs_finish(folder, ids, number):
     """It comes while a request is half sent: that is answered, others are not."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "gru4rec_np.serve", folder / "shop", "--port", "0"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )  # fmt: skip
+    process = started(folder)
     try:
         line = process.stdout.readline()
         assert line.startswith("shop, oracle at http://127.0.0.1:"), process.stderr.read()
