@@ -122,6 +122,8 @@ def test_items_are_chosen_as_in_python(port, models, ids, choice):
     assert pairs(answer) == models["shop"].recommend(**session, **choice)
     _, same = request(port, "POST", "/recommend", session)
     assert pairs(same) != pairs(answer)
+    nulls = {"exclude": None, "candidates": None}
+    assert request(port, "POST", "/recommend", session | nulls)[1] == same
 
 
 def test_what_is_chosen_is_the_ranking_without_the_others(models, ids):

@@ -230,6 +230,12 @@ def test_splits_that_leave_a_side_empty(how, value):
         split(TWO_DAYS, **{how: value})
 
 
+@pytest.mark.parametrize("days", [-1, 0, np.nan, np.inf])
+def test_days_that_are_none(days):
+    with one_line_error(f"split: days must be > 0, not {days:g}"):
+        split(TWO_DAYS, days=days)
+
+
 def test_other_splits_that_are_refused():
     with one_line_error("split: by must be 'end' or 'start', not 'middle'"):
         split(TWO_DAYS, days=1, by="middle")

@@ -150,7 +150,7 @@ def _k(value: Any) -> int:
 def _choice(values: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments `k`, `exclude` and `candidates` of `Model.recommend`."""
     choice: dict[str, Any] = {"k": _k(values.get("k", 20))}
-    if "exclude" in values:
+    if values.get("exclude") is not None:
         seen = values["exclude"] == "seen"
         choice["exclude"] = "seen" if seen else _items(values["exclude"], 'exclude, if not "seen"')
     if values.get("candidates") is not None:

@@ -123,6 +123,8 @@ def cut_by_time(
     sessions = as_sessions(data)
     if (days is None) == (share is None):
         raise InputError("split: give either days or share")
+    if days is not None and not 0 < days < np.inf:
+        raise InputError(f"split: days must be > 0, not {days:g}")
     if share is not None and not 0 < share < 1:
         raise InputError(f"split: share must be > 0 and < 1, not {share:g}")
     if by not in ("end", "start"):
