@@ -150,6 +150,8 @@ def main() -> None:
         dropped: Counter[str] = Counter()
         known = model.item_ids if data["start_from"] else None
         parts, shop = options.load_data(data, known, dropped)
+        if not data["names_folder"]:  # another run may have taken it meanwhile
+            out = runs.default_folder(data["train"])
         with cli.new_folder(out), runs.alone(out, "--resume" if data["resume"] else "--out"):
             # Another run may have finished here meanwhile.
             if not data["overwrite"] and not data["resume"]:

@@ -17,7 +17,7 @@ from test_commands import command as run_here
 from test_commands import refuses
 
 from gru4rec_np import GRU4Rec, InputError, Shop, train
-from gru4rec_np.console import report, runs
+from gru4rec_np.console import options, report, runs
 from gru4rec_np.data.tables import write_table
 from gru4rec_np.models import checkpoint
 from gru4rec_np.models.baselines import POP, Markov
@@ -440,6 +440,21 @@ def test_a_folder_in_use_is_not_taken(tmp_path):
     (tmp_path / "x-2").symlink_to("nowhere")
     (tmp_path / "x/file").touch()
     assert runs.unused_folder(tmp_path / "x") == tmp_path / "x-3"
+
+
+def test_a_folder_that_another_run_takes_meanwhile(tmp_path, monkeypatch):
+    load = options.load_data
+
+    def load_and_lose(*args):
+        other = tmp_path / "runs" / "log"
+        other.mkdir(parents=True)
+        (other / "model.npz").touch()
+        return load(*args)
+
+    monkeypatch.setattr(options, "load_data", load_and_lose)
+    log = tiny_log(tmp_path / "log.tsv")
+    done = run_here("train", "--train", log, *TINY, cwd=tmp_path)
+    assert "\nwritten to runs/log-2/: " in done.stdout
 
 
 def test_a_finished_run_is_replaced_only_on_request(tmp_path):

@@ -51,6 +51,11 @@ def unused_folder(folder: Path) -> Path:
     raise AssertionError("unreachable")
 
 
+def default_folder(logs: Sequence[str]) -> Path:
+    """The folder of a run on these logs, or on the simulated shop, that names none."""
+    return unused_folder(Path("runs", name_of(logs or ["shop"])))
+
+
 def run_of(model: str | Path) -> Path:
     """The folder of a run, which may be given by its model file."""
     return Path(model) if Path(model).is_dir() else Path(model).parent

@@ -89,7 +89,7 @@ def settle(given: dict[str, Any], say: Say) -> tuple[dict[str, Any], GRU4Rec, Pa
     for line in model.hp.without_use(given):
         cli.say(f"warning: {line}")
     if out is None:
-        folder = runs.unused_folder(Path("runs", runs.name_of(data["train"] or ["shop"])))
+        folder = runs.default_folder(data["train"])
     else:
         folder = Path(out)
     if resume is None:
@@ -97,7 +97,8 @@ def settle(given: dict[str, Any], say: Say) -> tuple[dict[str, Any], GRU4Rec, Pa
         runs.require_free(folder, overwrite)
     if data["start_from"] and folder.resolve() == runs.run_of(data["start_from"]).resolve():
         raise InputError(f"--out {folder}: is the run to start from; choose another folder")
-    return data | {"overwrite": overwrite, "resume": resume is not None}, model, folder
+    how = {"overwrite": overwrite, "resume": resume is not None, "names_folder": out is not None}
+    return data | how, model, folder
 
 
 def _settings_of(run: Path) -> dict[str, Any]:
