@@ -121,8 +121,9 @@ class GRU4Rec(Network):
         train = train.keep_sessions(train.lengths >= 2).compact()
         training = Training(self.hp, self.ops, train)
         with self._unchanged_after(InputError):
+            self.repeat_scores = None
             return self._train(
-                training, None, on_chunk, on_epoch, validation, patience, resume, verbose, primary
+                training, on_chunk, on_epoch, validation, patience, resume, verbose, primary
             )
 
     def fit_more(self, new: Any, keep_counts: bool = False, **options: Any) -> GRU4Rec:
@@ -155,7 +156,7 @@ class GRU4Rec(Network):
         training = Training(self.hp, self.ops, new, support)
         training.start_from(self.weights, self.memory)
         with self._unchanged_after(InputError):
-            return self._train(training, self.repeat_scores, **options)
+            return self._train(training, **options)
 
     def read_memory(self, path: str | Path) -> None:
         """Take the optimiser's memory from the checkpoint of the training that gave the model.
@@ -183,7 +184,6 @@ class GRU4Rec(Network):
     def _train(
         self,
         training: Training,
-        before: np.ndarray | None,
         on_chunk: OnChunk | None = None,
         on_epoch: Callable[[dict[str, float]], None] | None = None,
         validation: Any = None,
@@ -192,28 +192,22 @@ class GRU4Rec(Network):
         verbose: bool | None = None,
         primary: str = "recall@20",
     ) -> GRU4Rec:
-        """Run a training and take its results; see `fit`.
-
-        Args:
-            before: the `repeat_scores` of the training that it goes on from.
-        """
+        """Run a training and take its results; see `fit`."""
         if patience < 0 or (patience and validation is None):
             raise InputError(
                 f"patience: must be a whole number >= 0, and 0 without validation, not {patience}"
             )
-        # What may be refused comes before what changes the model.
-        cut_offs, known = sorted({20, cut_off_of(primary)}), None
-        if validation is not None:
-            known = as_sessions(validation).restrict(training.train.item_ids)
         if resume is not None:
             training.load(resume)
         self.training = training
         self._set_catalogue(training.train.item_ids)
         self.weights, self.memory = training.weights, training.memory
         self.support, self.history = training.support, training.history
-        self.losses, self.repeat_scores = np.empty(0), before
-        judge = None
-        if known is not None:
+        self.losses = np.empty(0)
+        judge, before = None, self.repeat_scores
+        if validation is not None:
+            known = as_sessions(validation).restrict(self.item_ids)
+            cut_offs = sorted({20, cut_off_of(primary)})
 
             def judge() -> dict[str, float]:
                 self._learn_repeats(training.train, before)
