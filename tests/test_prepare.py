@@ -18,7 +18,7 @@ from test_protocols import WANTED, letters, twelve
 from conftest import files_of_at_most
 from gru4rec_np import InputError, Sessions, Shop, prepare, read_table
 from gru4rec_np.console import cli, inspection, options
-from gru4rec_np.data import blocks, rawlogs
+from gru4rec_np.data import blocks, rawcolumns, rawlogs
 from gru4rec_np.data.protocols import PROTOCOLS
 from gru4rec_np.data.sessions import DAY
 from gru4rec_np.data.tables import COLUMNS, write_table
@@ -565,7 +565,7 @@ def test_reading_tells_how_far_it_is(log, tmp_path):
         lines = [f"{i}\t{i}\t{i}" for i in range(100)]
         lines.insert(0, "SessionId\tItemId\tTime")
     path.write_text("\n".join(lines) + "\n")
-    with mock.patch.object(rawlogs, "BLOCK", 500), mock.patch.object(blocks, "BLOCK", 50):
+    with mock.patch.object(rawcolumns, "BLOCK", 500), mock.patch.object(blocks, "BLOCK", 50):
         (rawlogs.read_rsc15 if log == "rsc15" else read_table)(path, watch=watch)
     total = path.stat().st_size
     assert len(told) >= 5 and told == sorted(told) and told[-1] == (total, total)

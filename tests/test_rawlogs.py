@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gru4rec_np import InputError
-from gru4rec_np.data import rawlogs
+from gru4rec_np.data import rawcolumns, rawlogs
 
 RSC15 = b"""\
 1,2014-04-07T10:51:09.277Z,214536502,0
@@ -269,7 +269,7 @@ def test_otto_session_without_events(read):
 def test_same_sessions_however_the_file_is_cut_and_ended(log, block, read):
     expected = as_dict(read(log, LOGS[log]))
     windows = LOGS[log].replace(b"\n", b"\r\n")
-    with mock.patch.object(rawlogs, "BLOCK", block):
+    with mock.patch.object(rawcolumns, "BLOCK", block):
         for content in (
             LOGS[log],
             LOGS[log].removesuffix(b"\n"),
@@ -338,7 +338,7 @@ def test_reads_back_what_was_written(log, events, block, tmp_path_factory):
     path.write_bytes(render(log, events))
     dropped = Counter()
     views = [event for event in events if event[3]]
-    with mock.patch.object(rawlogs, "BLOCK", block):
+    with mock.patch.object(rawcolumns, "BLOCK", block):
         if not views:
             with pytest.raises(InputError, match="the log has no event of"):
                 rawlogs.READERS[log](path, dropped=dropped)
@@ -513,7 +513,7 @@ FAULTS += [
 @pytest.mark.parametrize("block", [1, 1 << 26])
 @pytest.mark.parametrize(("log", "content", "message"), FAULTS)
 def test_fault_is_one_line_that_names_the_place(log, content, message, block, read):
-    with mock.patch.object(rawlogs, "BLOCK", block), pytest.raises(InputError) as error:
+    with mock.patch.object(rawcolumns, "BLOCK", block), pytest.raises(InputError) as error:
         read(log, content)
     text = str(error.value)
     assert message in text

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gru4rec_np import InputError, read_table
-from gru4rec_np.data import blocks, rawlogs, tables
+from gru4rec_np.data import blocks, rawcolumns, tables
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "benchmarks"))
@@ -27,7 +27,7 @@ def results(tmp_path_factory):
     folder, found = tmp_path_factory.mktemp("scale"), {}
     with (
         mock.patch.object(tables, "ROWS", 10_000),
-        mock.patch.object(rawlogs, "BLOCK", 2**18),
+        mock.patch.object(rawcolumns, "BLOCK", 2**18),
         mock.patch.object(blocks, "BLOCK", 2**18),
         mock.patch.object(sys, "argv", []),
     ):

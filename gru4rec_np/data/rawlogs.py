@@ -15,36 +15,38 @@ from __future__ import annotations
 
 import itertools
 import json
-import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import polars as pl
 
-from gru4rec_np.data.blocks import require_file, require_no_pipe, require_readable, whole_lines
-from gru4rec_np.data.columns import TOO_LATE, distinct
+from gru4rec_np.data.columns import distinct
+from gru4rec_np.data.rawcolumns import (
+    LATEST_MS,
+    MS,
+    WHOLE,
+    Files,
+    Table,
+    blocks_of,
+    ids,
+    in_range,
+    is_utf8,
+    milliseconds,
+    moments,
+    parse,
+    paths_of,
+    tables_of,
+    whole_numbers,
+)
 from gru4rec_np.data.sessions import Sessions
 from gru4rec_np.data.tables import COLUMNS, ROWS, from_parts
-from gru4rec_np.data.text import LONE_RETURN, Watch
+from gru4rec_np.data.text import Watch
 from gru4rec_np.errors import InputError
 
-BLOCK = 1 << 26  # bytes read at a time
 SESSION, ITEM, TIME = COLUMNS
-WHOLE = "a whole number"
-MS = "a whole number of milliseconds since 1970"
 DAY_MS = 86_400_000
-LATEST_MS = int(TOO_LATE * 1000) // 2  # so that the sum of a day and a time is not too late either
-Files = str | Path | Sequence[str | Path]
-
-
-class Table(NamedTuple):
-    """Some rows of a file as text, with each row's line number as `line`."""
-
-    path: Path
-    rows: pl.DataFrame
-    is_utf8: bool
 
 
 def read_rsc15(
@@ -63,12 +65,12 @@ def read_rsc15(
     """
 
     def numbers(table: Table) -> pl.DataFrame:
-        session, item = _whole(table, "session"), _whole(table, "item")
-        time = _moment(table, "time", "%Y-%m-%dT%H:%M:%S%.fZ", "2014-04-07T10:51:09.277Z")
+        session, item = whole_numbers(table, "session"), whole_numbers(table, "item")
+        time = moments(table, "time", "%Y-%m-%dT%H:%M:%S%.fZ", "2014-04-07T10:51:09.277Z")
         return _frame(session, item, time)
 
     columns = "session", "time", "item", "category"
-    return _sessions(files, map(numbers, _tables(files, ",", [columns], watch, header=False)))
+    return _sessions(files, map(numbers, tables_of(files, ",", [columns], watch, header=False)))
 
 
 def read_diginetica(
@@ -89,19 +91,23 @@ def read_diginetica(
     """
     date = pl.col("eventdate").str.to_date("%Y-%m-%d", strict=False)
     days = date.to_physical().cast(pl.Int64)  # since 1970
-    days = pl.when(_in_range(days * DAY_MS)).then(days)
+    days = pl.when(in_range(days * DAY_MS)).then(days)
 
     def numbers(table: Table) -> pl.DataFrame:
         session, item, timeframe, _ = table.rows.columns[1:]
-        day = _parse(table, "eventdate", days, "a date like 2016-05-09")
-        frame = _frame(_whole(table, session), _whole(table, item), _ms(table, timeframe))
+        day = parse(table, "eventdate", days, "a date like 2016-05-09")
+        frame = _frame(
+            whole_numbers(table, session),
+            whole_numbers(table, item),
+            milliseconds(table, timeframe),
+        )
         return frame.with_columns(day.alias("day"))
 
     spellings = [
         ("sessionId", "itemId", "timeframe", "eventdate"),
         ("session_id", "item_id", "timeframe", "eventdate"),
     ]
-    log = pl.concat(map(numbers, _tables(files, ";", spellings, watch)))
+    log = pl.concat(map(numbers, tables_of(files, ";", spellings, watch)))
     midnight = pl.col("day").min().over(SESSION) * DAY_MS
     return _sessions(files, [log.select(SESSION, ITEM, pl.col(TIME) + midnight)])
 
@@ -131,11 +137,11 @@ def read_retailrocket(
     """
 
     def numbers(table: Table) -> pl.DataFrame:
-        item = _whole(table, "itemid", table.rows["event"] == event)
-        return _frame(_whole(table, "visitorid"), item, _ms(table, "timestamp"))
+        item = whole_numbers(table, "itemid", table.rows["event"] == event)
+        return _frame(whole_numbers(table, "visitorid"), item, milliseconds(table, "timestamp"))
 
     columns = "timestamp", "visitorid", "event", "itemid"
-    parts = _cut_at_gaps(map(numbers, _tables(files, ",", [columns], watch)), gap_minutes)
+    parts = _cut_at_gaps(map(numbers, tables_of(files, ",", [columns], watch)), gap_minutes)
     return _sessions(files, _of_kind(parts, event, dropped), f"event of kind {event!r}")
 
 
@@ -167,22 +173,22 @@ def read_rees46(
 
     def numbers(table: Table) -> pl.DataFrame:
         kept = table.rows["event_type"] == event
-        time = _moment(table, "event_time", "%Y-%m-%d %H:%M:%S UTC", "2019-10-01 00:00:00 UTC")
+        time = moments(table, "event_time", "%Y-%m-%d %H:%M:%S UTC", "2019-10-01 00:00:00 UTC")
         session = (
-            _whole(table, "user_id", kept)
+            whole_numbers(table, "user_id", kept)
             if by_user
-            else _parse(
+            else parse(
                 table,
                 "user_session",
-                pl.when(_is_utf8(table, "user_session")).then("user_session"),
+                pl.when(is_utf8(table, "user_session")).then("user_session"),
                 "text in UTF-8",
                 kept,
             )
         )
-        return _frame(session, _whole(table, "product_id", kept), time)
+        return _frame(session, whole_numbers(table, "product_id", kept), time)
 
     columns = "event_time", "event_type", "product_id", "user_id" if by_user else "user_session"
-    parts = _of_kind(map(numbers, _tables(files, ",", [columns], watch)), event, dropped)
+    parts = _of_kind(map(numbers, tables_of(files, ",", [columns], watch)), event, dropped)
     if by_user:
         parts = _cut_at_gaps(parts, gap_minutes)
     else:
@@ -219,14 +225,14 @@ def read_coveo(
     def numbers(table: Table) -> pl.DataFrame:
         session, action, item, time = table.rows.columns[1:]
         kept = table.rows[action] == event
-        items = _text(table, item, kept)
-        return _frame(_text(table, session), items, _ms(table, time))
+        items = ids(table, item, kept)
+        return _frame(ids(table, session), items, milliseconds(table, time))
 
     spellings = [
         ("session_id_hash", "product_action", sku, "server_timestamp_epoch_ms")
         for sku in ("product_sku_hash", "product_skus_hash")
     ]
-    parts: Iterable[pl.DataFrame] = map(numbers, _tables(files, ",", spellings, watch))
+    parts: Iterable[pl.DataFrame] = map(numbers, tables_of(files, ",", spellings, watch))
     if gap_minutes is not None:
         parts = _cut_at_gaps(parts, gap_minutes)
     return _sessions(files, _of_kind(parts, event, dropped), f"event of kind {event!r}")
@@ -263,7 +269,7 @@ def read_otto(
             some = lines.filter(pl.col("events").list.len() > 0)
             events = some.explode("events").unnest("events")
             broken = any(frame.null_count().sum_horizontal().sum() for frame in (lines, events))
-            broken = broken or not events.select(_in_range(pl.col("ts")).all()).item()
+            broken = broken or not events.select(in_range(pl.col("ts")).all()).item()
         except pl.exceptions.PolarsError:
             broken = True
         if broken:  # Polars does not say where
@@ -272,7 +278,7 @@ def read_otto(
             pl.col("session").alias(SESSION), item.alias(ITEM), pl.col("ts").alias(TIME)
         )
 
-    parts = itertools.starmap(numbers, _blocks(files, watch))
+    parts = itertools.starmap(numbers, blocks_of(files, watch))
     return _sessions(files, _of_kind(parts, event, dropped), f"event of type {event!r}")
 
 
@@ -288,157 +294,6 @@ CUT_AT_GAPS = ("retailrocket", "rees46", "coveo")  # those that take gap_minutes
 
 
 # --- parts of the readers -------------------------------------------------------------------------
-
-
-def _paths(files: Files) -> list[Path]:
-    return [Path(path) for path in ([files] if isinstance(files, str | Path) else files)]
-
-
-def _blocks(files: Files, watch: Watch | None) -> Iterator[tuple[Path, int, bytes]]:
-    """The files as blocks of whole lines, each with its path and the number of its first line.
-
-    They may be compressed by gzip.
-
-    Args:
-        watch: told of a block when the next one is asked for.
-    """
-    paths = _paths(files)
-    for path in paths:
-        require_file(path)
-        require_no_pipe(path)
-    sizes = [path.stat().st_size for path in paths]
-    before = 0
-    for path, size in zip(paths, sizes, strict=True):
-        line = 1
-        require_readable(path, ("gzip",))
-        try:
-            with path.open("rb") as file:
-                for block in whole_lines(path, file, BLOCK):
-                    yield path, line, block
-                    line += block.count(b"\n")
-                    if watch:
-                        watch(before + file.tell(), sum(sizes))
-        except (OSError, EOFError, zlib.error) as error:
-            raise InputError(f"{path}, after line {line - 1}: damaged: {error}") from error
-        before += size
-
-
-def _tables(
-    files: Files,
-    separator: str,
-    spellings: Sequence[Sequence[str]],
-    watch: Watch | None,
-    header: bool = True,
-) -> Iterator[Table]:
-    """The blocks of separated files as text columns.
-
-    Lines are split here: Polars' CSV reader passes over some faults, and names no line for others.
-    No public log quotes its values. Blank lines are skipped.
-
-    Args:
-        spellings: the columns wanted of the header's, or all of them if there is no header; more
-            than one set of names where the header exists in several spellings.
-    """
-    columns = spellings[0]
-    names = list(columns)
-    for path, first_line, block in _blocks(files, watch):
-        try:
-            whole, is_utf8 = block.decode(), True
-        except UnicodeDecodeError:
-            whole, is_utf8 = block.decode(errors="replace"), False
-        if "\r" in whole:
-            whole = whole.replace("\r\n", "\n").removesuffix("\r")
-        if "\r" in whole:
-            line = first_line + whole.count("\n", 0, whole.index("\r"))
-            raise InputError(f"{path}, line {line}: {LONE_RETURN}")
-        text = whole.split("\n")
-        if header and first_line == 1:
-            names = text[0].split(separator)
-            columns = min(spellings, key=lambda spelling: len({*spelling} - {*names}))
-            for column in columns:
-                if column not in names:
-                    raise InputError(
-                        f"{path}, line 1: no column {column!r} in the header {text[0][:100]!r}; "
-                        f"{len(columns)} are needed: {separator.join(columns)}"
-                    )
-            text[0] = ""
-        lines = pl.DataFrame({"text": text}, schema={"text": pl.String})
-        lines = lines.with_row_index("line", offset=first_line).filter(pl.col("text") != "")
-        width = lines["text"].str.count_matches(separator, literal=True) + 1
-        wrong = width != len(names)
-        if wrong.any():
-            row = wrong.arg_max()
-            wanted = repr(separator.join(names)[:200])[1:-1]  # a header may hold anything
-            raise InputError(
-                f"{path}, line {lines['line'][row]}: {width[row]} columns where {len(names)} are "
-                f"expected, {wanted}: {lines['text'][row][:60]!r}"
-            )
-        fields = pl.col("text").str.split_exact(separator, len(names) - 1)
-        rows = lines.select(
-            "line", *(fields.struct.field(f"field_{names.index(c)}").alias(c) for c in columns)
-        )
-        yield Table(path, rows, is_utf8)
-
-
-def _parse(
-    table: Table,
-    column: str,
-    parsed: pl.Expr,
-    expected: str,
-    where: pl.Series | None = None,
-    most: int | None = None,
-) -> pl.Series:
-    """A column of text as values, null in the rows that are not wanted.
-
-    Args:
-        parsed: null where the text is not what is expected. where: the rows wanted, all if None.
-    """
-    values = table.rows.select(parsed if where is None else pl.when(where).then(parsed)).to_series()
-    bad = values.is_null() if where is None else values.is_null() & where
-    if most is not None:
-        bad |= ~values.is_between(-most, most).fill_null(True)
-    if bad.any():
-        row = int(bad.to_numpy().argmax())
-        found = table.rows[column][row]
-        raise InputError(
-            f"{table.path}, line {table.rows['line'][row]}, column {column}: "
-            f"{repr(found[:60]) if found else 'nothing'} where {expected} is expected"
-        )
-    return values
-
-
-def _whole(table: Table, column: str, where: pl.Series | None = None) -> pl.Series:
-    return _parse(table, column, pl.col(column).cast(pl.Int64, strict=False), WHOLE, where)
-
-
-def _text(table: Table, column: str, where: pl.Series | None = None) -> pl.Series:
-    """Ids that are text, as categories: 4 bytes each."""
-    is_id = (pl.col(column) != "") & _is_utf8(table, column)
-    ids = pl.when(is_id).then(column).cast(pl.Categorical)
-    return _parse(table, column, ids, "an id in UTF-8", where)
-
-
-def _is_utf8(table: Table, column: str) -> pl.Expr:
-    """Whether a text lacks the mark that `_tables` puts in place of bytes that are not UTF-8."""
-    if table.is_utf8:
-        return pl.lit(True)
-    return ~pl.col(column).str.contains("\ufffd", literal=True)
-
-
-def _moment(table: Table, column: str, format: str, example: str) -> pl.Series:
-    """Times in milliseconds since 1970."""
-    ms = pl.col(column).str.to_datetime(format, time_unit="ms", strict=False).dt.epoch("ms")
-    return _parse(table, column, ms, f"a time like {example}", most=LATEST_MS)
-
-
-def _ms(table: Table, column: str) -> pl.Series:
-    """Times in milliseconds since 1970."""
-    ms = pl.col(column).cast(pl.Int64, strict=False)
-    return _parse(table, column, ms, MS, most=LATEST_MS)
-
-
-def _in_range(ms: pl.Expr) -> pl.Expr:
-    return ms.is_between(-LATEST_MS, LATEST_MS)
 
 
 def _frame(session: pl.Series, item: pl.Series, ms: pl.Series) -> pl.DataFrame:
@@ -480,7 +335,7 @@ def _where(
 
 def _sessions(files: Files, parts: Iterable[pl.DataFrame], what: str = "event") -> Sessions:
     """Sessions of frames whose times are whole milliseconds."""
-    name = ", ".join(map(str, _paths(files)))
+    name = ", ".join(map(str, paths_of(files)))
 
     def in_seconds() -> Iterator[pl.DataFrame]:
         some = False
