@@ -172,6 +172,17 @@ def test_what_a_tsv_cannot_hold_is_refused(run, folder, session, item, title):
     run(recommend, *options, "odd.jsonl")
 
 
+def test_a_title_that_is_not_written_may_be_anything(run, folder):
+    events = {"SessionId": ["a", "a"], "ItemId": ["x", "other"], "Time": [1, 2]}
+    write_table(from_frame(pl.DataFrame(events)), folder / "even.parquet")
+    Markov().fit(read_table(folder / "even.parquet")).save(folder / "even.npz")
+    (folder / "even.csv").write_text('item,title\nother,Shoe\nabsent,"a\ttab"\n')
+    run(
+        recommend, "even.npz", "--sessions", "even.parquet", "--names", "even.csv", "--out", "e.tsv"
+    )
+    assert "\tShoe\n" in (folder / "e.tsv").read_text()
+
+
 @pytest.mark.parametrize("name", ["full.tsv", "full.jsonl", "full.parquet"])
 def test_a_full_disk_ends_with_one_line(run, folder, name, capsys):
     """And with no file: Polars says it in three ways, by the format."""

@@ -100,6 +100,12 @@ def read(tmp_path):
     return read
 
 
+def test_the_replacement_character_may_be_in_an_id(read):
+    """It stands for bytes that are not UTF-8 only where there are some."""
+    ids = read("rees46", REES46.replace(b"72d76fde", "\ufffd".encode())).session_ids
+    assert "\ufffd-8bb3" in ids.tolist()
+
+
 def as_dict(sessions):
     """{session id: ([item ids], [times])}, in order."""
     lists = {}
