@@ -65,8 +65,8 @@ ARGUMENTS: cli.Arguments = {
     "log": ({"metavar": "FORMAT", "choices": [*READERS, "table", "lists", "check"]},
             "what FILE is; see below"),
     "files": (cli.SEVERAL | cli.FILE,
-              "the log, as it is or compressed by gzip, a table or lists also by Zstandard; "
-              "several files are read as one log"),
+              "the log; text may be compressed by gzip, and a table or lists by Zstandard; several "
+              "files are read as one log"),
     "--out": (cli.DIR,
               "folder for the files train and test, made if missing; older ones of that format "
               "are replaced"),

@@ -220,8 +220,8 @@ def test_help(name):
     ("name", "words"),
     [
         ("emulate", "gru4rec_np.emulate FILE.cu [ARGUMENTS]"),
-        ("train", "text also compressed by gzip or Zstandard;"),
-        ("prepare", "compressed by gzip, a table or lists also by Zstandard;"),
+        ("train", "text may be compressed by gzip or Zstandard;"),
+        ("prepare", "text may be compressed by gzip, and a table or lists by Zstandard;"),
         ("prepare", "older ones of that format are replaced"),
         ("prepare", "until nothing changes (default: the protocol's; rsc15: no)"),
         ("prepare", "events after the cut (default: the protocol's; rsc15: end)"),

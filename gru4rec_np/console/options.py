@@ -32,9 +32,8 @@ from gru4rec_np.ops.ranking import TIES
 
 # name -> (default, help). All of it may stand in a TOML file, and is written to config.toml.
 DATA_OPTIONS: dict[str, tuple[Any, str]] = {
-    "train": ([], "training log: TSV, CSV or Parquet, text also compressed by gzip or "
-                  "Zstandard; several files are read as one log. Without it the simulated shop is "
-                  "used"),
+    "train": ([], "training log: TSV, CSV or Parquet; text may be compressed by gzip or Zstandard; "
+                  "several files are read as one log. Without it the simulated shop is used"),
     "test": ([], "test log, used as it is; train and evaluate take several, one by one. Without it "
                  "--split cuts the training log"),
     "split": ("1d", "test set: 2d is the last two days, 0.1 the last tenth of the sessions; train "
